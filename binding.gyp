@@ -1,0 +1,44 @@
+{
+  "variables": {
+    "lz4_dir%": "<!(node -p \"require('node:path').relative('.', require('node:path').dirname(require.resolve('lz4/package.json')))\")/deps/lz4/lib",
+    "napi_dir%": "<!(node -p \"require('node-addon-api').include_dir\")"
+  },
+  "target_defaults": {
+    "default_configuration": "Release",
+    "cflags": ["-fvisibility=hidden", "-O3", "-g"],
+    "cflags_cc": ["-std=c++17", "-fno-exceptions", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+    "cflags_cc!": ["-std=gnu++17", "-fno-rtti"]
+  },
+  "targets": [
+    {
+      "target_name": "lz4",
+      "type": "static_library",
+      "sources": ["<(lz4_dir)/lz4.c"],
+      "defines": ["LZ4LIB_VISIBILITY=", "LZ4_STATIC_LINKING_ONLY"],
+      "direct_dependent_settings": { "include_dirs": ["<(lz4_dir)"] }
+    },
+    {
+      "target_name": "pfn_avx2",
+      "type": "static_library",
+      "sources": ["<!@(find native -name '*_avx2.cc' | sort)"],
+      "cflags_cc": ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt"],
+      "include_dirs": ["native", "native/third_party"]
+    },
+    {
+      "target_name": "pfn_avx512",
+      "type": "static_library",
+      "sources": ["<!@(find native -name '*_avx512.cc' | sort)"],
+      "cflags_cc": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mbmi", "-mbmi2"],
+      "include_dirs": ["native", "native/third_party"]
+    },
+    {
+      "target_name": "dormouse",
+      "dependencies": ["lz4", "pfn_avx2", "pfn_avx512"],
+      "sources": ["<!@(find native -name '*.cc' -not -name '*_avx2.cc' -not -name '*_avx512.cc' -not -path 'native/host/xen/*' -not -path 'native/fuzz/*' | sort)"],
+      "include_dirs": ["native", "native/third_party", "<(napi_dir)"],
+      "defines": ["NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED", "LZ4_STATIC_LINKING_ONLY"],
+      "libraries": ["-lpthread"],
+      "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL"]
+    }
+  ]
+}

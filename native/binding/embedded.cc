@@ -1,0 +1,5 @@
+#include "binding/napi_util.h"
+
+namespace dormouse::binding {
+Napi::Object init_embedded(Napi::Env env) { return Napi::Object::New(env); }
+}  // namespace dormouse::binding

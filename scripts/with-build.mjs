@@ -1,0 +1,61 @@
+// Runs a compiled script, first installing and building what is missing or stale, and saying so.
+// usage: with-build.mjs dist/FILE.js [ARG...]
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+function checkTools() {
+  const missing = ['python3', 'make', 'g++'].filter((tool) => spawnSync(tool, ['--version']).error);
+  if (missing.length === 0) return;
+  const line = `apt-get install -y ${missing.join(' ')}`;
+  if (process.env.CI && process.getuid() === 0) {
+    console.error(`dormouse: missing ${missing.join(', ')}; running ${line}`);
+    spawnSync('apt-get', ['update', '-q'], { stdio: 'inherit' });
+    if (spawnSync('apt-get', line.split(' ').slice(1), { stdio: 'inherit' }).status === 0) return;
+  }
+  console.error(
+    `dormouse: building the addon needs ${missing.join(', ')}. On Debian or Ubuntu: sudo ${line}`,
+  );
+  process.exit(5);
+}
+
+function newest(dir, ends) {
+  let latest = 0;
+  for (const entry of readdirSync(join(root, dir), { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile() || !ends.some((end) => entry.name.endsWith(end))) continue;
+    latest = Math.max(latest, statSync(join(entry.parentPath ?? entry.path, entry.name)).mtimeMs);
+  }
+  return latest;
+}
+
+function stale() {
+  const addon = join(root, 'build/Release/dormouse.node');
+  const compiled = join(root, 'dist/.tsbuildinfo');
+  if (!existsSync(addon) || !existsSync(compiled)) return true;
+  const native = Math.max(newest('native', ['.cc', '.h']), statSync(join(root, 'binding.gyp')).mtimeMs);
+  const scripts = Math.max(newest('src', ['.ts']), newest('test', ['.ts']), newest('bench', ['.ts']));
+  return native > statSync(addon).mtimeMs || scripts > statSync(compiled).mtimeMs;
+}
+
+function run(command, args) {
+  const done = spawnSync(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] });
+  if (done.error) throw done.error;
+  if (done.status !== 0) process.exit(done.status ?? 1);
+}
+
+if (!existsSync(join(root, 'node_modules/.package-lock.json'))) {
+  checkTools();
+  console.error('dormouse: installing the packages of package-lock.json (npm ci) ...');
+  run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
+}
+if (stale()) {
+  checkTools();
+  console.error('dormouse: building the addon and compiling TypeScript (npm run build) ...');
+  run(process.execPath, [join(root, 'scripts/build.mjs')]);
+}
+const [script, ...args] = process.argv.slice(2);
+const child = spawnSync(process.execPath, [join(root, script), ...args], { stdio: 'inherit' });
+process.exit(child.status ?? 1);

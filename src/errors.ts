@@ -1,0 +1,150 @@
+/**
+ * The closed list of errors. Each says which exit code it gives, what state the guest is in, and what to do.
+ * Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 4 no such domain or wrong state, 5 host cannot, 10 no image,
+ * 11 locked, 12 damaged, 13 incompatible, 14 peer refused, 15 did not converge, 20 failed after suspend and resumed,
+ * 21 unknown, 130/143 cancelled.
+ */
+export type GuestState = 'untouched' | 'running' | 'resumed' | 'none' | 'gone' | 'unknown';
+
+interface ErrorKind {
+  readonly exit: number;
+  readonly guest: GuestState;
+  readonly advice: string;
+}
+
+const kinds = {
+  USAGE: { exit: 2, guest: 'untouched', advice: 'See `dormouse VERB --help`.' },
+  CONFIG_INVALID: { exit: 2, guest: 'untouched', advice: 'Correct the configuration and run it again.' },
+  DOMAIN_NOT_FOUND: { exit: 4, guest: 'none', advice: 'See `dormouse list` for the domains of this host.' },
+  DOMAIN_EXISTS: { exit: 4, guest: 'untouched', advice: 'Destroy or rename the domain of that name first.' },
+  DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
+  LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
+  HOST_UNAVAILABLE: { exit: 5, guest: 'none', advice: 'Start it with `dormouse host start`.' },
+  HOST_DIED: { exit: 5, guest: 'gone', advice: 'Its guests died with it; restore them from their images.' },
+  HOST_LACKS: {
+    exit: 5,
+    guest: 'untouched',
+    advice: 'This host cannot do it; `dormouse host status` lists what it can.',
+  },
+  HOST_PROTOCOL: {
+    exit: 5,
+    guest: 'unknown',
+    advice: 'Host and tool are of different versions; restart the host.',
+  },
+  NO_MEMORY: { exit: 5, guest: 'untouched', advice: 'Free memory on the host, or start it with more.' },
+  IMAGE_NOT_FOUND: { exit: 10, guest: 'untouched', advice: 'Check the path.' },
+  IMAGE_DAMAGED: {
+    exit: 12,
+    guest: 'untouched',
+    advice: 'Run `dormouse image verify FILE` for the extent; use another image.',
+  },
+  IMAGE_INCOMPATIBLE: { exit: 13, guest: 'untouched', advice: 'Use a dormouse that knows this format.' },
+  IMAGE_NOT_RESTORABLE: {
+    exit: 13,
+    guest: 'untouched',
+    advice: 'Roll the domain it was taken of back to it instead.',
+  },
+  STREAM_INVALID: {
+    exit: 12,
+    guest: 'untouched',
+    advice: 'The file is not a whole xl save stream; save the guest again.',
+  },
+  STREAM_UNSUPPORTED: {
+    exit: 13,
+    guest: 'untouched',
+    advice: 'Convert it with the Xen release that wrote it.',
+  },
+  OUTPUT_EXISTS: { exit: 1, guest: 'running', advice: 'Choose another path or remove the file.' },
+  OUTPUT_INVALID: {
+    exit: 1,
+    guest: 'running',
+    advice: 'Choose a path for a new regular file in an existing directory.',
+  },
+  NO_SPACE: { exit: 1, guest: 'running', advice: 'Free disk space and run it again.' },
+  IMAGE_WRITE_FAILED: { exit: 1, guest: 'running', advice: 'Check the disk; the image was abandoned.' },
+  IMAGE_READ_FAILED: { exit: 1, guest: 'untouched', advice: 'Check the disk and permissions.' },
+  PAGE_TABLE_INVALID: {
+    exit: 1,
+    guest: 'running',
+    advice: 'The guest maps memory that is not its own; detach what it shares and try again.',
+  },
+  GUEST_MEMORY_UNREADABLE: {
+    exit: 1,
+    guest: 'running',
+    advice: 'Try again; if it persists the guest cannot be saved.',
+  },
+  ACCOUNTING_MISMATCH: {
+    exit: 1,
+    guest: 'running',
+    advice: 'The image was not committed. Please report this.',
+  },
+  SUSPEND_TIMEOUT: {
+    exit: 20,
+    guest: 'resumed',
+    advice: 'The guest did not answer; use a light checkpoint or see its console.',
+  },
+  SAVE_FAILED_RESUMED: { exit: 20, guest: 'resumed', advice: 'See the cause; the guest runs on.' },
+  RESTORE_FAILED: {
+    exit: 1,
+    guest: 'none',
+    advice: 'The half-built domain was removed; the image is untouched.',
+  },
+  CANCELLED: { exit: 130, guest: 'running', advice: 'Run it again when ready.' },
+  INTERNAL: { exit: 1, guest: 'unknown', advice: 'Please report this.' },
+} as const satisfies Record<string, ErrorKind>;
+
+export type ErrorCode = keyof typeof kinds;
+
+/** Where something went wrong; every field is optional. pfn, chunk and offset are numbers ≤ 2^53. */
+export interface ErrorPlace {
+  readonly domid?: number;
+  readonly pfn?: number;
+  readonly chunk?: number;
+  readonly offset?: number;
+  readonly path?: string;
+}
+
+/** The only error class that leaves this program. */
+export class DormouseError extends Error {
+  readonly code: ErrorCode;
+  readonly exitCode: number;
+  readonly guest: GuestState;
+  readonly advice: string;
+  readonly place: ErrorPlace;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; place?: ErrorPlace; guest?: GuestState; exitCode?: number } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'DormouseError';
+    this.code = code;
+    const kind: ErrorKind = kinds[code];
+    this.exitCode = options.exitCode ?? kind.exit;
+    this.guest = options.guest ?? kind.guest;
+    this.advice = kind.advice;
+    this.place = options.place ?? {};
+  }
+}
+
+export function isErrorCode(value: unknown): value is ErrorCode {
+  return typeof value === 'string' && Object.hasOwn(kinds, value);
+}
+
+/** All codes with their exit code, guest state and advice, for documentation and tests. */
+export const errorKinds: Readonly<Record<ErrorCode, ErrorKind>> = kinds;
+
+/** Any thrown value as a DormouseError; errors of the addon carry a code of the list and are kept as such. */
+export function asDormouseError(thrown: unknown): DormouseError {
+  if (thrown instanceof DormouseError) return thrown;
+  const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+  const raw = error as Error & { code?: unknown; pfn?: number; chunk?: number; offset?: number };
+  if (!isErrorCode(raw.code)) return new DormouseError('INTERNAL', error.message, { cause: error });
+  const place = {
+    ...(raw.pfn !== undefined && { pfn: raw.pfn }),
+    ...(raw.chunk !== undefined && { chunk: raw.chunk }),
+    ...(raw.offset !== undefined && { offset: raw.offset }),
+  };
+  return new DormouseError(raw.code, error.message, { cause: error, place });
+}

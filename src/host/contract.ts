@@ -1,0 +1,222 @@
+/**
+ * The host contract: what save, restore, checkpoint and digest ask of a host. Two hosts implement it, `embedded` and
+ * `xen`; no engine file asks which one it has, only what it is capable of. The memory half is native/host/host.h.
+ *
+ * All ids are plain numbers. A pfn list travels as runs `[first, count]`. State blobs have Xen's public layouts
+ * (vcpu_guest_context of 5168 bytes and so on) and hold MFNs as the host sees them; src/domain turns them into PFNs.
+ */
+import type { Buffer } from 'node:buffer';
+
+export type DomainType = 'pv' | 'pvh' | 'hvm';
+export type ShutdownReason = 'poweroff' | 'reboot' | 'suspend' | 'crash' | 'watchdog' | 'soft_reset';
+
+/** One domain, as XEN_DOMCTL_getdomaininfo has it. `shutdown` is set only while the shutdown bit is. */
+export interface DomainInfo {
+  readonly domid: number;
+  readonly name: string;
+  readonly uuid: string;
+  readonly type: DomainType;
+  readonly memoryKib: number;
+  readonly maxMemoryKib: number;
+  readonly vcpus: number;
+  readonly running: boolean;
+  readonly blocked: boolean;
+  readonly paused: boolean;
+  readonly dying: boolean;
+  readonly shutdown: ShutdownReason | null;
+  /** True while a domain is being built and nothing of it has run. */
+  readonly building: boolean;
+  readonly cpuTimeNs: number;
+}
+
+/** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
+export interface DomainSpec {
+  readonly name: string;
+  readonly uuid: string;
+  readonly type: DomainType;
+  readonly maxMemoryKib: number;
+  readonly vcpus: number;
+  /** Carried through images untouched (xl's JSON configuration, or the embedded host's own). */
+  readonly config: string;
+}
+
+export type CapabilityName =
+  | 'light-suspend-point'
+  | 'cow-snapshot'
+  | 'log-dirty'
+  | 'cooperative-suspend'
+  | 'soft-reset'
+  | 'hot-plug'
+  | 'create';
+/** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
+export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
+
+export interface MemoryGeometry {
+  /** Number of pfns: max_pfn + 1. */
+  readonly nrPfns: number;
+  /** 4 or 8 bytes a word; 0 for a domain without its own page tables in Xen's form. */
+  readonly guestWidth: 4 | 8 | 0;
+  /** PFNs of the frames that hold the leaf level of the guest's own p2m (PV only, else empty). */
+  readonly p2mFrames: readonly number[];
+  /** p2m_generation at the time of the call, where the guest has one. */
+  readonly p2mGeneration: number;
+}
+
+/** One online vCPU's state; empty blobs where the host has none. MFNs inside, as the host sees them. */
+export interface VcpuState {
+  readonly id: number;
+  readonly basic: Buffer;
+  readonly extended: Buffer;
+  readonly xsave: Buffer;
+  readonly msrs: Buffer;
+}
+
+/** Everything of a domain's state that is not memory. */
+export interface DomainState {
+  readonly vcpus: readonly VcpuState[];
+  /** The 4096-byte shared info page (PV), else empty. */
+  readonly sharedInfo: Buffer;
+  /** Bodies of the stream's TSC_INFO, CPUID_POLICY, MSR_POLICY, HVM_CONTEXT and HVM_PARAMS; empty where none. */
+  readonly tscInfo: Buffer;
+  readonly cpuidPolicy: Buffer;
+  readonly msrPolicy: Buffer;
+  readonly hvmContext: Buffer;
+  readonly hvmParams: Buffer;
+}
+
+/**
+ * A view of a domain's memory, registered natively: `handle` is what worker threads pass to the addon's steps.
+ * `live` sees memory as it changes, `snapshot` as it was when taken, `build` may be written.
+ */
+export interface MemoryView {
+  readonly handle: number;
+  readonly kind: 'live' | 'snapshot' | 'build';
+  /** Unmaps; every exit path calls it. Idempotent. */
+  close(): void;
+}
+
+/** A copy-on-write snapshot, taken with the domain at its suspend point and without its shutdown bit. */
+export interface Snapshot {
+  readonly memory: MemoryView;
+  readonly geometry: MemoryGeometry;
+  readonly state: DomainState;
+  /** Time during which no vCPU executed. */
+  readonly pauseNs: number;
+  /** Pages the host had to copy aside so far. */
+  cowPages(): Promise<number>;
+  /** Drops the snapshot and its copies. Idempotent. */
+  release(): Promise<void>;
+}
+
+export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest';
+
+/**
+ * The right to work on one domain, held by this process: a second one is refused with LOCKED. If the holder dies, the
+ * host undoes what it left (resumes a suspended domain, unpauses what it paused, stops the tracker, drops snapshots,
+ * removes a half-built domain).
+ */
+export interface Lease {
+  readonly domid: number;
+  /** Ends the lease and undoes what is still open. Idempotent. */
+  release(): Promise<void>;
+}
+
+/** A domain under construction. Until `finish`, losing the lease destroys it. */
+export interface Builder {
+  readonly domid: number;
+  /** Gives frames to the pfns of these runs. NO_MEMORY if there are not enough; then none was given. */
+  populate(runs: readonly (readonly [first: number, count: number])[]): Promise<void>;
+  /** The memory to write into; opened after populate. */
+  openMemory(): Promise<MemoryView>;
+  /** Machine frame of each pfn, or null where it has none. */
+  frames(pfns: readonly number[]): Promise<(number | null)[]>;
+  /** Size of the pfn space: to be set before the first populate. */
+  setGeometry(geometry: MemoryGeometry): Promise<void>;
+  /** Machine frame of the new shared info page, to be written into start info. */
+  sharedInfoFrame(): Promise<number>;
+  /** Ports and pages of xenstore and console ring for start info. PFNs come from the image's start info. */
+  connectRings(rings: {
+    storePfn: number;
+    consolePfn: number;
+  }): Promise<{ storePort: number; consolePort: number }>;
+  /** Pins page tables: level 1–4 and pfn. The host validates them; PAGE_TABLE_INVALID with the pfn if it refuses. */
+  pin(tables: readonly { readonly pfn: number; readonly level: 1 | 2 | 3 | 4 }[]): Promise<void>;
+  /** Sets vCPUs, shared info and the rest; blobs hold MFNs. */
+  setState(state: DomainState): Promise<void>;
+  /** The domain is complete; it is left paused by the controller. */
+  finish(): Promise<void>;
+}
+
+export interface DomainEvent {
+  readonly domid: number;
+  readonly type: 'shutdown' | 'released' | 'created';
+}
+
+export interface Xenstore {
+  read(path: string): Promise<string | null>;
+  write(path: string, value: string): Promise<void>;
+  list(path: string): Promise<string[]>;
+  remove(path: string): Promise<void>;
+  /** Calls back with the path that changed, at once and then at each change, until the returned function is called. */
+  watch(path: string, changed: (path: string) => void): Promise<() => Promise<void>>;
+  /** Runs `body` again until its transaction commits (at most 100 times, then LOCKED). */
+  transaction<T>(body: (tx: Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>) => Promise<T>): Promise<T>;
+}
+
+export interface EventChannels {
+  /** A new unbound port of the domain. */
+  allocUnbound(domid: number, remoteDomid: number): Promise<number>;
+  notify(domid: number, port: number): Promise<void>;
+  close(domid: number, port: number): Promise<void>;
+}
+
+export interface Tracker {
+  /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
+  readAndClear(): Promise<Buffer>;
+  peek(): Promise<Buffer>;
+  off(): Promise<void>;
+}
+
+export interface Host {
+  /** For messages only. */
+  readonly description: string;
+  capabilities(): Promise<Capabilities>;
+  list(): Promise<DomainInfo[]>;
+  /** By name, decimal id or uuid. DOMAIN_NOT_FOUND otherwise. */
+  find(selector: string): Promise<DomainInfo>;
+  /** The configuration string the domain was created with. */
+  config(domid: number): Promise<string>;
+
+  /** Boots a new domain from nothing (embedded: its program; xen: handed to xl). */
+  create(spec: DomainSpec, options: { paused: boolean }): Promise<number>;
+  pause(domid: number): Promise<void>;
+  unpause(domid: number): Promise<void>;
+  destroy(domid: number): Promise<void>;
+
+  acquire(domid: number, operation: OperationKind): Promise<Lease>;
+  /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
+  build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
+
+  /** Asks the guest to suspend and waits until it has. SUSPEND_TIMEOUT after `timeoutMs`, the request withdrawn. */
+  suspend(lease: Lease, timeoutMs: number): Promise<void>;
+  /** Lets a suspended domain go on in place; its suspend call returns "cancelled". */
+  resumeInPlace(lease: Lease): Promise<void>;
+  /** Controller pause that is undone with the lease. */
+  holdPaused(lease: Lease): Promise<void>;
+  releasePaused(lease: Lease): Promise<void>;
+  /** Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. */
+  snapshot(lease: Lease): Promise<Snapshot>;
+
+  geometry(domid: number): Promise<MemoryGeometry>;
+  openMemory(domid: number): Promise<MemoryView>;
+  /** Of a domain that is suspended or paused. */
+  readState(domid: number): Promise<DomainState>;
+  tracker(lease: Lease): Promise<Tracker>;
+
+  readonly xenstore: Xenstore;
+  readonly eventChannels: EventChannels;
+  /** Calls back for each event until the returned function is called. */
+  onEvent(listener: (event: DomainEvent) => void): () => void;
+  /** Ends the connection; leases are released. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,34 @@
+/**
+ * Runs the compiled tests: `npm test`, or `npm test -- NAME...` for the files whose path contains one of the names.
+ * One process a file, so that a native crash fails one file.
+ */
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+import { readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const wanted = process.argv.slice(2);
+
+function testFiles(dir: string): string[] {
+  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(dir, entry.name);
+    if (entry.isDirectory()) return entry.name === 'xen-lab' ? [] : testFiles(path);
+    return entry.name.endsWith('.test.js') ? [path] : [];
+  });
+}
+
+const files = testFiles(here).filter(
+  (file) => wanted.length === 0 || wanted.some((name) => file.includes(name)),
+);
+if (files.length === 0) {
+  process.stderr.write(`no test file matches ${wanted.join(', ')}\n`);
+  process.exit(2);
+}
+const events = run({ files: files.sort(), concurrency: 2 });
+events.on('test:fail', (data) => {
+  if (data.todo === undefined || data.todo === false) process.exitCode = 1;
+});
+const report: NodeJS.ReadWriteStream = new spec();
+events.pipe(report).pipe(process.stdout);

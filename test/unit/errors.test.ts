@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { asDormouseError, DormouseError, errorKinds, isErrorCode } from '../../src/errors.js';
+
+test('an error of the addon keeps its code and place', () => {
+  const thrown = Object.assign(new Error('chunk 3 is damaged'), {
+    code: 'IMAGE_DAMAGED',
+    chunk: 3,
+    offset: 8192,
+  });
+  const error = asDormouseError(thrown);
+  assert.equal(error.code, 'IMAGE_DAMAGED');
+  assert.equal(error.exitCode, 12);
+  assert.deepEqual(error.place, { chunk: 3, offset: 8192 });
+});
+
+test('anything else becomes INTERNAL and keeps its cause', () => {
+  const cause = new TypeError('x is undefined');
+  const error = asDormouseError(cause);
+  assert.equal(error.code, 'INTERNAL');
+  assert.equal(error.cause, cause);
+  assert.equal(isErrorCode('constructor'), false);
+});
+
+test('every kind has an exit code of the documented set and advice', () => {
+  const documented = new Set([1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 20, 21, 130, 143]);
+  for (const [code, kind] of Object.entries(errorKinds)) {
+    assert.ok(documented.has(kind.exit), code);
+    assert.ok(kind.advice.length > 10, code);
+  }
+  assert.equal(new DormouseError('LOCKED', 'busy').exitCode, 11);
+});
