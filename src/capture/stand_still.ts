@@ -48,14 +48,19 @@ function ofSnapshot(
 }
 
 /** Light: the host brings the guest to its suspend point without the shutdown bit and copies on write from there. */
-export async function snapshotLight(host: Host, lease: Lease, info: DomainInfo): Promise<StandingStill> {
+export async function snapshotLight(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  options: { readonly rereadable?: boolean } = {},
+): Promise<StandingStill> {
   const capabilities = await host.capabilities();
   for (const name of ['cow-snapshot', 'light-suspend-point'] as const) {
     const have = capabilities[name];
     if (have !== true) throw new DormouseError('HOST_LACKS', `a light checkpoint needs ${name}: ${have}`);
   }
   const base = await describe(host, info);
-  const snapshot = await host.snapshot(lease);
+  const snapshot = await host.snapshot(lease, options);
   return ofSnapshot(base, snapshot, snapshot.pauseNs / 1e6);
 }
 

@@ -96,6 +96,7 @@ export function canonicalState(source: Pick<CaptureSource, 'state' | 'memory' | 
 
 function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, elapsedMs: number): Manifest {
   const { info, geometry } = source;
+  const state = canonicalState(source);
   return {
     tool: toolVersion,
     createdAt: new Date().toISOString(),
@@ -110,7 +111,7 @@ function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, 
       config: source.config,
     },
     geometry: { ...geometry, p2mFrames: [...geometry.p2mFrames] },
-    state: { ...canonicalState(source), vcpus: [...canonicalState(source).vcpus] },
+    state: { ...state, vcpus: [...state.vcpus] },
     pages: counts,
     timings: { pauseUs: Math.round(pauseMs * 1000), elapsedUs: Math.round(elapsedMs * 1000) },
   };

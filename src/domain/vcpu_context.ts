@@ -2,7 +2,7 @@
  * The fields of Xen's public 64-bit layouts that hold machine frames, read and written in place.
  * Source: xen/include/public/arch-x86/xen.h (vcpu_guest_context, shared_info) and xen.h (start_info), Xen 4.17.
  */
-import type { Buffer } from 'node:buffer';
+import { Buffer } from 'node:buffer';
 
 export const vcpuContextBytes = 5168;
 export const sharedInfoBytes = 4096;
@@ -99,4 +99,16 @@ export function patchStartInfo(page: Buffer, patch: StartInfoPatch): void {
 export function blankStartInfo(page: Buffer): void {
   page.fill(0, 40, 52);
   page.fill(0, 56, 84);
+}
+
+/**
+ * A copy of a canonical context without what two equal guests differ in: vCPU 0's rax (the suspend call's answer) and the
+ * flags word, in which the host sets "online" itself.
+ */
+export function digestibleContext(context: Buffer, vcpu: number): Buffer {
+  const copy = Buffer.from(context);
+  if (copy.length !== vcpuContextBytes) return copy;
+  copy.fill(0, 512, 520);
+  if (vcpu === 0) copy.fill(0, 600, 608);
+  return copy;
 }

@@ -206,8 +206,11 @@ export interface Host {
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
-  /** Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. */
-  snapshot(lease: Lease): Promise<Snapshot>;
+  /**
+   * Pause, bring to the suspend point, copy-on-write from here, go on. Its memory may be read once a page, which spares
+   * the guest copies of what was read; `rereadable` lifts that. HOST_LACKS without `cow-snapshot`.
+   */
+  snapshot(lease: Lease, options?: { readonly rereadable?: boolean }): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;
