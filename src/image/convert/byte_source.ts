@@ -6,6 +6,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { DormouseError } from '../../errors.js';
 import { streamInvalid } from './stream_format.js';
+import type { ByteReader } from './stream_parser.js';
 
 const windowBytes = 8 * 1024 * 1024;
 
@@ -130,7 +131,7 @@ export async function openRegular(path: string): Promise<{ handle: FileHandle; b
   }
 }
 
-export class ByteSource {
+export class ByteSource implements ByteReader {
   readonly #window = Buffer.allocUnsafeSlow(windowBytes);
   #start = 0;
   #end = 0;

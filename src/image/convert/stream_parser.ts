@@ -1,10 +1,17 @@
 /** Reads an `xl save` file from front to back and hands each part, checked, to a visitor. */
 import { Buffer } from 'node:buffer';
-import type { ByteSource } from './byte_source.js';
 import * as format from './stream_format.js';
 import { StreamOrder, type LibxcHeader } from './stream_order.js';
 
 const { libxcRecord, libxlRecord, streamInvalid, streamUnsupported } = format;
+
+/** Where the parser's bytes come from: a ByteSource. */
+export interface ByteReader {
+  readonly offset: number;
+  read(bytes: number, what: string): Promise<Buffer>;
+  skip(bytes: number, what: string): Promise<void>;
+  atEnd(): Promise<boolean>;
+}
 
 export interface XlHeader {
   readonly mandatoryFlags: number;
@@ -55,7 +62,7 @@ export interface ParseLimits {
 
 /** Parses the whole file. STREAM_INVALID or STREAM_UNSUPPORTED with the offset; CANCELLED by the signal. */
 export async function parseStream(
-  source: ByteSource,
+  source: ByteReader,
   visitor: StreamVisitor,
   limits: ParseLimits,
   signal?: AbortSignal,
@@ -75,7 +82,7 @@ class Parser {
   readonly #types = new Uint8Array(format.batchPfns);
 
   constructor(
-    private readonly source: ByteSource,
+    private readonly source: ByteReader,
     private readonly visitor: StreamVisitor,
     private readonly limits: ParseLimits,
     private readonly signal: AbortSignal | undefined,
