@@ -46,7 +46,10 @@ export function pageData(pages: readonly Page[]): Buffer {
   return record(0x01, Buffer.concat([u32(pages.length), u32(0), ...list, ...bodies]));
 }
 
-export function xlHeader(config: string, options: { mandatory?: number; optional?: number; tail?: Buffer } = {}): Buffer {
+export function xlHeader(
+  config: string,
+  options: { mandatory?: number; optional?: number; tail?: Buffer } = {},
+): Buffer {
   const text = Buffer.from(config + '\0', 'utf8');
   const data = Buffer.concat([u32(text.length), text, options.tail ?? Buffer.alloc(0)]);
   return Buffer.concat([
@@ -91,7 +94,11 @@ export function patternPage(seed: number): Buffer {
 
 /** An ordinary page; seed 0 is a page of zeroes. */
 export const dataPage = (pfn: number, seed: number): Page => ({ pfn, type: 0, body: patternPage(seed) });
-export const tablePage = (pfn: number, type: number, seed: number): Page => ({ pfn, type, body: patternPage(seed) });
+export const tablePage = (pfn: number, type: number, seed: number): Page => ({
+  pfn,
+  type,
+  body: patternPage(seed),
+});
 export const bodiless = (pfn: number, type: number): Page => ({ pfn, type });
 
 export interface GuestOptions {
@@ -192,7 +199,9 @@ export function pvParts(options: GuestOptions = {}): Part[] {
     ...pageParts(options),
     { name: 'tsc', bytes: record(0x08, tsc()) },
     { name: 'shared', bytes: record(0x07, options.sharedInfo ?? patternPage(80)) },
-    ...(options.vcpus ?? [0]).flatMap((id) => vcpuParts(id, width, options.emptyBlobs?.includes(id) === true)),
+    ...(options.vcpus ?? [0]).flatMap((id) =>
+      vcpuParts(id, width, options.emptyBlobs?.includes(id) === true),
+    ),
     ...tailParts,
   ];
 }

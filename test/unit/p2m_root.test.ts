@@ -51,7 +51,10 @@ function sharedInfo(vaddr: bigint): Buffer {
   return page;
 }
 
-function guest(frames: readonly number[], vaddr = linuxP2mVaddr): { tables: Tables; root: number; search: P2mRootSearch } {
+function guest(
+  frames: readonly number[],
+  vaddr = linuxP2mVaddr,
+): { tables: Tables; root: number; search: P2mRootSearch } {
   const tables = new Tables(5000);
   const user = tables.add();
   const root = tables.add();
@@ -98,7 +101,16 @@ test('one wrong, missing or out-of-range entry anywhere is enough to refuse a ro
 
 test('a guest without a linear p2m, or with an address that cannot be one, has no root', () => {
   const { search } = guest(frames(3));
-  for (const vaddr of [0n, 1n, 0x800000000000n, 0xffff7ffffffff000n, 0xffff800000000000n, 0xffff87fffffff000n, 0xfffffffffffff000n, 0x7ffffffff000n])
+  for (const vaddr of [
+    0n,
+    1n,
+    0x800000000000n,
+    0xffff7ffffffff000n,
+    0xffff800000000000n,
+    0xffff87fffffff000n,
+    0xfffffffffffff000n,
+    0x7ffffffff000n,
+  ])
     assert.equal(findP2mRoot({ ...search, sharedInfo: sharedInfo(vaddr) }), null, vaddr.toString(16));
   assert.equal(findP2mRoot({ ...search, p2mFrames: [] }), null);
   assert.equal(findP2mRoot({ ...search, sharedInfo: Buffer.alloc(100) }), null);
@@ -122,5 +134,8 @@ test('hostile tables cost bounded work: loops, and many roots that fail at the l
   tables.reads.clear();
   assert.equal(findP2mRoot({ ...near, l4Pfns: roots }), null);
   const reads = [...tables.reads.values()];
-  assert.ok(reads.every((count) => count === 1), 'a page was read twice');
+  assert.ok(
+    reads.every((count) => count === 1),
+    'a page was read twice',
+  );
 });

@@ -54,7 +54,7 @@ async function survey(bytes: Buffer, maxPfns = 2 ** 32): Promise<Survey> {
 }
 
 async function refusal(parts: readonly Part[] | Buffer): Promise<DormouseError> {
-  const bytes = Buffer.isBuffer(parts) ? parts : fileOf(parts as readonly Part[]);
+  const bytes = Buffer.isBuffer(parts) ? parts : fileOf(parts);
   const thrown: unknown = await survey(bytes).then(
     () => null,
     (error: unknown) => error,
@@ -123,7 +123,11 @@ test('checkpointed streams are refused with the reason', async () => {
   for (const type of [0x0e, 0x0f])
     await refused(inserted(pvParts(), 'end', record(type)), 'STREAM_UNSUPPORTED', /Remus or COLO/);
   for (const type of [4, 5])
-    await refused(inserted(pvParts(), 'libxl end', record(type, Buffer.alloc(8))), 'STREAM_UNSUPPORTED', /Remus/);
+    await refused(
+      inserted(pvParts(), 'libxl end', record(type, Buffer.alloc(8))),
+      'STREAM_UNSUPPORTED',
+      /Remus/,
+    );
 });
 
 test('pages after VERIFY are not counted', async () => {
@@ -177,7 +181,8 @@ test('order and number of records', async () => {
   };
   for (const name of ['info', 'cpuid', 'msr', 'static', 'p2m', 'tsc', 'shared'])
     await refused(twice(pv, name), 'STREAM_INVALID', /a second/);
-  for (const name of ['context record', 'params']) await refused(twice(hvm, name), 'STREAM_INVALID', /a second/);
+  for (const name of ['context record', 'params'])
+    await refused(twice(hvm, name), 'STREAM_INVALID', /a second/);
   for (const name of ['basic 1', 'xsave 0', 'extended 1', 'msrs 0'])
     await refused(twice(pv, name), 'STREAM_INVALID', /is there twice for vCPU/);
   for (const [name, before, says] of [
@@ -192,13 +197,18 @@ test('order and number of records', async () => {
     ['xsave 0', 'basic 0', /no basic state before it/],
   ] as const)
     await refused(moved(pv, name, before), 'STREAM_INVALID', says);
-  for (const name of ['p2m', 'shared']) await refused(replacing(pv, name, []), 'STREAM_INVALID', /PAGE_DATA|without/);
+  for (const name of ['p2m', 'shared'])
+    await refused(replacing(pv, name, []), 'STREAM_INVALID', /PAGE_DATA|without/);
   for (const name of ['context record', 'params', 'static'])
     await refused(replacing(hvm, name, []), 'STREAM_INVALID', /without|before/);
   await refused(pvParts({ vcpus: [] }), 'STREAM_INVALID', /without libxc X86_PV_VCPU_BASIC/);
   await refused(inserted(hvm, 'tsc', record(0x07, patternPage(1))), 'STREAM_INVALID', /in a HVM stream/);
   await refused(inserted(pv, 'tsc', record(0x09, patternPage(1))), 'STREAM_INVALID', /in a PV stream/);
-  await refused(inserted(pv, 'libxl end', record(3, Buffer.alloc(16))), 'STREAM_INVALID', /without an HVM guest/);
+  await refused(
+    inserted(pv, 'libxl end', record(3, Buffer.alloc(16))),
+    'STREAM_INVALID',
+    /without an HVM guest/,
+  );
   await refused(inserted(pv, 'libxl end', record(1)), 'STREAM_INVALID', /a second/);
   await refused(replacing(pv, 'context', [record(0)]), 'STREAM_INVALID', /ends without a libxc context/);
   await refused(Buffer.concat([fileOf(pv), Buffer.alloc(1)]), 'STREAM_INVALID', /bytes follow/);
@@ -213,9 +223,15 @@ test('bodies of the wrong length or form', async () => {
     [replacing(pv, 'cpuid', [record(0x11, Buffer.alloc(25))]), /multiple of 24/],
     [replacing(pv, 'msr', [record(0x12, Buffer.alloc(17))]), /multiple of 16/],
     [replacing(pv, 'static', [record(0x10, Buffer.alloc(1))]), /has a body/],
-    [replacing(pv, 'p2m', [record(3, Buffer.concat([u32(0), u32(512), u64(1)]))]), /does not fit pfns 0 to 512/],
+    [
+      replacing(pv, 'p2m', [record(3, Buffer.concat([u32(0), u32(512), u64(1)]))]),
+      /does not fit pfns 0 to 512/,
+    ],
     [replacing(pv, 'p2m', [record(3, Buffer.concat([u32(0), u32(7), u64(8)]))]), /frame 0 is not a pfn/],
-    [replacing(pv, 'p2m', [record(3, Buffer.concat([u32(0), u32(7), u64(1n << 60n)]))]), /frame 0 is not a pfn/],
+    [
+      replacing(pv, 'p2m', [record(3, Buffer.concat([u32(0), u32(7), u64(1n << 60n)]))]),
+      /frame 0 is not a pfn/,
+    ],
     [replacing(pv, 'shared', [record(7, Buffer.alloc(4095))]), /not 4096/],
     [replacing(pv, 'tsc', [record(8, Buffer.alloc(23))]), /not 24/],
     [replacing(pv, 'basic 0', [record(4, Buffer.alloc(8 + 2800))]), /2800 bytes of state, not 5168/],
@@ -224,7 +240,10 @@ test('bodies of the wrong length or form', async () => {
     [replacing(pv, 'extended 0', [record(5, Buffer.alloc(8 + 129))]), /more than 128/],
     [replacing(pv, 'xsave 0', [record(6, Buffer.alloc(8 + 15))]), /less than 16/],
     [replacing(pv, 'msrs 0', [record(12, Buffer.alloc(8 + 15))]), /multiple of 16/],
-    [replacing(hvmParts(), 'params', [record(10, Buffer.concat([u32(2), u32(0), Buffer.alloc(16)]))]), /its count/],
+    [
+      replacing(hvmParts(), 'params', [record(10, Buffer.concat([u32(2), u32(0), Buffer.alloc(16)]))]),
+      /its count/,
+    ],
     [replacing(hvmParts(), 'context record', [record(9)]), /is empty/],
   ];
   for (const [parts, says] of cases) await refused(parts, 'STREAM_INVALID', says);
@@ -305,7 +324,10 @@ test('with any byte changed, a file is refused or keeps its structure', async ()
       );
       if (thrown !== null) {
         ++refusals;
-        assert.ok(thrown instanceof DormouseError && thrown.code.startsWith('STREAM_'), `byte ${at}: ${String(thrown)}`);
+        assert.ok(
+          thrown instanceof DormouseError && thrown.code.startsWith('STREAM_'),
+          `byte ${at}: ${String(thrown)}`,
+        );
       }
       whole.writeUInt8(original, at);
     }
@@ -317,5 +339,8 @@ test('an abort stops the parse', async () => {
   const bytes = fileOf(pvParts({ batches: defaultBatches }));
   const limits = { maxPfns: 2 ** 32, maxStateBytes: 1 << 20 };
   const parsed = parseStream(new MemoryReader(bytes), {}, limits, AbortSignal.abort());
-  await assert.rejects(parsed, (error: unknown) => error instanceof DormouseError && error.code === 'CANCELLED');
+  await assert.rejects(
+    parsed,
+    (error: unknown) => error instanceof DormouseError && error.code === 'CANCELLED',
+  );
 });
