@@ -1,9 +1,12 @@
 /** What every verb is given: the global options, the engine, and where to say things. */
-import type { OperationOptions } from '../domain/progress.js';
+import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { Host } from '../host/contract.js';
 import { createProgress } from './render/progress.js';
 import { printable } from './render/units.js';
 import type { Services } from './services.js';
+
+const pageBytes = 4096;
+const noPages: PageCounts = { data: 0, zero: 0, table: 0, noFrame: 0, broken: 0, alloc: 0, sameAsParent: 0 };
 
 export interface Globals {
   readonly json: boolean;
@@ -66,6 +69,31 @@ export class Context {
     } finally {
       view.stop();
     }
+  }
+
+  /** The same for work that is counted in bytes of a file. */
+  async withByteProgress<T>(
+    title: string,
+    body: (options: {
+      onProgress: (doneBytes: number, totalBytes: number) => void;
+      signal: AbortSignal;
+    }) => Promise<T>,
+  ): Promise<T> {
+    const startedMs = performance.now();
+    return await this.withProgress(title, (options) =>
+      body({
+        signal: this.signal,
+        onProgress: (doneBytes, totalBytes) =>
+          options.onProgress?.({
+            phase: 'verify',
+            donePages: doneBytes / pageBytes,
+            totalPages: totalBytes / pageBytes,
+            storedBytes: doneBytes,
+            counts: noPages,
+            elapsedMs: performance.now() - startedMs,
+          }),
+      }),
+    );
   }
 
   private style(): 'bar' | 'lines' | 'none' {

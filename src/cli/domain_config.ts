@@ -1,6 +1,7 @@
 /**
  * The syntax of xl.cfg(5): `NAME = VALUE` ended by a line end or `;`, VALUE being a number, a string in single or double
- * quotes, or a list in brackets that may run over lines; `NAME += [LIST]` appends; `#` starts a comment. The last setting
+ * quotes, or a list in brackets that may run over lines; `NAME += VALUE` appends
+ * to a list or string; `#` starts a comment. The last setting
  * of a name counts. The text is hostile: its size and depth are limited, and an error names the line.
  */
 import { DormouseError } from '../errors.js';
@@ -13,10 +14,10 @@ export const configLimits = { bytes: 1 << 20, listItems: 4096, listDepth: 8 } as
 type Token =
   | { readonly kind: 'name' | 'string'; readonly text: string; readonly line: number }
   | { readonly kind: 'number'; readonly value: number; readonly line: number }
-  | { readonly kind: '=' | '+=' | '[' | ']' | ',' | 'end' | 'eof'; readonly line: number };
+  | { readonly kind: '=' | '+=' | '[' | ']' | ',' | ';' | 'end' | 'eof'; readonly line: number };
 
 const tokenPattern =
-  /(?<blank>[ \t]+|#[^\n]*)|(?<end>\r?\n|;)|(?<name>[A-Za-z_][A-Za-z0-9_]*)|(?<number>[0-9][0-9A-Za-z]*)|(?<mark>\+=|[=[\],])|(?<string>'(?:[^'\\\n]|\\[^\n])*'|"(?:[^"\\\n]|\\[^\n])*")/uy;
+  /(?<blank>[ \t]+|#[^\n]*)|(?<end>\r?\n|;)|(?<name>[a-z][._0-9a-z]*)|(?<number>[0-9][0-9A-Za-z]*)|(?<mark>\+=|[=[\],])|(?<string>'(?:[^'\\\n]|\\[^\n])*'|"(?:[^"\\\n]|\\[^\n])*")/uy;
 
 const plainEscapes: Readonly<Record<string, string>> = {
   a: '\x07',
@@ -37,12 +38,12 @@ export function parseConfig(text: string, source: string): Settings {
 
 /** True for an argument of the form NAME=VALUE. */
 export function isOverride(argument: string): boolean {
-  return /^[A-Za-z_][A-Za-z0-9_]*\s*\+?=/u.test(argument);
+  return /^[a-z][._0-9a-z]*\s*\+?=/u.test(argument);
 }
 
 /** One NAME=VALUE of a command line, added to `settings`; a value that is no number, string or list is taken as it is. */
 export function applyOverride(settings: Settings, argument: string): void {
-  const [, name = '', value = ''] = /^([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$/su.exec(argument) ?? [];
+  const [, name = '', value = ''] = /^([a-z][._0-9a-z]*)\s*=\s*(.*)$/su.exec(argument) ?? [];
   const bare = name !== '' && !/^(['"[]|[0-9]+$|0[xX][0-9A-Fa-f]+$)/u.test(value);
   if (bare && /^[^\p{Cc}]+$/u.test(value)) {
     settings.set(name, value);
@@ -65,7 +66,7 @@ function* tokens(text: string, source: string): Generator<Token, undefined> {
     if (!found) fail(source, line, describeBadStart(text.slice(at, at + 1)));
     const { end, name, number, mark, string } = found;
     if (end !== undefined) {
-      yield { kind: 'end', line };
+      yield { kind: end === ';' ? ';' : 'end', line };
       if (end !== ';') line++;
     } else if (name !== undefined) yield { kind: 'name', text: name, line };
     else if (number !== undefined) yield { kind: 'number', value: parseNumber(number, source, line), line };
@@ -119,7 +120,7 @@ class Parser {
   settings(): Settings {
     const settings: Settings = new Map();
     while (this.token.kind !== 'eof') {
-      if (this.token.kind === 'end') this.next();
+      if (this.atEnd()) this.next();
       else this.setting(settings);
     }
     return settings;
@@ -134,12 +135,15 @@ class Parser {
     this.next();
     const value = this.value(0);
     if (operator === '=') settings.set(token.text, value);
-    else settings.set(token.text, this.appended(settings.get(token.text) ?? [], value, token.line));
-    if (this.token.kind !== 'end' && this.token.kind !== 'eof') this.expected('the end of the line');
+    else settings.set(token.text, this.appended(settings.get(token.text), value, token.line));
+    if (!this.atEnd() && this.token.kind !== 'eof') this.expected('the end of the line');
   }
 
-  private appended(before: ConfigValue, value: ConfigValue, line: number): ConfigValue {
-    if (!Array.isArray(before) || !Array.isArray(value)) fail(this.source, line, '+= needs two lists');
+  private appended(before: ConfigValue | undefined, value: ConfigValue, line: number): ConfigValue {
+    if (before === undefined) return value;
+    if (typeof before === 'string' && typeof value === 'string') return before + value;
+    if (!Array.isArray(before) || !Array.isArray(value))
+      fail(this.source, line, '+= needs two lists or two strings');
     if (before.length + value.length > configLimits.listItems) fail(this.source, line, 'the list is too long');
     return [...before, ...value];
   }
@@ -175,6 +179,10 @@ class Parser {
     }
     this.next();
     return items;
+  }
+
+  private atEnd(): boolean {
+    return this.token.kind === 'end' || this.token.kind === ';';
   }
 
   private skipEnds(): void {
