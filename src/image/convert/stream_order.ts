@@ -102,8 +102,8 @@ export class StreamOrder {
       need(this.#seen.has(rec.pvInfo), 'comes before X86_PV_INFO');
       need(version === 2 || this.#seen.has(rec.staticDataEnd), 'comes before STATIC_DATA_END');
     } else if (type === rec.pageData) {
-      const ready = this.header.type === 'pv' ? rec.p2mFrames : rec.staticDataEnd;
-      need(ready === rec.staticDataEnd && version === 2 ? true : this.#seen.has(ready), `comes before ${recordName('libxc', ready)}`);
+      if (this.header.type === 'pv') need(this.#seen.has(rec.p2mFrames), 'comes before X86_PV_P2M_FRAMES');
+      else need(version === 2 || this.#seen.has(rec.staticDataEnd), 'comes before STATIC_DATA_END');
       this.#pagesSeen = true;
     } else if (vcpuRecords.has(type) || type === rec.verify) {
       need(this.#pagesSeen, 'comes before the first PAGE_DATA');
