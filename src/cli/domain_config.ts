@@ -119,8 +119,8 @@ class Parser {
 
   settings(): Settings {
     const settings: Settings = new Map();
-    while (this.token.kind !== 'eof') {
-      if (this.atEnd()) this.next();
+    while (!this.at('eof')) {
+      if (this.at('end') || this.at(';')) this.next();
       else this.setting(settings);
     }
     return settings;
@@ -136,7 +136,7 @@ class Parser {
     const value = this.value(0);
     if (operator === '=') settings.set(token.text, value);
     else settings.set(token.text, this.appended(settings.get(token.text), value, token.line));
-    if (!this.atEnd() && this.token.kind !== 'eof') this.expected('the end of the line');
+    if (!this.at('end') && !this.at(';') && !this.at('eof')) this.expected('the end of the line');
   }
 
   private appended(before: ConfigValue | undefined, value: ConfigValue, line: number): ConfigValue {
@@ -168,25 +168,25 @@ class Parser {
     const items: ConfigValue[] = [];
     this.next();
     this.skipEnds();
-    while (this.token.kind !== ']') {
+    while (!this.at(']')) {
       if (items.length >= configLimits.listItems) fail(this.source, line, 'the list is too long');
       items.push(this.value(depth + 1));
       this.skipEnds();
-      if (this.token.kind === ',') {
+      if (this.at(',')) {
         this.next();
         this.skipEnds();
-      } else if (this.token.kind !== ']') this.expected(`, or ] in the list that starts in line ${line}`);
+      } else if (!this.at(']')) this.expected(`, or ] in the list that starts in line ${line}`);
     }
     this.next();
     return items;
   }
 
-  private atEnd(): boolean {
-    return this.token.kind === 'end' || this.token.kind === ';';
+  private at(kind: Token['kind']): boolean {
+    return this.token.kind === kind;
   }
 
   private skipEnds(): void {
-    while (this.token.kind === 'end') this.next();
+    while (this.at('end')) this.next();
   }
 
   private next(): void {

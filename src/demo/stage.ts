@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatBytes } from '../cli/render/units.js';
 import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
-import type { HostConnection } from '../host/embedded/connection.js';
-import { connectHost, startHost, stopHost } from '../host/embedded/lifecycle.js';
-import { openHost } from '../host/open.js';
+import type { EmbeddedHost } from '../host/embedded/host.js';
+import { startHost, stopHost } from '../host/embedded/lifecycle.js';
+import { openEmbeddedHost } from '../host/open.js';
 
 const gib = 2 ** 30;
 const hostName = 'demo';
@@ -33,7 +33,12 @@ export async function onStage<T>(signal: AbortSignal, play: (stage: Stage) => Pr
   try {
     await checkRoom(directory);
     await startHost({ name: hostName, memoryBytes: machineBytes });
-    return await withConnections(signal, directory, play);
+    const host = await openEmbeddedHost(hostName);
+    try {
+      return await play(stageOf(signal, directory, host));
+    } finally {
+      await host.close();
+    }
   } finally {
     await stopHost(hostName, { force: true }).catch((thrown: unknown) => {
       process.stderr.write(`dormouse: the demo's host did not stop: ${String(thrown)}\n`);
@@ -60,27 +65,9 @@ async function checkRoom(directory: string): Promise<void> {
     );
 }
 
-async function withConnections<T>(
-  signal: AbortSignal,
-  directory: string,
-  play: (stage: Stage) => Promise<T>,
-): Promise<T> {
-  const host = await openHost(`embedded:${hostName}`);
-  try {
-    const connection = await connectHost(hostName);
-    try {
-      return await play(stageOf(signal, directory, host, connection));
-    } finally {
-      await connection.close();
-    }
-  } finally {
-    await host.close();
-  }
-}
-
-function stageOf(signal: AbortSignal, directory: string, host: Host, connection: HostConnection): Stage {
+function stageOf(signal: AbortSignal, directory: string, host: EmbeddedHost): Stage {
   const steps = async (domid: number): Promise<readonly number[]> =>
-    (await connection.call('progress', { domid })).steps;
+    (await host.progress(domid)).steps;
   return {
     directory,
     host,

@@ -46,6 +46,7 @@ export const imageConvert: Verb = {
     memoryBytes: figures.count,
     storedBytes: figures.count,
     elapsedMs: figures.milliseconds,
+    notes: z.array(z.string()),
   }),
   cancellable: true,
   async run(context, input) {
@@ -55,16 +56,19 @@ export const imageConvert: Verb = {
     const result = await context.withProgress(`convert ${from}`, async (options) =>
       to === 'native'
         ? await context.services.convertFromXen(from, path, options)
-        : { ...(await context.services.convertToXen(from, path, options)), imageId: null },
+        : { ...(await context.services.convertToXen(from, path, options)), imageId: null, notes: [] },
     );
-    const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs } = result;
+    const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;
     const text = renderFacts([
       ['converted', `${printable(name)} (${type}), ${to === 'native' ? 'to an image' : 'to an xl save file'}`],
       ['file', `${printable(path)}, ${formatBytes(storedBytes)}`],
       ['pages', renderClasses(counts)],
       ['took', `${formatDuration(elapsedMs)}, ${formatRate(memoryBytes, elapsedMs)}`],
     ]);
-    const document = { from: format, to, path, imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs };
-    return { document, text };
+    const document = {
+      ...{ from: format, to, path, imageId, name, type },
+      ...{ counts, memoryBytes, storedBytes, elapsedMs, notes: [...notes] },
+    };
+    return { document, text: text + notes.map((note) => `note: ${printable(note)}\n`).join('') };
   },
 };
