@@ -8,7 +8,7 @@ const milliseconds = z.number().nonnegative();
 
 export const figures = { count, milliseconds };
 
-export const pageCounts = z.strictObject({
+export const pageCounts = z.object({
   data: count,
   zero: count,
   table: count,
@@ -18,7 +18,7 @@ export const pageCounts = z.strictObject({
   sameAsParent: count,
 });
 
-export const domainDocument = z.strictObject({
+export const domainDocument = z.object({
   domid: count,
   name: z.string(),
   uuid: z.string(),
@@ -29,7 +29,7 @@ export const domainDocument = z.strictObject({
   maxMemoryKib: count,
   vcpus: count,
   cpuTimeNs: count,
-  flags: z.strictObject({
+  flags: z.object({
     running: z.boolean(),
     blocked: z.boolean(),
     paused: z.boolean(),
@@ -51,4 +51,4 @@ export function describeDomain(info: DomainInfo): z.infer<typeof domainDocument>
 }
 
 /** What verbs that change one domain leave behind. */
-export const changeDocument = z.strictObject({ domid: count, name: z.string(), changed: z.boolean() });
+export const changeDocument = z.object({ domid: count, name: z.string(), changed: z.boolean() });

@@ -5,6 +5,7 @@ import { Context, type Streams } from './context.js';
 import { buildProgram, type Chosen } from './program.js';
 import { errorDocument, renderError } from './render/error.js';
 import type { Services } from './services.js';
+import type { Verb } from './verb.js';
 
 export interface Surroundings extends Streams {
   readonly services: Services;
@@ -53,8 +54,14 @@ async function runVerb({ verb, input, globals }: Chosen, around: Surroundings): 
   around.cancellable(verb.cancellable);
   const context = new Context(globals, around.services, around.signal, around);
   const { document, text, exitCode } = await verb.run(context, input);
-  around.stdout.write(globals.json ? `${JSON.stringify(document, null, 2)}\n` : text);
+  around.stdout.write(globals.json ? `${JSON.stringify(conforming(verb, document), null, 2)}\n` : text);
   return exitCode ?? 0;
+}
+
+/** The document without what its schema does not have. What was done is done: a mismatch must not look like a failure. */
+function conforming(verb: Verb, document: unknown): unknown {
+  const parsed = verb.document.safeParse(document);
+  return parsed.success ? parsed.data : document;
 }
 
 /** What was thrown, with the exit code of the signal if it was one. */

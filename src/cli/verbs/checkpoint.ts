@@ -78,9 +78,9 @@ export const checkpoint: Verb = {
     { command: 'dormouse checkpoint web1 web1.dmi', says: 'a light checkpoint' },
     { command: 'dormouse checkpoint --count 10 --interval 1000 web1 web1-%d.dmi', says: 'ten, a second apart' },
   ],
-  document: z.strictObject({
+  document: z.object({
     checkpoints: z.array(
-      z.strictObject({
+      z.object({
         path: z.string(),
         imageId: z.string(),
         domid: figures.count,

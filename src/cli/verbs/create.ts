@@ -32,7 +32,7 @@ export const create: Verb = {
       says: 'without a file: a guest that keeps writing to its memory',
     },
   ],
-  document: z.strictObject({
+  document: z.object({
     domid: figures.count,
     name: z.string(),
     uuid: z.string(),

@@ -11,11 +11,11 @@ export const demo: Verb = {
   args: [],
   options: [],
   examples: [{ command: 'dormouse demo', says: 'what npm run demo does' }],
-  document: z.strictObject({
+  document: z.object({
     identical: z.boolean(),
     digest: z.string(),
     checkpoints: figures.count,
-    rows: z.array(z.strictObject({ what: z.string(), measured: z.string(), limit: z.string() })),
+    rows: z.array(z.object({ what: z.string(), measured: z.string(), limit: z.string() })),
     elapsedMs: figures.milliseconds,
   }),
   cancellable: true,

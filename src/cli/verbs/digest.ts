@@ -13,7 +13,7 @@ export const digest: Verb = {
     { command: 'dormouse digest web1', says: 'of a domain' },
     { command: 'dormouse digest --image web1.dmi', says: 'of an image; needs no host' },
   ],
-  document: z.strictObject({
+  document: z.object({
     of: z.enum(['domain', 'image']),
     digest: z.string().regex(/^[0-9a-f]+$/u),
     pages: figures.count,

@@ -16,7 +16,7 @@ export const hostStart: Verb = {
     { command: 'dormouse host start', says: 'the default host' },
     { command: 'dormouse host start --name lab --memory 4G', says: 'another one; reach it with --host embedded:lab' },
   ],
-  document: z.strictObject({ name: z.string(), started: z.boolean() }),
+  document: z.object({ name: z.string(), started: z.boolean() }),
   cancellable: false,
   async run(context, input) {
     const name = embeddedName(context, input);

@@ -13,7 +13,7 @@ export const hostStatus: Verb = {
   args: [],
   options: [nameOption],
   examples: [{ command: 'dormouse host status', says: 'of the default host' }],
-  document: z.strictObject({
+  document: z.object({
     name: z.string(),
     state: z.enum(['running', 'stopped', 'died']),
     lostGuests: z.array(z.string()).optional(),
@@ -26,7 +26,7 @@ export const hostStatus: Verb = {
     snapshots: figures.count.optional(),
     connections: figures.count.optional(),
     leases: z
-      .array(z.strictObject({ domid: figures.count, operation: z.string(), pid: figures.count }))
+      .array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count }))
       .optional(),
     /** true, or the reason why not. */
     capabilities: z.record(z.string(), z.union([z.literal(true), z.string()])).optional(),

@@ -12,7 +12,7 @@ export const hostStop: Verb = {
     { command: 'dormouse host stop', says: 'the default host, if it has no guests' },
     { command: 'dormouse host stop --name lab --force', says: 'another one, with all its guests' },
   ],
-  document: z.strictObject({ name: z.string(), stopped: z.boolean() }),
+  document: z.object({ name: z.string(), stopped: z.boolean() }),
   cancellable: false,
   async run(context, input) {
     const name = embeddedName(context, input);

@@ -35,7 +35,7 @@ export const imageConvert: Verb = {
     { command: 'dormouse image convert web1.xl web1.dmi', says: 'take over what xl save wrote' },
     { command: 'dormouse image convert --to xen web1.dmi web1.xl', says: 'for xl restore' },
   ],
-  document: z.strictObject({
+  document: z.object({
     from: z.enum(['dormouse', 'xl', 'xl-gzip']),
     to: z.enum(['native', 'xen']),
     path: z.string(),

@@ -8,13 +8,13 @@ import { textArgument, type Verb } from '../verb.js';
 
 const id = z.string().regex(/^[0-9a-f]+$/u);
 
-const document = z.strictObject({
+const document = z.object({
   path: z.string(),
   fileBytes: figures.count,
   committed: z.boolean(),
-  format: z.strictObject({ major: figures.count, minor: figures.count }).nullable(),
+  format: z.object({ major: figures.count, minor: figures.count }).nullable(),
   imageId: id.nullable(),
-  parent: z.strictObject({ imageId: id, root: id }).nullable(),
+  parent: z.object({ imageId: id, root: id }).nullable(),
   root: id.nullable(),
   consistency: z.enum(['suspend-point', 'paused']).nullable(),
   createdAt: z.string().nullable(),
@@ -31,7 +31,7 @@ const document = z.strictObject({
     .nullable(),
   nrPfns: figures.count.nullable(),
   counts: pageCounts,
-  chunks: z.strictObject({ count: figures.count, byKind: z.record(z.string(), figures.count) }),
+  chunks: z.object({ count: figures.count, byKind: z.record(z.string(), figures.count) }),
   storedPages: figures.count,
   storedBodies: figures.count,
   ratio: z.number().nonnegative(),

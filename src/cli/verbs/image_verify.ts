@@ -29,7 +29,7 @@ export const imageVerify: Verb = {
   args: [{ form: '<file>', says: 'the image' }],
   options: [],
   examples: [{ command: 'dormouse image verify web1.dmi && echo whole', says: 'before it is relied upon' }],
-  document: z.strictObject({
+  document: z.object({
     path: z.string(),
     whole: z.boolean(),
     imageId: z.string().nullable(),
@@ -39,7 +39,7 @@ export const imageVerify: Verb = {
     blocksDecoded: figures.count,
     nrPfns: figures.count,
     findings: z.array(
-      z.strictObject({
+      z.object({
         what: z.string(),
         chunk: figures.count.optional(),
         offset: figures.count.optional(),

@@ -15,7 +15,7 @@ export const list: Verb = {
     { command: 'dormouse list', says: 'all domains, in the columns of xl list' },
     { command: 'dormouse list --json web1', says: 'one domain for a program to read' },
   ],
-  document: z.strictObject({ domains: z.array(domainDocument.extend({ config: z.string().optional() })) }),
+  document: z.object({ domains: z.array(domainDocument.extend({ config: z.string().optional() })) }),
   cancellable: false,
   async run(context, input) {
     const selectors = listArgument(input, 0);

@@ -17,7 +17,7 @@ export const restore: Verb = {
     { command: 'dormouse restore web1.dmi', says: 'web1 goes on where it was saved' },
     { command: 'dormouse restore -p --name copy web1.dmi', says: 'a paused copy under another name' },
   ],
-  document: z.strictObject({
+  document: z.object({
     path: z.string(),
     domid: figures.count,
     name: z.string(),

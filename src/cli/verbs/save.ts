@@ -31,7 +31,7 @@ export const save: Verb = {
     { command: 'dormouse save web1 web1.dmi', says: 'save web1 and end it here' },
     { command: 'dormouse save -c web1 web1.dmi', says: 'save it and let it go on' },
   ],
-  document: z.strictObject({
+  document: z.object({
     path: z.string(),
     imageId: z.string(),
     domid: figures.count,

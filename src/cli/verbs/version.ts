@@ -17,7 +17,7 @@ export const version: Verb = {
   args: [],
   options: [],
   examples: [{ command: 'dormouse version', says: 'for a bug report' }],
-  document: z.strictObject({ dormouse: z.string(), imageFormat: z.string(), node: z.string() }),
+  document: z.object({ dormouse: z.string(), imageFormat: z.string(), node: z.string() }),
   cancellable: false,
   run() {
     const document = {
