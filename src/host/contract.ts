@@ -204,8 +204,11 @@ export interface Host {
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
-  /** Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. */
-  snapshot(lease: Lease): Promise<Snapshot>;
+  /**
+   * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
+   * promises that each page is read at most once, which spares the guest copying what was read already.
+   */
+  snapshot(lease: Lease, options?: { readonly readOnce?: boolean }): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;

@@ -26,6 +26,7 @@ export class HostConnection {
   readonly #pending = new Map<number, Pending>();
   readonly #listeners = new Set<(event: HostEvent) => void>();
   #lastId = 0;
+  #hostPid = 0;
   /** Why no further request can be answered. */
   #ended: DormouseError | undefined;
 
@@ -50,7 +51,9 @@ export class HostConnection {
       connection.#fail(new DormouseError('HOST_UNAVAILABLE', `the embedded host '${name}' does not answer`));
     }, helloTimeoutMs);
     try {
-      await connection.call('hello', { protocol: protocolVersion, pid: process.pid });
+      connection.#hostPid = (
+        await connection.call('hello', { protocol: protocolVersion, pid: process.pid })
+      ).pid;
       return connection;
     } catch (thrown) {
       socket.destroy();
@@ -58,6 +61,10 @@ export class HostConnection {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  get hostPid(): number {
+    return this.#hostPid;
   }
 
   /** Sends a request; rejects with what the host says, or HOST_DIED if the connection ends first. */

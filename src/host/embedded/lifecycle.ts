@@ -111,20 +111,32 @@ async function connectOrStart(
   paths: HostPaths,
   memoryBytes = defaultMemoryBytes(),
 ): Promise<{ connection: HostConnection; started: boolean }> {
-  const running = await HostConnection.open(paths.socket, paths.name);
-  if (running) return { connection: running, started: false };
-  clearDeadHost(paths);
-  const { fd, from } = openLog(paths);
-  const args = [serverMain, paths.name, String(memoryBytes)];
-  const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', fd, fd], cwd: '/' });
-  closeSync(fd);
-  child.unref();
-  const connection = await awaitHost(paths, child, from);
-  return { connection, started: child.exitCode === null };
+  const deadline = performance.now() + startTimeoutMs;
+  do {
+    const running = await HostConnection.open(paths.socket, paths.name);
+    if (running) return { connection: running, started: false };
+    clearDeadHost(paths);
+    const { fd, from } = openLog(paths);
+    const args = [serverMain, paths.name, String(memoryBytes)];
+    const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', fd, fd], cwd: '/' });
+    closeSync(fd);
+    child.unref();
+    const connection = await awaitHost(paths, child, from, deadline);
+    if (connection) return { connection, started: connection.hostPid === child.pid };
+  } while (performance.now() < deadline);
+  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' neither ends nor answers`);
 }
 
-/** Connects to the host that `child` becomes, or to the one that was faster. */
-async function awaitHost(paths: HostPaths, child: ChildProcess, logFrom: number): Promise<HostConnection> {
+/**
+ * Connects to the host that `child` becomes, or to the one that was faster. Null if it gave way to one that has not
+ * answered either, as when that was just ending.
+ */
+async function awaitHost(
+  paths: HostPaths,
+  child: ChildProcess,
+  logFrom: number,
+  deadline: number,
+): Promise<HostConnection | null> {
   let failure: Error | undefined;
   child.once('error', (error) => (failure = error));
   const fail = (why: string) => {
@@ -135,13 +147,13 @@ async function awaitHost(paths: HostPaths, child: ChildProcess, logFrom: number)
       place: { path: paths.log },
     });
   };
-  const deadline = performance.now() + startTimeoutMs;
   while (performance.now() < deadline) {
+    const ended = child.exitCode ?? child.signalCode;
     const connection = await HostConnection.open(paths.socket, paths.name);
     if (connection) return connection;
     if (failure) throw fail(`cannot be started (${failure.message})`);
-    const ended = child.exitCode ?? child.signalCode;
-    if (ended !== null && ended !== exitAlreadyRunning) throw fail(`ended at once (${ended})`);
+    if (ended === exitAlreadyRunning) return null;
+    if (ended !== null) throw fail(`ended at once (${ended})`);
     await sleep(pollMs);
   }
   child.kill('SIGTERM');

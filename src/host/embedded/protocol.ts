@@ -56,7 +56,7 @@ const replySchema = z.union([
 ]);
 export type WireError = z.infer<typeof errorSchema>;
 
-const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType: 'auto' });
+const packr = new Packr({ useRecords: false, variableMapSize: true });
 
 /** One frame, length included. HOST_PROTOCOL where it would exceed the cap. */
 export function encodeFrame(message: unknown): Buffer {
@@ -74,7 +74,7 @@ export class FrameDecoder {
   #chunks: Buffer[] = [];
   #bytes = 0;
   /** Its own, so that what one peer sends cannot change how another's bytes are read. */
-  readonly #unpackr = new Unpackr({ useRecords: false, int64AsType: 'auto' });
+  readonly #unpackr = new Unpackr({ useRecords: false });
 
   push(chunk: Buffer): unknown[] {
     this.#chunks.push(chunk);

@@ -167,7 +167,10 @@ export class XenstoreTree {
     const before = lookUp(this.#root, change.path);
     if (!('value' in change) && !before) return;
     const root = this.#apply(this.#root, change);
-    const nodes = 'value' in change ? this.#nodes + this.#missing(change.path) : this.#nodes - (before ? countNodes(before) : 0);
+    const nodes =
+      'value' in change
+        ? this.#nodes + this.#missing(change.path)
+        : this.#nodes - (before ? countNodes(before) : 0);
     if (nodes > maxNodes) throw new DormouseError('NO_MEMORY', `xenstore is full (${maxNodes} nodes)`);
     this.#root = root;
     this.#nodes = nodes;
