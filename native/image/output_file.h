@@ -22,6 +22,8 @@ class OutputFile {
 
   // Gives out the next `bytes` (whole pages) of the file. Thread-safe.
   uint64_t reserve(uint64_t bytes);
+  // For reading back what was written; stays this object's.
+  int descriptor() const { return fd_; }
   uint64_t reserved() const { return next_.load(std::memory_order_relaxed); }
 
   // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.

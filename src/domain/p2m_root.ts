@@ -43,8 +43,10 @@ export function findP2mRoot(search: P2mRootSearch): number | null {
 /** True if the p2m's whole range is page-aligned, canonical, on one side of the hole, and not Xen's. */
 function isMappable(vaddr: bigint, leaves: number): boolean {
   const last = vaddr + BigInt(leaves) * BigInt(pageBytes) - 1n;
-  const isCanonical = (address: bigint) => address < 1n << 47n || (address >= 0xffff800000000000n && address < 1n << 64n);
-  if (vaddr === 0n || vaddr % BigInt(pageBytes) !== 0n || !isCanonical(vaddr) || !isCanonical(last)) return false;
+  const isCanonical = (address: bigint) =>
+    address < 1n << 47n || (address >= 0xffff800000000000n && address < 1n << 64n);
+  if (vaddr === 0n || vaddr % BigInt(pageBytes) !== 0n || !isCanonical(vaddr) || !isCanonical(last))
+    return false;
   const [first, end] = [indexAt(vaddr, 4), indexAt(last, 4)];
   return first <= end && (end < xenSlots.first || first > xenSlots.last);
 }
@@ -65,7 +67,7 @@ class Walk {
 
   leadsToP2m(root: number, vaddr: bigint): boolean {
     const { p2mFrames } = this.search;
-    for (let leaf = 0; leaf < p2mFrames.length; ) {
+    for (let leaf = 0; leaf < p2mFrames.length;) {
       const at = vaddr + BigInt(leaf) * BigInt(pageBytes);
       const l3 = this.#next(root, indexAt(at, 4));
       if (l3 === null || this.#wrong.has(l3)) return false;

@@ -6,6 +6,7 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { DormouseError } from '../../errors.js';
 import { streamInvalid } from './stream_format.js';
+import type { ByteReader } from './stream_parser.js';
 
 const windowBytes = 8 * 1024 * 1024;
 
@@ -30,7 +31,8 @@ class PlainFeed implements Feed {
 
   async pull(target: Buffer): Promise<number> {
     try {
-      const { bytesRead } = await this.handle.read(target, 0, target.length, this.#position);
+      const length = Math.min(target.length, this.remaining());
+      const { bytesRead } = await this.handle.read(target, 0, length, this.#position);
       this.#position += bytesRead;
       return bytesRead;
     } catch (cause) {
@@ -110,10 +112,14 @@ class GzipFeed implements Feed {
 function readFailed(path: string, cause: unknown): DormouseError {
   const missing = (cause as { code?: unknown }).code === 'ENOENT';
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new DormouseError(missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED', `cannot read ${path}: ${reason}`, {
-    cause,
-    place: { path },
-  });
+  return new DormouseError(
+    missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED',
+    `cannot read ${path}: ${reason}`,
+    {
+      cause,
+      place: { path },
+    },
+  );
 }
 
 /** Opens a regular file for reading. IMAGE_NOT_FOUND, or IMAGE_READ_FAILED if it is anything else. */
@@ -130,7 +136,7 @@ export async function openRegular(path: string): Promise<{ handle: FileHandle; b
   }
 }
 
-export class ByteSource {
+export class ByteSource implements ByteReader {
   readonly #window = Buffer.allocUnsafeSlow(windowBytes);
   #start = 0;
   #end = 0;
@@ -138,14 +144,19 @@ export class ByteSource {
 
   private constructor(private readonly feed: Feed) {}
 
-  /** Opens `path`, unpacking it if it begins as gzip does. IMAGE_NOT_FOUND, IMAGE_READ_FAILED. */
-  static async open(path: string): Promise<ByteSource> {
+  /**
+   * Opens `path`, unpacking it if it begins as gzip does; of a plain file at most `limitBytes` are there.
+   * IMAGE_NOT_FOUND, IMAGE_READ_FAILED.
+   */
+  static async open(path: string, limitBytes = Infinity): Promise<ByteSource> {
     const { handle, bytes } = await openRegular(path);
     try {
       const head = Buffer.alloc(2);
       await handle.read(head, 0, 2, 0);
       const gzip = head[0] === 0x1f && head[1] === 0x8b;
-      return new ByteSource(gzip ? new GzipFeed(handle, path) : new PlainFeed(handle, bytes, path));
+      return new ByteSource(
+        gzip ? new GzipFeed(handle, path) : new PlainFeed(handle, Math.min(bytes, limitBytes), path),
+      );
     } catch (cause) {
       await handle.close();
       throw readFailed(path, cause);
@@ -205,7 +216,8 @@ export class ByteSource {
       this.#start = 0;
     }
     const pulled = await this.feed.pull(this.#window.subarray(this.#end));
-    if (pulled === 0) throw streamInvalid(`the file ends inside ${what}`, this.#offset + this.#end - this.#start);
+    if (pulled === 0)
+      throw streamInvalid(`the file ends inside ${what}`, this.#offset + this.#end - this.#start);
     this.#end += pulled;
   }
 
@@ -214,7 +226,7 @@ export class ByteSource {
     if (known !== null && known + this.#end - this.#start < bytes)
       throw streamInvalid(`the file ends inside ${what}`, this.#offset + known + this.#end - this.#start);
     const pieces: Buffer[] = [];
-    for (let left = bytes; left > 0; ) {
+    for (let left = bytes; left > 0;) {
       const piece = await this.read(Math.min(left, windowBytes / 2), what);
       pieces.push(Buffer.from(piece));
       left -= piece.length;

@@ -52,7 +52,10 @@ class Content extends Survey {
       if (type >= pageType.broken) continue;
       const body = bodies.subarray(taken * pageBytes, (taken + 1) * pageBytes);
       ++taken;
-      createHash('sha256').update(body).digest().copy(this.#hashes, pfn * hashBytes, 0, hashBytes);
+      createHash('sha256')
+        .update(body)
+        .digest()
+        .copy(this.#hashes, pfn * hashBytes, 0, hashBytes);
     }
   }
 

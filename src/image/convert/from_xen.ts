@@ -10,7 +10,16 @@ import { MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageWriter } from '../writer.js';
 import { ByteSource } from './byte_source.js';
-import { batchPfns, conversionCancelled, isTableType, libxcRecord, pageBytes, pageType, streamInvalid } from './stream_format.js';
+import {
+  batchPfns,
+  conversionCancelled,
+  isTableType,
+  libxcRecord,
+  pageBytes,
+  pageType,
+  streamInvalid,
+  withoutGuest,
+} from './stream_format.js';
 import { parseStream, type PageSlice, type StreamRecord, type StreamVisitor } from './stream_parser.js';
 import { Survey } from './survey.js';
 import { domainOfConfig } from './xl_config.js';
@@ -81,7 +90,10 @@ class PageAppender implements StreamVisitor {
       let pageClassOf = classOfType(type);
       if (pageClassOf === pageClass.data || pageClassOf === pageClass.table) {
         const from = taken++ * pageBytes;
-        if (pageClassOf === pageClass.data && bodies.compare(zeroPage, 0, pageBytes, from, from + pageBytes) === 0)
+        if (
+          pageClassOf === pageClass.data &&
+          bodies.compare(zeroPage, 0, pageBytes, from, from + pageBytes) === 0
+        )
           pageClassOf = pageClass.zero;
         else bodies.copy(this.#packed, kept++ * pageBytes, from, from + pageBytes);
       }
@@ -129,11 +141,15 @@ async function pass(inPath: string, visitor: StreamVisitor, signal: AbortSignal 
  * than once counts as it came last; a pfn that never comes has no frame. Errors: STREAM_INVALID and STREAM_UNSUPPORTED
  * with the offset, IMAGE_NOT_FOUND, IMAGE_READ_FAILED, CANCELLED, and ImageWriter's. On any of them no file appears.
  */
-export async function convertFromXen(
+export function convertFromXen(
   inPath: string,
   outPath: string,
   options: FromXenOptions = {},
 ): Promise<FromXenResult> {
+  return withoutGuest(() => fromXen(inPath, outPath, options));
+}
+
+async function fromXen(inPath: string, outPath: string, options: FromXenOptions): Promise<FromXenResult> {
   const started = performance.now();
   const { signal } = options;
   const survey = new Survey();

@@ -5,7 +5,7 @@ import { maxLayoutEntries, type PageLayout } from './stream_manifest.js';
 
 /** A set of pfns that grows as they are added. */
 export class PfnSet {
-  #bits = new Uint8Array(1 << 16);
+  #bits = new Uint8Array(1 << 10);
 
   /** False if it was in the set before. */
   add(pfn: number): boolean {

@@ -20,7 +20,11 @@ export function standardStream(manifest: Manifest): StreamManifest {
   const { configJson, streamV2 } = format.xlMandatoryFlags;
   return {
     schema: 1,
-    xl: { mandatoryFlags: configJson | streamV2, optionalFlags: 0, optionalData: frameConfig(configForXl(domain)) },
+    xl: {
+      mandatoryFlags: configJson | streamV2,
+      optionalFlags: 0,
+      optionalData: frameConfig(configForXl(domain)),
+    },
     libxl: { version: format.libxlVersion, options: 0 },
     libxc: { version: 3, options: 0, type: domain.type === 'pv' ? 'pv' : 'hvm', ...xenVersion },
     items: [
@@ -93,7 +97,8 @@ function requirePv({ geometry, state }: Manifest): void {
   require(state.sharedInfo.length === format.pageBytes, 'no shared info page');
   require(state.vcpus.length > 0, 'no vCPU');
   for (const { id, basic } of state.vcpus)
-    require(basic.length === format.vcpuContextBytes[guestWidth], `vCPU ${id} has ${basic.length} bytes of state`);
+    require(basic.length ===
+      format.vcpuContextBytes[guestWidth], `vCPU ${id} has ${basic.length} bytes of state`);
 }
 
 function requireHvm({ state }: Manifest): void {

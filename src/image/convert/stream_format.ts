@@ -3,7 +3,7 @@
  * Sources: docs/specs/libxl-migration-stream.pandoc, docs/specs/libxc-migration-stream.pandoc.
  */
 import { Buffer } from 'node:buffer';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
 
 export const pageBytes = 4096;
 /** Longest record body either stream allows. */
@@ -138,5 +138,18 @@ export function streamUnsupported(message: string, offset: number): DormouseErro
   return new DormouseError('STREAM_UNSUPPORTED', `${message} (at byte ${offset})`, { place: { offset } });
 }
 export function conversionCancelled(): DormouseError {
-  return new DormouseError('CANCELLED', 'the conversion was cancelled; nothing was written', { guest: 'untouched' });
+  return new DormouseError('CANCELLED', 'the conversion was cancelled; nothing was written', {
+    guest: 'untouched',
+  });
+}
+
+/** Runs a conversion; its errors say that no guest was touched, whatever their code says elsewhere. */
+export async function withoutGuest<T>(convert: () => Promise<T>): Promise<T> {
+  try {
+    return await convert();
+  } catch (thrown) {
+    const { code, message, place, guest, cause } = asDormouseError(thrown);
+    if (guest === 'untouched') throw thrown;
+    throw new DormouseError(code, message, { cause: cause ?? thrown, place, guest: 'untouched' });
+  }
 }

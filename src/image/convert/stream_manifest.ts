@@ -26,7 +26,14 @@ const streamItem = z.discriminatedUnion('kind', [
   /** A libxc record whose body is made of manifest.geometry or manifest.state. */
   z.object({ kind: z.literal('state'), type: u32 }),
   /** A libxc record of one vCPU, made of manifest.state.vcpus. */
-  z.object({ kind: z.literal('vcpu'), type: u32, id: z.int().min(0).max(maxVcpus - 1) }),
+  z.object({
+    kind: z.literal('vcpu'),
+    type: u32,
+    id: z
+      .int()
+      .min(0)
+      .max(maxVcpus - 1),
+  }),
   /** The next `records` PAGE_DATA records of the layout. */
   z.object({ kind: z.literal('pages'), records: count }),
 ]);
@@ -54,7 +61,17 @@ export const streamManifestSchema = z.object({
   layout: z
     .object({
       batches: z.array(z.tuple([count, count])).max(maxLayoutEntries),
-      runs: z.array(z.tuple([z.int().min(0).max(MAX_PFNS - 1), count])).max(maxLayoutEntries),
+      runs: z
+        .array(
+          z.tuple([
+            z
+              .int()
+              .min(0)
+              .max(MAX_PFNS - 1),
+            count,
+          ]),
+        )
+        .max(maxLayoutEntries),
     })
     .nullable(),
 });

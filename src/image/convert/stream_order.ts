@@ -73,7 +73,10 @@ export class StreamOrder {
   admit(type: number, length: number, offset: number): void {
     const name = recordName('libxc', type);
     if (type === rec.checkpoint || type === rec.checkpointDirtyPfnList)
-      throw streamUnsupported(`${name}: a checkpointed (Remus or COLO) stream has no single end state`, offset);
+      throw streamUnsupported(
+        `${name}: a checkpointed (Remus or COLO) stream has no single end state`,
+        offset,
+      );
     if (type > rec.msrPolicy) {
       if (type < optionalRecord) throw streamUnsupported(`${name} is mandatory and not known`, offset);
       return;
@@ -94,7 +97,7 @@ export class StreamOrder {
     };
     if (type === rec.staticDataEnd) {
       need(version === 3, 'in a version 2 stream');
-      need(!staticDone, 'comes after the guest\'s memory');
+      need(!staticDone, "comes after the guest's memory");
       if (this.header.type === 'pv') need(this.#seen.has(rec.pvInfo), 'comes before X86_PV_INFO');
     } else if (type === rec.pvInfo || type === rec.cpuidPolicy || type === rec.msrPolicy) {
       need(!staticDone, 'comes after the end of the static data');
@@ -116,7 +119,8 @@ export class StreamOrder {
         ? [rec.p2mFrames, rec.pageData, rec.sharedInfo, rec.vcpuBasic]
         : [rec.pageData, rec.hvmContext, rec.hvmParams];
     for (const type of wanted)
-      if (!this.#seen.has(type)) throw streamInvalid(`the stream ends without ${recordName('libxc', type)}`, offset);
+      if (!this.#seen.has(type))
+        throw streamInvalid(`the stream ends without ${recordName('libxc', type)}`, offset);
   }
 
   /** Judges the body of a record that `admit` let pass (not PAGE_DATA). `offset` is that of its header. */
@@ -128,7 +132,10 @@ export class StreamOrder {
     else if (type === rec.pvInfo) {
       need(body.length === 8, 'length is not 8');
       const [width, levels] = [body.readUInt8(0), body.readUInt8(1)];
-      need((width === 4 && levels === 3) || (width === 8 && levels === 4), `width ${width} with ${levels} levels`);
+      need(
+        (width === 4 && levels === 3) || (width === 8 && levels === 4),
+        `width ${width} with ${levels} levels`,
+      );
       need(body.readUIntLE(2, 6) === 0, 'reserved bytes are not zero');
       this.#width = width === 4 ? 4 : 8;
     } else if (type === rec.p2mFrames) this.#checkP2mFrames(body, offset, need);

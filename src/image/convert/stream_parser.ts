@@ -1,10 +1,17 @@
 /** Reads an `xl save` file from front to back and hands each part, checked, to a visitor. */
 import { Buffer } from 'node:buffer';
-import type { ByteSource } from './byte_source.js';
 import * as format from './stream_format.js';
 import { StreamOrder, type LibxcHeader } from './stream_order.js';
 
 const { libxcRecord, libxlRecord, streamInvalid, streamUnsupported } = format;
+
+/** Where the parser's bytes come from: a ByteSource. */
+export interface ByteReader {
+  readonly offset: number;
+  read(bytes: number, what: string): Promise<Buffer>;
+  skip(bytes: number, what: string): Promise<void>;
+  atEnd(): Promise<boolean>;
+}
 
 export interface XlHeader {
   readonly mandatoryFlags: number;
@@ -55,7 +62,7 @@ export interface ParseLimits {
 
 /** Parses the whole file. STREAM_INVALID or STREAM_UNSUPPORTED with the offset; CANCELLED by the signal. */
 export async function parseStream(
-  source: ByteSource,
+  source: ByteReader,
   visitor: StreamVisitor,
   limits: ParseLimits,
   signal?: AbortSignal,
@@ -75,7 +82,7 @@ class Parser {
   readonly #types = new Uint8Array(format.batchPfns);
 
   constructor(
-    private readonly source: ByteSource,
+    private readonly source: ByteReader,
     private readonly visitor: StreamVisitor,
     private readonly limits: ParseLimits,
     private readonly signal: AbortSignal | undefined,
@@ -92,7 +99,8 @@ class Parser {
       if (header.type === libxlRecord.end) break;
       if (header.type === libxlRecord.libxcContext) context = await this.#libxcStream();
     }
-    if (!(await this.source.atEnd())) throw streamInvalid('bytes follow the end of the stream', this.source.offset);
+    if (!(await this.source.atEnd()))
+      throw streamInvalid('bytes follow the end of the stream', this.source.offset);
   }
 
   async #xlHeader(): Promise<void> {
@@ -123,8 +131,10 @@ class Parser {
     const head = await this.source.read(format.libxlHeaderBytes, 'the libxl header');
     if (!head.subarray(0, 8).equals(format.libxlIdent)) throw streamInvalid('not a libxl stream', offset);
     const [version, options] = [head.readUInt32BE(8), head.readUInt32BE(12)];
-    if (version !== format.libxlVersion) throw streamUnsupported(`libxl stream version ${version}`, offset + 8);
-    if ((options & format.libxlOptions.bigEndian) !== 0) throw streamUnsupported('a big-endian stream', offset + 12);
+    if (version !== format.libxlVersion)
+      throw streamUnsupported(`libxl stream version ${version}`, offset + 8);
+    if ((options & format.libxlOptions.bigEndian) !== 0)
+      throw streamUnsupported('a big-endian stream', offset + 12);
     if ((options & ~format.libxlOptions.legacy) !== 0)
       throw streamUnsupported(`libxl stream options 0x${options.toString(16)}`, offset + 12);
     this.visitor.libxlHeader?.({ version, options });
@@ -133,12 +143,16 @@ class Parser {
   #admitLibxl({ type, length, offset }: RecordHeader, context: LibxcHeader | null): void {
     const name = format.recordName('libxl', type);
     if (type === libxlRecord.checkpointEnd || type === libxlRecord.checkpointState)
-      throw streamUnsupported(`${name}: a checkpointed (Remus or COLO) stream has no single end state`, offset);
+      throw streamUnsupported(
+        `${name}: a checkpointed (Remus or COLO) stream has no single end state`,
+        offset,
+      );
     if (type > libxlRecord.checkpointState) {
       if (type < format.optionalRecord) throw streamUnsupported(`${name} is mandatory and not known`, offset);
       return;
     }
-    if (type === libxlRecord.libxcContext && context !== null) throw streamInvalid(`a second ${name}`, offset);
+    if (type === libxlRecord.libxcContext && context !== null)
+      throw streamInvalid(`a second ${name}`, offset);
     if (type === libxlRecord.end || type === libxlRecord.libxcContext) {
       if (length !== 0) throw streamInvalid(`${name} has a body of ${length} bytes`, offset);
       if (type === libxlRecord.end && context === null)
@@ -166,11 +180,14 @@ class Parser {
     const { offset } = this.source;
     const bytes = format.libxcHeaderBytes + format.domainHeaderBytes;
     const head = await this.source.read(bytes, 'the libxc headers');
-    if (!head.subarray(0, 8).equals(format.libxcMarker)) throw streamUnsupported('a legacy libxc stream', offset);
+    if (!head.subarray(0, 8).equals(format.libxcMarker))
+      throw streamUnsupported('a legacy libxc stream', offset);
     if (head.readUInt32BE(8) !== format.libxcIdent) throw streamInvalid('not a libxc stream', offset + 8);
     const [version, options] = [head.readUInt32BE(12), head.readUInt16BE(16)];
-    if (version !== 2 && version !== 3) throw streamUnsupported(`libxc stream version ${version}`, offset + 12);
-    if ((options & format.libxcOptionBigEndian) !== 0) throw streamUnsupported('a big-endian stream', offset + 16);
+    if (version !== 2 && version !== 3)
+      throw streamUnsupported(`libxc stream version ${version}`, offset + 12);
+    if ((options & format.libxcOptionBigEndian) !== 0)
+      throw streamUnsupported('a big-endian stream', offset + 16);
     if (options !== 0) throw streamUnsupported(`libxc stream options 0x${options.toString(16)}`, offset + 16);
     const type = head.readUInt32LE(24);
     if (type !== format.domainType.pv && type !== format.domainType.hvm)
@@ -192,11 +209,18 @@ class Parser {
     return { type, length, offset };
   }
 
-  async #carry(layer: format.StreamLayer, { type, length, offset }: RecordHeader, order?: StreamOrder): Promise<void> {
+  async #carry(
+    layer: format.StreamLayer,
+    { type, length, offset }: RecordHeader,
+    order?: StreamOrder,
+  ): Promise<void> {
     const name = format.recordName(layer, type);
     this.#stateBytes += length;
     if (this.#stateBytes > this.limits.maxStateBytes)
-      throw streamUnsupported(`more than ${this.limits.maxStateBytes} bytes of records beside the pages`, offset);
+      throw streamUnsupported(
+        `more than ${this.limits.maxStateBytes} bytes of records beside the pages`,
+        offset,
+      );
     const body = Buffer.from(await this.source.read(length, name));
     await this.#padding(length, name);
     order?.checkBody(type, body, offset);
@@ -223,7 +247,10 @@ class Parser {
     for (let first = 0; first < recordCount; first += format.batchPfns)
       bodies += this.#slice(list, first, recordCount, offset, header, maxPfns).bodies;
     if (length !== 8 + recordCount * 8 + bodies * format.pageBytes)
-      throw streamInvalid(`${name}: length ${length} does not fit ${recordCount} pfns, ${bodies} bodies`, offset);
+      throw streamInvalid(
+        `${name}: length ${length} does not fit ${recordCount} pfns, ${bodies} bodies`,
+        offset,
+      );
     for (let first = 0; first < recordCount; first += format.batchPfns) {
       const slice = this.#slice(list, first, recordCount, offset, header, maxPfns);
       await this.#visitSlice(slice, name);
@@ -252,7 +279,8 @@ class Parser {
   ): PageSlice {
     const [pfns, types] = [this.#pfns, this.#types];
     const count = Math.min(format.batchPfns, recordCount - first);
-    const fail = (what: string, i: number) => streamInvalid(`PAGE_DATA: ${what}`, offset + 16 + 8 * (first + i));
+    const fail = (what: string, i: number) =>
+      streamInvalid(`PAGE_DATA: ${what}`, offset + 16 + 8 * (first + i));
     let bodies = 0;
     for (let i = 0; i < count; ++i) {
       const high = list.readUInt32LE((first + i) * 8 + 4);
@@ -261,7 +289,8 @@ class Parser {
       if (((high >>> 20) & 0xff) !== 0) throw fail('reserved bits are not zero', i);
       if (pfn >= maxPfns) throw fail(`pfn ${pfn} is beyond the guest's ${maxPfns} pages`, i);
       if (!format.isLegalType(type)) throw fail(`page type ${type} of pfn ${pfn}`, i);
-      if (header.type === 'hvm' && format.isTableType(type)) throw fail(`a page table in an HVM guest (pfn ${pfn})`, i);
+      if (header.type === 'hvm' && format.isTableType(type))
+        throw fail(`a page table in an HVM guest (pfn ${pfn})`, i);
       if (format.typeHasBody(type)) ++bodies;
       pfns[i] = pfn;
       types[i] = type;

@@ -8,17 +8,25 @@ import { MAX_MANIFEST_BYTES, MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageReader } from '../reader.js';
 import { ByteSource } from './byte_source.js';
-import { OutputFile } from './output_file.js';
+import { OutputFile } from '../output_file.js';
 import { LayoutPlayer, PfnSet, stockLayout } from './page_layout.js';
 import * as format from './stream_format.js';
-import { readStreamManifest, type PageLayout, type StreamItem, type StreamManifest } from './stream_manifest.js';
+import {
+  readStreamManifest,
+  type PageLayout,
+  type StreamItem,
+  type StreamManifest,
+} from './stream_manifest.js';
 import { parseStream } from './stream_parser.js';
 import { stateFields, vcpuFields } from './survey.js';
 import { standardStream } from './standard_stream.js';
 
 const { libxcRecord: rec } = format;
 
-export type ToXenOptions = OperationOptions;
+export interface ToXenOptions extends OperationOptions {
+  /** Bypass the page cache where the file system can. Default true. */
+  readonly directIo?: boolean;
+}
 
 export interface ToXenResult {
   readonly path: string;
@@ -39,11 +47,15 @@ export interface ToXenResult {
  * IMAGE_DAMAGED (what it keeps of its stream is not consistent), OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE,
  * IMAGE_WRITE_FAILED, CANCELLED. On any of them no file appears.
  */
-export async function convertToXen(
+export function convertToXen(
   inPath: string,
   outPath: string,
   options: ToXenOptions = {},
 ): Promise<ToXenResult> {
+  return format.withoutGuest(() => toXen(inPath, outPath, options));
+}
+
+async function toXen(inPath: string, outPath: string, options: ToXenOptions): Promise<ToXenResult> {
   const started = performance.now();
   const reader = await ImageReader.open(inPath, { lanes: 1 });
   try {
@@ -56,12 +68,29 @@ export async function convertToXen(
       const { counts, nrPfns: total } = reader;
       options.onProgress?.({ phase, donePages, totalPages: total, storedBytes, counts, elapsedMs });
     };
-    const storedBytes = await writeFile(reader, stream, layout, outPath, report, options.signal);
+    const storedBytes = await writeFile(
+      reader,
+      stream,
+      layout,
+      outPath,
+      options.directIo ?? true,
+      report,
+      options.signal,
+    );
     const { counts, manifest } = reader;
     const memoryBytes = (totalPages(counts) - counts.noFrame - counts.broken) * format.pageBytes;
     const { name, type } = manifest.domain;
     const elapsedMs = performance.now() - started;
-    return { path: outPath, name, type, counts, memoryBytes, storedBytes, elapsedMs, fromStream: kept !== null };
+    return {
+      path: outPath,
+      name,
+      type,
+      counts,
+      memoryBytes,
+      storedBytes,
+      elapsedMs,
+      fromStream: kept !== null,
+    };
   } finally {
     reader.close();
   }
@@ -69,7 +98,9 @@ export async function convertToXen(
 
 function refuseUnfit(reader: ImageReader): void {
   const refuse = (why: string) => {
-    throw new DormouseError('IMAGE_NOT_RESTORABLE', `${reader.path}: ${why}`, { place: { path: reader.path } });
+    throw new DormouseError('IMAGE_NOT_RESTORABLE', `${reader.path}: ${why}`, {
+      place: { path: reader.path },
+    });
   };
   if (reader.header.consistency === 'paused' || reader.manifest.consistency === 'paused')
     refuse('taken of a paused guest, which xl restore could not bring to life');
@@ -106,30 +137,31 @@ async function writeFile(
   stream: StreamManifest,
   layout: PageLayout,
   outPath: string,
+  directIo: boolean,
   report: (phase: Phase, donePages: number, storedBytes: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<number> {
-  const file = await OutputFile.create(outPath);
+  const file = OutputFile.create(outPath, directIo);
   try {
     await new StreamFileWriter(reader, stream, layout, file, report, signal).run();
     report('verify', reader.nrPfns, file.bytes);
-    await checkWritten(file.temporaryPath, signal);
+    await checkWritten(file, signal);
     report('commit', reader.nrPfns, file.bytes);
-    await file.commit();
+    file.publish();
     return file.bytes;
-  } catch (thrown) {
-    await file.abandon();
-    throw thrown;
+  } finally {
+    file.close();
   }
 }
 
 /** Parses what was written: an image that says nonsense of its stream must not become a file that looks whole. */
-async function checkWritten(path: string, signal: AbortSignal | undefined): Promise<void> {
-  const source = await ByteSource.open(path);
+async function checkWritten(file: OutputFile, signal: AbortSignal | undefined): Promise<void> {
+  const source = await ByteSource.open(file.readBackPath(), file.bytes);
   try {
     await parseStream(source, {}, { maxPfns: MAX_PFNS, maxStateBytes: MAX_MANIFEST_BYTES }, signal);
   } catch (thrown) {
-    if (thrown instanceof DormouseError && thrown.code.startsWith('STREAM_')) throw damaged(thrown.message, thrown);
+    if (thrown instanceof DormouseError && thrown.code.startsWith('STREAM_'))
+      throw damaged(thrown.message, thrown);
     throw thrown;
   } finally {
     await source.close();
@@ -143,7 +175,7 @@ class StreamFileWriter {
   constructor(
     private readonly reader: ImageReader,
     private readonly stream: StreamManifest,
-    private readonly layout: PageLayout,
+    layout: PageLayout,
     private readonly file: OutputFile,
     private readonly report: (phase: Phase, donePages: number, storedBytes: number) => void,
     private readonly signal: AbortSignal | undefined,
@@ -152,54 +184,58 @@ class StreamFileWriter {
   }
 
   async run(): Promise<void> {
-    await this.file.write([...xlHead(this.stream), libxlHead(this.stream)]);
+    this.file.write(...xlHead(this.stream), libxlHead(this.stream));
     for (const item of this.stream.items) {
-      if (this.signal?.aborted === true) throw format.conversionCancelled();
       if (item.kind === 'pages') await this.#pageRecords(item.records);
-      else await this.#item(item);
+      else this.#item(item);
     }
   }
 
-  async #item(item: Exclude<StreamItem, { kind: 'pages' }>): Promise<void> {
-    if (item.kind === 'state') await this.#record(item.type, stateBody(this.reader.manifest, item.type));
-    else if (item.kind === 'vcpu') await this.#record(item.type, vcpuBody(this.reader.manifest, item));
+  #item(item: Exclude<StreamItem, { kind: 'pages' }>): void {
+    if (item.kind === 'state') this.#record(item.type, stateBody(this.reader.manifest, item.type));
+    else if (item.kind === 'vcpu') this.#record(item.type, vcpuBody(this.reader.manifest, item));
     else {
-      await this.#record(item.type, item.body);
+      this.#record(item.type, item.body);
       if (item.layer === 'libxl' && item.type === format.libxlRecord.libxcContext)
-        await this.file.write([libxcHead(this.stream)]);
+        this.file.write(libxcHead(this.stream));
     }
   }
 
-  async #record(type: number, body: Buffer): Promise<void> {
-    await this.file.write([recordHead(type, body.length), body, Buffer.alloc(format.paddingBytes(body.length))]);
+  #record(type: number, body: Buffer): void {
+    this.file.write(recordHead(type, body.length), body, Buffer.alloc(format.paddingBytes(body.length)));
   }
 
   async #pageRecords(records: number): Promise<void> {
-    const all = this.stream.layout === null ? this.layout.batches.reduce((sum, [, each]) => sum + each, 0) : records;
+    const all = this.stream.layout === null ? Infinity : records;
     for (let i = 0; i < all && this.#player.nextCount() > 0; ++i) await this.#pageRecord();
   }
 
   async #pageRecord(): Promise<void> {
     const recordPfns = this.#player.nextCount();
-    const slices: { pfns: number[]; list: Buffer }[] = [];
-    let bodies = 0;
-    if (recordPfns > format.maxRecordBytes / 8) throw damaged(`a page record of ${recordPfns} pfns`);
-    for (const pfns of this.#player.nextRecord()) {
-      const { list, withBody } = this.#list(pfns);
-      bodies += withBody.length;
-      slices.push({ pfns: withBody, list });
-    }
+    const slices = this.#slices(recordPfns);
+    const bodies = slices.reduce((sum, { withBody }) => sum + withBody.length, 0);
     const length = 8 + 8 * recordPfns + bodies * format.pageBytes;
     if (length > format.maxRecordBytes) throw damaged(`a page record of ${length} bytes`);
     const head = Buffer.alloc(8);
     head.writeUInt32LE(recordPfns, 0);
-    await this.file.write([recordHead(rec.pageData, length), head, ...slices.map(({ list }) => list)]);
-    for (const { pfns } of slices) {
-      if (this.signal?.aborted === true) throw format.conversionCancelled();
-      if (pfns.length > 0) await this.file.write([this.reader.readPages(pfns)]);
+    this.file.write(recordHead(rec.pageData, length), head, ...slices.map(({ list }) => list));
+    for (const { withBody } of slices) {
+      if (withBody.length > 0) this.file.write(this.reader.readPages(withBody));
+      await this.#breathe();
     }
     this.#pages += recordPfns;
     this.report('pages', this.#pages, this.file.bytes);
+  }
+
+  #slices(recordPfns: number): { list: Buffer; withBody: number[] }[] {
+    if (recordPfns > format.maxRecordBytes / 8) throw damaged(`a page record of ${recordPfns} pfns`);
+    return Array.from(this.#player.nextRecord(), (pfns) => this.#list(pfns));
+  }
+
+  /** Lets timers and signals in between two slices. */
+  async #breathe(): Promise<void> {
+    await new Promise(setImmediate);
+    if (this.signal?.aborted === true) throw format.conversionCancelled();
   }
 
   /** The PAGE_DATA entries of these pfns, and which of them have a body. */
