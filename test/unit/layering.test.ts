@@ -9,6 +9,7 @@ import { packageRoot } from '../../src/addon.js';
 const layers: readonly (readonly string[])[] = [
   ['cli', 'demo'],
   ['save', 'restore', 'checkpoint', 'migrate', 'digest'],
+  ['capture'],
   ['image', 'host', 'domain', 'device', 'worker'],
   ['pfn', 'codec'],
 ];
