@@ -69,7 +69,7 @@ struct Churner {
     const bool pinned = random & 1;
     if (pinned && !hypercall::pin(cpu, mfn, 1)) return refused("pin refused");
     if (!hook(table, mfn << 12 | 0x67)) return false;
-    return cpu.store(state_address(table), kHooked | (pinned ? kPinned : 0));
+    return cpu.store(state_address(table), kHooked | (pinned ? uint64_t(kPinned) : 0));
   }
 
   bool tear_down(uint64_t table, uint64_t state) {
