@@ -51,7 +51,7 @@ function filesUnder(folders: readonly string[], random: () => number): string[] 
   const seen = new Set<string>();
   const found: string[] = [];
   const pending = [...folders];
-  for (let folder = pending.pop(); folder !== undefined && found.length < 60_000; folder = pending.pop()) {
+  for (let folder = pending.pop(); folder !== undefined && found.length < 250_000; folder = pending.pop()) {
     let names: string[];
     try {
       names = readdirSync(folder).sort();
@@ -235,7 +235,8 @@ export function mixedMemory(bytes: number, seed = 1): MixedMemory {
   });
   const bodies = filled.reduce((sum, { pages }) => sum + pages, 0);
   // Zero pages keep their quarter of what there is.
-  const zeroPages = Math.min(wantedTotal - bodies, Math.ceil(bodies / 3));
+  const complete = filled.every(({ pages, wantedPages }) => pages === wantedPages);
+  const zeroPages = complete ? wantedTotal - bodies : Math.ceil(bodies / 3);
   const total = bodies + zeroPages;
   const memory = Buffer.alloc(total * pageSize);
   const used = filled.map(() => 0);
