@@ -10,7 +10,9 @@ export async function openImageFile(path: string): Promise<{ file: FileHandle; s
   try {
     file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    const missing = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes((cause as NodeJS.ErrnoException).code ?? '');
+    const missing = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes(
+      (cause as NodeJS.ErrnoException).code ?? '',
+    );
     throw new DormouseError(missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED', String(cause), {
       cause,
       place: { path },
@@ -32,7 +34,7 @@ export async function readExactly(file: FileHandle, offset: number, size: number
     const { bytesRead } = await file.read(bytes, done, part, offset + done).catch((cause: unknown) => {
       throw new DormouseError('IMAGE_READ_FAILED', String(cause), { cause, place: { offset } });
     });
-    if (bytesRead === 0) 
+    if (bytesRead === 0)
       throw new DormouseError('IMAGE_DAMAGED', 'the file ends early', { place: { offset: offset + done } });
     done += bytesRead;
   }

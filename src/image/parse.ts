@@ -56,7 +56,11 @@ export function classFits(pageClass: number, type: number): boolean {
   if (name === 'data' || name === 'zero') return hasBody(type) && tableLevel(type) === 0;
   if (name === 'table') return tableLevel(type) > 0;
   if (name === 'sameAsParent') return hasBody(type);
-  return (name === 'noFrame' && type === 15) || (name === 'broken' && type === 13) || (name === 'alloc' && type === 14);
+  return (
+    (name === 'noFrame' && type === 15) ||
+    (name === 'broken' && type === 13) ||
+    (name === 'alloc' && type === 14)
+  );
 }
 
 export interface ChunkEntry {
@@ -151,7 +155,8 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
     const first = Number(word & 0xf_ffff_ffff_ffffn);
     const pageClass = Number((word >> 56n) & 15n);
     const type = Number(word >> 60n);
-    if (((word >> 52n) & 15n) !== 0n || count < 1 || !classFits(pageClass, type)) return `run ${i} is not possible`;
+    if (((word >> 52n) & 15n) !== 0n || count < 1 || !classFits(pageClass, type))
+      return `run ${i} is not possible`;
     runs.push({ first, count, pageClass, type, slot });
     slot += count;
     if (withBody(pageClass)) bodies += count;
@@ -257,7 +262,12 @@ export class MapRuns {
 }
 
 /** The page map, or a sentence about what is wrong with it. Allocates for what it decodes, never for what is claimed. */
-export function parsePageMap(bytes: Buffer, nrRuns: number, nrPfns: number, nrChunks: number): MapRuns | string {
+export function parsePageMap(
+  bytes: Buffer,
+  nrRuns: number,
+  nrPfns: number,
+  nrChunks: number,
+): MapRuns | string {
   const runs = new MapRuns();
   let at = 0;
   while (at < bytes.length) {
@@ -289,7 +299,8 @@ function addRuns(runs: MapRuns, block: Buffer, nrPfns: number, nrChunks: number)
     const get = (field: Field) => numberAt(block, field, at);
     const count = get(MAP_RUN.count);
     if (count < 1 || count > nrPfns - runs.covered) return `the run at pfn ${runs.covered} is too long`;
-    if (!classFits(get(MAP_RUN.pageClass), get(MAP_RUN.type))) return `pfn ${runs.covered} has an impossible class`;
+    if (!classFits(get(MAP_RUN.pageClass), get(MAP_RUN.type)))
+      return `pfn ${runs.covered} has an impossible class`;
     if (get(MAP_RUN.chunk) >= nrChunks) return `pfn ${runs.covered} is in a chunk that is not there`;
     runs.add(count, get(MAP_RUN.chunk), get(MAP_RUN.slot), get(MAP_RUN.pageClass), get(MAP_RUN.type));
   }

@@ -102,7 +102,8 @@ async function readTail(
   const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
     const span = await readExactly(file, offset, wholePages(size));
     if (storedHash(span) !== hash) throw damaged(`the ${what}'s checksum differs`, offset);
-    if (span.subarray(size).some((byte) => byte !== 0)) throw damaged(`the ${what}'s padding is not zero`, offset);
+    if (span.subarray(size).some((byte) => byte !== 0))
+      throw damaged(`the ${what}'s padding is not zero`, offset);
     root.update(span);
     return span.subarray(0, size);
   };
@@ -159,7 +160,12 @@ export class ImageReader {
     }
   }
 
-  private static async load(path: string, file: FileHandle, size: number, lanes: number): Promise<ImageReader> {
+  private static async load(
+    path: string,
+    file: FileHandle,
+    size: number,
+    lanes: number,
+  ): Promise<ImageReader> {
     const headerPage = await readExactly(file, 0, PAGE_SIZE);
     const header = decodeHeader(headerPage);
     if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);

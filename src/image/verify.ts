@@ -118,21 +118,36 @@ class Verifier {
   }
 
   private async readHeader(): Promise<void> {
-    if (this.size < PAGE_SIZE) return this.find('the file is shorter than a header', { offset: this.size });
+    if (this.size < PAGE_SIZE) {
+      this.find('the file is shorter than a header', { offset: this.size });
+      return;
+    }
     const page = await this.read(0, PAGE_SIZE);
-    if (hexAt(page, HEADER.magic) !== HEADER_MAGIC) return this.find('the header is not one', { offset: 0 });
-    if (!hashIs(page.subarray(0, HEADER.checksum[0]), hexAt(page, HEADER.checksum)))
-      return this.find("the header's checksum differs", { offset: 0 });
+    if (hexAt(page, HEADER.magic) !== HEADER_MAGIC) {
+      this.find('the header is not one', { offset: 0 });
+      return;
+    }
+    if (!hashIs(page.subarray(0, HEADER.checksum[0]), hexAt(page, HEADER.checksum))) {
+      this.find("the header's checksum differs", { offset: 0 });
+      return;
+    }
     const major = numberAt(page, HEADER.major);
     const unknown = page.readBigUInt64LE(HEADER.mustUnderstand[0]) & ~KNOWN_FLAGS;
-    if (major !== FORMAT_MAJOR || unknown !== 0n)
+    const plain = isZero(page, HEADER.cipher[0], HEADER.cipher[0] + HEADER.cipher[1]);
+    if (major !== FORMAT_MAJOR || unknown !== 0n || !plain)
       throw new DormouseError('IMAGE_INCOMPATIBLE', `format ${major}, features 0x${unknown.toString(16)}`);
     this.header = page;
     this.imageId = hexAt(page, HEADER.imageId);
     this.nrPfns = numberAt(page, HEADER.nrPfns);
     if (this.nrPfns < 1 || this.nrPfns > MAX_PFNS) this.find('the header has an impossible number of pages');
-    if (!(numberAt(page, HEADER.consistency) in CONSISTENCIES)) this.find('the header has no known consistency');
-    this.checkReserved(page, 'header', [HEADER.reserved0, HEADER.reserved1, HEADER.reserved2, HEADER.reserved3]);
+    if (!(numberAt(page, HEADER.consistency) in CONSISTENCIES))
+      this.find('the header has no known consistency');
+    this.checkReserved(page, 'header', [
+      HEADER.reserved0,
+      HEADER.reserved1,
+      HEADER.reserved2,
+      HEADER.reserved3,
+    ]);
   }
 
   private checkReserved(page: Buffer, what: string, fields: readonly Field[]): void {
@@ -144,12 +159,19 @@ class Verifier {
 
   private async readFooter(): Promise<void> {
     const offset = this.size - PAGE_SIZE;
-    if (this.size < 2 * PAGE_SIZE) return this.find('the file ends before a footer', { offset: this.size });
+    if (this.size < 2 * PAGE_SIZE) {
+      this.find('the file ends before a footer', { offset: this.size });
+      return;
+    }
     const page = await this.read(offset, PAGE_SIZE);
-    if (hexAt(page, FOOTER.magic) !== FOOTER_MAGIC)
-      return this.find('there is no footer: the file was cut short or never completed', { offset });
-    if (!hashIs(page.subarray(0, FOOTER.checksum[0]), hexAt(page, FOOTER.checksum)))
-      return this.find("the footer's checksum differs", { offset });
+    if (hexAt(page, FOOTER.magic) !== FOOTER_MAGIC) {
+      this.find('there is no footer: the file was cut short or never completed', { offset });
+      return;
+    }
+    if (!hashIs(page.subarray(0, FOOTER.checksum[0]), hexAt(page, FOOTER.checksum))) {
+      this.find("the footer's checksum differs", { offset });
+      return;
+    }
     const get = (field: Field) => numberAt(page, field);
     const table = get(FOOTER.manifestOffset) + wholePages(get(FOOTER.manifestSize));
     const map = table + wholePages(get(FOOTER.chunkCount) * CHUNK_ENTRY_SIZE);
@@ -160,7 +182,10 @@ class Verifier {
       get(FOOTER.chunkTableOffset) === table &&
       get(FOOTER.pageMapOffset) === map &&
       map + wholePages(get(FOOTER.pageMapSize)) + PAGE_SIZE === this.size;
-    if (!tiles) return this.find("the footer's regions do not make up the file", { offset });
+    if (!tiles) {
+      this.find("the footer's regions do not make up the file", { offset });
+      return;
+    }
     this.checkReserved(page, 'footer', [FOOTER.reserved]);
     this.footer = page;
     this.compareFrames(page);
@@ -203,13 +228,18 @@ class Verifier {
 
   private readManifest(bytes: Buffer, footer: Buffer): void {
     const offset = numberAt(footer, FOOTER.manifestOffset);
-    if (bytes.length > MAX_MANIFEST_BYTES) return this.find('the manifest is too large', { offset });
+    if (bytes.length > MAX_MANIFEST_BYTES) {
+      this.find('the manifest is too large', { offset });
+      return;
+    }
     try {
       this.manifest = decodeManifest(bytes);
     } catch (thrown) {
-      return this.find(asDormouseError(thrown).message, { offset });
+      this.find(asDormouseError(thrown).message, { offset });
+      return;
     }
-    if (this.manifest.geometry.nrPfns !== this.nrPfns) this.find('the manifest is of another size', { offset });
+    if (this.manifest.geometry.nrPfns !== this.nrPfns)
+      this.find('the manifest is of another size', { offset });
     const consistency = this.header && numberAt(this.header, HEADER.consistency);
     const named = CONSISTENCIES[consistency as keyof typeof CONSISTENCIES] as string | undefined;
     if (this.header && named !== this.manifest.consistency)
@@ -221,20 +251,36 @@ class Verifier {
     const entries = parseChunkTable(bytes);
     let at = PAGE_SIZE;
     for (const entry of entries.toSorted((a, b) => a.offset - b.offset)) {
-      if (entry.offset !== at || entry.span < PAGE_SIZE || entry.span > MAX_CHUNK_SPAN || entry.span % PAGE_SIZE !== 0)
-        return this.find(`the chunk table leaves a gap or overlap at ${at}`, { offset });
+      if (
+        entry.offset !== at ||
+        entry.span < PAGE_SIZE ||
+        entry.span > MAX_CHUNK_SPAN ||
+        entry.span % PAGE_SIZE !== 0
+      ) {
+        this.find(`the chunk table leaves a gap or overlap at ${at}`, { offset });
+        return;
+      }
       at += entry.span;
     }
-    if (at !== numberAt(footer, FOOTER.chunksEnd)) return this.find('the chunk table ends elsewhere', { offset });
+    if (at !== numberAt(footer, FOOTER.chunksEnd)) {
+      this.find('the chunk table ends elsewhere', { offset });
+      return;
+    }
     this.entries = entries;
     const sum = (of: 'pages' | 'bodies') => entries.reduce((total, entry) => total + entry[of], 0);
-    if (sum('pages') !== numberAt(footer, FOOTER.storedPages) || sum('bodies') !== numberAt(footer, FOOTER.storedBodies))
+    if (
+      sum('pages') !== numberAt(footer, FOOTER.storedPages) ||
+      sum('bodies') !== numberAt(footer, FOOTER.storedBodies)
+    )
       this.find("the chunk table's pages are not as many as the footer says", { offset });
   }
 
   private readMap(bytes: Buffer, footer: Buffer, nrChunks: number): void {
     const offset = numberAt(footer, FOOTER.pageMapOffset);
-    if (this.nrPfns > nrChunks * MAX_CHUNK_PAGES) return this.find('more pages than its chunks can hold', { offset });
+    if (this.nrPfns > nrChunks * MAX_CHUNK_PAGES) {
+      this.find('more pages than its chunks can hold', { offset });
+      return;
+    }
     const map = parsePageMap(bytes, numberAt(footer, FOOTER.pageMapRuns), this.nrPfns, nrChunks);
     if (typeof map === 'string') this.find(`the page map: ${map}`, { offset });
     else this.map = map;
@@ -251,7 +297,9 @@ class Verifier {
   }
 
   private async readChunks(entries: readonly ChunkEntry[]): Promise<void> {
-    const order = entries.map((_, i) => i).sort((a, b) => (entries[a]?.offset ?? 0) - (entries[b]?.offset ?? 0));
+    const order = entries
+      .map((_, i) => i)
+      .sort((a, b) => (entries[a]?.offset ?? 0) - (entries[b]?.offset ?? 0));
     for (const chunk of order) {
       const entry = entries[chunk];
       if (!entry) continue;
@@ -314,7 +362,8 @@ class Verifier {
       this.bytesRead -= PAGE_SIZE;
       const parsed = parseChunk(await this.read(at, span));
       this.chunksChecked++;
-      if (typeof parsed === 'string') this.find(`chunk ${head.chunk}: ${parsed}`, { chunk: head.chunk, offset: at });
+      if (typeof parsed === 'string')
+        this.find(`chunk ${head.chunk}: ${parsed}`, { chunk: head.chunk, offset: at });
       else this.blocksDecoded += parsed.blocksDecoded;
       at += span;
     }
@@ -324,13 +373,18 @@ class Verifier {
     const { map, footer, manifest } = this;
     if (!map || !footer) return;
     const counts = new Array<number>(CLASS_NAMES.length).fill(0);
-    for (let run = 0; run < map.length; run++) counts[map.pageClass(run)] = (counts[map.pageClass(run)] ?? 0) + map.count(run);
+    for (let run = 0; run < map.length; run++)
+      counts[map.pageClass(run)] = (counts[map.pageClass(run)] ?? 0) + map.count(run);
     CLASS_NAMES.forEach((name, i) => {
       const offset = FOOTER.classCounts[0] + 8 * i;
       if (numberAt(footer, [offset, 8]) !== counts[i])
-        this.find(`the footer counts ${numberAt(footer, [offset, 8])} pages of class ${name}, the page map ${counts[i]}`);
+        this.find(
+          `the footer counts ${numberAt(footer, [offset, 8])} pages of class ${name}, the page map ${counts[i]}`,
+        );
       if (manifest && name !== 'absent' && manifest.pages[name] !== counts[i])
-        this.find(`the manifest counts ${manifest.pages[name]} pages of class ${name}, the page map ${counts[i]}`);
+        this.find(
+          `the manifest counts ${manifest.pages[name]} pages of class ${name}, the page map ${counts[i]}`,
+        );
     });
   }
 }
