@@ -24,6 +24,11 @@ const lz4 = ['native/codec/lz4.cc', join(lz4Dir, 'lz4.c')];
 const targets = {
   page_table: { sources: [...pageKernels, ...Object.keys(simd)], options: ['-max_len=4096'] },
   lz4: { sources: lz4, options: ['-max_len=70000', '-len_control=20'] },
+  chunk: { sources: ['native/image/chunk.cc', ...lz4], options: ['-max_len=20000'] },
+  page_map: {
+    sources: ['native/image/page_map.cc', 'native/image/chunk.cc', ...lz4],
+    options: ['-max_len=20000'],
+  },
 };
 
 const sanitizers = ['-fsanitize=address,undefined', '-fno-sanitize-recover=all', '-fno-omit-frame-pointer'];
