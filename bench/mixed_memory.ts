@@ -46,8 +46,12 @@ function shuffle<T>(items: T[], random: () => number): T[] {
   return items;
 }
 
-/** Regular files below the folders, links not followed, each hard-linked file once, in a shuffled order. */
-function filesUnder(folders: readonly string[], random: () => number): string[] {
+const walked = new Map<string, readonly string[]>();
+
+/** Regular files below the folders, links not followed, each hard-linked file once; walked once a process. */
+function filesUnder(folders: readonly string[]): readonly string[] {
+  const known = walked.get(folders.join());
+  if (known) return known;
   const seen = new Set<string>();
   const found: string[] = [];
   const pending = [...folders];
@@ -67,7 +71,8 @@ function filesUnder(folders: readonly string[], random: () => number): string[] 
       found.push(path);
     }
   }
-  return shuffle(found, random);
+  walked.set(folders.join(), found);
+  return found;
 }
 
 const isText = (bytes: Buffer): boolean => !bytes.subarray(0, 1024).includes(0);
@@ -100,7 +105,7 @@ function fillFromFiles(
 ): number {
   const mostOfAFile = 4 * 2 ** 20; // many files rather than a few large ones
   let at = 0;
-  for (const path of filesUnder(folders, random)) {
+  for (const path of shuffle([...filesUnder(folders)], random)) {
     if (at >= into.length) break;
     const bytes = readSome(path, Math.min(mostOfAFile, into.length - at));
     if (bytes.length === 0 || !wanted(bytes)) continue;
