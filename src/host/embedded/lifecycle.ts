@@ -59,7 +59,7 @@ export async function connectHost(name: string): Promise<HostConnection> {
  */
 export async function stopHost(name: string, options: { force?: boolean } = {}): Promise<boolean> {
   const paths = hostPaths(name);
-  const connection = await HostConnection.open(paths.socket, name);
+  const connection = await reachHost(paths);
   if (!connection) {
     clearDeadHost(paths);
     return false;
@@ -69,14 +69,14 @@ export async function stopHost(name: string, options: { force?: boolean } = {}):
   } finally {
     await connection.close();
   }
-  await waitUntilGone(paths);
+  await waitUntilGone(paths, connection.hostPid);
   return true;
 }
 
 /** What runs under that name. Starts nothing and clears nothing. */
 export async function hostStatus(name: string): Promise<HostStatus> {
   const paths = hostPaths(name);
-  const connection = await HostConnection.open(paths.socket, name);
+  const connection = await reachHost(paths);
   if (connection) {
     const report = await connection.call('status', {});
     await connection.close();
@@ -86,6 +86,20 @@ export async function hostStatus(name: string): Promise<HostStatus> {
   return state && state.guests.length > 0
     ? { state: 'died', lostGuests: state.guests }
     : { state: 'stopped' };
+}
+
+/** A connection, or null once it is certain that no process is the host: one may be about to listen, or to end. */
+async function reachHost(paths: HostPaths): Promise<HostConnection | null> {
+  const deadline = performance.now() + startTimeoutMs;
+  while (performance.now() < deadline) {
+    const connection = await HostConnection.open(paths.socket, paths.name);
+    if (connection) return connection;
+    const release = tryHostLock(paths);
+    release?.();
+    if (release) return null;
+    await sleep(pollMs);
+  }
+  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' neither ends nor answers`);
 }
 
 /** Removes what a dead host left. HOST_DIED with the names of the guests it had, if any. */
@@ -113,7 +127,7 @@ async function connectOrStart(
 ): Promise<{ connection: HostConnection; started: boolean }> {
   const deadline = performance.now() + startTimeoutMs;
   do {
-    const running = await HostConnection.open(paths.socket, paths.name);
+    const running = await reachHost(paths);
     if (running) return { connection: running, started: false };
     clearDeadHost(paths);
     const { fd, from } = openLog(paths);
@@ -124,7 +138,7 @@ async function connectOrStart(
     const connection = await awaitHost(paths, child, from, deadline);
     if (connection) return { connection, started: connection.hostPid === child.pid };
   } while (performance.now() < deadline);
-  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' neither ends nor answers`);
+  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' did not stay`);
 }
 
 /**
@@ -160,13 +174,18 @@ async function awaitHost(
   throw fail(`was not ready within ${startTimeoutMs / 1000} s`);
 }
 
-async function waitUntilGone(paths: HostPaths): Promise<void> {
+/** Returns when that process is no longer the host: nobody holds the lock, or another one does. */
+async function waitUntilGone(paths: HostPaths, pid: number): Promise<void> {
   const deadline = performance.now() + stopTimeoutMs;
   while (performance.now() < deadline) {
     const release = tryHostLock(paths);
     release?.();
-    if (release) return;
+    const state = readHostState(paths);
+    if (release || (state && state.pid !== pid)) return;
     await sleep(pollMs);
   }
-  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' does not end`);
+  throw new DormouseError(
+    'HOST_UNAVAILABLE',
+    `the embedded host '${paths.name}' (process ${pid}) does not end`,
+  );
 }
