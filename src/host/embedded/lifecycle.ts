@@ -18,6 +18,8 @@ import {
 } from './run_dir.js';
 
 const gib = 1024 ** 3;
+const minMemoryBytes = 4 * 1024 ** 2;
+const maxMemoryBytes = 8192 * gib;
 const startTimeoutMs = 15_000;
 const stopTimeoutMs = 15_000;
 const pollMs = 10;
@@ -40,9 +42,12 @@ export function defaultMemoryBytes(): number {
 
 /**
  * Starts a host. Returns false if it was running already (whatever its size). HOST_DIED, once, if the last one of that
- * name died with guests; HOST_UNAVAILABLE with the end of its log if it does not come up.
+ * name died with guests; USAGE for a size that no machine can have; HOST_UNAVAILABLE with the end of its log if it does not come up.
  */
 export async function startHost(options: { name: string; memoryBytes?: number }): Promise<boolean> {
+  const { memoryBytes = minMemoryBytes } = options;
+  if (!(memoryBytes >= minMemoryBytes && memoryBytes <= maxMemoryBytes))
+    throw new DormouseError('USAGE', `a host has 4 MiB to 8 TiB of memory, not ${memoryBytes} bytes`);
   const { connection, started } = await connectOrStart(hostPaths(options.name), options.memoryBytes);
   await connection.close();
   return started;
@@ -131,7 +136,7 @@ async function connectOrStart(
     if (running) return { connection: running, started: false };
     clearDeadHost(paths);
     const { fd, from } = openLog(paths);
-    const args = [serverMain, paths.name, String(memoryBytes)];
+    const args = [serverMain, paths.name, String(Math.floor(memoryBytes))];
     const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', fd, fd], cwd: '/' });
     closeSync(fd);
     child.unref();
