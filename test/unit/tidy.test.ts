@@ -42,8 +42,8 @@ const rules: readonly Rule[] = [
   },
   {
     in: /^src\//u,
-    banned: /\bBuffer\.allocUnsafeSlow\(|new Buffer\(/u,
-    instead: 'Buffer.alloc, or allocUnsafe where all of it is written',
+    banned: /\bnew Buffer\(/u,
+    instead: 'Buffer.alloc or Buffer.from',
   },
   { in: /^(src|test|bench)\//u, banned: /@ts-(ignore|nocheck)/u, instead: 'a type that says it' },
   { in: /^test\//u, banned: /\b(test|it|describe)\.(only|todo)\b/u, instead: 'a test that runs' },
