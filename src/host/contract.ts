@@ -180,6 +180,8 @@ export interface Tracker {
 export interface Host {
   /** For messages only. */
   readonly description: string;
+  /** Recorded in images: "embedded" or "xen". */
+  readonly kind: 'embedded' | 'xen';
   capabilities(): Promise<Capabilities>;
   list(): Promise<DomainInfo[]>;
   /** By name, decimal id or uuid. DOMAIN_NOT_FOUND otherwise. */
