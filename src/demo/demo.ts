@@ -142,7 +142,7 @@ async function play(stage: Stage, talk: DemoTalk): Promise<Omit<DemoResult, 'ela
   talk.say('   They are identical: not one bit was lost or changed on the way.');
   await host.destroy(restored.domid);
   await host.destroy(twin);
-  const rows = reportRows({ checkpoints, saved, restored, limits: measureLimits() });
+  const rows = reportRows({ checkpoints, saved, restored, limits: await measureLimits(saved.path) });
   return { identical: true, digest, checkpoints: checkpoints.length, rows, table: renderReport(rows) };
 }
 

@@ -28,6 +28,7 @@ function notHere(): never {
 }
 
 export class FakeHost implements Host {
+  readonly kind = 'embedded';
   readonly description = 'fake host';
   readonly domains: DomainInfo[];
   readonly created: { spec: DomainSpec; paused: boolean }[] = [];

@@ -9,6 +9,7 @@ import { packageRoot } from '../../src/addon.js';
 const layers: readonly (readonly string[])[] = [
   ['cli', 'demo'],
   ['save', 'restore', 'checkpoint', 'migrate', 'digest'],
+  ['capture'],
   ['image', 'host', 'domain', 'device', 'worker'],
   ['pfn', 'codec'],
 ];
@@ -18,7 +19,7 @@ const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] =
   ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
   ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
 ];
-const engine = ['save', 'restore', 'checkpoint', 'migrate', 'digest'];
+const engine = ['save', 'restore', 'checkpoint', 'migrate', 'digest', 'capture'];
 
 interface Import {
   readonly file: string;

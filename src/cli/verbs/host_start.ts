@@ -19,7 +19,7 @@ export const hostStart: Verb = {
   document: z.object({ name: z.string(), started: z.boolean() }),
   cancellable: false,
   async run(context, input) {
-    const name = embeddedName(context, input);
+    const name = await embeddedName(context, input);
     const memory = textOption(input, 'memory');
     const started = await context.services.startHost({
       name,

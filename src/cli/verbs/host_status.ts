@@ -34,7 +34,7 @@ export const hostStatus: Verb = {
   }),
   cancellable: false,
   async run(context, input) {
-    const name = embeddedName(context, input);
+    const name = await embeddedName(context, input);
     const status = await context.services.hostStatus(name);
     if (status.state === 'stopped')
       return { document: { name, state: 'stopped' }, text: `embedded host ${name} is not running\n` };
