@@ -51,10 +51,10 @@ const rules: readonly Rule[] = [
   { in: /^native\//u, banned: /\bthrow\s|\btry\s*\{/u, instead: 'a Fault' },
 ];
 
-test('no file is longer than 500 lines, and every line is clean', () => {
+test('no source file is longer than 500 lines, and every line is clean', () => {
   for (const file of files()) {
     const lines = readFileSync(join(packageRoot, file), 'utf8').split('\n');
-    assert.ok(lines.length <= 500, `${file} has ${lines.length} lines`);
+    assert.ok(lines.length <= 500 || file.endsWith('.md'), `${file} has ${lines.length} lines`);
     assert.equal(lines.at(-1), '', `${file} does not end with a line end`);
     for (const [at, line] of lines.entries()) {
       assert.doesNotMatch(line, /\t/u, `${file}:${at + 1} holds a tab`);
