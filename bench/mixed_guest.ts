@@ -4,15 +4,16 @@
  */
 import { Buffer } from 'node:buffer';
 import { isZeroPage } from '../src/pfn/page_scan.js';
+import { CLASS_NAMES } from '../src/image/format.js';
 import { ImageReader, type PageEntry } from '../src/image/reader.js';
 import { ImageWriter } from '../src/image/writer.js';
 
 const pageBytes = 4096;
 const batchPages = 256;
-const pageClass = { data: 1, zero: 2, table: 3 } as const;
 
-function desc(pfn: number, kind: number, type: number): bigint {
-  return BigInt(pfn) | (BigInt(kind) << 56n) | (BigInt(type) << 60n);
+
+function desc(pfn: number, kind: PageEntry['pageClass'], type: number): bigint {
+  return BigInt(pfn) | (BigInt(CLASS_NAMES.indexOf(kind)) << 56n) | (BigInt(type) << 60n);
 }
 
 /** Hands out the corpus page by page; starts again at its end. */
@@ -28,13 +29,13 @@ class Corpus {
 
 function pageOf(reader: ImageReader, entry: PageEntry, corpus: Corpus): { desc: bigint; body: Buffer | null } {
   const { pfn, type } = entry;
-  if (entry.pageClass === pageClass.zero && type === 0) {
+  if (entry.pageClass === 'zero' && type === 0) {
     const page = corpus.next();
     return isZeroPage(page)
-      ? { desc: desc(pfn, pageClass.zero, 0), body: null }
-      : { desc: desc(pfn, pageClass.data, 0), body: page };
+      ? { desc: desc(pfn, 'zero', 0), body: null }
+      : { desc: desc(pfn, 'data', 0), body: page };
   }
-  const hasBody = entry.pageClass === pageClass.data || entry.pageClass === pageClass.table;
+  const hasBody = entry.pageClass === 'data' || entry.pageClass === 'table';
   return { desc: desc(pfn, entry.pageClass, type), body: hasBody ? reader.readPages([pfn]) : null };
 }
 

@@ -88,8 +88,8 @@ bool ImageReader::damaged(uint32_t chunk, const std::string& what, Fault* fault)
 
 bool ImageReader::read_span(LaneBuffers& lane, const ChunkEntry& entry, Fault* fault) {
   for (uint64_t done = 0; done < entry.span;) {
-    const ssize_t got = pread(fd_, lane.stored.get() + done, entry.span - done,
-                              off_t(entry.offset + done));
+    const ssize_t got =
+        pread(fd_, lane.stored.get() + done, entry.span - done, off_t(entry.offset + done));
     if (got > 0) {
       done += uint64_t(got);
       continue;

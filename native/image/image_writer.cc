@@ -58,10 +58,10 @@ bool ImageWriter::check(const uint64_t* descs, uint32_t n_pages, uint32_t n_bodi
                       (page_class != kClassSameAsParent || has_parent_);
     if (fits) continue;
     fault->pfn = desc_pfn(d);
-    return fault->raise("ACCOUNTING_MISMATCH",
-                        "pfn " + std::to_string(desc_pfn(d)) + " of class " +
-                            std::to_string(page_class) + " and type " +
-                            std::to_string(desc_type(d)) + " cannot be in this image");
+    return fault->raise("ACCOUNTING_MISMATCH", "pfn " + std::to_string(desc_pfn(d)) + " of class " +
+                                                   std::to_string(page_class) + " and type " +
+                                                   std::to_string(desc_type(d)) +
+                                                   " cannot be in this image");
   }
   if (with_body == n_bodies) return true;
   return fault->raise("ACCOUNTING_MISMATCH", std::to_string(n_bodies) + " page bodies for " +

@@ -84,8 +84,7 @@ bool WriterMap::encode_some(codec::Lz4State& lz4, std::vector<uint8_t>* out, uin
 }
 
 // All blocks' sizes, before memory is taken for what they claim to hold.
-bool ReaderMap::check_sizes(const uint8_t* bytes, uint64_t n, uint64_t n_runs,
-                            Fault* fault) const {
+bool ReaderMap::check_sizes(const uint8_t* bytes, uint64_t n, uint64_t n_runs, Fault* fault) const {
   uint64_t at = 0, left = n_runs;
   while (left > 0) {
     MapBlockHeader h;
@@ -150,8 +149,8 @@ bool ReaderMap::decode(const uint8_t* bytes, uint64_t n, uint64_t n_runs, uint64
 }
 
 size_t ReaderMap::find(uint64_t pfn) const {
-  // Pages are mostly asked for in order, so the last run or its successor has the next one. The hint
-  // is only a guess and is checked.
+  // Pages are mostly asked for in order, so the last run or its successor has the next one. The
+  // hint is only a guess and is checked.
   static thread_local size_t hint = 0;
   for (size_t i = hint; i < std::min(hint + 2, runs_.size()); i++)
     if (runs_[i].first <= pfn && pfn < end_of(i)) return hint = i;

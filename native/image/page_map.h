@@ -25,8 +25,8 @@ class WriterMap {
   // First pfn never put, or nr_pfns.
   uint64_t first_absent() const;
 
-  // Appends blocks of the coded map to `out`, from where the last call ended, and counts their runs.
-  // One call covers at most a million pages. False when all has been coded.
+  // Appends blocks of the coded map to `out`, from where the last call ended, and counts their
+  // runs. One call covers at most a million pages. False when all has been coded.
   bool encode_some(codec::Lz4State& lz4, std::vector<uint8_t>* out, uint64_t* n_runs);
 
  private:
@@ -49,8 +49,8 @@ static_assert(sizeof(PlacedRun) == 12);
 
 class ReaderMap {
  public:
-  // Decodes and checks the map: it must cover exactly [0, nr_pfns), in exactly n_runs runs, and lead
-  // to chunks and slots that exist. Allocates 12 bytes a run, after the blocks' own sizes have
+  // Decodes and checks the map: it must cover exactly [0, nr_pfns), in exactly n_runs runs, and
+  // lead to chunks and slots that exist. Allocates 12 bytes a run, after the blocks' own sizes have
   // confirmed n_runs. Fault: IMAGE_DAMAGED.
   bool decode(const uint8_t* bytes, uint64_t n, uint64_t n_runs, uint64_t nr_pfns, bool has_parent,
               const std::vector<ChunkEntry>& chunks, Fault* fault);

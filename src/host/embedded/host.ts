@@ -50,6 +50,7 @@ type LeaseOp = 'resumeInPlace' | 'holdPaused' | 'releasePaused' | 'trackerOn' | 
 
 export class EmbeddedHost implements Host {
   readonly description: string;
+  readonly kind = 'embedded';
   readonly xenstore: Xenstore;
   readonly eventChannels: EventChannels;
   readonly #connection: HostConnection;
