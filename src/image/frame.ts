@@ -96,7 +96,8 @@ class FrameReader {
 
   flags = ([offset]: Field): bigint => this.page.readBigUInt64LE(offset);
   hex = ([offset, size]: Field): string => this.page.toString('hex', offset, offset + size);
-  isZero = ([offset, size]: Field): boolean => this.page.subarray(offset, offset + size).every((b) => b === 0);
+  isZero = ([offset, size]: Field): boolean =>
+    this.page.subarray(offset, offset + size).every((b) => b === 0);
 
   checkSeal([offset, size]: Field): void {
     if (storedHash(this.page.subarray(0, offset)) !== this.hex([offset, size]))
@@ -136,13 +137,16 @@ export function decodeHeader(page: Buffer): ImageHeader {
     throw new DormouseError('IMAGE_INCOMPATIBLE', `format ${major}.${minor}; this version reads 1.x`);
   const unknown = r.flags(HEADER.mustUnderstand) & ~KNOWN_FLAGS;
   if (unknown !== 0n || !r.isZero(HEADER.cipher))
-    throw new DormouseError('IMAGE_INCOMPATIBLE', `it needs features 0x${unknown.toString(16)} of a newer dormouse`);
+    throw new DormouseError(
+      'IMAGE_INCOMPATIBLE',
+      `it needs features 0x${unknown.toString(16)} of a newer dormouse`,
+    );
   checkGeometry(r);
   const consistency = CONSISTENCIES[r.number(HEADER.consistency) as keyof typeof CONSISTENCIES] as
-    | Consistency
-    | undefined;
+    Consistency | undefined;
   const nrPfns = r.number(HEADER.nrPfns);
-  if (consistency === undefined || nrPfns < 1 || nrPfns > MAX_PFNS) throw damaged('header: impossible values', 0);
+  if (consistency === undefined || nrPfns < 1 || nrPfns > MAX_PFNS)
+    throw damaged('header: impossible values', 0);
   const parentId = r.hex(HEADER.parentId);
   const parent = parentId === zeroId ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
   return { major, minor, imageId: r.hex(HEADER.imageId), parent, nrPfns, consistency };

@@ -1,8 +1,6 @@
 /** Opens an image: header, footer, manifest and index are checked here, chunks natively when they are asked for. */
-import { constants as bufferConstants } from 'node:buffer';
 import { createHash } from 'node:crypto';
-import { constants } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { native } from '../addon.js';
 import { DormouseError } from '../errors.js';
 import { totalPages, type PageCounts } from '../pfn/counts.js';
@@ -18,6 +16,7 @@ import {
   wholePages,
   type PageClass,
 } from './format.js';
+import { openImageFile, readExactly } from './file.js';
 import {
   damaged,
   decodeFooter,
@@ -61,40 +60,6 @@ const FRAME_CLASSES = (['data', 'zero', 'table', 'alloc', 'sameAsParent'] as con
   .map(classBit)
   .reduce((mask, bit) => mask | bit);
 
-/** Opens a regular file for reading. IMAGE_NOT_FOUND, IMAGE_READ_FAILED. */
-export async function openImageFile(path: string): Promise<{ file: FileHandle; size: number }> {
-  let file: FileHandle;
-  try {
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  } catch (cause) {
-    const missing = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes((cause as NodeJS.ErrnoException).code ?? '');
-    throw new DormouseError(missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED', String(cause), {
-      cause,
-      place: { path },
-    });
-  }
-  const stat = await file.stat();
-  if (stat.isFile()) return { file, size: stat.size };
-  await file.close();
-  throw new DormouseError('IMAGE_NOT_FOUND', `${path} is not a regular file`, { place: { path } });
-}
-
-/** Exactly these bytes of the file; IMAGE_DAMAGED if it ends before, IMAGE_READ_FAILED. */
-export async function readExactly(file: FileHandle, offset: number, size: number): Promise<Buffer> {
-  if (size > bufferConstants.MAX_LENGTH)
-    throw new DormouseError('NO_MEMORY', `${size} bytes at once are more than this version can hold`);
-  const bytes = Buffer.allocUnsafe(size);
-  for (let done = 0; done < size;) {
-    const part = Math.min(size - done, 1 << 28);
-    const { bytesRead } = await file.read(bytes, done, part, offset + done).catch((cause: unknown) => {
-      throw new DormouseError('IMAGE_READ_FAILED', String(cause), { cause, place: { offset } });
-    });
-    if (bytesRead === 0) throw damaged('the file ends early', offset + done);
-    done += bytesRead;
-  }
-  return bytes;
-}
-
 /** The footer's sizes must tile the file, and what they claim must be possible, before anything is allocated. */
 function checkLayout(header: ImageHeader, footer: ImageFooter, fileSize: number): void {
   const table = footer.manifestOffset + wholePages(footer.manifestSize);
@@ -137,7 +102,8 @@ async function readTail(
   const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
     const span = await readExactly(file, offset, wholePages(size));
     if (storedHash(span) !== hash) throw damaged(`the ${what}'s checksum differs`, offset);
-    if (span.subarray(size).some((byte) => byte !== 0)) throw damaged(`the ${what}'s padding is not zero`, offset);
+    if (span.subarray(size).some((byte) => byte !== 0))
+      throw damaged(`the ${what}'s padding is not zero`, offset);
     root.update(span);
     return span.subarray(0, size);
   };
@@ -194,7 +160,12 @@ export class ImageReader {
     }
   }
 
-  private static async load(path: string, file: FileHandle, size: number, lanes: number): Promise<ImageReader> {
+  private static async load(
+    path: string,
+    file: FileHandle,
+    size: number,
+    lanes: number,
+  ): Promise<ImageReader> {
     const headerPage = await readExactly(file, 0, PAGE_SIZE);
     const header = decodeHeader(headerPage);
     if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);

@@ -42,7 +42,9 @@ function checkPages(reader: ImageReader, last: Map<number, TestPage>): void {
 
 function checkLists(reader: ImageReader, last: Map<number, TestPage>): void {
   const pages = [...last.values()].sort((a, b) => a.pfn - b.pfn);
-  const inRuns = reader.frameRuns().flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i));
+  const inRuns = reader
+    .frameRuns()
+    .flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i));
   const framed = pages.filter((p) => p.pageClass !== 'noFrame' && p.pageClass !== 'broken');
   assert.deepEqual(
     inRuns,
@@ -81,7 +83,12 @@ function checkChunks(reader: ImageReader, last: Map<number, TestPage>): void {
 test('what was put last is what is read, whatever the order, classes, lanes and duplicates', async (t) => {
   const dir = tempDir(t);
   let file = 0;
-  const parameters = fc.tuple(fc.nat(), fc.integer({ min: 1, max: 3000 }), fc.integer({ min: 1, max: 5 }), fc.boolean());
+  const parameters = fc.tuple(
+    fc.nat(),
+    fc.integer({ min: 1, max: 3000 }),
+    fc.integer({ min: 1, max: 5 }),
+    fc.boolean(),
+  );
   await fc.assert(
     fc.asyncProperty(parameters, async ([seed, nrPfns, lanes, directIo]) => {
       const path = join(dir, `${file++}.dormouse`);

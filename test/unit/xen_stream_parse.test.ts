@@ -53,6 +53,14 @@ async function survey(bytes: Buffer, maxPfns = 2 ** 32): Promise<Survey> {
   return result;
 }
 
+/** The error's code, null if there was none. */
+async function codeOf(work: Promise<unknown>): Promise<string | null> {
+  return work.then(
+    () => null,
+    (error: unknown) => (error instanceof DormouseError ? error.code : String(error)),
+  );
+}
+
 async function refusal(parts: readonly Part[] | Buffer): Promise<DormouseError> {
   const bytes = Buffer.isBuffer(parts) ? parts : fileOf(parts);
   const thrown: unknown = await survey(bytes).then(
@@ -318,17 +326,9 @@ test('with any byte changed, a file is refused or keeps its structure', async ()
     for (let at = 0; at < whole.length; ++at) {
       const original = whole.readUInt8(at);
       whole.writeUInt8(original ^ (at % 2 === 0 ? 0xff : 1 << (at % 8)), at);
-      const thrown: unknown = await survey(whole).then(
-        () => null,
-        (error: unknown) => error,
-      );
-      if (thrown !== null) {
-        ++refusals;
-        assert.ok(
-          thrown instanceof DormouseError && thrown.code.startsWith('STREAM_'),
-          `byte ${at}: ${String(thrown)}`,
-        );
-      }
+      const code = await codeOf(survey(whole));
+      if (code !== null) ++refusals;
+      assert.match(code ?? 'STREAM_INVALID', /^STREAM_/, `byte ${at}`);
       whole.writeUInt8(original, at);
     }
     assert.ok(refusals > 200, `${refusals} refusals`);

@@ -148,8 +148,9 @@ export async function withoutGuest<T>(convert: () => Promise<T>): Promise<T> {
   try {
     return await convert();
   } catch (thrown) {
-    const { code, message, place, guest, cause } = asDormouseError(thrown);
-    if (guest === 'untouched') throw thrown;
-    throw new DormouseError(code, message, { cause: cause ?? thrown, place, guest: 'untouched' });
+    const error = asDormouseError(thrown);
+    if (error.guest === 'untouched') throw error;
+    const { code, message, place, cause = error } = error;
+    throw new DormouseError(code, message, { cause, place, guest: 'untouched' });
   }
 }

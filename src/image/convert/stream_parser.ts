@@ -260,12 +260,9 @@ class Parser {
   async #visitSlice(slice: PageSlice, name: string): Promise<void> {
     if (this.signal?.aborted === true) throw format.conversionCancelled();
     const bytes = slice.bodies * format.pageBytes;
-    let taken = false;
-    await this.visitor.pages?.(slice, () => {
-      taken = true;
-      return this.source.read(bytes, name);
-    });
-    if (!taken) await this.source.skip(bytes, name);
+    const end = this.source.offset + bytes;
+    await this.visitor.pages?.(slice, () => this.source.read(bytes, name));
+    await this.source.skip(end - this.source.offset, name);
   }
 
   /** Decodes and checks up to 1024 entries of a PAGE_DATA list. */
