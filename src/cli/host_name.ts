@@ -3,7 +3,10 @@ import { DormouseError } from '../errors.js';
 import type { Context } from './context.js';
 import { textOption, type VerbInput } from './verb.js';
 
-export const nameOption = { flags: '--name <name>', says: 'which embedded host (default: that of --host, else default)' };
+export const nameOption = {
+  flags: '--name <name>',
+  says: 'which embedded host (default: that of --host, else default)',
+};
 
 /** USAGE if --host or DORMOUSE_HOST names one that is not embedded. */
 export async function embeddedName(context: Context, input: VerbInput): Promise<string> {

@@ -41,7 +41,9 @@ export class FakeHost implements Host {
   capabilities: Host['capabilities'] = () => notHere();
   list: Host['list'] = () => Promise.resolve(this.domains);
   find: Host['find'] = (selector) => {
-    const found = this.domains.find(({ name, domid, uuid }) => [name, String(domid), uuid].includes(selector));
+    const found = this.domains.find(({ name, domid, uuid }) =>
+      [name, String(domid), uuid].includes(selector),
+    );
     return found
       ? Promise.resolve(found)
       : Promise.reject(new DormouseError('DOMAIN_NOT_FOUND', `there is no domain ${selector}`));

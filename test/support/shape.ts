@@ -17,7 +17,8 @@ export function renderShape(schema: Schema, indent = ''): string {
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' | ');
   if (schema.anyOf) return schema.anyOf.map((part) => renderShape(part, indent)).join(' | ');
-  if (schema.prefixItems) return `[${schema.prefixItems.map((part) => renderShape(part, indent)).join(', ')}]`;
+  if (schema.prefixItems)
+    return `[${schema.prefixItems.map((part) => renderShape(part, indent)).join(', ')}]`;
   if (schema.items) return `${renderShape(schema.items, indent)}[]`;
   if (schema.properties) {
     const inner = `${indent}  `;

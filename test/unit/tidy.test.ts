@@ -12,7 +12,9 @@ const foreign = /^native\/third_party\//u;
 function files(): string[] {
   return roots
     .flatMap((root) =>
-      readdirSync(join(packageRoot, root), { recursive: true, encoding: 'utf8' }).map((name) => join(root, name)),
+      readdirSync(join(packageRoot, root), { recursive: true, encoding: 'utf8' }).map((name) =>
+        join(root, name),
+      ),
     )
     .filter((file) => !foreign.test(file) && statSync(join(packageRoot, file)).isFile())
     .filter((file) => /\.(ts|mjs|cc|h|md)$|^bin\//u.test(file))
@@ -33,7 +35,11 @@ const rules: readonly Rule[] = [
   { in: /./u, banned: word('TO', 'DO'), instead: 'do it, or name an issue in a sentence' },
   { in: /./u, banned: word('FIX', 'ME'), instead: 'mend it' },
   { in: /./u, banned: word('X', 'XX'), instead: 'say what is wrong' },
-  { in: /^src\//u, banned: /\bconsole\.\w+\(/u, instead: 'the streams of the command line, or a thrown error' },
+  {
+    in: /^src\//u,
+    banned: /\bconsole\.\w+\(/u,
+    instead: 'the streams of the command line, or a thrown error',
+  },
   {
     in: /^src\//u,
     except: /^src\/(cli\/main|host\/embedded\/server_main)\.ts$/u,
@@ -87,6 +93,8 @@ test('every error code is raised somewhere', () => {
     .filter((file) => /^(src|native)\/.*\.(ts|cc|h)$/u.test(file) && file !== 'src/errors.ts')
     .map((file) => readFileSync(join(packageRoot, file), 'utf8'))
     .join('\n');
-  const unused = Object.keys(errorKinds).filter((code) => !text.includes(`'${code}'`) && !text.includes(`"${code}"`));
+  const unused = Object.keys(errorKinds).filter(
+    (code) => !text.includes(`'${code}'`) && !text.includes(`"${code}"`),
+  );
   assert.deepEqual(unused, []);
 });

@@ -14,7 +14,10 @@ export const hostStart: Verb = {
   ],
   examples: [
     { command: 'dormouse host start', says: 'the default host' },
-    { command: 'dormouse host start --name lab --memory 4G', says: 'another one; reach it with --host embedded:lab' },
+    {
+      command: 'dormouse host start --name lab --memory 4G',
+      says: 'another one; reach it with --host embedded:lab',
+    },
   ],
   document: z.object({ name: z.string(), started: z.boolean() }),
   cancellable: false,
