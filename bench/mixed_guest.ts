@@ -11,7 +11,6 @@ import { ImageWriter } from '../src/image/writer.js';
 const pageBytes = 4096;
 const batchPages = 256;
 
-
 function desc(pfn: number, kind: PageEntry['pageClass'], type: number): bigint {
   return BigInt(pfn) | (BigInt(CLASS_NAMES.indexOf(kind)) << 56n) | (BigInt(type) << 60n);
 }
@@ -27,7 +26,11 @@ class Corpus {
   }
 }
 
-function pageOf(reader: ImageReader, entry: PageEntry, corpus: Corpus): { desc: bigint; body: Buffer | null } {
+function pageOf(
+  reader: ImageReader,
+  entry: PageEntry,
+  corpus: Corpus,
+): { desc: bigint; body: Buffer | null } {
   const { pfn, type } = entry;
   if (entry.pageClass === 'zero' && type === 0) {
     const page = corpus.next();
@@ -51,9 +54,15 @@ export async function mixImage(basePath: string, outPath: string, corpusBytes: B
     const corpus = new Corpus(corpusBytes);
     for (let first = 0; first < reader.nrPfns; first += batchPages) {
       const count = Math.min(batchPages, reader.nrPfns - first);
-      const pages = Array.from({ length: count }, (_, i) => pageOf(reader, reader.pageEntry(first + i), corpus));
+      const pages = Array.from({ length: count }, (_, i) =>
+        pageOf(reader, reader.pageEntry(first + i), corpus),
+      );
       const bodies = pages.flatMap((page) => (page.body ? [page.body] : []));
-      writer.append(0, BigUint64Array.from(pages, (page) => page.desc), Buffer.concat(bodies));
+      writer.append(
+        0,
+        BigUint64Array.from(pages, (page) => page.desc),
+        Buffer.concat(bodies),
+      );
     }
     await writer.commit({ ...reader.manifest, pages: writer.counts() });
   } catch (thrown) {

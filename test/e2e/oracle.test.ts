@@ -98,7 +98,8 @@ for (const vcpus of [1, 4])
       assert.equal(await untouchedDigest(host, guest), untouched, 'two untouched runs differ');
       for (const digest of await throughSave(host, dir, guest)) assert.equal(digest, untouched, 'save');
       for (const mode of ['light', 'cooperative'] as const)
-        for (const digest of await throughCheckpoint(host, dir, guest, mode)) assert.equal(digest, untouched, mode);
+        for (const digest of await throughCheckpoint(host, dir, guest, mode))
+          assert.equal(digest, untouched, mode);
       for (const digest of await checkpointDuringSave(host, dir, guest))
         assert.equal(digest, untouched, 'checkpoint during a save');
       assert.deepEqual(steps().openObjects(), { memories: 0, writers: 0, readers: 0, digests: 0 });
