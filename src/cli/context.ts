@@ -63,7 +63,11 @@ export class Context {
 
   /** Runs `body` with progress on stderr as the options ask for, and the signal that cancels it. */
   async withProgress<T>(title: string, body: (options: OperationOptions) => Promise<T>): Promise<T> {
-    const view = createProgress({ stream: this.streams.stderr, title: printable(title), style: this.style() });
+    const view = createProgress({
+      stream: this.streams.stderr,
+      title: printable(title),
+      style: this.style(),
+    });
     try {
       return await body({ onProgress: (progress) => view.report(progress), signal: this.signal });
     } finally {

@@ -6,19 +6,20 @@ import type { ConfigValue, Settings } from './domain_config.js';
 import { xlOnlySettings } from './xl_settings.js';
 
 /** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
-export const programSettings: Readonly<Record<string, readonly [field: string, form: 'number' | 'text' | 'yes-no']>> =
-  {
-    program: ['program', 'text'],
-    seed: ['seed', 'number'],
-    steps: ['steps', 'number'],
-    rate: ['rate', 'number'],
-    working_set_pages: ['workingSetPages', 'number'],
-    skew_percent: ['skewPercent', 'number'],
-    fill_percent: ['fillPercent', 'number'],
-    crash_at: ['crashAt', 'number'],
-    deaf: ['deaf', 'yes-no'],
-    on_crash: ['onCrash', 'text'],
-  };
+export const programSettings: Readonly<
+  Record<string, readonly [field: string, form: 'number' | 'text' | 'yes-no']>
+> = {
+  program: ['program', 'text'],
+  seed: ['seed', 'number'],
+  steps: ['steps', 'number'],
+  rate: ['rate', 'number'],
+  working_set_pages: ['workingSetPages', 'number'],
+  skew_percent: ['skewPercent', 'number'],
+  fill_percent: ['fillPercent', 'number'],
+  crash_at: ['crashAt', 'number'],
+  deaf: ['deaf', 'yes-no'],
+  on_crash: ['onCrash', 'text'],
+};
 
 const ownSettings = new Set(['name', 'memory', 'vcpus', 'uuid', 'type', ...Object.keys(programSettings)]);
 
@@ -59,8 +60,14 @@ function domainType(settings: Settings): DomainType {
 /** The host's configuration string: JSON with the fields of its guest programs. */
 function programConfig(settings: Settings): string {
   const readers = { number, text, 'yes-no': yesNo };
-  const fields = Object.entries(programSettings).map(([name, [field, form]]) => [field, readers[form](settings, name)]);
-  return JSON.stringify({ program: 'idle', ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)) });
+  const fields = Object.entries(programSettings).map(([name, [field, form]]) => [
+    field,
+    readers[form](settings, name),
+  ]);
+  return JSON.stringify({
+    program: 'idle',
+    ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)),
+  });
 }
 
 /**

@@ -79,13 +79,15 @@ function* tokens(text: string, source: string): Generator<Token, undefined> {
 }
 
 function describeBadStart(character: string): string {
-  if (character === '"' || character === "'") return `a string that starts with ${character} does not end on its line`;
+  if (character === '"' || character === "'")
+    return `a string that starts with ${character} does not end on its line`;
   return `unexpected character ${JSON.stringify(character)}`;
 }
 
 function parseNumber(text: string, source: string, line: number): number {
   const value = /^(0[xX][0-9A-Fa-f]+|[0-9]+)$/u.test(text) ? Number(text) : NaN;
-  if (!Number.isSafeInteger(value)) fail(source, line, `${JSON.stringify(text)} is not a whole number below 2^53`);
+  if (!Number.isSafeInteger(value))
+    fail(source, line, `${JSON.stringify(text)} is not a whole number below 2^53`);
   return value;
 }
 
@@ -144,7 +146,8 @@ class Parser {
     if (typeof before === 'string' && typeof value === 'string') return before + value;
     if (!Array.isArray(before) || !Array.isArray(value))
       fail(this.source, line, '+= needs two lists or two strings');
-    if (before.length + value.length > configLimits.listItems) fail(this.source, line, 'the list is too long');
+    if (before.length + value.length > configLimits.listItems)
+      fail(this.source, line, 'the list is too long');
     return [...before, ...value];
   }
 

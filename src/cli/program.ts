@@ -1,9 +1,9 @@
 /** Builds the parser from the verb table. */
 import { Command } from 'commander';
+import { version } from '../version.js';
 import type { Globals } from './context.js';
 import type { Verb, VerbInput } from './verb.js';
 import { groups, verbs } from './verbs.js';
-import { packageVersion } from './verbs/version.js';
 
 export interface Chosen {
   readonly verb: Verb;
@@ -32,14 +32,12 @@ function helpTail(verb: Verb): string {
 }
 
 function parseGlobals(options: Record<string, unknown>): Globals {
-  const fromEnvironment = process.env.DORMOUSE_HOST;
   return {
     json: options.json === true,
     quiet: options.quiet === true,
     verbose: options.verbose === true,
     progress: options.progress !== false,
-    host:
-      typeof options.host === 'string' ? options.host : fromEnvironment === '' ? undefined : fromEnvironment,
+    host: typeof options.host === 'string' ? options.host : undefined,
   };
 }
 
@@ -69,7 +67,7 @@ export function buildProgram(choose: (chosen: Chosen) => void, output: Output): 
   const program = new Command('dormouse');
   program
     .description('Saves, restores and live-checkpoints Xen domains')
-    .version(packageVersion(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .helpCommand(false)
     .configureOutput({ writeOut: output.out, writeErr: output.err, outputError: () => undefined })

@@ -66,7 +66,12 @@ async function chooseSteps({ host, directory }: Stage, signal: AbortSignal): Pro
 }
 
 /** Twenty light checkpoints, older images removed; ends early if the guest reaches its last step. */
-async function takeCheckpoints(stage: Stage, domid: number, steps: number, talk: DemoTalk): Promise<CheckpointResult[]> {
+async function takeCheckpoints(
+  stage: Stage,
+  domid: number,
+  steps: number,
+  talk: DemoTalk,
+): Promise<CheckpointResult[]> {
   const results: CheckpointResult[] = [];
   for (let i = 1; i <= checkpointCount; i++) {
     const counter = total(await stage.steps(domid));
@@ -142,14 +147,16 @@ async function play(stage: Stage, talk: DemoTalk): Promise<Omit<DemoResult, 'ela
   talk.say('   They are identical: not one bit was lost or changed on the way.');
   await host.destroy(restored.domid);
   await host.destroy(twin);
-  const rows = reportRows({ checkpoints, saved, restored, limits: measureLimits() });
+  const rows = reportRows({ checkpoints, saved, restored, limits: await measureLimits(saved.path) });
   return { identical: true, digest, checkpoints: checkpoints.length, rows, table: renderReport(rows) };
 }
 
 /** Runs the demo on a stage of its own; about a minute. INTERNAL if the restored guest is not what it must be. */
 export async function runDemo(talk: DemoTalk): Promise<DemoResult> {
   const startedMs = performance.now();
-  talk.say('dormouse demo: a guest is checkpointed while it runs, saved, destroyed, restored, and then compared');
+  talk.say(
+    'dormouse demo: a guest is checkpointed while it runs, saved, destroyed, restored, and then compared',
+  );
   talk.say('with one that nobody touched. It takes about a minute and leaves nothing behind.');
   const result = await onStage(talk.signal, (stage) => play(stage, talk));
   const elapsedMs = performance.now() - startedMs;

@@ -66,8 +66,7 @@ async function checkRoom(directory: string): Promise<void> {
 }
 
 function stageOf(signal: AbortSignal, directory: string, host: EmbeddedHost): Stage {
-  const steps = async (domid: number): Promise<readonly number[]> =>
-    (await host.progress(domid)).steps;
+  const steps = async (domid: number): Promise<readonly number[]> => (await host.progress(domid)).steps;
   return {
     directory,
     host,

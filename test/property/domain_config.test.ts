@@ -33,7 +33,9 @@ type Style = typeof style extends fc.Arbitrary<infer T> ? T : never;
 function writeValue(given: ConfigValue, how: Style): string {
   if (typeof given === 'number') return how.hex ? `0x${given.toString(16)}` : String(given);
   if (typeof given === 'string') {
-    const body = given.replace(/[\\\n]/gu, (c) => (c === '\n' ? '\\n' : '\\\\')).replaceAll(how.quote, `\\${how.quote}`);
+    const body = given
+      .replace(/[\\\n]/gu, (c) => (c === '\n' ? '\\n' : '\\\\'))
+      .replaceAll(how.quote, `\\${how.quote}`);
     return how.quote + body + how.quote;
   }
   const items = given.map((item) => writeValue(item, how) + how.inList);
@@ -44,7 +46,10 @@ test('what is written is what is read, however it is laid out', () => {
   fc.assert(
     fc.property(fc.array(fc.tuple(name, value, style), { maxLength: 12 }), (settings) => {
       const text = settings
-        .map(([key, given, how]) => `${how.blank}${key}${how.blank}=${how.blank}${writeValue(given, how)}${how.lineEnd}`)
+        .map(
+          ([key, given, how]) =>
+            `${how.blank}${key}${how.blank}=${how.blank}${writeValue(given, how)}${how.lineEnd}`,
+        )
         .join('');
       const expected: Settings = new Map(settings.map(([key, given]) => [key, given]));
       assert.deepEqual(parseConfig(text, 'test.cfg'), expected);
@@ -54,7 +59,24 @@ test('what is written is what is read, however it is laid out', () => {
 });
 
 const fragment = fc.oneof(
-  fc.constantFrom('name', '=', '+=', '[', ']', ',', ';', '\n', '"', "'", '\\', '#', ' ', '0x', '12', '9'.repeat(20)),
+  fc.constantFrom(
+    'name',
+    '=',
+    '+=',
+    '[',
+    ']',
+    ',',
+    ';',
+    '\n',
+    '"',
+    "'",
+    '\\',
+    '#',
+    ' ',
+    '0x',
+    '12',
+    '9'.repeat(20),
+  ),
   fc.string({ unit: 'binary', maxLength: 6 }),
 );
 
@@ -88,11 +110,23 @@ function refusal(text: string): string {
 
 test('errors say what was expected, and in which line', () => {
   assert.equal(refusal('a = 1\nb 2'), 'a.cfg line 2: expected = after b, found a number');
-  assert.equal(refusal('a = "x\nb = 1'), 'a.cfg line 1: a string that starts with " does not end on its line');
-  assert.equal(refusal('a = [1,\n2\n'), 'a.cfg line 3: expected , or ] in the list that starts in line 1, found the end of the file');
-  assert.equal(refusal('a = b'), 'a.cfg line 1: expected a number, a quoted string or a [list], found a name');
+  assert.equal(
+    refusal('a = "x\nb = 1'),
+    'a.cfg line 1: a string that starts with " does not end on its line',
+  );
+  assert.equal(
+    refusal('a = [1,\n2\n'),
+    'a.cfg line 3: expected , or ] in the list that starts in line 1, found the end of the file',
+  );
+  assert.equal(
+    refusal('a = b'),
+    'a.cfg line 1: expected a number, a quoted string or a [list], found a name',
+  );
   assert.equal(refusal('a = 1 b = 2'), 'a.cfg line 1: expected the end of the line, found a name');
-  assert.equal(refusal('a = 99999999999999999999'), 'a.cfg line 1: "99999999999999999999" is not a whole number below 2^53');
+  assert.equal(
+    refusal('a = 99999999999999999999'),
+    'a.cfg line 1: "99999999999999999999" is not a whole number below 2^53',
+  );
   assert.equal(refusal('a = 1\na += 2'), 'a.cfg line 2: += needs two lists or two strings');
   assert.equal(refusal(String.raw`a = "\q"`), String.raw`a.cfg line 1: unknown escape \q`);
   assert.equal(refusal(String.raw`a = "\0"`), String.raw`a.cfg line 1: escape \0 is not an ASCII character`);
@@ -109,7 +143,14 @@ test('the limits hold, and nothing takes long', () => {
 
 test('the last setting of a name counts, += appends, and arguments come last', () => {
   const settings = parseConfig('a = 1; a = 2\nl = ["x"]\nl += ["y"]\ns = "p"\ns += "q"\n', 'a.cfg');
-  assert.deepEqual([...settings], [['a', 2], ['l', ['x', 'y']], ['s', 'pq']]);
+  assert.deepEqual(
+    [...settings],
+    [
+      ['a', 2],
+      ['l', ['x', 'y']],
+      ['s', 'pq'],
+    ],
+  );
   for (const argument of ['a=3', 'b="x y"', 'c=bare words', 'd=[1,2]', 'e=0x10', 'f=']) {
     assert.ok(isOverride(argument), argument);
     if (argument !== 'f=') applyOverride(settings, argument);

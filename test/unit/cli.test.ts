@@ -19,7 +19,17 @@ const saved = { path: 'a.dmi', imageId, domid: 1, name: 'web1', standstillMs: 3.
 
 function checkpointed(path: string): CheckpointResult {
   const consistency = 'suspend-point';
-  return { path, imageId, domid: 1, name: 'web1', mode: 'light', consistency, pauseMs: 0.12, cowPages: 4, ...sizes };
+  return {
+    path,
+    imageId,
+    domid: 1,
+    name: 'web1',
+    mode: 'light',
+    consistency,
+    pauseMs: 0.12,
+    cowPages: 4,
+    ...sizes,
+  };
 }
 
 const report: HostReport = {
@@ -117,7 +127,10 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   'image convert': ['image convert a.xl a.dmi', /to an image\n[^]*note: a note\n$/],
   'host start': ['host start --memory 4G', /^embedded host default started\n$/],
   'host stop': ['host stop --force', /^embedded host default was not running\n$/],
-  'host status': ['host status', /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +not written/],
+  'host status': [
+    'host status',
+    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +not written/,
+  ],
   demo: ['demo', /^save +1\.00/],
   version: ['version', /^dormouse \d+\.\d+\.\d+ \(image format 1\.\d+, Node\.js v\d+/],
 };
@@ -154,7 +167,10 @@ test('every verb has help with an example, and every example is a command line o
     assert.ok(verb.examples.length > 0);
     for (const { command } of verb.examples) {
       assert.ok(stdout.includes(command), `${verb.name}: ${command}`);
-      const words = (command.split(' && ')[0] ?? '').replace('--interval 1000', '--interval 1').split(' ').slice(1);
+      const words = (command.split(' && ')[0] ?? '')
+        .replace('--interval 1000', '--interval 1')
+        .split(' ')
+        .slice(1);
       const given = command.includes('--to xen') ? { ...working(), detectFormat: dormouse } : working();
       const tried = await cli(given, ['--json', ...words]);
       assert.ok(!tried.stderr.includes('"USAGE"'), `${command}: ${tried.stderr}`);
@@ -163,7 +179,8 @@ test('every verb has help with an example, and every example is a command line o
   }
   const root = await cli(working(), ['--help']);
   for (const { name, summary } of verbs)
-    if (!name.includes(' ')) assert.ok(root.stdout.includes(name) && root.stdout.includes(summary.slice(0, 20)), name);
+    if (!name.includes(' '))
+      assert.ok(root.stdout.includes(name) && root.stdout.includes(summary.slice(0, 20)), name);
   assert.match(root.stdout, /Exit codes: 0 done/u);
 });
 
@@ -181,7 +198,15 @@ test('errors give their exit code, and are told to people and to programs', asyn
     assert.equal(json.exitCode, kind.exit);
     assert.equal(json.stdout, '');
     const { guest, advice } = kind;
-    const expected = { type: 'exit_error', code: kind.exit, name, guest, message: 'it broke', advice, place: { pfn: 12 } };
+    const expected = {
+      type: 'exit_error',
+      code: kind.exit,
+      name,
+      guest,
+      message: 'it broke',
+      advice,
+      place: { pfn: 12 },
+    };
     assert.deepEqual(JSON.parse(json.stderr.trimEnd().split('\n').at(-1) ?? ''), expected);
   }
 });
@@ -218,7 +243,11 @@ test('what is no command line is a usage error', async () => {
 
 test('a domain that is not there is exit code 4, and the host is closed in every case', async () => {
   const host = new FakeHost([domainInfo()]);
-  for (const argv of [['domstate', 'nobody'], ['pause', 'nobody'], ['list', 'web1', 'nobody']])
+  for (const argv of [
+    ['domstate', 'nobody'],
+    ['pause', 'nobody'],
+    ['list', 'web1', 'nobody'],
+  ])
     assert.equal((await cli(services(host), argv)).exitCode, 4);
   assert.equal((await cli(services(host), ['list'])).exitCode, 0);
   assert.equal(host.closed, 4);
@@ -237,34 +266,60 @@ test('pause and destroy change the domain once', async () => {
 
 test('create hands on what the settings say, and warns of what it passes over', async () => {
   const host = new FakeHost();
-  const ran = await cli(services(host), ['create', 'name=a', 'memory=64', 'program=counter', 'kernel=/k', 'disk=[]']);
+  const ran = await cli(services(host), [
+    'create',
+    'name=a',
+    'memory=64',
+    'program=counter',
+    'kernel=/k',
+    'disk=[]',
+  ]);
   assert.equal(ran.stderr, 'dormouse: warning: settings without meaning here: kernel, disk\n');
   const [created] = host.created;
-  assert.deepEqual({ ...created?.spec, uuid: '' }, {
-    name: 'a',
-    uuid: '',
-    type: 'pv',
-    maxMemoryKib: 65_536,
-    vcpus: 1,
-    config: '{"program":"counter"}',
-  });
+  assert.deepEqual(
+    { ...created?.spec, uuid: '' },
+    {
+      name: 'a',
+      uuid: '',
+      type: 'pv',
+      maxMemoryKib: 65_536,
+      vcpus: 1,
+      config: '{"program":"counter"}',
+    },
+  );
   assert.equal((await cli(services(host), ['create', '-q', 'name=b', 'kernel=/k'])).stderr, '');
 });
 
 test('verify names what is damaged and exits with 3', async () => {
   const damaged: VerifyReport = {
     ...verified,
-    findings: [{ what: 'checksum of the chunk differs', chunk: 1, offset: 8192, pfns: [[0, 16], [40, 1]] }],
+    findings: [
+      {
+        what: 'checksum of the chunk differs',
+        chunk: 1,
+        offset: 8192,
+        pfns: [
+          [0, 16],
+          [40, 1],
+        ],
+      },
+    ],
     more: 2,
   };
   const given = services(new FakeHost(), { verifyImage: () => Promise.resolve(damaged) });
   const ran = await cli(given, ['image', 'verify', 'a.dmi']);
   assert.equal(ran.exitCode, 3);
-  assert.match(ran.stdout, /DAMAGED, 3 findings\nchunk 1, offset 8192, pfns 0-15 40: checksum .*\nand 2 more\n$/u);
+  assert.match(
+    ran.stdout,
+    /DAMAGED, 3 findings\nchunk 1, offset 8192, pfns 0-15 40: checksum .*\nand 2 more\n$/u,
+  );
 });
 
 test('a signal ends with 130 or 143', async () => {
-  for (const [name, exitCode] of [['SIGINT', 130], ['SIGTERM', 143]] as const) {
+  for (const [name, exitCode] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
     const controller = new AbortController();
     const given = services(new FakeHost([domainInfo()]), {
       save: (_host, _selector, _path, { signal }) =>

@@ -25,11 +25,14 @@ test('counts and times out of range are refused', () => {
   assert.equal(parseSeconds('0.25'), 250);
   for (const text of ['0', '-1', '1.5', '', 'ten', '1000001'])
     assert.throws(() => parseCount(text), { code: 'USAGE' }, text);
-  for (const text of ['0', '-1', '1e3', '', '86401']) assert.throws(() => parseSeconds(text), { code: 'USAGE' }, text);
+  for (const text of ['0', '-1', '1e3', '', '86401'])
+    assert.throws(() => parseSeconds(text), { code: 'USAGE' }, text);
 });
 
 test('durations and sizes read well at every magnitude', () => {
-  const durations = [0, 0.1849, 12.34, 999.4, 999.6, 4210, 59_949, 59_951, 125_000, 3_840_000].map(formatDuration);
+  const durations = [0, 0.1849, 12.34, 999.4, 999.6, 4210, 59_949, 59_951, 125_000, 3_840_000].map(
+    formatDuration,
+  );
   assert.deepEqual(durations, [
     ...['0.00 ms', '0.185 ms', '12.3 ms', '999 ms', '1.00 s', '4.21 s'],
     ...['59.9 s', '1 min 00 s', '2 min 05 s', '1 h 04 min'],
@@ -97,5 +100,6 @@ test('a configuration that is not one is refused with the setting', () => {
     ['name = "a"\nsteps = [1]', /steps: a whole number is expected/u],
     ['name = "a"\nspeed = 3\ncolour = 1', /unknown settings speed, colour/u],
   ];
-  for (const [text, message] of refused) assert.throws(() => spec(text), { code: 'CONFIG_INVALID', message }, text);
+  for (const [text, message] of refused)
+    assert.throws(() => spec(text), { code: 'CONFIG_INVALID', message }, text);
 });

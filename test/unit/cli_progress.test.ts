@@ -45,7 +45,10 @@ test('on a terminal a bar appears after a second and is gone at the end', () => 
   long.report(at(1500, 131_072));
   long.stop();
   long.stop();
-  assert.match(screen.text, /save web1 {2}pages .* 50% {2}512 MiB\/1\.00 GiB {2}341 MiB\/s {2}eta 1\.50 s {2}data 131,072/u);
+  assert.match(
+    screen.text,
+    /save web1 {2}pages .* 50% {2}512 MiB\/1\.00 GiB {2}341 MiB\/s {2}eta 1\.50 s {2}data 131,072/u,
+  );
 });
 
 test('nothing is written where progress is off', () => {

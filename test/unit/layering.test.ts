@@ -19,7 +19,7 @@ const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] =
   ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
   ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
 ];
-const engine = ['save', 'restore', 'checkpoint', 'migrate', 'digest'];
+const engine = ['save', 'restore', 'checkpoint', 'migrate', 'digest', 'capture'];
 
 interface Import {
   readonly file: string;
@@ -36,7 +36,9 @@ function files(dir: string, ends: RegExp): string[] {
 
 function imports(file: string): Import[] {
   const text = readFileSync(join(packageRoot, file), 'utf8');
-  const statements = text.matchAll(/(import|export)\s+(type\s)?[^;'"]*?from\s+'(\.[^']+)'|import\(\s*'(\.[^']+)'\s*\)/gu);
+  const statements = text.matchAll(
+    /(import|export)\s+(type\s)?[^;'"]*?from\s+'(\.[^']+)'|import\(\s*'(\.[^']+)'\s*\)/gu,
+  );
   return [...statements].map(([, , type, from, dynamic]) => ({
     file,
     target: normalize(join(dirname(file), from ?? dynamic ?? '')).replace(/\.js$/u, '.ts'),
@@ -92,6 +94,8 @@ const includes: Readonly<Record<string, RegExp>> = {
   'native/pfn': /^(pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
   'native/codec': /^(codec\/|fault\.h$|lz4\.h$|xxhash\.h$)/u,
   'native/image': /^(image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
+  'native/step': /^(step\/|image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
+  'native/limits': /^(limits\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
   'native/host': /^(host\/|pfn\/|fault\.h$|xxhash\.h$)/u,
 };
 

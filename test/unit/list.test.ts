@@ -68,7 +68,9 @@ function printf(rows: readonly DomainInfo[]): string {
 }
 
 test('rows are what printf makes of the format string of xl', () => {
-  const clean = row.filter(({ name }) => !/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029\\]/u.test(name) && !name.startsWith('-'));
+  const clean = row.filter(
+    ({ name }) => !/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029\\]/u.test(name) && !name.startsWith('-'),
+  );
   fc.assert(
     fc.property(fc.array(clean, { minLength: 1, maxLength: 20 }), (rows) => {
       const infos = rows.map((over) => domainInfo(over));

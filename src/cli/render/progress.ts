@@ -97,7 +97,7 @@ function lines({ stream, title }: ProgressOptions): ProgressView {
 
 function bar({ stream, title }: ProgressOptions): ProgressView {
   const view = new cliProgress.SingleBar({
-    stream: stream as NodeJS.WritableStream,
+    stream: stream,
     format: '{title}  {phase}  {bar} {percent}%  {done}/{size}  {rate}  eta {left}  {classes}',
     barsize: 24,
     fps: 10,

@@ -27,7 +27,9 @@ function parseRequest(input: VerbInput): Request {
   if (counted !== undefined && !file.includes('%d'))
     throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
   const paths =
-    counted === undefined ? [file] : Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
+    counted === undefined
+      ? [file]
+      : Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
   const timeout = textOption(input, 'suspendTimeout');
   const intervalMs = parseIntervalMs(textOption(input, 'interval') ?? '0');
   return {
@@ -42,7 +44,11 @@ async function takeAll(context: Context, host: Host, request: Request): Promise<
   for (const path of request.paths) {
     const startedMs = performance.now();
     const result = await context.withProgress(`checkpoint ${selector}`, (options) => {
-      const all: CheckpointOptions = { ...options, mode, ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }) };
+      const all: CheckpointOptions = {
+        ...options,
+        mode,
+        ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
+      };
       return context.services.checkpoint(host, selector, path, all);
     });
     results.push(result);
@@ -76,7 +82,10 @@ export const checkpoint: Verb = {
   ],
   examples: [
     { command: 'dormouse checkpoint web1 web1.dmi', says: 'a light checkpoint' },
-    { command: 'dormouse checkpoint --count 10 --interval 1000 web1 web1-%d.dmi', says: 'ten, a second apart' },
+    {
+      command: 'dormouse checkpoint --count 10 --interval 1000 web1 web1-%d.dmi',
+      says: 'ten, a second apart',
+    },
   ],
   document: z.object({
     checkpoints: z.array(
@@ -101,7 +110,9 @@ export const checkpoint: Verb = {
     const request = parseRequest(input);
     const checkpoints = await context.withHost((host) => takeAll(context, host, request));
     const text = checkpoints
-      .map((result) => renderSaved(`checkpoint (${result.mode})`, result, 'runs on', [['paused for', result.pauseMs]]))
+      .map((result) =>
+        renderSaved(`checkpoint (${result.mode})`, result, 'runs on', [['paused for', result.pauseMs]]),
+      )
       .join('\n');
     return { document: { checkpoints }, text };
   },

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { domainSpec } from '../create_spec.js';
 import { figures } from '../documents.js';
-import { applyOverride, isOverride, parseConfig, type Settings } from '../domain_config.js';
+import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings } from '../domain_config.js';
 import { readConfigFile } from '../config_file.js';
 import { DormouseError } from '../../errors.js';
 import { printable } from '../render/units.js';
@@ -11,7 +11,8 @@ async function readSettings(args: readonly string[]): Promise<Settings> {
   const [file, ...more] = args.filter((argument) => !isOverride(argument));
   if (more.length > 0)
     throw new DormouseError('USAGE', `one configuration file, please; ${JSON.stringify(more[0])} is another`);
-  const settings: Settings = file === undefined ? new Map() : parseConfig(await readConfigFile(file), file);
+  const settings: Settings =
+    file === undefined ? new Map<string, ConfigValue>() : parseConfig(await readConfigFile(file), file);
   for (const argument of args.filter(isOverride)) applyOverride(settings, argument);
   return settings;
 }

@@ -6,7 +6,8 @@ import { textOption, type Verb } from '../verb.js';
 export const digest: Verb = {
   name: 'digest',
   summary: 'Digest of the memory and registers of a domain or an image',
-  details: 'Equal digests mean equal guests, whatever machine frames they have. A running domain is paused meanwhile.',
+  details:
+    'Equal digests mean equal guests, whatever machine frames they have. A running domain is paused meanwhile.',
   args: [{ form: '[domain]', says: 'name, id or uuid' }],
   options: [{ flags: '--image <file>', says: 'of an image instead of a domain' }],
   examples: [
@@ -27,7 +28,9 @@ export const digest: Verb = {
       throw new DormouseError('USAGE', 'give either a domain or --image FILE');
     const result =
       image !== undefined
-        ? await context.withProgress(`digest ${image}`, (options) => context.services.digestImage(image, options))
+        ? await context.withProgress(`digest ${image}`, (options) =>
+            context.services.digestImage(image, options),
+          )
         : await context.withHost((host) =>
             context.withProgress(`digest ${String(domain)}`, (options) =>
               context.services.digestDomain(host, String(domain), options),

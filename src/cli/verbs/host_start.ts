@@ -14,12 +14,15 @@ export const hostStart: Verb = {
   ],
   examples: [
     { command: 'dormouse host start', says: 'the default host' },
-    { command: 'dormouse host start --name lab --memory 4G', says: 'another one; reach it with --host embedded:lab' },
+    {
+      command: 'dormouse host start --name lab --memory 4G',
+      says: 'another one; reach it with --host embedded:lab',
+    },
   ],
   document: z.object({ name: z.string(), started: z.boolean() }),
   cancellable: false,
   async run(context, input) {
-    const name = embeddedName(context, input);
+    const name = await embeddedName(context, input);
     const memory = textOption(input, 'memory');
     const started = await context.services.startHost({
       name,

@@ -25,16 +25,14 @@ export const hostStatus: Verb = {
     quarantinedBytes: figures.count.optional(),
     snapshots: figures.count.optional(),
     connections: figures.count.optional(),
-    leases: z
-      .array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count }))
-      .optional(),
+    leases: z.array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count })).optional(),
     /** true, or the reason why not. */
     capabilities: z.record(z.string(), z.union([z.literal(true), z.string()])).optional(),
     guests: z.array(domainDocument).optional(),
   }),
   cancellable: false,
   async run(context, input) {
-    const name = embeddedName(context, input);
+    const name = await embeddedName(context, input);
     const status = await context.services.hostStatus(name);
     if (status.state === 'stopped')
       return { document: { name, state: 'stopped' }, text: `embedded host ${name} is not running\n` };
@@ -44,11 +42,17 @@ export const hostStatus: Verb = {
       return { document: { name, state: 'died', lostGuests }, text };
     }
     const { report } = status;
-    const { pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes, snapshots, connections } = report;
+    const { pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes, snapshots, connections } =
+      report;
     const facts = renderFacts([
-      ['host', `${name}, running as process ${pid} since ${printable(startedAt)}, version ${printable(version)}`],
+      [
+        'host',
+        `${name}, running as process ${pid} since ${printable(startedAt)}, version ${printable(version)}`,
+      ],
       ['memory', `${formatBytes(freeBytes)} free of ${formatBytes(memoryBytes)}`],
-      ...report.leases.map((lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const),
+      ...report.leases.map(
+        (lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const,
+      ),
       ...Object.entries(report.capabilities).map(([can, why]) => [can, why === true ? 'yes' : why] as const),
     ]);
     const document = {

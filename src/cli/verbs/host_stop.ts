@@ -15,7 +15,7 @@ export const hostStop: Verb = {
   document: z.object({ name: z.string(), stopped: z.boolean() }),
   cancellable: false,
   async run(context, input) {
-    const name = embeddedName(context, input);
+    const name = await embeddedName(context, input);
     const stopped = await context.services.stopHost(name, { force: flag(input, 'force') });
     const text = stopped ? `embedded host ${name} stopped\n` : `embedded host ${name} was not running\n`;
     return { document: { name, stopped }, text };

@@ -14,7 +14,9 @@ function target(path: string, found: FileFormat, wanted: string | undefined): Ta
   if (wanted !== undefined && wanted !== 'native' && wanted !== 'xen')
     throw new DormouseError('USAGE', `--to is native or xen, not ${JSON.stringify(wanted)}`);
   if (found === 'unknown')
-    throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, { place: { path } });
+    throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, {
+      place: { path },
+    });
   const to = found === 'dormouse' ? 'xen' : 'native';
   if (wanted === undefined || wanted === to) return to;
   throw new DormouseError('USAGE', `${path} is of that format already`);
@@ -60,7 +62,10 @@ export const imageConvert: Verb = {
     );
     const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;
     const text = renderFacts([
-      ['converted', `${printable(name)} (${type}), ${to === 'native' ? 'to an image' : 'to an xl save file'}`],
+      [
+        'converted',
+        `${printable(name)} (${type}), ${to === 'native' ? 'to an image' : 'to an xl save file'}`,
+      ],
       ['file', `${printable(path)}, ${formatBytes(storedBytes)}`],
       ['pages', renderClasses(counts)],
       ['took', `${formatDuration(elapsedMs)}, ${formatRate(memoryBytes, elapsedMs)}`],

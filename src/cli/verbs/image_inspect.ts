@@ -77,9 +77,14 @@ function words(value: string | number | null | undefined): string {
 
 function render(image: z.infer<typeof document>): string {
   const { domain, format, chunks, pauseMs, elapsedMs } = image;
-  const kinds = Object.entries(chunks.byKind).map(([kind, count]) => `${printable(kind)} ${formatCount(count)}`);
+  const kinds = Object.entries(chunks.byKind).map(
+    ([kind, count]) => `${printable(kind)} ${formatCount(count)}`,
+  );
   const facts = renderFacts([
-    ['file', `${printable(image.path)}, ${formatBytes(image.fileBytes)}${image.committed ? '' : ', NOT COMMITTED'}`],
+    [
+      'file',
+      `${printable(image.path)}, ${formatBytes(image.fileBytes)}${image.committed ? '' : ', NOT COMMITTED'}`,
+    ],
     ['format', format ? `${format.major}.${format.minor}` : 'unreadable'],
     ['image', words(image.imageId)],
     ['parent', image.format ? (image.parent?.imageId ?? 'none') : 'unreadable'],
@@ -94,7 +99,10 @@ function render(image: z.infer<typeof document>): string {
     ['ratio', formatRatio(image.ratio)],
     ['took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
     ['pause', pauseMs === null ? undefined : formatDuration(pauseMs)],
-    ['damage', image.damage.length === 0 ? 'none met (image verify reads every byte)' : String(image.damage.length)],
+    [
+      'damage',
+      image.damage.length === 0 ? 'none met (image verify reads every byte)' : String(image.damage.length),
+    ],
   ]);
   return facts + image.damage.map((line) => `  ${printable(line)}\n`).join('');
 }

@@ -13,7 +13,9 @@ function renderFinding(finding: Finding): string {
     count === 1 ? String(first) : `${first}-${first + count - 1}`,
   );
   const hidden = runs.length - mostRunsShown;
-  const shown = [...runs.slice(0, mostRunsShown), ...(hidden > 0 ? [`and ${hidden} more runs`] : [])].join(' ');
+  const shown = [...runs.slice(0, mostRunsShown), ...(hidden > 0 ? [`and ${hidden} more runs`] : [])].join(
+    ' ',
+  );
   const place = [
     ...(finding.chunk === undefined ? [] : [`chunk ${finding.chunk}`]),
     ...(finding.offset === undefined ? [] : [`offset ${finding.offset}`]),
@@ -25,7 +27,8 @@ function renderFinding(finding: Finding): string {
 export const imageVerify: Verb = {
   name: 'image verify',
   summary: 'Reads every byte of an image and says what is damaged',
-  details: 'Exit code 3 if anything is, with chunk, pfns and offset of each finding; 0 if the image is whole.',
+  details:
+    'Exit code 3 if anything is, with chunk, pfns and offset of each finding; 0 if the image is whole.',
   args: [{ form: '<file>', says: 'the image' }],
   options: [],
   examples: [{ command: 'dormouse image verify web1.dmi && echo whole', says: 'before it is relied upon' }],

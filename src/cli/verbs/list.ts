@@ -10,7 +10,9 @@ export const list: Verb = {
     'The columns are those of xl list. State letters: r running, b blocked, p paused, s shut down, then why\n' +
     '(- powered off, r reboot, s suspend, c crash, w watchdog, S soft reset), d dying.',
   args: [{ form: '[domains...]', says: 'names, ids or uuids; all domains if none is given' }],
-  options: [{ flags: '-l, --long', says: 'print everything known of each domain, with its configuration, as JSON' }],
+  options: [
+    { flags: '-l, --long', says: 'print everything known of each domain, with its configuration, as JSON' },
+  ],
   examples: [
     { command: 'dormouse list', says: 'all domains, in the columns of xl list' },
     { command: 'dormouse list --json web1', says: 'one domain for a program to read' },
@@ -22,7 +24,9 @@ export const list: Verb = {
     const long = flag(input, 'long');
     return await context.withHost(async (host) => {
       const domains =
-        selectors.length === 0 ? await host.list() : await Promise.all(selectors.map((name) => host.find(name)));
+        selectors.length === 0
+          ? await host.list()
+          : await Promise.all(selectors.map((name) => host.find(name)));
       const described = [];
       for (const info of domains)
         described.push({ ...describeDomain(info), ...(long && { config: await host.config(info.domid) }) });

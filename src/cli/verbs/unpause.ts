@@ -20,7 +20,9 @@ export const unpause: Verb = {
       async (host, domid) => {
         const info = await host.find(String(domid));
         if (info.building)
-          throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built`, { place: { domid } });
+          throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built`, {
+            place: { domid },
+          });
         await host.unpause(domid);
       },
     ),

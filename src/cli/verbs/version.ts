@@ -1,15 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { z } from 'zod';
-import { packageRoot } from '../../addon.js';
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../../image/format.js';
+import { version as ownVersion } from '../../version.js';
 import type { Verb } from '../verb.js';
-
-/** The version in package.json. */
-export function packageVersion(): string {
-  const parsed: unknown = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8'));
-  return z.object({ version: z.string() }).parse(parsed).version;
-}
 
 export const version: Verb = {
   name: 'version',
@@ -21,7 +13,7 @@ export const version: Verb = {
   cancellable: false,
   run() {
     const document = {
-      dormouse: packageVersion(),
+      dormouse: ownVersion,
       imageFormat: `${FORMAT_MAJOR}.${FORMAT_MINOR}`,
       node: process.version,
     };
