@@ -1,15 +1,7 @@
 /** What a long operation reports while it works, and the counts it ends with. */
+import type { PageCounts } from '../pfn/counts.js';
 
-/** Pages by class; they add up to the domain's pfns or the image is not committed. */
-export interface PageCounts {
-  data: number;
-  zero: number;
-  table: number;
-  noFrame: number;
-  broken: number;
-  alloc: number;
-  sameAsParent: number;
-}
+export type { PageCounts } from '../pfn/counts.js';
 
 export type Phase = 'verify' | 'suspend' | 'pages' | 'state' | 'commit' | 'build' | 'resume';
 

@@ -1,0 +1,42 @@
+/** Reading an image's file. */
+import { constants as bufferConstants } from 'node:buffer';
+import { constants } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+import { DormouseError } from '../errors.js';
+
+/** Opens a regular file for reading. IMAGE_NOT_FOUND, IMAGE_READ_FAILED. */
+export async function openImageFile(path: string): Promise<{ file: FileHandle; size: number }> {
+  let file: FileHandle;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    const missing = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes(
+      (cause as NodeJS.ErrnoException).code ?? '',
+    );
+    throw new DormouseError(missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED', String(cause), {
+      cause,
+      place: { path },
+    });
+  }
+  const stat = await file.stat();
+  if (stat.isFile()) return { file, size: stat.size };
+  await file.close();
+  throw new DormouseError('IMAGE_NOT_FOUND', `${path} is not a regular file`, { place: { path } });
+}
+
+/** Exactly these bytes of the file; IMAGE_DAMAGED if it ends before, IMAGE_READ_FAILED. */
+export async function readExactly(file: FileHandle, offset: number, size: number): Promise<Buffer> {
+  if (size > bufferConstants.MAX_LENGTH)
+    throw new DormouseError('NO_MEMORY', `${size} bytes at once are more than this version can hold`);
+  const bytes = Buffer.allocUnsafe(size);
+  for (let done = 0; done < size;) {
+    const part = Math.min(size - done, 1 << 28);
+    const { bytesRead } = await file.read(bytes, done, part, offset + done).catch((cause: unknown) => {
+      throw new DormouseError('IMAGE_READ_FAILED', String(cause), { cause, place: { offset } });
+    });
+    if (bytesRead === 0)
+      throw new DormouseError('IMAGE_DAMAGED', 'the file ends early', { place: { offset: offset + done } });
+    done += bytesRead;
+  }
+  return bytes;
+}

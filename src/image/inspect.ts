@@ -1,0 +1,192 @@
+/** Says what is inside an image, and goes on as far as it can through damage. Read-only. */
+import type { FileHandle } from 'node:fs/promises';
+import { asDormouseError, DormouseError } from '../errors.js';
+import { totalPages, type PageCounts } from '../pfn/counts.js';
+import { openImageFile, readExactly } from './file.js';
+import { CHUNK_ENTRY_SIZE, MAX_CHUNK_SPAN, MAX_MANIFEST_BYTES, PAGE_SIZE, wholePages } from './format.js';
+import {
+  decodeFooter,
+  decodeHeader,
+  namedCounts,
+  storedHash,
+  type ImageFooter,
+  type ImageHeader,
+} from './frame.js';
+import { decodeManifest, type Manifest } from './manifest.js';
+import {
+  hashIs,
+  parseChunk,
+  parseChunkHead,
+  parseChunkTable,
+  type ChunkEntry,
+  type ChunkHead,
+} from './parse.js';
+
+export interface ChunkSummary {
+  readonly count: number;
+  /** Chunks by kind: zero, stored, lz4; `damaged` where the header could not be read. */
+  readonly byKind: Readonly<Record<string, number>>;
+}
+
+export interface Inspection {
+  readonly path: string;
+  readonly fileBytes: number;
+  /** Null where the first page is damaged. */
+  readonly header: ImageHeader | null;
+  /** Null where the manifest is damaged or missing. Blobs inside are the state's bytes. */
+  readonly manifest: Manifest | null;
+  /** Hex; null where the footer is damaged. */
+  readonly root: string | null;
+  /** True if the footer is whole: the image was committed. */
+  readonly committed: boolean;
+  /** By class: the footer's, or what the chunks that could be read say (replaced pages count more than once then). */
+  readonly counts: PageCounts;
+  readonly chunks: ChunkSummary;
+  /** Pages in all chunks, also those replaced by a later copy. */
+  readonly storedPages: number;
+  readonly storedBodies: number;
+  /** Bytes of memory the pages stand for, divided by the size of the file. */
+  readonly ratio: number;
+  /** Sentences about what could not be read. Empty for an image whose structures are whole. */
+  readonly damage: readonly string[];
+}
+
+class Inspector {
+  readonly damage: string[] = [];
+  readonly byKind: Record<string, number> = {};
+  readonly scanned = { pages: 0, bodies: 0, byClass: new Array<number>(8).fill(0) };
+  header: ImageHeader | null = null;
+  footer: (ImageFooter & { root: string }) | null = null;
+  manifest: Manifest | null = null;
+
+  constructor(
+    private readonly file: FileHandle,
+    private readonly size: number,
+  ) {}
+
+  async run(): Promise<void> {
+    this.header = await this.attempt(async () => decodeHeader(await readExactly(this.file, 0, PAGE_SIZE)));
+    this.footer = await this.attempt(() => this.readFooter());
+    const { footer } = this;
+    if (footer) this.manifest = await this.attempt(() => this.readManifest(footer));
+    const entries = footer && (await this.attempt(() => this.readTable(footer)));
+    if (entries) await this.readHeads(entries);
+    else await this.scan();
+  }
+
+  /** The result, or null and a line in the list of damage. Another format or an unreadable disk is thrown. */
+  private async attempt<T>(get: () => Promise<T>): Promise<T | null> {
+    try {
+      return await get();
+    } catch (thrown) {
+      const error = asDormouseError(thrown);
+      if (error.code !== 'IMAGE_DAMAGED') throw error;
+      this.damage.push(error.message);
+      return null;
+    }
+  }
+
+  private async readFooter(): Promise<ImageFooter & { root: string }> {
+    if (this.size < 2 * PAGE_SIZE) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
+    const footer = decodeFooter(await readExactly(this.file, this.size - PAGE_SIZE, PAGE_SIZE));
+    const end = footer.pageMapOffset + wholePages(footer.pageMapSize) + PAGE_SIZE;
+    if (footer.fileSize !== this.size || end !== this.size)
+      throw new DormouseError('IMAGE_DAMAGED', 'the footer is of a file of another size');
+    return footer;
+  }
+
+  private async readManifest(footer: ImageFooter): Promise<Manifest> {
+    if (footer.manifestSize > MAX_MANIFEST_BYTES)
+      throw new DormouseError('IMAGE_DAMAGED', 'the manifest is too large');
+    const span = await this.region(footer.manifestOffset, footer.manifestSize);
+    if (storedHash(span) !== footer.manifestHash)
+      throw new DormouseError('IMAGE_DAMAGED', "the manifest's checksum differs");
+    return decodeManifest(span.subarray(0, footer.manifestSize));
+  }
+
+  private async readTable(footer: ImageFooter): Promise<ChunkEntry[]> {
+    if (footer.chunkCount > this.size / PAGE_SIZE)
+      throw new DormouseError('IMAGE_DAMAGED', 'more chunks than the file can hold');
+    const size = footer.chunkCount * CHUNK_ENTRY_SIZE;
+    const span = await this.region(footer.chunkTableOffset, size);
+    if (!hashIs(span, footer.chunkTableHash))
+      throw new DormouseError('IMAGE_DAMAGED', "the chunk table's checksum differs");
+    return parseChunkTable(span.subarray(0, size));
+  }
+
+  private async region(offset: number, size: number): Promise<Buffer> {
+    if (offset + wholePages(size) > this.size)
+      throw new DormouseError('IMAGE_DAMAGED', 'a region lies beyond the file');
+    return readExactly(this.file, offset, wholePages(size));
+  }
+
+  private count(kind: string): void {
+    this.byKind[kind] = (this.byKind[kind] ?? 0) + 1;
+  }
+
+  private async readHeads(entries: readonly ChunkEntry[]): Promise<void> {
+    for (const [i, entry] of entries.entries()) {
+      const head = entry.offset + PAGE_SIZE <= this.size && (await this.headAt(entry.offset));
+      if (head && head.chunk === i && head.span === entry.span) this.count(head.kind);
+      else {
+        this.count('damaged');
+        this.damage.push(`chunk ${i} at offset ${entry.offset}: its header is damaged`);
+      }
+    }
+  }
+
+  private async headAt(offset: number): Promise<ChunkHead | null> {
+    return parseChunkHead(await readExactly(this.file, offset, PAGE_SIZE));
+  }
+
+  /** Without a chunk table: from chunk to chunk by their headers, skipping what is none. */
+  private async scan(): Promise<void> {
+    for (let at = PAGE_SIZE; at + PAGE_SIZE <= this.size;) {
+      const head = await this.headAt(at);
+      const span = head?.span ?? 0;
+      if (!head || span % PAGE_SIZE !== 0 || span > MAX_CHUNK_SPAN || at + span > this.size) {
+        at += PAGE_SIZE;
+        continue;
+      }
+      const chunk = parseChunk(await readExactly(this.file, at, span));
+      if (typeof chunk === 'string') {
+        this.count('damaged');
+        this.damage.push(`chunk ${head.chunk} at offset ${at}: ${chunk}`);
+      } else {
+        this.count(head.kind);
+        this.scanned.pages += head.pages;
+        this.scanned.bodies += head.bodies;
+        for (const { pageClass, count } of chunk.runs)
+          this.scanned.byClass[pageClass] = (this.scanned.byClass[pageClass] ?? 0) + count;
+      }
+      at += span;
+    }
+  }
+}
+
+/** Errors: IMAGE_NOT_FOUND, IMAGE_READ_FAILED, IMAGE_INCOMPATIBLE (newer major). Damage is told in the result. */
+export async function inspectImage(path: string): Promise<Inspection> {
+  const { file, size } = await openImageFile(path);
+  try {
+    const found = new Inspector(file, size);
+    await found.run();
+    const { header, manifest, footer, damage, byKind, scanned } = found;
+    const counts = footer?.counts ?? namedCounts(scanned.byClass);
+    return {
+      path,
+      fileBytes: size,
+      header,
+      manifest,
+      root: footer?.root ?? null,
+      committed: footer !== null,
+      counts,
+      chunks: { count: Object.values(byKind).reduce((sum, n) => sum + n, 0), byKind },
+      storedPages: footer?.storedPages ?? scanned.pages,
+      storedBodies: footer?.storedBodies ?? scanned.bodies,
+      ratio: size === 0 ? 0 : ((totalPages(counts) - counts.noFrame) * PAGE_SIZE) / size,
+      damage,
+    };
+  } finally {
+    await file.close();
+  }
+}
