@@ -17,6 +17,7 @@ import {
   MAX_CHUNK_PAGES,
   MAX_PFNS,
   PAGE_SIZE,
+  isZero,
   type Consistency,
   type Field,
   type PageClass,
@@ -96,8 +97,7 @@ class FrameReader {
 
   flags = ([offset]: Field): bigint => this.page.readBigUInt64LE(offset);
   hex = ([offset, size]: Field): string => this.page.toString('hex', offset, offset + size);
-  isZero = ([offset, size]: Field): boolean =>
-    this.page.subarray(offset, offset + size).every((b) => b === 0);
+  isZero = ([offset, size]: Field): boolean => isZero(this.page, offset, offset + size);
 
   checkSeal([offset, size]: Field): void {
     if (storedHash(this.page.subarray(0, offset)) !== this.hex([offset, size]))

@@ -25,6 +25,7 @@ import {
   MAX_CHUNK_PAGES,
   PAGE_SIZE,
   STORED_FLAG,
+  isZero,
   wholePages,
   type Field,
 } from './format.js';
@@ -38,9 +39,6 @@ export function numberAt(bytes: Buffer, [offset, size]: Field, base = 0): number
 
 export const hexAt = (bytes: Buffer, [offset, size]: Field, base = 0): string =>
   bytes.toString('hex', base + offset, base + offset + size);
-
-export const isZero = (bytes: Buffer, from: number, to: number): boolean =>
-  bytes.subarray(from, to).every((byte) => byte === 0);
 
 /** Whether a 16-byte stored checksum (little-endian XXH3-128) is that of these bytes. */
 export function hashIs(bytes: Buffer, stored: string): boolean {

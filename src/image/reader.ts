@@ -13,6 +13,7 @@ import {
   MAP_RUN_SIZE,
   MAX_MANIFEST_BYTES,
   PAGE_SIZE,
+  isZero,
   wholePages,
   type PageClass,
 } from './format.js';
@@ -102,8 +103,7 @@ async function readTail(
   const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
     const span = await readExactly(file, offset, wholePages(size));
     if (storedHash(span) !== hash) throw damaged(`the ${what}'s checksum differs`, offset);
-    if (span.subarray(size).some((byte) => byte !== 0))
-      throw damaged(`the ${what}'s padding is not zero`, offset);
+    if (!isZero(span, size)) throw damaged(`the ${what}'s padding is not zero`, offset);
     root.update(span);
     return span.subarray(0, size);
   };

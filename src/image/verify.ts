@@ -22,6 +22,7 @@ import {
   MAX_MANIFEST_BYTES,
   MAX_PFNS,
   PAGE_SIZE,
+  isZero,
   wholePages,
   type Field,
 } from './format.js';
@@ -29,7 +30,6 @@ import { decodeManifest, type Manifest } from './manifest.js';
 import {
   hashIs,
   hexAt,
-  isZero,
   numberAt,
   parseChunk,
   parseChunkHead,
