@@ -8,6 +8,7 @@ Napi::Object init_image(Napi::Env env);
 Napi::Object init_hypervisor(Napi::Env env);
 Napi::Object init_embedded(Napi::Env env);
 Napi::Object init_step(Napi::Env env);
+Napi::Object init_limits(Napi::Env env);
 }  // namespace dormouse::binding
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -18,6 +19,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("hypervisor", init_hypervisor(env));
   exports.Set("embedded", init_embedded(env));
   exports.Set("step", init_step(env));
+  exports.Set("limits", init_limits(env));
   return exports;
 }
 NODE_API_MODULE(dormouse, init)
