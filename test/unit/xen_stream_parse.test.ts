@@ -300,6 +300,8 @@ test('a lying length is refused before anything of that size is allocated', asyn
   const large = record(0x80000001, Buffer.alloc(600_000));
   const twice = inserted(inserted(parts, 'tsc', large), 'tsc', large);
   await refused(twice, 'STREAM_UNSUPPORTED', /more than 1048576 bytes/);
+  const many = Buffer.concat(Array.from({ length: 20_000 }, () => record(0x80000001)));
+  await refused(inserted(parts, 'tsc', many), 'STREAM_UNSUPPORTED', /more than 1048576 bytes/);
 });
 
 test('HVM pfns at the limit of the image format are refused', async () => {
