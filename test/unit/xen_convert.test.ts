@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
-import type { Progress } from '../../src/domain/progress.js';
+import type { ConvertProgress } from '../../src/image/convert/progress.js';
 import { compareXenFiles } from '../../src/image/convert/compare.js';
 import { detectFormat } from '../../src/image/convert/detect.js';
 import { convertFromXen } from '../../src/image/convert/from_xen.js';
@@ -307,7 +307,7 @@ test('outputs that cannot be: there already, a folder, a link, no folder', async
 test('progress ends at the number of pages; an abort leaves nothing', async () => {
   const xl = written(pvParts({ nrPfns: 5000 }));
   const image = fresh('image');
-  const seen: Progress[] = [];
+  const seen: ConvertProgress[] = [];
   await convertFromXen(xl, image, { onProgress: (progress) => seen.push(progress) });
   assert.deepEqual([...new Set(seen.map(({ phase }) => phase))], ['verify', 'pages', 'commit']);
   assert.equal(seen.at(-1)?.donePages, 5000);
@@ -318,7 +318,7 @@ test('progress ends at the number of pages; an abort leaves nothing', async () =
     [convertToXen, image, 'verify'],
   ] as const) {
     const controller = new AbortController();
-    const onProgress = ({ phase }: Progress) => {
+    const onProgress = ({ phase }: ConvertProgress) => {
       if (phase === stopAt) controller.abort();
     };
     const out = fresh('out');

@@ -4,12 +4,12 @@
  */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, PageCounts, Phase } from '../../domain/progress.js';
-import { totalPages } from '../../pfn/counts.js';
+import { totalPages, type PageCounts } from '../../pfn/counts.js';
 import { MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageWriter } from '../writer.js';
 import { ByteSource } from './byte_source.js';
+import type { ConvertOptions, ConvertProgress } from './progress.js';
 import {
   batchPfns,
   conversionCancelled,
@@ -27,11 +27,9 @@ import { domainOfConfig } from './xl_config.js';
 /** Most bytes of records beside the pages: they all go into the manifest. */
 const maxStateBytes = 32 << 20;
 
-export interface FromXenOptions extends OperationOptions {
+export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
-  /** Bypass the page cache where the file system can. Default true. */
-  readonly directIo?: boolean;
 }
 
 export interface FromXenResult {
@@ -174,7 +172,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
     consistency: 'suspend-point',
     ...(options.directIo !== undefined && { directIo: options.directIo }),
   });
-  const report = (phase: Phase) => {
+  const report = (phase: ConvertProgress['phase']) => {
     const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];
     const donePages = totalPages(counts);
     onProgress?.({ phase, donePages, totalPages: nrPfns, storedBytes, counts, elapsedMs: elapsed() });
