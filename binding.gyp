@@ -14,14 +14,14 @@
       "target_name": "lz4",
       "type": "static_library",
       "sources": ["<(lz4_dir)/lz4.c"],
-      "defines": ["LZ4LIB_VISIBILITY=", "LZ4_STATIC_LINKING_ONLY"],
+      "defines": ["LZ4LIB_VISIBILITY="],
       "direct_dependent_settings": { "include_dirs": ["<(lz4_dir)"] }
     },
     {
       "target_name": "pfn_avx2",
       "type": "static_library",
       "sources": ["<!@(find native -name '*_avx2.cc' | sort)"],
-      "cflags_cc": ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt"],
+      "cflags_cc": ["-mavx2", "-mbmi", "-mbmi2"],
       "include_dirs": ["native", "native/third_party"]
     },
     {

@@ -1,2 +1,87 @@
-/** `npm run bench`: one JSON line per figure, each beside its limit or peer. */
-process.stdout.write('');
+/**
+ * `npm run bench`: one JSON line a figure, each beside its limit or peer of the same run.
+ *
+ * usage: npm run bench -- [--dir DIR] [--gib N] [--quick]
+ *   --dir    where images are written (a real disk); default the system's temporary folder
+ *   --gib    memory of the guest that is saved and restored; default 4
+ *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { asDormouseError } from '../src/errors.js';
+import { closeWorkers } from '../src/worker/pool.js';
+import { benchEngine } from './engine.js';
+import { figure } from './figure.js';
+import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
+import { mixedMemory } from './mixed_memory.js';
+import { benchPauses } from './pauses.js';
+
+const { values } = parseArgs({
+  options: {
+    dir: { type: 'string', default: tmpdir() },
+    gib: { type: 'string', default: '4' },
+    quick: { type: 'boolean', default: false },
+  },
+});
+
+function printLimits(limits: Limits): void {
+  const plain = (name: string, value: number, unit: string): void => figure({ name, value, unit });
+  plain('limit.memcpy', limits.memcpyGbps, 'GB/s');
+  plain('limit.scattered_copy', limits.scatteredCopyUs, 'us/page');
+  plain('limit.zero_scan', limits.zeroScanGbps, 'GB/s');
+  plain('limit.page_hash', limits.hashGbps, 'GB/s');
+  plain('limit.first_touch', limits.firstTouchUs, 'us/page');
+  plain('limit.first_touch_huge', limits.firstTouchHugeUs, 'us/page');
+  plain('limit.lz4_compress_1', limits.lz4NonZero[0].compressGbps, 'GB/s');
+  plain('limit.lz4_compress_2', limits.lz4NonZero[1].compressGbps, 'GB/s');
+  plain('limit.lz4_decompress_2', limits.lz4NonZero[1].decompressGbps, 'GB/s');
+  plain('limit.direct_write', Math.max(...limits.directWriteGbps), 'GB/s');
+  figure({
+    name: 'canonicalise',
+    value: limits.canonicaliseGbps,
+    unit: 'GB/s a core',
+    limitName: 'memcpy',
+    limit: limits.memcpyGbps,
+    ratio: limits.canonicaliseGbps / limits.memcpyGbps,
+    bar: '>= 5 GB/s a core',
+    met: limits.canonicaliseGbps >= 5,
+    note: `${limits.simd}; frames shuffled over all of memory: ${limits.canonicaliseRandomGbps.toPrecision(3)} GB/s`,
+  });
+}
+
+async function main(): Promise<void> {
+  const dir = mkdtempSync(join(values.dir, 'dormouse-bench-'));
+  process.env.DORMOUSE_RUN_DIR = join(dir, 'run');
+  try {
+    const guestBytes = values.quick ? 2 ** 29 : Number(values.gib) * 2 ** 30;
+    const mixed = mixedMemory(Math.min(guestBytes, 2 ** 31));
+    process.stdout.write(`${JSON.stringify({ name: 'mixture', description: mixed.description })}\n`);
+    const limits = measureLimits(dir, mixed.memory.subarray(0, 2 ** 29));
+    printLimits(limits);
+    const nonZeroShare = withoutZeroPages(mixed.memory).length / mixed.memory.length;
+    await benchEngine({
+      dir,
+      guestBytes,
+      corpus: mixed.memory,
+      nonZeroShare,
+      limits,
+      rounds: values.quick ? 1 : 3,
+    });
+    await benchPauses({
+      dir,
+      sizesGib: values.quick ? [1] : [1, 4, 8],
+      samples: values.quick ? 50 : 200,
+      limits,
+    });
+  } finally {
+    await closeWorkers();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+main().catch((thrown: unknown) => {
+  process.stderr.write(`bench: ${asDormouseError(thrown).stack ?? String(thrown)}\n`);
+  process.exitCode = 1;
+});

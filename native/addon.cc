@@ -8,6 +8,8 @@ Napi::Object init_image(Napi::Env env);
 Napi::Object init_hypervisor(Napi::Env env);
 Napi::Object init_embedded(Napi::Env env);
 Napi::Object init_step(Napi::Env env);
+Napi::Object init_limits(Napi::Env env);
+Napi::Object init_file_lock(Napi::Env env);
 Napi::Object init_output(Napi::Env env);
 }  // namespace dormouse::binding
 
@@ -19,6 +21,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("hypervisor", init_hypervisor(env));
   exports.Set("embedded", init_embedded(env));
   exports.Set("step", init_step(env));
+  exports.Set("limits", init_limits(env));
+  exports.Set("fileLock", init_file_lock(env));
   exports.Set("output", init_output(env));
   return exports;
 }

@@ -83,7 +83,6 @@ const kinds = {
     guest: 'resumed',
     advice: 'The guest did not answer; use a light checkpoint or see its console.',
   },
-  SAVE_FAILED_RESUMED: { exit: 20, guest: 'resumed', advice: 'See the cause; the guest runs on.' },
   RESTORE_FAILED: {
     exit: 1,
     guest: 'none',

@@ -1,5 +1,233 @@
+// Bounded native steps: each call works on at most a few MiB and may run in any thread.
+#include <cstring>
+
 #include "binding/napi_util.h"
+#include "binding/registry.h"
+#include "host/host.h"
+#include "image/reader.h"
+#include "image/writer.h"
+#include "step/digest_step.h"
+#include "step/restore_step.h"
+#include "step/save_step.h"
 
 namespace dormouse::binding {
-Napi::Object init_step(Napi::Env env) { return Napi::Object::New(env); }
+namespace {
+
+using Memories = Registry<host::DomainMemory>;
+using Writers = Registry<image::Writer>;
+using Readers = Registry<image::Reader>;
+using Digests = Registry<step::DigestTable>;
+
+template <typename T>
+std::shared_ptr<T> held(const Napi::CallbackInfo& info, size_t i) {
+  std::shared_ptr<T> object = Registry<T>::get().find(arg_u32(info, i));
+  DM_ASSERT(object);
+  return object;
+}
+
+Napi::Value failed(Napi::Env env, const Fault& fault) {
+  throw_fault(env, fault);
+  return env.Undefined();
+}
+
+// saveStep(memory, writer, lane, firstPfn, count) -> pages put, by class (array of 16)
+Napi::Value save_step(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto writer = held<image::Writer>(info, 1);
+  uint64_t counts[16] = {};
+  Fault fault;
+  if (!step::save_step(*memory, *writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4),
+                       counts, &fault))
+    return failed(info.Env(), fault);
+  Napi::Array out = Napi::Array::New(info.Env(), 16);
+  for (uint32_t i = 0; i < 16; ++i) out.Set(i, num(info.Env(), counts[i]));
+  return out;
+}
+
+// restoreStep(memory, reader, lane, firstChunk, count) -> pages placed
+Napi::Value restore_step(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto reader = held<image::Reader>(info, 1);
+  uint64_t placed = 0;
+  Fault fault;
+  if (!step::restore_step(*memory, *reader, arg_u32(info, 2), arg_u32(info, 3), arg_u32(info, 4),
+                          &placed, &fault))
+    return failed(info.Env(), fault);
+  return num(info.Env(), placed);
+}
+
+// checkStep(reader, lane, firstChunk, count)
+Napi::Value check_step(const Napi::CallbackInfo& info) {
+  auto reader = held<image::Reader>(info, 0);
+  const uint32_t lane = arg_u32(info, 1), first = arg_u32(info, 2), count = arg_u32(info, 3);
+  Fault fault;
+  for (uint32_t i = first; i < first + count; ++i)
+    if (!reader->check_chunk(lane, i, &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+Napi::Value digest_create(const Napi::CallbackInfo& info) {
+  auto table = std::make_shared<step::DigestTable>(arg_u64(info, 0));
+  return Napi::Number::New(info.Env(), Digests::get().add(std::move(table)));
+}
+
+// digestDomainStep(memory, digest, firstPfn, count)
+Napi::Value digest_domain_step(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto table = held<step::DigestTable>(info, 1);
+  const uint64_t first = arg_u64(info, 2), count = arg_u64(info, 3);
+  DM_ASSERT(first + count <= table->nr_pfns());
+  Fault fault;
+  if (!step::digest_domain_step(*memory, *table, first, count, &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// digestImageStep(reader, digest, lane, firstChunk, count)
+Napi::Value digest_image_step(const Napi::CallbackInfo& info) {
+  auto reader = held<image::Reader>(info, 0);
+  auto table = held<step::DigestTable>(info, 1);
+  Fault fault;
+  if (!step::digest_image_step(*reader, *table, arg_u32(info, 2), arg_u32(info, 3),
+                               arg_u32(info, 4), &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// digestSetPage(digest, pfn, type, page): replaces the content of one page
+Napi::Value digest_set_page(const Napi::CallbackInfo& info) {
+  auto table = held<step::DigestTable>(info, 0);
+  const uint64_t pfn = arg_u64(info, 1);
+  auto page = info[3].As<Napi::Buffer<uint8_t>>();
+  DM_ASSERT(pfn < table->nr_pfns() && page.Length() == host::kPageSize);
+  table->set(pfn, uint8_t(arg_u32(info, 2)), page.Data());
+  return info.Env().Undefined();
+}
+
+Napi::Value digest_blank(const Napi::CallbackInfo& info) {
+  auto table = held<step::DigestTable>(info, 0);
+  const uint64_t pfn = arg_u64(info, 1);
+  DM_ASSERT(pfn < table->nr_pfns());
+  table->blank(pfn);
+  return info.Env().Undefined();
+}
+
+// digestFinish(digest) -> 32 hex digits; releases the table
+Napi::Value digest_finish(const Napi::CallbackInfo& info) {
+  auto table = held<step::DigestTable>(info, 0);
+  Digests::get().release(arg_u32(info, 0));
+  const pfn::Hash128 hash = table->finish();
+  char text[33];
+  std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high),
+                static_cast<unsigned long long>(hash.low));
+  return Napi::String::New(info.Env(), text);
+}
+
+Napi::Value digest_release(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Digests::get().release(arg_u32(info, 0)));
+}
+
+// readPages(memory, pfns: BigUint64Array) -> Buffer; pages as they are, MFNs and all
+Napi::Value read_pages(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto pfns = info[1].As<Napi::BigUint64Array>();
+  const size_t n = pfns.ElementLength();
+  auto out = Napi::Buffer<uint8_t>::New(info.Env(), n * host::kPageSize);
+  Fault fault;
+  for (size_t i = 0; i < n; ++i) {
+    const uint64_t pfn = pfns.Data()[i];
+    uint64_t entry = 0;
+    if (!memory->query(pfn, 1, &entry, &fault) ||
+        !memory->copy_out(&pfn, &entry, 1, out.Data() + i * host::kPageSize, &fault))
+      return failed(info.Env(), fault);
+  }
+  return out;
+}
+
+// writePages(memory, pfns: BigUint64Array, pages: Buffer)
+Napi::Value write_pages(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto pfns = info[1].As<Napi::BigUint64Array>();
+  auto pages = info[2].As<Napi::Buffer<uint8_t>>();
+  DM_ASSERT(pages.Length() == pfns.ElementLength() * host::kPageSize);
+  Fault fault;
+  for (size_t i = 0; i < pfns.ElementLength(); ++i)
+    if (!memory->copy_in(pfns.Data() + i, 1, pages.Data() + i * host::kPageSize, &fault))
+      return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// writeP2mLeaves(memory, leafPfns: BigUint64Array)
+Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto leaves = info[1].As<Napi::BigUint64Array>();
+  Fault fault;
+  if (!step::write_p2m_leaves(*memory, leaves.Data(), leaves.ElementLength(), &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// framesToPfns(memory, mfns: BigUint64Array): in place; all ones where it is not the domain's
+Napi::Value frames_to_pfns(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto list = info[1].As<Napi::BigUint64Array>();
+  const host::FrameMaps maps = memory->maps();
+  for (size_t i = 0; i < list.ElementLength(); ++i) {
+    const uint64_t mfn = list.Data()[i];
+    const uint64_t pfn = mfn < maps.nr_mfns ? maps.m2p[mfn] : ~0ull;
+    const bool own = pfn < maps.nr_pfns && (maps.p2m[pfn] & host::kMfnMask) == mfn;
+    list.Data()[i] = own ? pfn : ~0ull;
+  }
+  return list;
+}
+
+// pfnsToFrames(memory, pfns: BigUint64Array): in place; all ones where there is no frame
+Napi::Value pfns_to_frames(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto list = info[1].As<Napi::BigUint64Array>();
+  const host::FrameMaps maps = memory->maps();
+  for (size_t i = 0; i < list.ElementLength(); ++i) {
+    const uint64_t pfn = list.Data()[i];
+    const uint64_t mfn = pfn < maps.nr_pfns ? maps.p2m[pfn] & host::kMfnMask : host::kNoMfn;
+    list.Data()[i] = mfn == host::kNoMfn ? ~0ull : mfn;
+  }
+  return list;
+}
+
+// openObjects() -> how many memories, writers, readers and digests are registered (leak tests)
+Napi::Value open_objects(const Napi::CallbackInfo& info) {
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("memories", num(info.Env(), Memories::get().count()));
+  out.Set("writers", num(info.Env(), Writers::get().count()));
+  out.Set("readers", num(info.Env(), Readers::get().count()));
+  out.Set("digests", num(info.Env(), Digests::get().count()));
+  return out;
+}
+
+}  // namespace
+
+Napi::Object init_step(Napi::Env env) {
+  Napi::Object out = Napi::Object::New(env);
+  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    out.Set(name, Napi::Function::New(env, function, name));
+  };
+  add("saveStep", save_step);
+  add("restoreStep", restore_step);
+  add("checkStep", check_step);
+  add("digestCreate", digest_create);
+  add("digestDomainStep", digest_domain_step);
+  add("digestImageStep", digest_image_step);
+  add("digestSetPage", digest_set_page);
+  add("digestBlank", digest_blank);
+  add("digestFinish", digest_finish);
+  add("digestRelease", digest_release);
+  add("readPages", read_pages);
+  add("writePages", write_pages);
+  add("writeP2mLeaves", write_p2m_leaves);
+  add("framesToPfns", frames_to_pfns);
+  add("pfnsToFrames", pfns_to_frames);
+  add("openObjects", open_objects);
+  return out;
+}
+
 }  // namespace dormouse::binding

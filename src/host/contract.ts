@@ -180,6 +180,8 @@ export interface Tracker {
 export interface Host {
   /** For messages only. */
   readonly description: string;
+  /** Recorded in images: "embedded" or "xen". */
+  readonly kind: 'embedded' | 'xen';
   capabilities(): Promise<Capabilities>;
   list(): Promise<DomainInfo[]>;
   /** By name, decimal id or uuid. DOMAIN_NOT_FOUND otherwise. */
@@ -204,8 +206,11 @@ export interface Host {
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
-  /** Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. */
-  snapshot(lease: Lease): Promise<Snapshot>;
+  /**
+   * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
+   * promises that each page is read at most once, which spares the guest copying what was read already.
+   */
+  snapshot(lease: Lease, options?: { readonly readOnce?: boolean }): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;

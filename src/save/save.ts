@@ -1,5 +1,18 @@
-import type { Host } from '../host/contract.js';
+/** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
+import { performance } from 'node:perf_hooks';
+import {
+  defaultSuspendTimeoutMs,
+  requireSavable,
+  snapshotLight,
+  suspendAndSnapshot,
+  suspendGuest,
+  type StandingStill,
+} from '../capture/stand_still.js';
+import { commitImage, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { DomainInfo, Host, Lease } from '../host/contract.js';
+import { warmWorkers } from '../worker/pool.js';
 
 export interface SaveOptions extends OperationOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
@@ -21,13 +34,103 @@ export interface SaveResult {
   readonly standstillMs: number | null;
 }
 
-/** Saves a domain into a new image file. */
+/** How the guest is brought to stand: a paused one cannot answer, so the host takes it where it stands. */
+async function standStill(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  options: SaveOptions,
+): Promise<StandingStill> {
+  const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
+  if (info.paused) return snapshotLight(host, lease, info, { readOnce: true });
+  const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
+  return options.then === 'resume' && copiesOnWrite
+    ? suspendAndSnapshot(host, lease, info, timeoutMs)
+    : suspendGuest(host, lease, info, timeoutMs);
+}
+
+/** What follows the commit. Returns true if the guest runs (or may run) again. */
+async function settle(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  still: StandingStill,
+  then: SaveOptions['then'],
+): Promise<boolean> {
+  if (then === 'destroy') {
+    await still.release();
+    await host.destroy(info.domid);
+    return false;
+  }
+  if (then === 'pause' && !info.paused) await host.pause(info.domid);
+  if (still.pauseMs === null) await host.resumeInPlace(lease);
+  return then === 'resume';
+}
+
+/** An error after the guest had stopped: same code, but the guest was given back after a pause (exit 20). */
+function afterSuspend(thrown: unknown): DormouseError {
+  const error = asDormouseError(thrown);
+  const exitCode = error.code === 'CANCELLED' ? error.exitCode : 20;
+  return new DormouseError(error.code, error.message, {
+    cause: error,
+    place: error.place,
+    guest: 'resumed',
+    exitCode,
+  });
+}
+
+/**
+ * Saves a domain into a new image file.
+ * Errors: DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED, OUTPUT_EXISTS, OUTPUT_INVALID before the guest is touched;
+ * SUSPEND_TIMEOUT, NO_SPACE, IMAGE_WRITE_FAILED, PAGE_TABLE_INVALID, CANCELLED after it stopped: it is then resumed and no
+ * file keeps the name.
+ */
 export async function save(
-  _host: Host,
-  _selector: string,
-  _path: string,
-  _options: SaveOptions,
+  host: Host,
+  selector: string,
+  path: string,
+  options: SaveOptions,
 ): Promise<SaveResult> {
-  await Promise.resolve();
-  throw new Error('being written');
+  const startedMs = performance.now();
+  const info = await host.find(selector);
+  requireSavable(info);
+  const lease = await host.acquire(info.domid, 'save');
+  try {
+    return await saveUnderLease(host, lease, info, path, options, startedMs);
+  } finally {
+    await lease.release();
+  }
+}
+
+async function saveUnderLease(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  path: string,
+  options: SaveOptions,
+  startedMs: number,
+): Promise<SaveResult> {
+  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
+  let still: StandingStill | undefined;
+  try {
+    await warmWorkers();
+    const requestedMs = performance.now();
+    still = await standStill(host, lease, info, options);
+    await writePages(writer, still.source, options);
+    const captured = await commitImage(writer, still.source, { pauseMs: still.pauseMs ?? 0, startedMs });
+    const runs = await settle(host, lease, info, still, options.then);
+    const nowMs = performance.now();
+    return {
+      ...captured,
+      domid: info.domid,
+      name: info.name,
+      elapsedMs: nowMs - startedMs,
+      standstillMs: runs ? (still.pauseMs ?? nowMs - requestedMs) : null,
+    };
+  } catch (thrown) {
+    await writer.abandon();
+    throw still ? afterSuspend(thrown) : thrown;
+  } finally {
+    await still?.release();
+  }
 }

@@ -1,0 +1,193 @@
+/** Save, verify and restore of a guest of mixed memory, each beside the limit that bounds it. */
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import type { Buffer } from 'node:buffer';
+import { packageRoot } from '../src/addon.js';
+import { checkpoint } from '../src/checkpoint/checkpoint.js';
+import { embeddedConfig } from '../src/host/embedded/guest_config.js';
+import type { EmbeddedHost } from '../src/host/embedded/host.js';
+import { startHost, stopHost } from '../src/host/embedded/lifecycle.js';
+import { openEmbeddedHost } from '../src/host/open.js';
+import { verifyImage } from '../src/image/verify.js';
+import { restore } from '../src/restore/restore.js';
+import { save, type SaveResult } from '../src/save/save.js';
+import { figure, median } from './figure.js';
+import type { Limits } from './limits.js';
+import { mixImage } from './mixed_guest.js';
+
+export interface EngineBench {
+  readonly dir: string;
+  readonly guestBytes: number;
+  readonly corpus: Buffer;
+  readonly nonZeroShare: number;
+  readonly limits: Limits;
+  readonly rounds: number;
+}
+
+const guest = 'bench';
+const gb = 1e9;
+
+async function idleImage(host: EmbeddedHost, path: string, guestBytes: number): Promise<void> {
+  const memoryKib = guestBytes / 1024;
+  const config = embeddedConfig({ program: 'idle', fillPercent: 0 });
+  const spec = {
+    name: guest,
+    uuid: randomUUID(),
+    type: 'pv',
+    maxMemoryKib: memoryKib,
+    vcpus: 1,
+    config,
+  } as const;
+  const domid = await host.create(spec, { paused: false });
+  await checkpoint(host, guest, path, { mode: 'light' });
+  await host.destroy(domid);
+}
+
+/** GB/s of guest memory that two cores of LZ4 or the disk allow, whichever is less. */
+function saveLimit({ limits, nonZeroShare }: EngineBench): { name: string; gbps: number } {
+  const lz4 = limits.lz4NonZero[1];
+  const byCompression = lz4.compressGbps / nonZeroShare;
+  const byDisk = Math.max(...limits.directWriteGbps) / (nonZeroShare * lz4.storedShare);
+  return byCompression <= byDisk
+    ? { name: '2 x LZ4 of the non-zero pages', gbps: byCompression }
+    : { name: 'O_DIRECT write of the stored bytes', gbps: byDisk };
+}
+
+function reportSaves(bench: EngineBench, saves: readonly SaveResult[]): void {
+  const limit = saveLimit(bench);
+  const gbps = median(saves.map((done) => done.memoryBytes / done.elapsedMs / 1e6));
+  figure({
+    name: 'save',
+    value: gbps,
+    unit: 'GB/s of guest memory',
+    limitName: limit.name,
+    limit: limit.gbps,
+    ratio: gbps / limit.gbps,
+    bar: '>= 0.9 of the limit',
+    met: gbps >= 0.9 * limit.gbps,
+    note: `${(bench.guestBytes / 2 ** 30).toString()} GiB, median of ${saves.length}, synced to disk`,
+  });
+  const last = saves.at(-1);
+  if (last)
+    figure({
+      name: 'image_size',
+      value: last.storedBytes / gb,
+      unit: 'GB',
+      limitName: 'guest memory',
+      limit: last.memoryBytes / gb,
+      ratio: last.storedBytes / last.memoryBytes,
+    });
+}
+
+function reportRestores(bench: EngineBench, secondsEach: readonly number[]): void {
+  const gbps = bench.guestBytes / median(secondsEach) / gb;
+  const limit = bench.limits.lz4NonZero[1].decompressGbps / bench.nonZeroShare;
+  figure({
+    name: 'restore',
+    value: gbps,
+    unit: 'GB/s of guest memory',
+    limitName: '2 x LZ4 decompression',
+    limit,
+    ratio: gbps / limit,
+    bar: '>= 2.5 GB/s, everything resident',
+    met: gbps >= 2.5,
+    note: `verified whole before the domain is created, median of ${secondsEach.length}`,
+  });
+}
+
+async function benchVerify(bench: EngineBench, path: string): Promise<void> {
+  const startedMs = performance.now();
+  const report = await verifyImage(path);
+  const seconds = (performance.now() - startedMs) / 1000;
+  if (report.findings.length > 0) throw new Error('the image just written is damaged');
+  const gbps = bench.guestBytes / seconds / gb;
+  const limit = bench.limits.lz4NonZero[0].decompressGbps / bench.nonZeroShare;
+  figure({
+    name: 'verify',
+    value: gbps,
+    unit: 'GB/s of guest memory',
+    limitName: '1 x LZ4 decompression',
+    limit,
+    ratio: gbps / limit,
+    note: `${statSync(path).size.toString()} bytes read, every block decoded`,
+  });
+}
+
+/** Anonymous memory of a process, in bytes; 0 once it has ended. Memory mapped from the guest is not its own. */
+function anonymousBytes(pid: number): number {
+  try {
+    const line = /^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return Number(line?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
+/** Most anonymous memory that `dormouse ARGS` takes, sampled each 5 ms. */
+async function peakOfTool(args: string[]): Promise<number> {
+  const tool = spawn(process.execPath, [join(packageRoot, 'bin/dormouse'), ...args], { stdio: 'ignore' });
+  const { pid } = tool;
+  if (pid === undefined) throw new Error('the tool did not start');
+  let peak = 0;
+  const timer = setInterval(() => (peak = Math.max(peak, anonymousBytes(pid))), 5);
+  try {
+    const code = await new Promise((resolve) => tool.once('exit', resolve));
+    if (code !== 0) throw new Error(`dormouse ${args.join(' ')} ended with ${String(code)}`);
+  } finally {
+    clearInterval(timer);
+  }
+  return peak;
+}
+
+async function benchMemory(bench: EngineBench): Promise<void> {
+  const pages = bench.guestBytes / 4096;
+  const limit = 96 * 2 ** 20 + 24 * pages;
+  const image = join(bench.dir, 'memory.dormouse');
+  const host = ['--host', 'embedded:bench'];
+  const saved = await peakOfTool([...host, 'save', guest, image]);
+  const restored = await peakOfTool([...host, 'restore', image]);
+  for (const [name, value] of [
+    ['engine_memory_save', saved],
+    ['engine_memory_restore', restored],
+  ] as const)
+    figure({
+      name,
+      value: value / 2 ** 20,
+      unit: 'MiB of anonymous memory, peak',
+      limitName: '96 MiB + 24 bytes a page',
+      limit: limit / 2 ** 20,
+      ratio: value / limit,
+      bar: '<= the limit',
+      met: value <= limit,
+    });
+  rmSync(image, { force: true });
+}
+
+/** Runs the rounds on a host of its own and prints the figures. */
+export async function benchEngine(bench: EngineBench): Promise<void> {
+  await startHost({ name: 'bench', memoryBytes: bench.guestBytes + 2 ** 28 });
+  const host = await openEmbeddedHost('bench');
+  const image = join(bench.dir, 'mixed.dormouse');
+  try {
+    await idleImage(host, join(bench.dir, 'idle.dormouse'), bench.guestBytes);
+    await mixImage(join(bench.dir, 'idle.dormouse'), image, bench.corpus);
+    const saves: SaveResult[] = [];
+    const restoreSeconds: number[] = [];
+    await restore(host, image, { paused: false });
+    for (let round = 0; round < bench.rounds; round++) {
+      rmSync(image);
+      saves.push(await save(host, guest, image, { then: 'destroy' }));
+      restoreSeconds.push((await restore(host, image, { paused: false })).elapsedMs / 1000);
+    }
+    reportSaves(bench, saves);
+    reportRestores(bench, restoreSeconds);
+    await benchVerify(bench, image);
+    await benchMemory(bench);
+  } finally {
+    await host.close();
+    await stopHost('bench', { force: true });
+  }
+}

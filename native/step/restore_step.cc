@@ -1,0 +1,114 @@
+#include "step/restore_step.h"
+
+#include <cinttypes>
+#include <cstdio>
+
+#include "pfn/canonicalise.h"
+
+namespace dormouse::step {
+namespace {
+
+constexpr uint64_t kEntries = host::kPageSize / sizeof(uint64_t);
+alignas(64) const uint8_t kZeroPage[host::kPageSize] = {};
+
+bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
+                   uint8_t* out, Fault* fault) {
+  const pfn::TableResult result =
+      pfn::localise(maps, level, reinterpret_cast<const uint64_t*>(body),
+                    reinterpret_cast<uint64_t*>(out));
+  if (result.fault == pfn::TableFault::none) return true;
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "page table at pfn %" PRIu64 " (level %d) of the image is not valid: entry %u is "
+                "0x%016" PRIx64 ": %s",
+                pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
+  fault->pfn = pfn;
+  return fault->raise("IMAGE_DAMAGED", text);
+}
+
+// Collects pages whose bodies lie one after the other, so that most of a chunk is one copy_in.
+class Placer {
+ public:
+  Placer(host::DomainMemory& memory, uint64_t* placed) : memory_(memory), placed_(placed) {}
+
+  bool add(uint64_t pfn, const uint8_t* body, Fault* fault) {
+    if (n_ != 0 && (body != start_ + uint64_t(n_) * host::kPageSize || n_ == kMax))
+      if (!flush(fault)) return false;
+    if (n_ == 0) start_ = body;
+    pfns_[n_++] = pfn;
+    return true;
+  }
+  bool flush(Fault* fault) {
+    if (n_ == 0) return true;
+    const bool good = memory_.copy_in(pfns_, n_, start_, fault);
+    *placed_ += n_;
+    n_ = 0;
+    return good;
+  }
+
+ private:
+  static constexpr uint32_t kMax = image::kMaxChunkPages;
+  host::DomainMemory& memory_;
+  uint64_t* placed_;
+  uint64_t pfns_[kMax];
+  const uint8_t* start_ = nullptr;
+  uint32_t n_ = 0;
+};
+
+bool place_chunk(host::DomainMemory& memory, image::Reader& reader, uint32_t chunk_index,
+                 const image::DecodedChunk& chunk, Placer* placer, uint64_t* placed, Fault* fault) {
+  const host::FrameMaps maps = memory.maps();
+  const bool write_zeroes = !memory.populate_gives_zeroes();
+  alignas(64) uint8_t table[host::kPageSize];
+  const uint8_t* body = chunk.bodies;
+  for (uint32_t slot = 0; slot < chunk.n_pages; ++slot) {
+    const uint64_t desc = chunk.descs[slot];
+    const uint8_t page_class = image::desc_class(desc);
+    const uint64_t pfn = image::desc_pfn(desc);
+    const uint8_t* own = body;
+    if (image::class_has_body(page_class)) body += host::kPageSize;
+    if (!reader.is_current(chunk_index, slot, pfn)) continue;
+    if (page_class == image::kClassTable) {
+      const int level = host::table_level(image::desc_type(desc));
+      if (!localise_body(maps, pfn, level, own, table, fault)) return false;
+      if (!memory.copy_in(&pfn, 1, table, fault)) return false;
+      ++*placed;
+    } else if (page_class == image::kClassData) {
+      if (!placer->add(pfn, own, fault)) return false;
+    } else if (page_class == image::kClassZero && write_zeroes) {
+      if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
+    }
+  }
+  return placer->flush(fault);
+}
+
+}  // namespace
+
+bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
+                  uint32_t count, uint64_t* placed, Fault* fault) {
+  Placer placer(memory, placed);
+  for (uint32_t i = first; i < first + count; ++i) {
+    image::DecodedChunk chunk;
+    if (!reader.read_chunk(lane, i, &chunk, fault)) return false;
+    if (!place_chunk(memory, reader, i, chunk, &placer, placed, fault)) return false;
+  }
+  return true;
+}
+
+bool write_p2m_leaves(host::DomainMemory& memory, const uint64_t* leaf_pfns, uint64_t n_leaves,
+                      Fault* fault) {
+  const host::FrameMaps maps = memory.maps();
+  alignas(64) uint64_t leaf[kEntries];
+  for (uint64_t k = 0; k < n_leaves; ++k) {
+    for (uint64_t i = 0; i < kEntries; ++i) {
+      const uint64_t pfn = k * kEntries + i;
+      const uint64_t mfn = pfn < maps.nr_pfns ? maps.p2m[pfn] & host::kMfnMask : host::kNoMfn;
+      leaf[i] = mfn == host::kNoMfn ? ~0ull : mfn;
+    }
+    if (!memory.copy_in(&leaf_pfns[k], 1, reinterpret_cast<const uint8_t*>(leaf), fault))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace dormouse::step

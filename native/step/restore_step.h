@@ -1,0 +1,18 @@
+// One bounded piece of a restore: chunks of an image become pages of a domain being built.
+#pragma once
+#include "host/host.h"
+#include "image/reader.h"
+
+namespace dormouse::step {
+
+// Checks, decodes and places chunks [first, first + count): page tables are localised with the new
+// domain's p2m, pages superseded by a later chunk are left out. *placed grows by the pages written.
+bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
+                  uint32_t count, uint64_t* placed, Fault* fault);
+
+// Writes the leaf level of the guest's own p2m: entry i of the whole list is the machine frame of
+// pfn i, or all ones where it has none.
+bool write_p2m_leaves(host::DomainMemory& memory, const uint64_t* leaf_pfns, uint64_t n_leaves,
+                      Fault* fault);
+
+}  // namespace dormouse::step

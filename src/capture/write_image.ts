@@ -1,0 +1,136 @@
+/**
+ * Turns a domain that stands still (suspended, paused, or seen through a snapshot) into an image. What `save` and
+ * `checkpoint` have in common; neither the memory view nor the domain's run state is changed here.
+ */
+import { performance } from 'node:perf_hooks';
+import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
+import { canonicaliseVcpus } from '../domain/pv_state.js';
+import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../host/contract.js';
+import type { Manifest } from '../image/manifest.js';
+import { ImageWriter } from '../image/writer.js';
+import { laneCount, pagesPerStep, runOverRange } from '../worker/pool.js';
+import { steps } from '../worker/steps.js';
+import { version } from '../version.js';
+
+export type Consistency = 'suspend-point' | 'paused';
+
+/** A domain standing still: what it is, its memory and its registers as the host sees them. */
+export interface CaptureSource {
+  readonly info: DomainInfo;
+  readonly hostKind: string;
+  readonly config: string;
+  readonly geometry: MemoryGeometry;
+  readonly memory: MemoryView;
+  readonly state: DomainState;
+  readonly consistency: Consistency;
+}
+
+export interface Captured {
+  readonly path: string;
+  readonly imageId: string;
+  readonly counts: PageCounts;
+  readonly memoryBytes: number;
+  readonly storedBytes: number;
+}
+
+/** Reports progress with the elapsed time since it was made. */
+export function progressReporter(
+  options: OperationOptions,
+): (phase: Phase, donePages: number, totalPages: number, storedBytes: number, counts: PageCounts) => void {
+  const startedMs = performance.now();
+  return (phase, donePages, totalPages, storedBytes, counts) =>
+    options.onProgress?.({
+      phase,
+      donePages,
+      totalPages,
+      storedBytes,
+      counts,
+      elapsedMs: performance.now() - startedMs,
+    });
+}
+
+/** Creates the writer of a new image: before the guest is touched, so that a bad path costs it nothing. */
+export async function newImage(
+  path: string,
+  geometry: MemoryGeometry,
+  consistency: Consistency,
+): Promise<ImageWriter> {
+  return ImageWriter.create(path, { nrPfns: geometry.nrPfns, lanes: laneCount, consistency });
+}
+
+/** Writes all pages of the source. The first error is thrown after every lane is idle. */
+export async function writePages(
+  writer: ImageWriter,
+  source: CaptureSource,
+  options: OperationOptions,
+): Promise<void> {
+  const report = progressReporter(options);
+  const total = source.geometry.nrPfns;
+  let donePages = 0;
+  await runOverRange({
+    total,
+    stride: pagesPerStep,
+    signal: options.signal,
+    task: (lane, first, count) => ({
+      step: 'save',
+      memory: source.memory.handle,
+      writer: writer.handle,
+      lane,
+      first,
+      count,
+    }),
+    done: (count) => {
+      donePages += count;
+      if (options.onProgress) report('pages', donePages, total, writer.storedBytes(), writer.counts());
+    },
+  });
+}
+
+/** The state with PFNs for machine frames; a domain without page tables of its own holds none. */
+export function canonicalState(source: Pick<CaptureSource, 'state' | 'memory' | 'info'>): DomainState {
+  if (source.info.type !== 'pv') return source.state;
+  const toPfns = (frames: BigUint64Array): BigUint64Array =>
+    steps().framesToPfns(source.memory.handle, frames);
+  return { ...source.state, vcpus: canonicaliseVcpus(source.state.vcpus, toPfns) };
+}
+
+function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, elapsedMs: number): Manifest {
+  const { info, geometry } = source;
+  const state = canonicalState(source);
+  return {
+    tool: `dormouse ${version}`,
+    createdAt: new Date().toISOString(),
+    consistency: source.consistency,
+    hostKind: source.hostKind,
+    domain: {
+      name: info.name,
+      uuid: info.uuid,
+      type: info.type,
+      vcpus: info.vcpus,
+      maxMemoryKib: info.maxMemoryKib,
+      config: source.config,
+    },
+    geometry: { ...geometry, p2mFrames: [...geometry.p2mFrames] },
+    state: { ...state, vcpus: [...state.vcpus] },
+    pages: counts,
+    timings: { pauseUs: Math.round(pauseMs * 1000), elapsedUs: Math.round(elapsedMs * 1000) },
+  };
+}
+
+/** Commits the image: it has its name only after this returns. */
+export async function commitImage(
+  writer: ImageWriter,
+  source: CaptureSource,
+  timing: { readonly pauseMs: number; readonly startedMs: number },
+): Promise<Captured> {
+  const counts = writer.counts();
+  const elapsedMs = performance.now() - timing.startedMs;
+  const done = await writer.commit(manifestOf(source, counts, timing.pauseMs, elapsedMs));
+  return {
+    path: done.path,
+    imageId: done.imageId,
+    counts,
+    memoryBytes: source.geometry.nrPfns * 4096,
+    storedBytes: done.storedBytes,
+  };
+}

@@ -1,0 +1,21 @@
+/** Which embedded host a `host` verb means: --name, else the one of --host, else that of DORMOUSE_HOST, else `default`. */
+import { DormouseError } from '../errors.js';
+import type { Context } from './context.js';
+import { textOption, type VerbInput } from './verb.js';
+
+export const nameOption = {
+  flags: '--name <name>',
+  says: 'which embedded host (default: that of --host, else default)',
+};
+
+/** USAGE if --host or DORMOUSE_HOST names one that is not embedded. */
+export async function embeddedName(context: Context, input: VerbInput): Promise<string> {
+  const name = textOption(input, 'name');
+  if (name !== undefined) return name;
+  const { parseHostSpec, defaultHostName } = await import('../host/open.js');
+  const selector = context.globals.host ?? process.env.DORMOUSE_HOST ?? '';
+  if (selector === '') return defaultHostName;
+  const host = parseHostSpec(selector);
+  if (host.kind === 'embedded') return host.name;
+  throw new DormouseError('USAGE', `${selector} is not an embedded host; give --name`);
+}

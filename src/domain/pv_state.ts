@@ -1,0 +1,98 @@
+/**
+ * Turns the machine frames in a PV domain's registers into PFNs (canonical, as the libxc stream has them) and back, and
+ * builds the shared info page of a new domain.
+ */
+import { Buffer } from 'node:buffer';
+import { DormouseError } from '../errors.js';
+import type { DomainState, VcpuState } from '../host/contract.js';
+import {
+  sharedInfo,
+  sharedInfoBytes,
+  startInfoField,
+  tableFields,
+  vcpuContextBytes,
+  type FrameField,
+} from './vcpu_context.js';
+
+/** Translates frame numbers; all ones where there is no translation. */
+export type Translate = (frames: BigUint64Array) => BigUint64Array;
+
+const none = 0xffff_ffff_ffff_ffffn;
+
+function translateFields(fields: FrameField[], translate: Translate, describe: (frame: bigint) => Error): void {
+  const before = fields.map((field) => field.get());
+  const after = translate(BigUint64Array.from(before));
+  fields.forEach((field, i) => {
+    const frame = after[i] ?? none;
+    if (frame === none) throw describe(before[i] ?? 0n);
+    field.set(frame);
+  });
+}
+
+function copyOf64BitContext(vcpu: VcpuState): Buffer {
+  if (vcpu.basic.length !== vcpuContextBytes)
+    throw new DormouseError(
+      'IMAGE_INCOMPATIBLE',
+      `vCPU ${vcpu.id} has a context of ${vcpu.basic.length} bytes; only 64-bit PV guests (${vcpuContextBytes} bytes) are handled`,
+    );
+  return Buffer.from(vcpu.basic);
+}
+
+function translateVcpus(
+  vcpus: readonly VcpuState[],
+  translate: Translate,
+  canonical: boolean,
+  describe: (vcpu: VcpuState, frame: bigint) => Error,
+): VcpuState[] {
+  return vcpus.map((vcpu) => {
+    const basic = copyOf64BitContext(vcpu);
+    const fields = tableFields(basic, canonical);
+    if (vcpu.id === 0) fields.push(startInfoField(basic));
+    translateFields(fields, translate, (frame) => describe(vcpu, frame));
+    return { ...vcpu, basic };
+  });
+}
+
+/** Registers with PFNs. GUEST_MEMORY_UNREADABLE if one names a frame that is not the domain's. */
+export function canonicaliseVcpus(vcpus: readonly VcpuState[], toPfns: Translate): VcpuState[] {
+  return translateVcpus(vcpus, toPfns, true, (vcpu, frame) => {
+    const hex = frame.toString(16);
+    return new DormouseError(
+      'GUEST_MEMORY_UNREADABLE',
+      `vCPU ${vcpu.id} holds machine frame 0x${hex}, which is not the domain's`,
+    );
+  });
+}
+
+/** Registers with machine frames of the new domain. IMAGE_DAMAGED if one names a pfn without a frame. */
+export function localiseVcpus(vcpus: readonly VcpuState[], toFrames: Translate): VcpuState[] {
+  return translateVcpus(vcpus, toFrames, false, (vcpu, frame) => {
+    const hex = frame.toString(16);
+    return new DormouseError('IMAGE_DAMAGED', `vCPU ${vcpu.id} of the image names pfn 0x${hex}, which has no frame`);
+  });
+}
+
+/** PFN of start info in a canonical state. */
+export function startInfoPfn(state: Pick<DomainState, 'vcpus'>): number {
+  const first = state.vcpus.find((vcpu) => vcpu.id === 0);
+  if (!first) throw new DormouseError('IMAGE_DAMAGED', 'the image has no vCPU 0');
+  return Number(startInfoField(first.basic).get());
+}
+
+/**
+ * The shared info page of a new domain: vcpu_info and arch of the old one, no event pending, every channel masked, the
+ * p2m's root as a machine frame (0 where unknown). The host keeps its own wall clock.
+ */
+export function newSharedInfo(old: Buffer, p2mRootFrame: bigint): Buffer {
+  const page = Buffer.alloc(sharedInfoBytes);
+  old.copy(page, 0, 0, sharedInfo.vcpuInfoEnd);
+  for (let at = 0; at < sharedInfo.vcpuInfoEnd; at += sharedInfo.vcpuInfoBytes) {
+    page.writeUInt8(0, at);
+    page.writeBigUInt64LE(0n, at + 8);
+  }
+  page.fill(0xff, sharedInfo.evtchnMask, sharedInfo.wallClock);
+  old.copy(page, sharedInfo.arch, sharedInfo.arch, sharedInfo.end);
+  page.writeBigUInt64LE(0n, sharedInfo.frameListList);
+  page.writeBigUInt64LE(p2mRootFrame << 12n, sharedInfo.p2mCr3);
+  return page;
+}

@@ -1,0 +1,92 @@
+/**
+ * The worker threads, shared by every operation of the process, and the loop that feeds them ranges.
+ *
+ * One range in flight a lane: a lane is a set of native buffers that one thread at a time may use. There is one lane more
+ * than cores, so that while one waits for the disk the others keep every core compressing.
+ */
+import { availableParallelism } from 'node:os';
+import { Piscina } from 'piscina';
+import { DormouseError } from '../errors.js';
+import type { Task, TaskReply } from './task.js';
+
+/** Lanes of an operation; each costs native buffers of some 6 MiB. */
+export const laneCount = Math.min(5, Math.max(2, availableParallelism() + 1));
+
+/** Pages a save step works on: 8 MiB, some 10 ms. */
+export const pagesPerStep = 2048;
+/** Chunks (up to 1 MiB of pages each) a restore or check step works on. */
+export const chunksPerStep = 8;
+
+let pool: Piscina | undefined;
+
+function workers(): Piscina {
+  pool ??= new Piscina({
+    filename: new URL('./task.js', import.meta.url).href,
+    minThreads: laneCount,
+    maxThreads: laneCount,
+    concurrentTasksPerWorker: 1,
+    resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
+  });
+  return pool;
+}
+
+/** Waits until the threads have loaded the addon, before a guest is stopped for what they will do. */
+export async function warmWorkers(): Promise<void> {
+  const started = pool;
+  if (started) return;
+  const fresh = workers();
+  await Promise.all(Array.from({ length: laneCount }, () => fresh.run({ step: 'warm' } satisfies Task)));
+}
+
+/** Ends the threads; the next operation starts new ones. */
+export async function closeWorkers(): Promise<void> {
+  const closing = pool;
+  pool = undefined;
+  await closing?.destroy();
+}
+
+export interface RangeWork {
+  /** The range is [0, total), handed out `stride` at a time. */
+  readonly total: number;
+  readonly stride: number;
+  /** Lanes to use; at most laneCount. */
+  readonly lanes?: number;
+  readonly signal?: AbortSignal | undefined;
+  task(lane: number, first: number, count: number): Task;
+  /** Called on the main thread as each range ends. */
+  done?(count: number, counts: number[] | null): void;
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled');
+}
+
+/**
+ * Runs a step over a whole range. Returns when every lane is idle, also on failure: the first error is thrown only then,
+ * so that nothing still uses what the caller is about to release. Throws CANCELLED on abort.
+ */
+export async function runOverRange(work: RangeWork): Promise<void> {
+  let next = 0;
+  let failure: unknown;
+  const runLane = async (lane: number): Promise<void> => {
+    while (failure === undefined && next < work.total) {
+      throwIfAborted(work.signal);
+      const first = next;
+      const count = Math.min(work.stride, work.total - first);
+      next += count;
+      const reply = (await workers().run(work.task(lane, first, count))) as TaskReply;
+      if (!reply.ok) throw new DormouseError(reply.code, reply.message, { place: reply.place });
+      work.done?.(count, reply.counts);
+    }
+  };
+  const lanes = Math.min(work.lanes ?? laneCount, Math.ceil(work.total / work.stride));
+  await Promise.all(
+    Array.from({ length: lanes }, (_, lane) =>
+      runLane(lane).catch((thrown: unknown) => {
+        failure ??= thrown;
+      }),
+    ),
+  );
+  if (failure !== undefined) throw failure as Error;
+  throwIfAborted(work.signal);
+}

@@ -1,0 +1,48 @@
+/** What runs in a worker thread: one native step for each message. Pages never enter JavaScript. */
+import { asDormouseError, type ErrorCode, type ErrorPlace } from '../errors.js';
+import { steps } from './steps.js';
+
+export type Task =
+  | { step: 'warm' }
+  | { step: 'save'; memory: number; writer: number; lane: number; first: number; count: number }
+  | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
+  | { step: 'check'; reader: number; lane: number; first: number; count: number }
+  | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
+  | { step: 'digest-image'; reader: number; digest: number; lane: number; first: number; count: number };
+
+/** Errors travel as data: a thrown Error loses its code between threads. */
+export type TaskReply =
+  | { ok: true; counts: number[] | null }
+  | { ok: false; code: ErrorCode; message: string; place: ErrorPlace };
+
+function runStep(task: Task): number[] | null {
+  if (task.step === 'warm') {
+    steps();
+    return null;
+  }
+  const { lane, first, count } = task;
+  switch (task.step) {
+    case 'save':
+      return steps().saveStep(task.memory, task.writer, lane, first, count);
+    case 'restore':
+      return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
+    case 'check':
+      steps().checkStep(task.reader, lane, first, count);
+      return null;
+    case 'digest-domain':
+      steps().digestDomainStep(task.memory, task.digest, first, count);
+      return null;
+    case 'digest-image':
+      steps().digestImageStep(task.reader, task.digest, lane, first, count);
+      return null;
+  }
+}
+
+export default function run(task: Task): TaskReply {
+  try {
+    return { ok: true, counts: runStep(task) };
+  } catch (thrown) {
+    const { code, message, place } = asDormouseError(thrown);
+    return { ok: false, code, message, place };
+  }
+}
