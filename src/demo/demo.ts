@@ -85,7 +85,7 @@ async function takeCheckpoints(
     talk.say(
       `     ${String(i).padStart(2)}  paused ${formatDuration(result.pauseMs).padEnd(9)} ` +
         `${formatBytes(result.memoryBytes)} in ${formatDuration(result.elapsedMs).padEnd(7)} ` +
-        `meanwhile the guest's counter went on by ${formatCount(onward)} to ${formatCount(counter + onward)}`,
+        `counter went on by ${formatCount(onward)} to ${formatCount(counter + onward)}`,
     );
     results.push(result);
     await unlink(path);
@@ -128,10 +128,13 @@ async function play(stage: Stage, talk: DemoTalk): Promise<Omit<DemoResult, 'ela
   await host.unpause(domid);
   await host.unpause(twin);
   talk.say(
-    `2. Two guests of ${memoryMib} MiB and ${vcpus} vCPUs run the same program: they write to memory without pause and ` +
-      `stop after ${formatCount(steps)} steps a vCPU. "untouched" is left alone; all else happens to "sleeper".`,
+    `2. Two guests of ${memoryMib} MiB and ${vcpus} vCPUs run the same program: each step writes to their memory, and\n` +
+      `   after ${formatCount(steps)} steps a vCPU they stop. "untouched" is left alone; all else happens to "sleeper".`,
   );
-  talk.say(`3. ${checkpointCount} light checkpoints while it runs, each a whole image of its memory:`);
+  talk.say(
+    `3. ${checkpointCount} light checkpoints while it runs, each a whole image of its memory. The guest stands still only\n` +
+      '   for the pause; that it goes on meanwhile is seen in its own step counter:',
+  );
   const checkpoints = await takeCheckpoints(stage, domid, steps, talk);
   const { saved, restored } = await saveAndRestore(stage, talk);
   const mostMs = (steps / rate) * 4000 + 30_000;
