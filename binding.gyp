@@ -21,7 +21,7 @@
       "target_name": "pfn_avx2",
       "type": "static_library",
       "sources": ["<!@(find native -name '*_avx2.cc' | sort)"],
-      "cflags_cc": ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt"],
+      "cflags_cc": ["-mavx2", "-mbmi", "-mbmi2"],
       "include_dirs": ["native", "native/third_party"]
     },
     {

@@ -46,12 +46,16 @@ function shuffle<T>(items: T[], random: () => number): T[] {
   return items;
 }
 
-/** Regular files below the folders, links not followed, each hard-linked file once, in a shuffled order. */
-function filesUnder(folders: readonly string[], random: () => number): string[] {
+const walked = new Map<string, readonly string[]>();
+
+/** Regular files below the folders, links not followed, each hard-linked file once; walked once a process. */
+function filesUnder(folders: readonly string[]): readonly string[] {
+  const known = walked.get(folders.join());
+  if (known) return known;
   const seen = new Set<string>();
   const found: string[] = [];
   const pending = [...folders];
-  for (let folder = pending.pop(); folder !== undefined && found.length < 60_000; folder = pending.pop()) {
+  for (let folder = pending.pop(); folder !== undefined && found.length < 250_000; folder = pending.pop()) {
     let names: string[];
     try {
       names = readdirSync(folder).sort();
@@ -67,7 +71,8 @@ function filesUnder(folders: readonly string[], random: () => number): string[] 
       found.push(path);
     }
   }
-  return shuffle(found, random);
+  walked.set(folders.join(), found);
+  return found;
 }
 
 const isText = (bytes: Buffer): boolean => !bytes.subarray(0, 1024).includes(0);
@@ -100,7 +105,7 @@ function fillFromFiles(
 ): number {
   const mostOfAFile = 4 * 2 ** 20; // many files rather than a few large ones
   let at = 0;
-  for (const path of filesUnder(folders, random)) {
+  for (const path of shuffle([...filesUnder(folders)], random)) {
     if (at >= into.length) break;
     const bytes = readSome(path, Math.min(mostOfAFile, into.length - at));
     if (bytes.length === 0 || !wanted(bytes)) continue;
@@ -235,7 +240,8 @@ export function mixedMemory(bytes: number, seed = 1): MixedMemory {
   });
   const bodies = filled.reduce((sum, { pages }) => sum + pages, 0);
   // Zero pages keep their quarter of what there is.
-  const zeroPages = Math.min(wantedTotal - bodies, Math.ceil(bodies / 3));
+  const complete = filled.every(({ pages, wantedPages }) => pages === wantedPages);
+  const zeroPages = complete ? wantedTotal - bodies : Math.ceil(bodies / 3);
   const total = bodies + zeroPages;
   const memory = Buffer.alloc(total * pageSize);
   const used = filled.map(() => 0);

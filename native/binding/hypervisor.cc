@@ -1,7 +1,5 @@
 // Namespace `hypervisor`: the embedded host's hypercalls and toolstack calls, for its own process.
 // src/host/embedded/hypervisor.ts documents each.
-#include "host/embedded/hypervisor.h"
-
 #include <unistd.h>
 
 #include <cstring>
@@ -9,11 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "binding/object_util.h"
-#include "binding/registry.h"
+#include "binding/hypervisor_calls.h"
 #include "host/embedded/domain_builder.h"
 #include "host/embedded/page_types.h"
-#include "host/embedded/programs/programs.h"
 
 namespace dormouse::binding {
 
@@ -23,55 +19,6 @@ using embedded::Domain;
 using embedded::DomainType;
 using embedded::Event;
 using embedded::PageTypes;
-using Args = const Napi::CallbackInfo&;
-
-struct HostedMachine {
-  embedded::Hypervisor hypervisor;
-  Napi::ThreadSafeFunction events;
-
-  ~HostedMachine() {
-    hypervisor.domains.clear();
-    events.Release();
-  }
-};
-
-const char* reason_name(int reason) {
-  static const char* names[] = {"poweroff", "reboot", "suspend", "crash"};
-  return names[reason];
-}
-
-std::shared_ptr<HostedMachine> machine_of(Args info) {
-  auto machine = Registry<HostedMachine>::get().find(arg_u32(info, 0));
-  DM_ASSERT(machine);
-  return machine;
-}
-
-// The domain of (machine, domid, ...), or null with DOMAIN_NOT_FOUND thrown.
-Domain* domain_of(Args info, const std::shared_ptr<HostedMachine>& machine) {
-  Domain* domain = machine->hypervisor.find(uint16_t(arg_u32(info, 1)));
-  if (domain) return domain;
-  Fault fault;
-  fault.raise("DOMAIN_NOT_FOUND", "no domain " + std::to_string(arg_u32(info, 1)));
-  throw_fault(info.Env(), fault);
-  return nullptr;
-}
-
-// Wraps a function of one domain: looks it up, calls, throws the fault that was raised.
-using DomainCall = Napi::Value (*)(Domain&, Args, Fault*);
-template <DomainCall call>
-Napi::Value on_domain(Args info) {
-  const auto machine = machine_of(info);
-  Domain* domain = domain_of(info, machine);
-  if (!domain) return info.Env().Undefined();
-  Fault fault;
-  const Napi::Value result = call(*domain, info, &fault);
-  if (fault) throw_fault(info.Env(), fault);
-  return result;
-}
-
-Napi::Value bytes(Napi::Env env, const void* data, size_t length) {
-  return Napi::Buffer<uint8_t>::Copy(env, static_cast<const uint8_t*>(data), length);
-}
 
 // --- machines
 
@@ -177,90 +124,6 @@ Napi::Value destroy(Args info) {
   const auto machine = machine_of(info);
   if (domain_of(info, machine)) machine->hypervisor.domains.erase(uint16_t(arg_u32(info, 1)));
   return info.Env().Undefined();
-}
-
-// --- state of a domain
-
-Napi::Value shutdown_of(Napi::Env env, Domain& dom) {
-  std::lock_guard<std::mutex> lock(dom.shutdown_lock);
-  if (dom.shutdown_reason < 0 || dom.shutdown_pending) return env.Null();
-  return Napi::String::New(env, reason_name(dom.shutdown_reason));
-}
-
-Napi::Value domain_info(Domain& dom, Args info, Fault*) {
-  Napi::Env env = info.Env();
-  uint64_t cpu_time = 0;
-  bool running = false, blocked = true;
-  for (const auto& vcpu : dom.vcpus) {
-    const uint32_t state = vcpu->state;
-    cpu_time += vcpu->cpu_time_ns();
-    running |= state == embedded::Vcpu::kRun;
-    blocked &= state == embedded::Vcpu::kAsleep || state == embedded::Vcpu::kBlocked;
-  }
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("domid", num(env, dom.domid));
-  out.Set("type", dom.type == DomainType::pvh ? "pvh" : "pv");
-  out.Set("vcpus", num(env, dom.vcpus.size()));
-  out.Set("pages", num(env, dom.frames_owned()));
-  out.Set("maxPages", num(env, dom.max_pages));
-  out.Set("nrPfns", num(env, dom.nr_pfns));
-  out.Set("running", running && !dom.held());
-  out.Set("blocked", blocked);
-  out.Set("paused", dom.pause_count > 0);
-  out.Set("shutdown", shutdown_of(env, dom));
-  out.Set("building", dom.building);
-  out.Set("cpuTimeNs", num(env, cpu_time));
-  out.Set("snapshotEpoch", num(env, dom.cow_epoch));
-  out.Set("logDirty", bool(dom.dirty_on));
-  std::lock_guard<std::mutex> lock(dom.shutdown_lock);
-  out.Set("crashText", dom.crash_text);
-  return out;
-}
-
-Napi::Value domain_layout(Domain& dom, Args info, Fault* fault) {
-  Napi::Object out = Napi::Object::New(info.Env());
-  if (!dom.nr_pfns) fault->raise("DOMAIN_WRONG_STATE", "the domain has no geometry yet");
-  out.Set("nrPfns", num(info.Env(), dom.nr_pfns));
-  if (dom.nr_pfns) {
-    out.Set("metaFd", num(info.Env(), uint64_t(dom.meta.fd())));
-    out.Set("metaSnapFd", num(info.Env(), uint64_t(dom.meta_snap.fd())));
-    out.Set("cowFd", num(info.Env(), uint64_t(dom.cow_store.fd())));
-  }
-  return out;
-}
-
-Napi::Value geometry_object(Napi::Env env, const embedded::Geometry& geometry) {
-  Napi::Object out = Napi::Object::New(env);
-  Napi::Array leaves = Napi::Array::New(env, geometry.p2m_frames.size());
-  for (uint32_t i = 0; i < geometry.p2m_frames.size(); i++)
-    leaves.Set(i, num(env, geometry.p2m_frames[i]));
-  out.Set("nrPfns", num(env, geometry.nr_pfns));
-  out.Set("guestWidth", num(env, geometry.guest_width));
-  out.Set("p2mFrames", leaves);
-  out.Set("p2mGeneration", num(env, geometry.p2m_generation));
-  return out;
-}
-
-Napi::Value geometry(Domain& dom, Args info, Fault*) {
-  return geometry_object(info.Env(), dom.geometry());
-}
-
-Napi::Value progress(Domain& dom, Args info, Fault*) {
-  Napi::Array steps = Napi::Array::New(info.Env());
-  Napi::Array counters = Napi::Array::New(info.Env());
-  const bool counts = dom.guest && (dom.guest->program == embedded::kCounter ||
-                                    dom.guest->program == embedded::kCrasher);
-  for (const auto& vcpu : dom.vcpus) {
-    steps.Set(vcpu->id, num(info.Env(), vcpu->steps));
-    if (!counts) continue;
-    const uint64_t pfn = embedded::counter_pfn(*dom.guest, vcpu->id);
-    if (dom.has_frame(pfn))
-      counters.Set(vcpu->id, num(info.Env(), dom.machine.words(dom.mfn(pfn))[0]));
-  }
-  Napi::Object out = Napi::Object::New(info.Env());
-  out.Set("steps", steps);
-  out.Set("counters", counters);
-  return out;
 }
 
 // --- building
@@ -399,141 +262,30 @@ Napi::Value finish(Domain& dom, Args info, Fault* fault) {
   return info.Env().Undefined();
 }
 
-// --- run state
-
-Napi::Value pause(Domain& dom, Args info, Fault*) {
-  dom.pause();
-  return info.Env().Undefined();
-}
-
-Napi::Value unpause(Domain& dom, Args info, Fault* fault) {
-  dom.unpause(fault);
-  return info.Env().Undefined();
-}
-
-Napi::Value shutdown_request(Domain& dom, Args info, Fault*) {
-  const std::string reason = info[2].As<Napi::String>().Utf8Value();
-  dom.shutdown_request(reason == "suspend"  ? embedded::kSuspend
-                       : reason == "reboot" ? embedded::kReboot
-                                            : embedded::kPoweroff);
-  return info.Env().Undefined();
-}
-
-Napi::Value shutdown_cancel(Domain& dom, Args info, Fault*) {
-  return Napi::Boolean::New(info.Env(), dom.shutdown_cancel());
-}
-
-Napi::Value resume_in_place(Domain& dom, Args info, Fault* fault) {
-  dom.resume_in_place(fault);
-  return info.Env().Undefined();
-}
-
-// --- snapshots and dirty log
-
-Napi::Value snapshot(Domain& dom, Args info, Fault* fault) {
-  Napi::Env env = info.Env();
-  embedded::SnapshotState state;
-  if (!dom.snapshot(&state, fault)) return env.Undefined();
-  Napi::Array vcpus = Napi::Array::New(env, state.vcpus.size());
-  for (uint32_t i = 0; i < state.vcpus.size(); i++)
-    vcpus.Set(i, bytes(env, &state.vcpus[i], sizeof(embedded::VcpuContext)));
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("epoch", num(env, state.epoch));
-  out.Set("pauseNs", num(env, state.pause_ns));
-  out.Set("geometry", geometry_object(env, state.geometry));
-  out.Set("vcpus", vcpus);
-  out.Set("sharedInfo", bytes(env, state.shared_info.get(), host::kPageSize));
-  return out;
-}
-
-Napi::Value cow_pages(Domain& dom, Args info, Fault*) { return num(info.Env(), dom.cow_pages()); }
-
-Napi::Value release_snapshot(Domain& dom, Args info, Fault*) {
-  return Napi::Boolean::New(info.Env(), dom.release_snapshot(arg_u64(info, 2)));
-}
-
-Napi::Value log_dirty_on(Domain& dom, Args info, Fault* fault) {
-  if (dom.dirty_on)
-    fault->raise("DOMAIN_WRONG_STATE", "its writes are being logged already");
-  else
-    dom.log_dirty_on();
-  return info.Env().Undefined();
-}
-
-template <bool clear>
-Napi::Value log_dirty_read(Domain& dom, Args info, Fault* fault) {
-  auto bitmap = Napi::Buffer<uint8_t>::New(info.Env(), dom.bitmap_bytes());
-  if (dom.dirty_on)
-    dom.log_dirty_read(clear, bitmap.Data());
-  else
-    fault->raise("DOMAIN_WRONG_STATE", "its writes are not being logged");
-  return bitmap;
-}
-
-Napi::Value log_dirty_off(Domain& dom, Args info, Fault*) {
-  if (dom.dirty_on) dom.log_dirty_off();
-  return info.Env().Undefined();
-}
-
-Napi::Value poke(Domain& dom, Args info, Fault* fault) {
-  const uint64_t pfn = arg_u64(info, 2), index = arg_u64(info, 3);
-  bool lossless;
-  const uint64_t entry = info[4].As<Napi::BigInt>().Uint64Value(&lossless);
-  DM_ASSERT(index < 512);
-  if (!dom.has_frame(pfn)) {
-    fault->raise("DOMAIN_WRONG_STATE", "the page has no frame");
-    return info.Env().Undefined();
-  }
-  std::lock_guard<std::mutex> lock(dom.mmu);
-  dom.before_write(dom.mfn(pfn));
-  __atomic_store_n(dom.machine.words(dom.mfn(pfn)) + index, entry, __ATOMIC_RELEASE);
-  dom.tlb_generation++;
-  return info.Env().Undefined();
-}
-
 }  // namespace
 
 Napi::Object init_hypervisor(Napi::Env env) {
   Napi::Object ns = Napi::Object::New(env);
-  const auto add = [&](const char* name, Napi::Value (*call)(Args)) {
-    ns.Set(name, Napi::Function::New(env, call, name));
-  };
-  add("createMachine", create_machine);
-  add("destroyMachine", destroy_machine);
-  add("machineInfo", machine_info);
-  add("machineLayout", machine_layout);
-  add("domids", domids);
-  add("createShell", create_shell);
-  add("destroy", destroy);
-  add("domainInfo", on_domain<domain_info>);
-  add("domainLayout", on_domain<domain_layout>);
-  add("geometry", on_domain<geometry>);
-  add("progress", on_domain<progress>);
-  add("boot", on_domain<boot>);
-  add("setGeometry", on_domain<set_geometry>);
-  add("populate", on_domain<populate>);
-  add("frames", on_domain<frames>);
-  add("sharedInfoFrame", on_domain<shared_info_frame>);
-  add("readSharedInfo", on_domain<read_shared_info>);
-  add("writeSharedInfo", on_domain<write_shared_info>);
-  add("pin", on_domain<pin>);
-  add("unpin", on_domain<unpin>);
-  add("setVcpu", on_domain<set_vcpu>);
-  add("getVcpu", on_domain<get_vcpu>);
-  add("finish", on_domain<finish>);
-  add("pause", on_domain<pause>);
-  add("unpause", on_domain<unpause>);
-  add("shutdownRequest", on_domain<shutdown_request>);
-  add("shutdownCancel", on_domain<shutdown_cancel>);
-  add("resumeInPlace", on_domain<resume_in_place>);
-  add("snapshot", on_domain<snapshot>);
-  add("cowPages", on_domain<cow_pages>);
-  add("releaseSnapshot", on_domain<release_snapshot>);
-  add("logDirtyOn", on_domain<log_dirty_on>);
-  add("logDirtyPeek", on_domain<log_dirty_read<false>>);
-  add("logDirtyReadAndClear", on_domain<log_dirty_read<true>>);
-  add("logDirtyOff", on_domain<log_dirty_off>);
-  add("poke", on_domain<poke>);
+  add_call(ns, "createMachine", create_machine);
+  add_call(ns, "destroyMachine", destroy_machine);
+  add_call(ns, "machineInfo", machine_info);
+  add_call(ns, "machineLayout", machine_layout);
+  add_call(ns, "domids", domids);
+  add_call(ns, "createShell", create_shell);
+  add_call(ns, "destroy", destroy);
+  add_call(ns, "boot", on_domain<boot>);
+  add_call(ns, "setGeometry", on_domain<set_geometry>);
+  add_call(ns, "populate", on_domain<populate>);
+  add_call(ns, "frames", on_domain<frames>);
+  add_call(ns, "sharedInfoFrame", on_domain<shared_info_frame>);
+  add_call(ns, "readSharedInfo", on_domain<read_shared_info>);
+  add_call(ns, "writeSharedInfo", on_domain<write_shared_info>);
+  add_call(ns, "pin", on_domain<pin>);
+  add_call(ns, "unpin", on_domain<unpin>);
+  add_call(ns, "setVcpu", on_domain<set_vcpu>);
+  add_call(ns, "getVcpu", on_domain<get_vcpu>);
+  add_call(ns, "finish", on_domain<finish>);
+  add_domain_calls(ns);
   return ns;
 }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -74,6 +75,22 @@ bool write_failed(Fault* fault, const char* what, int error) {
                       std::string(what) + ": " + std::strerror(error));
 }
 
+// A new file whose name is gone at once (not O_TMPFILE, which not every filesystem has), or -1.
+int open_nameless(const std::string& dir, Fault* fault) {
+  std::string path = dir + "/dormouse-direct-XXXXXX";
+  const int fd = mkostemp(&path[0], O_CLOEXEC);
+  if (fd < 0) {
+    write_failed(fault, dir.c_str(), errno);
+    return -1;
+  }
+  unlink(path.c_str());
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags >= 0 && fcntl(fd, F_SETFL, flags | O_DIRECT) == 0) return fd;
+  fault->raise("OUTPUT_INVALID", dir + " does not take O_DIRECT");
+  close(fd);
+  return -1;
+}
+
 }  // namespace
 
 CodecLimits measure_codec(const uint8_t* data, uint64_t bytes, int threads, int acceleration) {
@@ -102,10 +119,8 @@ bool direct_write_gbps(const std::string& dir, uint64_t bytes, int in_flight, do
   Region data(bytes);
   if (!data.data()) return fault->raise("NO_MEMORY", "no memory for what is to be written");
   data.fill_random(4);
-  const int fd = open(dir.c_str(), O_TMPFILE | O_WRONLY | O_DIRECT | O_CLOEXEC, 0600);
-  if (fd < 0 && (errno == EINVAL || errno == EOPNOTSUPP))
-    return fault->raise("OUTPUT_INVALID", dir + " does not take O_DIRECT");
-  if (fd < 0) return write_failed(fault, dir.c_str(), errno);
+  const int fd = open_nameless(dir, fault);
+  if (fd < 0) return false;
 
   std::atomic<uint64_t> next{0};
   std::atomic<int> error{0};

@@ -69,8 +69,8 @@ struct CodecLimits {
 CodecLimits measure_codec(const uint8_t* data, uint64_t bytes, int threads, int acceleration);
 
 // O_DIRECT writes of 4 MiB one after the other, `in_flight` threads at once, into a new file of the
-// directory that has no name; fdatasync included. IMAGE_WRITE_FAILED, or OUTPUT_INVALID where the
-// filesystem does not take O_DIRECT.
+// directory that loses its name at once; fdatasync included. IMAGE_WRITE_FAILED, or OUTPUT_INVALID
+// where the filesystem does not take O_DIRECT.
 bool direct_write_gbps(const std::string& dir, uint64_t bytes, int in_flight, double* gbps,
                        Fault* fault);
 

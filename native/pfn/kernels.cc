@@ -14,7 +14,7 @@ bool runs_here(const Kernels& set) {
            __builtin_cpu_supports("bmi2");
   if (&set == &kAvx2Kernels)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+           __builtin_cpu_supports("bmi2");
   return true;
 }
 

@@ -17,11 +17,16 @@ export interface StandingStill {
   release(): Promise<void>;
 }
 
-/** Refuses a domain that has nothing left to save. */
-export function requireSavable(info: DomainInfo): void {
+/** Refuses a domain whose memory is not (or not any more) a guest's. */
+export function requireWhole(info: DomainInfo): void {
   if (info.building)
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built by another operation`);
   if (info.dying) throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is being destroyed`);
+}
+
+/** Refuses a domain that could not go on from its image. */
+export function requireSavable(info: DomainInfo): void {
+  requireWhole(info);
   if (info.shutdown !== null)
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} has shut down (${info.shutdown})`);
 }

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { Buffer } from 'node:buffer';
 import { canonicalState } from '../capture/write_image.js';
-import { requireSavable, snapshotLight, suspendGuest, defaultSuspendTimeoutMs } from '../capture/stand_still.js';
+import { requireWhole, snapshotLight, suspendGuest, defaultSuspendTimeoutMs } from '../capture/stand_still.js';
 import type { CaptureSource } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';
@@ -95,7 +95,7 @@ export async function digestDomain(
   options: OperationOptions = {},
 ): Promise<DigestResult> {
   const info = await host.find(selector);
-  requireSavable(info);
+  requireWhole(info);
   const lease = await host.acquire(info.domid, 'digest');
   try {
     await warmWorkers();

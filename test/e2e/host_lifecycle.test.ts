@@ -136,11 +136,12 @@ test('a killed host without guests is replaced without a word', async (t) => {
 });
 
 test('a host that cannot start says why, with the end of its log', async (t) => {
-  useRunDir(t);
-  await assert.rejects(
-    startHost({ name: 'a', memoryBytes: 2 ** 52 }),
-    hasCode('HOST_UNAVAILABLE', /log ends:[^]*(NO_MEMORY|memory)/i),
-  );
+  const dir = useRunDir(t);
+  mkdirSync(join(dir, 'a.sock'), { recursive: true, mode: 0o700 });
+  const why = /'a' ended at once \(1\); its log ends:\n[^]*a\.sock/;
+  await assert.rejects(startHost({ name: 'a', memoryBytes: 64 * mib }), hasCode('HOST_UNAVAILABLE', why));
+  for (const memoryBytes of [0, -1, NaN, 4 * mib - 1, 2 ** 44])
+    await assert.rejects(startHost({ name: 'b', memoryBytes }), hasCode('USAGE'), String(memoryBytes));
 });
 
 test('a run directory of somebody else, or a link, is refused', async (t) => {

@@ -171,9 +171,7 @@ export function openView(
   epoch = 0,
   consume = false,
 ): number {
-  return native(() =>
-    tool.openView(m.map, { domain: hv.domainLayout(m.id, domid), kind, epoch, consume }),
-  );
+  return native(() => tool.openView(m.map, { domain: hv.domainLayout(m.id, domid), kind, epoch, consume }));
 }
 
 /** Takes a domain through a snapshot. */
@@ -195,9 +193,7 @@ export function takeSuspended(m: TestMachine, domid: number): Taken {
   const { vcpus } = hv.domainInfo(m.id, domid);
   const contexts = Array.from({ length: vcpus }, (_, i) => hv.getVcpu(m.id, domid, i));
   try {
-    return native(() =>
-      take(view, hv.geometry(m.id, domid), contexts, hv.readSharedInfo(m.id, domid)),
-    );
+    return native(() => take(view, hv.geometry(m.id, domid), contexts, hv.readSharedInfo(m.id, domid)));
   } finally {
     tool.closeView(view);
   }

@@ -99,6 +99,23 @@ bool GuestKernel::enter_suspend_point() {
   return true;
 }
 
+bool GuestKernel::swap_held_rings(Domain& dom, bool to_pfns) {
+  const uint64_t mfn = dom.vcpus[0]->context.regs.rdx;
+  if (dom.guest || dom.type != DomainType::pv || !dom.machine.owned_by(mfn, dom.domid))
+    return false;
+  if (std::memcmp(dom.machine.page(mfn), kStartInfoMagic, sizeof kStartInfoMagic - 1) != 0)
+    return false;
+  dom.before_write(mfn);
+  auto* info = reinterpret_cast<StartInfo*>(dom.machine.page(mfn));
+  for (uint64_t* ring : {&info->store_mfn, &info->console_mfn}) {
+    if (to_pfns && dom.machine.owned_by(*ring, dom.domid))
+      *ring = dom.machine.m2p(*ring);
+    else if (!to_pfns && dom.has_frame(*ring))
+      *ring = dom.mfn(*ring);
+  }
+  return true;
+}
+
 void GuestKernel::leave_suspend_point() {
   cpu_.sync_tlb();
   if (!rings_to_mfns() || !build_tree()) return;

@@ -14,6 +14,10 @@ class GuestKernel {
   // Turns the MFNs of start info into PFNs and puts vCPU 0 into the suspend hypercall. False (and
   // nothing done) for a guest that is not ours, is suspended already or has crashed.
   bool enter_suspend_point();
+  // The same for a guest that is not ours and never ran here: it still stands in the suspend
+  // hypercall it was taken in, only the ring frames of its start info are this machine's. False if
+  // there is no start info where vCPU 0 says.
+  static bool swap_held_rings(Domain& domain, bool to_pfns);
   // The suspend hypercall returned 1: the same domain goes on.
   void leave_suspend_point();
   // The hypercall returned 0: a new domain. Checks what the toolstack made and rebuilds the rest;

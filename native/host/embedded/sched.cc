@@ -169,6 +169,7 @@ void Vcpu::run() {
     Outcome outcome = Outcome::go_on;
     while (batch-- && outcome == Outcome::go_on && !domain.stop_requests) outcome = step();
     if (outcome == Outcome::block) sleep(kBlocked, 0);
+    if (outcome == Outcome::wait) sleep(kAsleep, kTickNs);
   }
 }
 

@@ -51,6 +51,7 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
   hold();
   GuestKernel kernel(*this);
   const bool brought = kernel.enter_suspend_point();
+  const bool held_rings = GuestKernel::swap_held_rings(*this, true);
   sync_meta(*this);
   for (size_t i = 0; i < vcpus.size(); i++) out->vcpus[i] = vcpus[i]->context;
   std::memcpy(out->shared_info.get(), &shared_info(), kPageSize);
@@ -59,6 +60,7 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
   cow_epoch = out->epoch = machine.next_epoch();
   write_generation++;
   if (brought) kernel.leave_suspend_point();
+  if (held_rings) GuestKernel::swap_held_rings(*this, false);
   release();
   out->pause_ns = stood_still ? 0 : now_ns() - stopped_at;
   return true;

@@ -16,6 +16,7 @@ class Domain;
 enum class Outcome : uint8_t {
   go_on,
   block,  // for ever: the program is done
+  wait,   // nothing to do yet: asks again after a tick
   end,    // the domain was shut down from inside
 };
 

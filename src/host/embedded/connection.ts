@@ -36,11 +36,11 @@ export class HostConnection {
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('close', () => this.#fail(this.#died()));
     socket.on('error', (error) => this.#fail(this.#died(error)));
-    socket.unref();
+    this.#hold();
   }
 
   /**
-   * Null where nobody listens on the socket. HOST_PROTOCOL where the host is of another version, HOST_UNAVAILABLE where
+   * Null where nobody listens on the socket, or is just ending. HOST_PROTOCOL where the host is of another version, HOST_UNAVAILABLE where
    * it does not answer.
    */
   static async open(path: string, name: string): Promise<HostConnection | null> {
@@ -57,6 +57,7 @@ export class HostConnection {
       return connection;
     } catch (thrown) {
       socket.destroy();
+      if (thrown instanceof DormouseError && thrown.code === 'HOST_DIED') return null;
       throw thrown;
     } finally {
       clearTimeout(timer);
@@ -74,15 +75,18 @@ export class HostConnection {
     return new Promise<unknown>((resolve, reject) => {
       const frame = encodeFrame({ id, op, args });
       this.#pending.set(id, { resolve, reject });
-      this.#socket.ref();
+      this.#hold();
       this.#socket.write(frame);
     }) as Promise<OpResults[N]>;
   }
 
+  /** Holds the process open until the returned function is called, as an open request does. */
   onEvent(listener: (event: HostEvent) => void): () => void {
     this.#listeners.add(listener);
+    this.#hold();
     return () => {
       this.#listeners.delete(listener);
+      this.#hold();
     };
   }
 
@@ -94,6 +98,12 @@ export class HostConnection {
       this.#socket.once('close', () => resolve());
       this.#socket.ref().end();
     });
+  }
+
+  /** The connection by itself does not keep a process from ending; what waits for it does. */
+  #hold(): void {
+    if (this.#pending.size > 0 || this.#listeners.size > 0) this.#socket.ref();
+    else this.#socket.unref();
   }
 
   #died(cause?: Error): DormouseError {
@@ -117,7 +127,7 @@ export class HostConnection {
     }
     const pending = this.#pending.get(reply.id);
     this.#pending.delete(reply.id);
-    if (this.#pending.size === 0) this.#socket.unref();
+    this.#hold();
     if ('error' in reply) pending?.reject(errorFromWire(reply.error));
     else pending?.resolve(reply.ok);
   }

@@ -73,7 +73,7 @@ export function guestOptions(spec: DomainSpec, ports: { store: number; console: 
     throw new DormouseError('HOST_LACKS', `the embedded host boots pv domains, not ${spec.type}`);
   const parsed = configSchema.safeParse(parseJson(spec.config));
   if (!parsed.success) throw invalid(`the configuration is wrong: ${z.prettifyError(parsed.error)}`);
-  const { onCrash: _onCrash, ...program } = parsed.data;
+  const program = parsed.data;
   const pages = spec.maxMemoryKib / 4;
   const least = 256 + 64 * spec.vcpus;
   if (pages < least)

@@ -191,7 +191,7 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       const pairs = pairsOf(unpackNumbers(runs));
       domains.requirePfns(
         domain,
-        pairs.map(([first, count]) => first + Math.max(count, 1) - 1),
+        pairs.map(([first, count]) => first + count - 1),
       );
       native(() => hv.populate(machine, domain.domid, pairs));
       return null;
@@ -227,9 +227,10 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
 }
 
 function pairsOf(flat: readonly number[]): [number, number][] {
-  if (flat.length % 2 !== 0) throw new DormouseError('HOST_PROTOCOL', 'a list of runs is cut short');
   const pairs: [number, number][] = [];
   for (let i = 0; i < flat.length; i += 2) pairs.push([flat[i] ?? 0, flat[i + 1] ?? 0]);
+  if (pairs.some(([, count]) => count === 0))
+    throw new DormouseError('HOST_PROTOCOL', 'a run is empty or cut short');
   return pairs;
 }
 

@@ -110,8 +110,8 @@ export class EmbeddedHost implements Host {
     return { lease, builder: this.#builder(lease) };
   }
 
-  suspend(lease: Lease, timeoutMs: number): Promise<void> {
-    return done(this.#connection.call('suspend', { lease: this.#idOf(lease), timeoutMs }));
+  async suspend(lease: Lease, timeoutMs: number): Promise<void> {
+    await this.#connection.call('suspend', { lease: this.#idOf(lease), timeoutMs });
   }
 
   resumeInPlace(lease: Lease): Promise<void> {
@@ -203,8 +203,8 @@ export class EmbeddedHost implements Host {
     return this.#views.open(await this.#connection.call('layout', { domid }), request);
   }
 
-  #onLease(op: LeaseOp, lease: Lease): Promise<void> {
-    return done(this.#connection.call(op, { lease: this.#idOf(lease) }));
+  async #onLease(op: LeaseOp, lease: Lease): Promise<void> {
+    await this.#connection.call(op, { lease: this.#idOf(lease) });
   }
 
   #idOf(lease: Lease): number {

@@ -8,6 +8,7 @@ import type { OperationKind, ShutdownReason } from '../contract.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
+import { logLine } from './run_dir.js';
 
 /** One connection of a tool. */
 export interface Holder {
@@ -268,6 +269,6 @@ function attempt(step: () => void, domid: number): void {
     step();
   } catch (thrown) {
     const { code, message } = asDormouseError(thrown);
-    process.stderr.write(`domain ${domid}: while its lease was undone: ${code}: ${message}\n`);
+    logLine(`domain ${domid}: while its lease was undone: ${code}: ${message}`);
   }
 }

@@ -18,6 +18,8 @@ import {
 } from './run_dir.js';
 
 const gib = 1024 ** 3;
+const minMemoryBytes = 4 * 1024 ** 2;
+const maxMemoryBytes = 8192 * gib;
 const startTimeoutMs = 15_000;
 const stopTimeoutMs = 15_000;
 const pollMs = 10;
@@ -40,9 +42,12 @@ export function defaultMemoryBytes(): number {
 
 /**
  * Starts a host. Returns false if it was running already (whatever its size). HOST_DIED, once, if the last one of that
- * name died with guests; HOST_UNAVAILABLE with the end of its log if it does not come up.
+ * name died with guests; USAGE for a size that no machine can have; HOST_UNAVAILABLE with the end of its log if it does not come up.
  */
 export async function startHost(options: { name: string; memoryBytes?: number }): Promise<boolean> {
+  const { memoryBytes = minMemoryBytes } = options;
+  if (!(memoryBytes >= minMemoryBytes && memoryBytes <= maxMemoryBytes))
+    throw new DormouseError('USAGE', `a host has 4 MiB to 8 TiB of memory, not ${memoryBytes} bytes`);
   const { connection, started } = await connectOrStart(hostPaths(options.name), options.memoryBytes);
   await connection.close();
   return started;
@@ -59,7 +64,7 @@ export async function connectHost(name: string): Promise<HostConnection> {
  */
 export async function stopHost(name: string, options: { force?: boolean } = {}): Promise<boolean> {
   const paths = hostPaths(name);
-  const connection = await HostConnection.open(paths.socket, name);
+  const connection = await reachHost(paths);
   if (!connection) {
     clearDeadHost(paths);
     return false;
@@ -69,14 +74,14 @@ export async function stopHost(name: string, options: { force?: boolean } = {}):
   } finally {
     await connection.close();
   }
-  await waitUntilGone(paths);
+  await waitUntilGone(paths, connection.hostPid);
   return true;
 }
 
 /** What runs under that name. Starts nothing and clears nothing. */
 export async function hostStatus(name: string): Promise<HostStatus> {
   const paths = hostPaths(name);
-  const connection = await HostConnection.open(paths.socket, name);
+  const connection = await reachHost(paths);
   if (connection) {
     const report = await connection.call('status', {});
     await connection.close();
@@ -86,6 +91,20 @@ export async function hostStatus(name: string): Promise<HostStatus> {
   return state && state.guests.length > 0
     ? { state: 'died', lostGuests: state.guests }
     : { state: 'stopped' };
+}
+
+/** A connection, or null once it is certain that no process is the host: one may be about to listen, or to end. */
+async function reachHost(paths: HostPaths): Promise<HostConnection | null> {
+  const deadline = performance.now() + startTimeoutMs;
+  while (performance.now() < deadline) {
+    const connection = await HostConnection.open(paths.socket, paths.name);
+    if (connection) return connection;
+    const release = tryHostLock(paths);
+    release?.();
+    if (release) return null;
+    await sleep(pollMs);
+  }
+  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' neither ends nor answers`);
 }
 
 /** Removes what a dead host left. HOST_DIED with the names of the guests it had, if any. */
@@ -113,18 +132,18 @@ async function connectOrStart(
 ): Promise<{ connection: HostConnection; started: boolean }> {
   const deadline = performance.now() + startTimeoutMs;
   do {
-    const running = await HostConnection.open(paths.socket, paths.name);
+    const running = await reachHost(paths);
     if (running) return { connection: running, started: false };
     clearDeadHost(paths);
     const { fd, from } = openLog(paths);
-    const args = [serverMain, paths.name, String(memoryBytes)];
+    const args = [serverMain, paths.name, String(Math.floor(memoryBytes))];
     const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', fd, fd], cwd: '/' });
     closeSync(fd);
     child.unref();
     const connection = await awaitHost(paths, child, from, deadline);
     if (connection) return { connection, started: connection.hostPid === child.pid };
   } while (performance.now() < deadline);
-  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' neither ends nor answers`);
+  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' did not stay`);
 }
 
 /**
@@ -160,13 +179,18 @@ async function awaitHost(
   throw fail(`was not ready within ${startTimeoutMs / 1000} s`);
 }
 
-async function waitUntilGone(paths: HostPaths): Promise<void> {
+/** Returns when that process is no longer the host: nobody holds the lock, or another one does. */
+async function waitUntilGone(paths: HostPaths, pid: number): Promise<void> {
   const deadline = performance.now() + stopTimeoutMs;
   while (performance.now() < deadline) {
     const release = tryHostLock(paths);
     release?.();
-    if (release) return;
+    const state = readHostState(paths);
+    if (release || (state && state.pid !== pid)) return;
     await sleep(pollMs);
   }
-  throw new DormouseError('HOST_UNAVAILABLE', `the embedded host '${paths.name}' does not end`);
+  throw new DormouseError(
+    'HOST_UNAVAILABLE',
+    `the embedded host '${paths.name}' (process ${pid}) does not end`,
+  );
 }

@@ -9,16 +9,12 @@ type Access = Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>;
 
 export class RemoteXenstore implements Xenstore {
   readonly #connection: HostConnection;
-  readonly #watches = new Map<number, (path: string) => void>();
   readonly #plain: Access;
   #lastWatch = 0;
 
   constructor(connection: HostConnection) {
     this.#connection = connection;
     this.#plain = this.#access(null);
-    connection.onEvent((event) => {
-      if (event.kind === 'watch') this.#watches.get(event.watch)?.(event.path);
-    });
   }
 
   read(path: string): Promise<string | null> {
@@ -39,15 +35,18 @@ export class RemoteXenstore implements Xenstore {
 
   async watch(path: string, changed: (path: string) => void): Promise<() => Promise<void>> {
     const watch = ++this.#lastWatch;
-    this.#watches.set(watch, changed);
+    const unsubscribe = this.#connection.onEvent((event) => {
+      if (event.kind === 'watch' && event.watch === watch) changed(event.path);
+    });
     try {
       await this.#connection.call('xsWatch', { watch, path });
     } catch (thrown) {
-      this.#watches.delete(watch);
+      unsubscribe();
       throw thrown;
     }
     return async () => {
-      if (this.#watches.delete(watch)) await this.#connection.call('xsUnwatch', { watch });
+      unsubscribe();
+      await this.#connection.call('xsUnwatch', { watch });
     };
   }
 

@@ -144,3 +144,8 @@ export function logTail(paths: HostPaths, from: number): string {
     return '';
   }
 }
+
+/** One line of the host's own log, which is its standard error. */
+export function logLine(text: string): void {
+  process.stderr.write(`${new Date().toISOString()} ${text}\n`);
+}

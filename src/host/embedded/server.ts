@@ -1,7 +1,9 @@
 /** The embedded host: one machine, its domains, and the socket on which tools reach it. */
 import { randomInt } from 'node:crypto';
+import { chmodSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { native } from '../../addon.js';
+import { asDormouseError } from '../../errors.js';
 import { version } from '../../version.js';
 import type { DomainEvent } from '../contract.js';
 import { Domains } from './domains.js';
@@ -9,7 +11,7 @@ import { capabilities, makeHandlers } from './handlers.js';
 import { hypervisor, type HypervisorApi, type HypervisorEvent, type MachineId } from './hypervisor.js';
 import { Leases } from './leases.js';
 import type { HostReport } from './ops.js';
-import { type HostPaths, removeHostFiles, writeHostState } from './run_dir.js';
+import { type HostPaths, type HostState, logLine, removeHostFiles, writeHostState } from './run_dir.js';
 import { type Handlers, Session } from './session.js';
 import { XenstoreTree } from './xenstore.js';
 
@@ -28,6 +30,9 @@ export class HostServer {
   readonly #handlers: Handlers;
   readonly #server: Server;
   #stopping = false;
+  #hasStopped: () => void = () => undefined;
+  /** Resolves once the machine and the host's files are gone. */
+  readonly stopped = new Promise<void>((resolve) => (this.#hasStopped = resolve));
 
   /** NO_MEMORY if a machine of that size cannot be had. */
   constructor(paths: HostPaths, memoryBytes: number) {
@@ -44,28 +49,34 @@ export class HostServer {
       leases: this.#leases,
       xenstore: this.#xenstore,
       report: () => this.#report(),
-      stop: () => setImmediate(() => void this.stop()),
+      stop: () => setImmediate(() => this.stop()),
     });
     this.#server = createServer((socket) => this.#accept(socket));
   }
 
   /** Ready for tools when it returns. */
   async listen(): Promise<void> {
-    this.#writeState();
+    writeHostState(this.#paths, this.#state());
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
       this.#server.listen(this.#paths.socket, resolve);
     });
+    chmodSync(this.#paths.socket, 0o600);
   }
 
-  /** Destroys the guests, removes the host's files and lets the process end. */
-  async stop(): Promise<void> {
+  /** Has the guests destroyed and the host's files removed; `stopped` says when that is done. */
+  stop(): void {
     if (this.#stopping) return;
     this.#stopping = true;
+    void this.#end();
+  }
+
+  async #end(): Promise<void> {
     this.#server.close();
     await Promise.all([...this.#sessions].map((session) => session.end()));
-    native(() => this.#hv.destroyMachine(this.#machine));
-    removeHostFiles(this.#paths);
+    surviving('ending the machine', () => native(() => this.#hv.destroyMachine(this.#machine)));
+    surviving('removing the files', () => removeHostFiles(this.#paths));
+    this.#hasStopped();
   }
 
   #accept(socket: Socket): void {
@@ -87,25 +98,26 @@ export class HostServer {
   #onHypervisor(event: HypervisorEvent): void {
     if (this.#stopping) return;
     const domain = this.#domains.all().find(({ domid }) => domid === event.domid);
-    this.#domains.onEvent(event);
+    surviving(`domain ${event.domid}: ${event.event}`, () => this.#domains.onEvent(event));
     if (domain && event.event === 'shutdown') this.#leases.onShutdown(domain, event.reason);
   }
 
   #emit(event: DomainEvent): void {
-    if (event.type !== 'shutdown') this.#writeState();
+    if (event.type !== 'shutdown')
+      surviving('writing the state file', () => writeHostState(this.#paths, this.#state()));
     for (const session of this.#sessions) session.event({ kind: 'domain', domain: event });
   }
 
-  /** Kept current, so that the names of the guests outlive this process. */
-  #writeState(): void {
+  /** Kept in a file, so that the names of the guests outlive this process. */
+  #state(): HostState {
     const built = this.#domains.all().filter(({ building }) => !building);
-    writeHostState(this.#paths, {
+    return {
       pid: process.pid,
       startedAt: this.#startedAt,
       memoryBytes: this.#memoryBytes,
       version,
       guests: built.map(({ spec }) => spec.name),
-    });
+    };
   }
 
   #report(): HostReport {
@@ -124,5 +136,15 @@ export class HostServer {
       connections: this.#sessions.size,
       capabilities,
     };
+  }
+}
+
+/** What fails where no tool waits for the answer is logged: a host that ended over it would take its guests along. */
+function surviving(what: string, act: () => void): void {
+  try {
+    act();
+  } catch (thrown) {
+    const { code, message } = asDormouseError(thrown);
+    logLine(`${what}: ${code}: ${message}`);
   }
 }

@@ -14,6 +14,7 @@ import { isOpName, type OpArgs, type OpName, opSchemas, type OpResults } from '.
 import type { Holder } from './leases.js';
 
 const helloTimeoutMs = 10_000;
+const endTimeoutMs = 1000;
 /** A tool that leaves so much unread is cut off. */
 const maxUnreadBytes = 256 * 1024 * 1024;
 const maxWatches = 1024;
@@ -49,11 +50,15 @@ export class Session implements Holder {
     if (this.#greeted) this.#send({ event });
   }
 
-  /** Closes once everything sent has gone out. */
+  /** Closes once everything sent has gone out, or soon if the tool does not read it. */
   end(): Promise<void> {
     return new Promise((resolve) => {
       if (this.#socket.closed) resolve();
-      this.#socket.once('close', () => resolve());
+      const timer = setTimeout(() => this.#socket.destroy(), endTimeoutMs);
+      this.#socket.once('close', () => {
+        clearTimeout(timer);
+        resolve();
+      });
       this.#socket.destroySoon();
     });
   }
