@@ -49,7 +49,7 @@ const report: HostReport = {
     'cow-snapshot': true,
     'log-dirty': true,
     'cooperative-suspend': true,
-    'soft-reset': 'not written yet',
+    'soft-reset': 'soft-reset: not written yet',
     'hot-plug': 'not written yet',
     create: true,
   },
@@ -129,7 +129,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   'host stop': ['host stop --force', /^embedded host default was not running\n$/],
   'host status': [
     'host status',
-    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +not written/,
+    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +no: not written/,
   ],
   demo: ['demo', /^save +1\.00/],
   version: ['version', /^dormouse \d+\.\d+\.\d+ \(image format 1\.\d+, Node\.js v\d+/],

@@ -53,7 +53,10 @@ export const hostStatus: Verb = {
       ...report.leases.map(
         (lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const,
       ),
-      ...Object.entries(report.capabilities).map(([can, why]) => [can, why === true ? 'yes' : why] as const),
+      ...Object.entries(report.capabilities).map(
+        ([can, why]) =>
+          [can, why === true ? 'yes' : `no: ${printable(why.replace(`${can}: `, ''))}`] as const,
+      ),
     ]);
     const document = {
       ...{ name, state: 'running', pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes },
