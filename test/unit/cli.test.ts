@@ -43,6 +43,7 @@ const report: HostReport = {
   guests: [domainInfo()],
   leases: [{ domid: 1, operation: 'save', pid: 78 }],
   snapshots: 0,
+  trackers: 0,
   connections: 1,
   capabilities: {
     'light-suspend-point': true,

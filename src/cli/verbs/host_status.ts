@@ -24,6 +24,7 @@ export const hostStatus: Verb = {
     freeBytes: figures.count.optional(),
     quarantinedBytes: figures.count.optional(),
     snapshots: figures.count.optional(),
+    trackers: figures.count.optional(),
     connections: figures.count.optional(),
     leases: z.array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count })).optional(),
     /** true, or the reason why not. */
@@ -42,8 +43,17 @@ export const hostStatus: Verb = {
       return { document: { name, state: 'died', lostGuests }, text };
     }
     const { report } = status;
-    const { pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes, snapshots, connections } =
-      report;
+    const {
+      pid,
+      version,
+      startedAt,
+      memoryBytes,
+      freeBytes,
+      quarantinedBytes,
+      snapshots,
+      trackers,
+      connections,
+    } = report;
     const facts = renderFacts([
       [
         'host',
@@ -60,7 +70,7 @@ export const hostStatus: Verb = {
     ]);
     const document = {
       ...{ name, state: 'running', pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes },
-      ...{ snapshots, connections, leases: report.leases, capabilities: report.capabilities },
+      ...{ snapshots, trackers, connections, leases: report.leases, capabilities: report.capabilities },
       guests: report.guests.map(describeDomain),
     };
     return { document, text: `${facts}\n${renderList(report.guests)}` };
