@@ -4,9 +4,11 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   closeSync,
+  copyFileSync,
   readdirSync,
   readSync,
   rmSync,
@@ -132,6 +134,15 @@ test('damage to an image is found, named, and not restored', () => {
   assert.deepEqual([told.name, told.guest], ['IMAGE_DAMAGED', 'untouched']);
   assert.equal(dormouse('domstate', 'frail').status, 4);
   assert.equal(dormouse('restore', 'absent.dmi').status, 10);
+});
+
+test('a tree that is not built says how to build it', () => {
+  const bare = join(dir, 'bare', 'bin');
+  mkdirSync(bare, { recursive: true });
+  copyFileSync(program, join(bare, 'dormouse.mjs'));
+  const ran = spawnSync(process.execPath, [join(bare, 'dormouse.mjs'), 'list'], { encoding: 'utf8' });
+  assert.equal(ran.status, 5);
+  assert.match(ran.stderr, /^dormouse: not built yet; run .*npm run build/u);
 });
 
 test('a reader that goes away is no error', () => {
