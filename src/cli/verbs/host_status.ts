@@ -43,17 +43,7 @@ export const hostStatus: Verb = {
       return { document: { name, state: 'died', lostGuests }, text };
     }
     const { report } = status;
-    const {
-      pid,
-      version,
-      startedAt,
-      memoryBytes,
-      freeBytes,
-      quarantinedBytes,
-      snapshots,
-      trackers,
-      connections,
-    } = report;
+    const { pid, version, startedAt, memoryBytes, freeBytes, guests } = report;
     const facts = renderFacts([
       [
         'host',
@@ -68,11 +58,7 @@ export const hostStatus: Verb = {
           [can, why === true ? 'yes' : `no: ${printable(why.replace(`${can}: `, ''))}`] as const,
       ),
     ]);
-    const document = {
-      ...{ name, state: 'running', pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes },
-      ...{ snapshots, trackers, connections, leases: report.leases, capabilities: report.capabilities },
-      guests: report.guests.map(describeDomain),
-    };
-    return { document, text: `${facts}\n${renderList(report.guests)}` };
+    const document = { ...report, name, state: 'running', guests: guests.map(describeDomain) };
+    return { document, text: `${facts}\n${renderList(guests)}` };
   },
 };
