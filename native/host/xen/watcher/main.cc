@@ -1,7 +1,8 @@
 // Stands beside a process that works on a domain and undoes what that process leaves open if it
 // dies.
-//   watch RUN_DIR DOMID PID START   standard input is a pipe from the owner: a byte means that the
-//                                   lease ended well, end of file without one that the owner died
+//   watch RUN_DIR DOMID PID START   standard input is a pipe from the owner, which ends the lease by
+//                                   'd' (all is done) or 'u' (undo what is open); end of file
+//                                   without either means that it died
 //   undo RUN_DIR DOMID              undoes now if the owner is dead
 // Exit: 0 done or nothing to do, 1 failed, 2 usage, 3 the owner is alive.
 #include <unistd.h>
@@ -18,13 +19,12 @@ using namespace dormouse::xen;
 
 namespace {
 
-// True if the owner said that the lease has ended.
-bool ended_well() {
-  char byte;
-  ssize_t n;
-  do n = read(STDIN_FILENO, &byte, 1);
-  while (n < 0 && errno == EINTR);
-  return n == 1;
+// The owner's last word: 'd' all is done, 'u' undo what is open, 0 it died.
+char last_word() {
+  char byte = 0;
+  while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR) {
+  }
+  return byte;
 }
 
 int exit_code(UndoResult result) {
@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   const uint32_t domid = uint32_t(std::strtoul(argv[3], nullptr, 10));
   if (!watch) return exit_code(undo_lease(argv[2], domid, nullptr));
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
-  if (chdir("/") != 0 || ended_well()) return 0;
+  if (chdir("/") != 0 || last_word() == 'd') return 0;
   const LeaseOwner owner{std::atoi(argv[4]), std::strtoull(argv[5], nullptr, 10)};
   // A failure may pass (xenstored slow, say); the files stay for the next verb if it does not.
   for (int tries = 0; tries < 20; ++tries) {
