@@ -57,7 +57,7 @@
           "ldflags": ["-Wl,-Bsymbolic", "-Wl,--as-needed"]
         },
         {
-          "target_name": "dormouse_xen_watcher_<(xen_release)",
+          "target_name": "dormouse-xen-watcher-<(xen_release)",
           "type": "executable",
           "product_extension": "",
           "sources": ["<!@(find native/host/xen/watcher -name '*.cc' | sort)", "native/host/xen/control.cc", "native/host/xen/handles.cc"],

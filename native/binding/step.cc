@@ -147,6 +147,18 @@ Napi::Value read_pages(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// queryPages(memory, firstPfn, count) -> BigUint64Array of frame | page type << 60
+Napi::Value query_pages(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  const uint64_t first = arg_u64(info, 1);
+  const uint32_t count = arg_u32(info, 2);
+  DM_ASSERT(count <= 1024);
+  auto out = Napi::BigUint64Array::New(info.Env(), count);
+  Fault fault;
+  if (!memory->query(first, count, out.Data(), &fault)) return failed(info.Env(), fault);
+  return out;
+}
+
 // writePages(memory, pfns: BigUint64Array, pages: Buffer)
 Napi::Value write_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
@@ -273,6 +285,7 @@ Napi::Object init_step(Napi::Env env) {
   add("digestBlank", digest_blank);
   add("digestFinish", digest_finish);
   add("digestRelease", digest_release);
+  add("queryPages", query_pages);
   add("readPages", read_pages);
   add("writePages", write_pages);
   add("writeP2mLeaves", write_p2m_leaves);

@@ -16,6 +16,8 @@ export interface StepsNative {
   digestBlank(digest: number, pfn: number): void;
   digestFinish(digest: number): string;
   digestRelease(digest: number): boolean;
+  /** Frame and page type (`mfn | type << 60`) of at most 1024 pfns. */
+  queryPages(memory: number, firstPfn: number, count: number): BigUint64Array;
   readPages(memory: number, pfns: BigUint64Array): Buffer;
   writePages(memory: number, pfns: BigUint64Array, pages: Buffer): void;
   writeP2mLeaves(memory: number, leafPfns: BigUint64Array): void;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace dormouse::xen {
@@ -30,7 +31,7 @@ bool MachineMap::map(const std::shared_ptr<Handles>& xen, Fault* fault) {
   unsigned long last = 0;
   if (xc_maximum_ram_page(xen->xc(), &last) != 0)
     return raise_errno(fault, "maximum_ram_page", DOMID_XEN);
-  const size_t chunks = last / kChunkEntries + 1;
+  const size_t chunks = (last + kChunkEntries - 1) / kChunkEntries;
   std::vector<xen_pfn_t> starts(chunks);
   if (xc_machphys_mfn_list(xen->xc(), chunks, starts.data()) != 0)
     return raise_errno(fault, "machphys_mfn_list", DOMID_XEN);
@@ -40,7 +41,7 @@ bool MachineMap::map(const std::shared_ptr<Handles>& xen, Fault* fault) {
       mmap(nullptr, reserved_bytes_, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) return raise_errno(fault, "reserving room for the m2p", DOMID_XEN);
   table_ = static_cast<uint64_t*>(at);
-  frames_ = last + 1;
+  frames_ = std::min<uint64_t>(last + 1, chunks * kChunkEntries);
   std::vector<xen_pfn_t> frames(kChunkPages);
   std::vector<int> errors(kChunkPages);
   for (size_t i = 0; i < chunks; ++i) {

@@ -135,4 +135,4 @@ export function loadXen(): { readonly api: XenNative; readonly release: string }
 }
 
 /** The helper that undoes what a dead process left open. */
-export const watcherPath = (release: string): string => join(buildDir, `dormouse_xen_watcher_${release}`);
+export const watcherPath = (release: string): string => join(buildDir, `dormouse-xen-watcher-${release}`);
