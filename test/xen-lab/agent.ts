@@ -7,6 +7,7 @@ import { createSocket } from 'node:dgram';
 import { createReadStream, createWriteStream, type WriteStream } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { constants } from 'node:os';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { encode, FrameReader, json, Kind, type ExecRequest, type Frame } from './wire.js';
 
@@ -19,9 +20,13 @@ class Session {
   private readonly reader = new FrameReader();
   private readonly children = new Map<number, ChildProcess>();
   private readonly files = new Map<number, WriteStream>();
+  private readonly sources = new Set<Readable>();
 
   constructor(private readonly socket: Socket) {
     socket.setNoDelay(true);
+    socket.on('drain', () => {
+      for (const source of this.sources) source.resume();
+    });
     socket.on('data', (bytes: Buffer) => {
       for (const frame of this.reader.push(bytes)) this.take(frame);
     });
@@ -29,6 +34,7 @@ class Session {
     socket.on('close', () => {
       for (const child of this.children.values()) killGroup(child);
       for (const file of this.files.values()) file.destroy();
+      for (const source of this.sources) source.destroy();
     });
     this.send(Kind.hello, 0, { node: process.version });
   }
@@ -38,9 +44,9 @@ class Session {
   }
 
   private take(frame: Frame): void {
-    if (frame.kind === Kind.exec) this.exec(frame.channel, json<ExecRequest>(frame));
-    else if (frame.kind === Kind.put) this.put(frame.channel, json(frame));
-    else if (frame.kind === Kind.get) this.get(frame.channel, json(frame));
+    if (frame.kind === Kind.exec) this.exec(frame.channel, json(frame) as ExecRequest);
+    else if (frame.kind === Kind.put) this.put(frame.channel, json(frame) as { path: string; mode: number });
+    else if (frame.kind === Kind.get) this.get(frame.channel, json(frame) as { path: string; from: number });
     else if (frame.kind === Kind.data) this.write(frame);
     else if (frame.kind === Kind.end) this.files.get(frame.channel)?.end();
   }
@@ -56,7 +62,8 @@ class Session {
       timedOut = true;
       killGroup(child);
     }, request.timeoutMs);
-    this.forward(child, channel);
+    this.forward(child.stdout, channel, Kind.data);
+    this.forward(child.stderr, channel, Kind.stderr);
     let finished = false;
     const finish = (code: number): void => {
       if (finished) return;
@@ -75,22 +82,20 @@ class Session {
     });
   }
 
-  private forward(child: ChildProcess, channel: number): void {
-    for (const [stream, kind] of [
-      [child.stdout, Kind.data],
-      [child.stderr, Kind.stderr],
-    ] as const) {
-      stream?.on('data', (bytes: Buffer) => {
-        if (this.send(kind, channel, bytes)) return;
-        stream.pause();
-        this.socket.once('drain', () => stream.resume());
-      });
-    }
+  /** Sends what a stream gives, as fast as the caller takes it. */
+  private forward(source: Readable, channel: number, kind: Kind): void {
+    this.sources.add(source);
+    source.on('data', (bytes: Buffer) => {
+      if (!this.send(kind, channel, bytes)) source.pause();
+    });
+    source.on('close', () => this.sources.delete(source));
   }
 
   private put(channel: number, request: { path: string; mode: number }): void {
     const file = createWriteStream(request.path, { mode: request.mode });
     this.files.set(channel, file);
+    file.on('drain', () => this.socket.resume());
+    file.on('close', () => this.socket.resume());
     file.on('error', (error) => {
       this.files.delete(channel);
       this.send(Kind.failed, channel, { message: error.message });
@@ -105,20 +110,13 @@ class Session {
     const file = this.files.get(frame.channel);
     if (file === undefined || file.write(frame.payload)) return;
     this.socket.pause();
-    file.once('drain', () => this.socket.resume());
-    file.once('close', () => this.socket.resume());
   }
 
-  private get(channel: number, request: { path: string }): void {
-    const file = createReadStream(request.path, { highWaterMark: chunkBytes });
-    file.on('data', (bytes) => {
-      if (this.send(Kind.data, channel, bytes as Buffer)) return;
-      file.pause();
-      this.socket.once('drain', () => file.resume());
-    });
+  private get(channel: number, request: { path: string; from: number }): void {
+    const file = createReadStream(request.path, { start: request.from, highWaterMark: chunkBytes });
+    this.forward(file, channel, Kind.data);
     file.on('error', (error) => this.send(Kind.failed, channel, { message: error.message }));
     file.on('end', () => this.send(Kind.done, channel, { code: 0, timedOut: false }));
-    this.socket.once('close', () => file.destroy());
   }
 }
 
@@ -132,7 +130,11 @@ function killGroup(child: ChildProcess): void {
 }
 
 /** Serves callers on a TCP port of `host` and, where asked to, the guests' echo port. Returns the port. */
-export function serve(port: number, host: string, echo: boolean): Promise<{ port: number; close: () => void }> {
+export function serve(
+  port: number,
+  host: string,
+  echo: boolean,
+): Promise<{ port: number; close: () => void }> {
   const server = createServer((socket) => new Session(socket));
   if (echo) {
     const answers = createSocket('udp4');

@@ -47,7 +47,11 @@ export class AgentClient {
   }
 
   /** Connects, trying until `deadlineMs` from now or until `gone` says that trying is useless. Throws LabError. */
-  static async connect(port: number, deadlineMs: number, gone: () => string | undefined): Promise<AgentClient> {
+  static async connect(
+    port: number,
+    deadlineMs: number,
+    gone: () => string | undefined,
+  ): Promise<AgentClient> {
     const end = Date.now() + deadlineMs;
     while (Date.now() < end) {
       const reason = gone();
@@ -103,15 +107,14 @@ export class AgentClient {
   /** Copies a file out of dom0. Throws LabError. */
   async get(remotePath: string, localPath: string): Promise<void> {
     const file = createWriteStream(localPath);
+    file.on('drain', () => this.socket.resume());
+    file.on('close', () => this.socket.resume());
     const written = finished(file);
     // Seen below; until then a failure must not count as unhandled.
     written.catch(() => undefined);
-    const { done } = this.request(Kind.get, { path: remotePath }, transferMs, {
+    const { done } = this.request(Kind.get, { path: remotePath, from: 0 }, transferMs, {
       onData: (bytes) => {
-        if (file.write(bytes)) return;
-        this.socket.pause();
-        file.once('drain', () => this.socket.resume());
-        file.once('close', () => this.socket.resume());
+        if (!file.write(bytes)) this.socket.pause();
       },
     });
     try {
@@ -120,6 +123,14 @@ export class AgentClient {
       file.end();
       await written;
     }
+  }
+
+  /** What a file in dom0 holds from byte `from` on. Throws LabError. */
+  async read(remotePath: string, from = 0): Promise<Buffer> {
+    const pieces: Buffer[] = [];
+    const request = { path: remotePath, from };
+    await this.request(Kind.get, request, transferMs, { onData: (bytes) => pieces.push(bytes) }).done;
+    return Buffer.concat(pieces);
   }
 
   /** Ends the connection; the agent kills what still runs for it. */
@@ -141,12 +152,17 @@ export class AgentClient {
       }
       const late = new LabError(`dom0 gave no answer within ${limitMs} ms: ${JSON.stringify(content)}`);
       const timer = setTimeout(() => this.settle(channel)?.reject(late), limitMs);
-      const settled = (): void => clearTimeout(timer);
       this.channels.set(channel, {
         onData: sinks.onData ?? ignore,
         onStderr: sinks.onStderr ?? ignore,
-        resolve: (value) => (settled(), resolve(value)),
-        reject: (error) => (settled(), reject(error)),
+        resolve: (value) => {
+          clearTimeout(timer);
+          resolve(value);
+        },
+        reject: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
       });
       this.socket.write(encode(kind, channel, content));
     });
@@ -162,9 +178,9 @@ export class AgentClient {
   private take(frame: Frame): void {
     if (frame.kind === Kind.data) this.channels.get(frame.channel)?.onData(frame.payload);
     else if (frame.kind === Kind.stderr) this.channels.get(frame.channel)?.onStderr(frame.payload);
-    else if (frame.kind === Kind.done) this.settle(frame.channel)?.resolve(json<Done>(frame));
+    else if (frame.kind === Kind.done) this.settle(frame.channel)?.resolve(json(frame) as Done);
     else if (frame.kind === Kind.failed)
-      this.settle(frame.channel)?.reject(new LabError(json<{ message: string }>(frame).message));
+      this.settle(frame.channel)?.reject(new LabError((json(frame) as { message: string }).message));
   }
 
   private lose(reason: LabError): void {

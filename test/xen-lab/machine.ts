@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { setPriority, tmpdir } from 'node:os';
@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { LabError } from './errors.js';
 import { makeDisk, type BootFiles } from './image/build.js';
 import { logDir } from './paths.js';
+import { spawnBound } from './process.js';
 
 export interface MachineOptions {
   name: string;
@@ -48,12 +49,14 @@ export class Machine {
     this.consoleSocket = join(runDir, 'console');
     const scratch = join(runDir, 'images');
     makeDisk(scratch, undefined, options.scratchGib * 1024);
-    const disks = [`file=${files.rootDisk},snapshot=on`, `file=${projectDisk},snapshot=on`, `file=${scratch},cache=unsafe`];
+    const disks = [
+      `file=${files.rootDisk},snapshot=on`,
+      `file=${projectDisk},snapshot=on`,
+      `file=${scratch},cache=unsafe`,
+    ];
     const args = [...machineArguments(options), ...this.ports(), ...bootArguments(options, files)];
     for (const disk of disks) args.push('-drive', `${disk},format=raw,if=virtio`);
-    this.child = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    this.child = spawnBound('qemu-system-x86_64', args, { stdio: ['ignore', 'ignore', 'pipe'] });
     this.ended = this.follow();
     this.life = setTimeout(() => this.child.kill('SIGKILL'), options.lifeMs);
     this.life.unref();
@@ -114,8 +117,16 @@ export class Machine {
   private ports(): string[] {
     const { wire } = this.options;
     const forward = `hostfwd=tcp:127.0.0.1:${this.port}-:7000`;
-    const args = ['-netdev', `user,id=user,restrict=on,${forward}`, '-device', nic('user', 1, this.options.ip)];
-    args.push('-chardev', `socket,id=console,path=${this.consoleSocket},server=on,wait=off,logfile=${this.consoleLog}`);
+    const args = [
+      '-netdev',
+      `user,id=user,restrict=on,${forward}`,
+      '-device',
+      nic('user', 1, this.options.ip),
+    ];
+    args.push(
+      '-chardev',
+      `socket,id=console,path=${this.consoleSocket},server=on,wait=off,logfile=${this.consoleLog}`,
+    );
     args.push('-serial', 'chardev:console');
     if (wire === undefined) return args;
     const side = `server=${wire.server ? 'on' : 'off'},addr.type=unix,addr.path=${wire.path}`;

@@ -2,25 +2,26 @@
  * Framing between a test and the agent in dom0. A frame is: length of the rest (u32 LE), kind (u8), channel (u32 LE),
  * payload. Each request opens a channel of the caller's choice, so that several run at once over one connection.
  */
-export enum Kind {
+export const Kind = {
   /** Agent: first frame of a connection. */
-  hello = 0,
+  hello: 0,
   /** Caller: JSON ExecRequest. */
-  exec = 1,
+  exec: 1,
   /** Caller: JSON {path, mode}; then data, end. */
-  put = 2,
-  /** Caller: JSON {path}; the agent answers with data, then done. */
-  get = 3,
+  put: 2,
+  /** Caller: JSON {path, from}; the agent answers with the file's data from that byte on, then done. */
+  get: 3,
   /** Standard output, or a file's content. */
-  data = 4,
-  stderr = 5,
+  data: 4,
+  stderr: 5,
   /** Caller: no more data. */
-  end = 6,
+  end: 6,
   /** Agent: JSON Done; closes the channel. */
-  done = 7,
+  done: 7,
   /** Agent: JSON {message}; closes the channel. */
-  failed = 8,
-}
+  failed: 8,
+} as const;
+export type Kind = (typeof Kind)[keyof typeof Kind];
 
 export interface ExecRequest {
   script: string;
@@ -66,7 +67,7 @@ export class FrameReader {
       if (length < 5 || length > maxPayloadBytes + 5) throw new RangeError(`frame of ${length} bytes`);
       if (this.pending.length - at - 4 < length) break;
       frames.push({
-        kind: this.pending.readUInt8(at + 4),
+        kind: this.pending.readUInt8(at + 4) as Kind,
         channel: this.pending.readUInt32LE(at + 5),
         payload: this.pending.subarray(at + 9, at + 4 + length),
       });
@@ -78,6 +79,6 @@ export class FrameReader {
 }
 
 /** A frame's JSON payload; both ends are ours, so its shape is trusted. */
-export function json<T>(frame: Frame): T {
-  return JSON.parse(frame.payload.toString()) as T;
+export function json(frame: Frame): unknown {
+  return JSON.parse(frame.payload.toString());
 }

@@ -20,5 +20,15 @@ export function layOutGuest(root: string, modules: Modules): void {
   for (const name of ['xen-blkfront', 'xen-netfront'])
     copyFileSync(modules.file(name), join(root, 'modules', `${name}.ko`));
   const load = join(sourceDir, 'guest/load.c');
-  run('gcc', ['-static', '-O2', '-Wall', '-Wextra', '-Werror', '-pthread', load, '-o', join(root, 'bin/load')]);
+  run('gcc', [
+    '-static',
+    '-O2',
+    '-Wall',
+    '-Wextra',
+    '-Werror',
+    '-pthread',
+    load,
+    '-o',
+    join(root, 'bin/load'),
+  ]);
 }

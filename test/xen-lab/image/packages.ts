@@ -48,7 +48,9 @@ function download(into: string): void {
   try {
     run('apt-get', ['download', '-q', ...names], { cwd: debs });
   } catch (error) {
-    throw new LabError(`${(error as Error).message}\nThe lab needs the package lists of Debian 12 (bookworm).`);
+    throw new LabError(
+      `${(error as Error).message}\nThe lab needs the package lists of Debian 12 (bookworm).`,
+    );
   }
   for (const file of readdirSync(debs)) {
     const part = file.startsWith('linux-image') ? 'kernel' : 'xen';

@@ -42,7 +42,9 @@ function filesUnder(path: string): string[] {
 function projectFiles(): string[] {
   const built = join(projectRoot, 'build/Release');
   const addons = existsSync(built) ? readdirSync(built).filter((name) => /^[\w-]+\.node$/.test(name)) : [];
-  const helpers = existsSync(built) ? readdirSync(built).filter((name) => /^dormouse-[\w-]+$/.test(name)) : [];
+  const helpers = existsSync(built)
+    ? readdirSync(built).filter((name) => /^dormouse-[\w-]+$/.test(name))
+    : [];
   return [
     'package.json',
     ...['bin', 'dist/src', 'dist/test/xen-lab', ...productionPackages()].flatMap(filesUnder),
