@@ -14,7 +14,7 @@ export interface LabOptions {
   dom0Mib?: number;
   /** Default 1. */
   dom0Vcpus?: number;
-  /** Physical CPUs of each host. Default 2. */
+  /** Physical CPUs of each host. Each vCPU, dom0's too, takes one for itself; one that finds none never runs. Default 4. */
   cpus?: number;
   /** Size of the disk on /images, sparse. Default 6. */
   scratchGib?: number;
@@ -101,7 +101,7 @@ function machineOptions(options: LabOptions, index: number): MachineOptions {
     memoryMib: options.memoryMib ?? 3072,
     dom0Mib: options.dom0Mib ?? 1024,
     dom0Vcpus: options.dom0Vcpus ?? 1,
-    cpus: options.cpus ?? 2,
+    cpus: options.cpus ?? 4,
     scratchGib: options.scratchGib ?? 6,
     lifeMs: options.lifeMs ?? 3_600_000,
   };

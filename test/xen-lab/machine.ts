@@ -22,7 +22,11 @@ export interface MachineOptions {
   wire?: { path: string; server: boolean };
 }
 
-/** SMAP and SMEP crash a PV dom0 under QEMU 7.2, RDTSCP breaks PVH guests. */
+/**
+ * SMAP and SMEP crash a PV dom0 under QEMU 7.2, RDTSCP breaks PVH guests. SVM, which PVH guests need, makes Xen load a PV
+ * guest's segments by VMLOAD when it switches between vCPUs, and under QEMU that corrupts processes of dom0: so Xen's null
+ * scheduler, which gives each vCPU a CPU of its own and never switches.
+ */
 const cpuFlags = 'max,-smap,-smep,-la57,-pku,-rdtscp';
 const keptLogs = 40;
 
@@ -148,7 +152,7 @@ function machineArguments(options: MachineOptions): string[] {
 }
 
 function bootArguments(options: MachineOptions, files: BootFiles): string[] {
-  const dom0 = `dom0_mem=${options.dom0Mib}M,max:${options.dom0Mib}M dom0_max_vcpus=${options.dom0Vcpus}`;
+  const dom0 = `sched=null dom0_mem=${options.dom0Mib}M,max:${options.dom0Mib}M dom0_max_vcpus=${options.dom0Vcpus}`;
   const kernel = `console=hvc0 quiet panic=5 lab.ip=${options.ip} lab.name=${options.name}`;
   return [
     ...['-kernel', files.xen, '-append', `console=com1 com1=115200,8n1 loglvl=warning ${dom0}`],
