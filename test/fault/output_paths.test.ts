@@ -43,7 +43,7 @@ test('save and checkpoint refuse what they may not write to', async (t) => {
   const verbs = [['save'], ['save', '-c'], ['checkpoint'], ['checkpoint', '--mode', 'cooperative']];
   for (const [i, [path, code]] of paths.entries()) {
     const verb = verbs[i % verbs.length] ?? ['save'];
-    const error = await failure(t, code, 1, [...verb, '--host', 'embedded:test', '--', 'guest', path]);
+    const error = await failure(t, code, 1, [...verb, '--host', 'embedded:test', 'guest', path]);
     assert.equal(error.guest, 'running', path);
   }
   await before.assertHost(1000);
