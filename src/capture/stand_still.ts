@@ -39,7 +39,10 @@ export function requireSavable(info: DomainInfo): void {
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} has shut down (${info.shutdown})`);
 }
 
-async function describe(host: Host, info: DomainInfo): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
+async function describe(
+  host: Host,
+  info: DomainInfo,
+): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
   return { info, hostKind: host.kind, config: await host.config(info.domid) };
 }
 

@@ -46,7 +46,8 @@ function changed(image: Buffer, change: (bytes: Buffer, footerAt: number) => voi
 function bomb(image: Buffer): Buffer {
   return changed(image, (bytes, at) => {
     store(bytes, HEADER.nrPfns, MAX_PFNS);
-    for (const field of [FOOTER.nrPfns, FOOTER.storedPages, FOOTER.pageMapRuns]) store(bytes, field, MAX_PFNS, at);
+    for (const field of [FOOTER.nrPfns, FOOTER.storedPages, FOOTER.pageMapRuns])
+      store(bytes, field, MAX_PFNS, at);
     bytes.fill(0, at + FOOTER.classCounts[0], at + FOOTER.classCounts[0] + FOOTER.classCounts[1]);
     store(bytes, [FOOTER.classCounts[0] + 16, 8], MAX_PFNS, at);
   });
@@ -97,7 +98,11 @@ function hostileFiles(image: Buffer): [name: string, bytes: Buffer, code: ErrorC
     ['one byte short', image.subarray(0, -1), 'IMAGE_DAMAGED'],
     ['one page longer', Buffer.concat([image, Buffer.alloc(PAGE_SIZE)]), 'IMAGE_DAMAGED'],
     ['newer major', changed(image, (bytes) => store(bytes, HEADER.major, 2)), 'IMAGE_INCOMPATIBLE'],
-    ['unknown flag', changed(image, (bytes) => store(bytes, HEADER.mustUnderstand, 1n << 40n)), 'IMAGE_INCOMPATIBLE'],
+    [
+      'unknown flag',
+      changed(image, (bytes) => store(bytes, HEADER.mustUnderstand, 1n << 40n)),
+      'IMAGE_INCOMPATIBLE',
+    ],
     ['bomb', bomb(image), 'IMAGE_DAMAGED'],
     ['xl save file', fileOf(pvParts()), 'IMAGE_INCOMPATIBLE'],
   ];
@@ -107,7 +112,9 @@ test('what is no whole image becomes no domain', async (t) => {
   const host = await startTestHost(t);
   t.after(closeWorkers);
   const dir = tempDir(t);
-  await host.create(guestSpec('guest', { program: 'churner', rate: 1000 }, { memoryMib: 4 }), { paused: false });
+  await host.create(guestSpec('guest', { program: 'churner', rate: 1000 }, { memoryMib: 4 }), {
+    paused: false,
+  });
   const whole = join(dir, 'whole.dmi');
   await checkpoint(host, 'guest', whole, { mode: 'light' });
   const image = readFileSync(whole);

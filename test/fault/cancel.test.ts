@@ -1,34 +1,16 @@
 /** SIGINT and SIGTERM at random moments of each verb: exit 130 or 143, the guest as before, nothing left. */
 import assert from 'node:assert/strict';
-import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'node:test';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { closeWorkers } from '../../src/worker/pool.js';
-import { errorOf, startCommand, type Ended } from '../support/command.js';
+import { judge, seed, signals, times } from '../support/cancelled.js';
 import { bootGuest } from '../support/guests.js';
-import { guestSpec, startTestHost, until } from '../support/hosts.js';
+import { startTestHost } from '../support/hosts.js';
 import { random, tempDir } from '../support/images.js';
 import { interrupt, interruptMany, livelyPlan, measurePace, Undisturbed } from '../support/interrupt.js';
 
-const times = 8;
-const seed = Date.now() % 1_000_000_000;
-const signals = ['SIGINT', 'SIGTERM'] as const;
 const onHost = ['--host', 'embedded:test', '--json'];
-
-/** Done before the signal came, ended by it before it was heard, or cancelled. Returns whether it was cancelled. */
-function judge(ended: Ended, signal: NodeJS.Signals, working: boolean): boolean {
-  if (ended.exitCode === 0) return false;
-  if (ended.signal !== null) {
-    assert.equal(ended.signal, signal);
-    assert.equal(working, false, 'a tool at work hears signals');
-    return false;
-  }
-  assert.equal(ended.exitCode, signal === 'SIGINT' ? 130 : 143, ended.stderr);
-  if (working) assert.equal(errorOf(ended).name, 'CANCELLED');
-  return true;
-}
 
 const verbs: Readonly<Record<string, readonly string[]>> = {
   save: ['save'],
@@ -83,36 +65,3 @@ test(`restore, cancelled ${times} times`, async (t) => {
   }
   assert.ok(cancelled > 0);
 });
-
-async function deafGuest(t: TestContext) {
-  const host = await startTestHost(t);
-  const config = { program: 'counter', rate: 1000, deaf: true } as const;
-  const domid = await host.create(guestSpec('deaf', config), { paused: false });
-  return { host, domid, control: `/local/domain/${domid}/control/shutdown` };
-}
-
-const waiting: readonly (readonly string[])[] = [
-  ['save'],
-  ['save', '-c'],
-  ['checkpoint', '--mode', 'cooperative'],
-];
-for (const args of waiting)
-  test(`${args.join(' ')} of a guest that does not answer is cancelled at once`, async (t) => {
-    const { host, domid, control } = await deafGuest(t);
-    const dir = tempDir(t);
-    const before = await Undisturbed.note(host, dir);
-    const run = startCommand(t, [...args, 'deaf', join(dir, 'deaf.dmi'), ...onHost]);
-    await until('it is asked', 20_000, async () => (await host.xenstore.read(control)) === 'suspend');
-    await sleep(50);
-    const sentMs = performance.now();
-    run.kill('SIGTERM');
-    const ended = await run.ended;
-    assert.ok(performance.now() - sentMs < 2000, 'it does not wait for the guest');
-    assert.equal(ended.exitCode, 143, ended.stderr);
-    assert.deepEqual([errorOf(ended).name, errorOf(ended).guest], ['CANCELLED', 'running']);
-    assert.equal(await host.xenstore.read(control), '', 'the request is withdrawn');
-    await before.assertHost(1000);
-    assert.deepEqual(readdirSync(dir), []);
-    const from = (await host.progress(domid)).steps[0] ?? 0;
-    await until('it goes on', 1000, async () => ((await host.progress(domid)).steps[0] ?? 0) > from);
-  });

@@ -83,7 +83,13 @@ test('a foreign frame in a page table of each level', async (t) => {
   await checkpoint(host, 'guest', image, { mode: 'light' });
   const slots = await freeSlots(image);
   rmSync(image);
-  const verbs = [['checkpoint'], ['save'], ['checkpoint', '--mode', 'cooperative'], ['save', '-c'], ['save', '-p']];
+  const verbs = [
+    ['checkpoint'],
+    ['save'],
+    ['checkpoint', '--mode', 'cooperative'],
+    ['save', '-c'],
+    ['save', '-p'],
+  ];
   let turn = 0;
   for (const frame of [foreign, beyond])
     for (const slot of slots) {

@@ -2,4 +2,5 @@
 import { test } from 'node:test';
 import { killMany, kills } from '../support/killed.js';
 
-test(`checkpoint --mode cooperative, killed ${kills} times`, (t) => killMany(t, (name, image) => ['checkpoint', '--mode', 'cooperative', name, image]));
+test(`checkpoint --mode cooperative, killed ${kills} times`, (t) =>
+  killMany(t, (name, image) => ['checkpoint', '--mode', 'cooperative', name, image]));

@@ -91,7 +91,11 @@ const leased = async (host: EmbeddedHost, pid: number): Promise<boolean> =>
   (await host.status()).leases.some((lease) => lease.pid === pid);
 
 /** Runs a command line to its end and says how long its parts took. */
-export async function measurePace(t: TestContext, host: EmbeddedHost, args: readonly string[]): Promise<Pace> {
+export async function measurePace(
+  t: TestContext,
+  host: EmbeddedHost,
+  args: readonly string[],
+): Promise<Pace> {
   const startedMs = performance.now();
   const run = startCommand(t, args);
   await until('the tool takes its lease', 20_000, () => leased(host, run.pid));
@@ -117,7 +121,11 @@ export async function interrupt(
   void run.ended.then(() => (over = true));
   if (next(3) === 0) await sleep(next(Math.ceil(pace.leaseMs)));
   else {
-    await until('the tool takes its lease or ends', 20_000, async () => over || (await leased(host, run.pid)));
+    await until(
+      'the tool takes its lease or ends',
+      20_000,
+      async () => over || (await leased(host, run.pid)),
+    );
     await sleep(next(Math.ceil(pace.workMs)));
   }
   const working = await leased(host, run.pid);
@@ -235,6 +243,9 @@ export async function interruptMany(
     if (run.working) working += 1;
   }
   t.diagnostic(`${working} of ${campaign.times} signals came while it worked`);
-  assert.ok(working >= campaign.times / 4, `only ${working} of ${campaign.times} signals came while it worked`);
+  assert.ok(
+    working >= campaign.times / 4,
+    `only ${working} of ${campaign.times} signals came while it worked`,
+  );
   await guests.assertAllAsUntouched();
 }

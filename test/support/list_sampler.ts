@@ -21,20 +21,21 @@ export interface Sampled {
 const host = await openEmbeddedHost('test');
 const name = workerData as string;
 const { domid } = await host.find(name);
-let stop = false;
-parentPort?.once('message', () => (stop = true));
+const asked = new AbortController();
+parentPort?.once('message', () => asked.abort());
 parentPort?.postMessage('ready');
 
 let [samples, shutdowns, pauses, backwards, longestStall, counter, stall] = [0, 0, 0, 0, 0, 0, 0];
 const startedMs = performance.now();
-while (!stop) {
+while (!asked.signal.aborted) {
   const dueMs = performance.now() + 1;
-  const info = (await host.list()).find((domain) => domain.name === name);
+  const [domains, { counters }] = await Promise.all([host.list(), host.progress(domid)]);
+  const info = domains.find((domain) => domain.name === name);
   if (!info) throw new Error(`${name} is not listed`);
   samples += 1;
   if (info.shutdown !== null) shutdowns += 1;
   if (info.paused) pauses += 1;
-  const now = (await host.progress(domid)).counters[0] ?? 0;
+  const now = counters[0] ?? 0;
   if (now < counter) backwards += 1;
   stall = now > counter ? 0 : stall + 1;
   longestStall = Math.max(longestStall, stall);
