@@ -1,6 +1,7 @@
 {
   "variables": {
     "lz4_dir%": "<!(node -p \"require('node:path').relative('.', require('node:path').dirname(require.resolve('lz4/package.json')))\")/deps/lz4/lib",
+    "xen_release%": "<!(node scripts/xen-release.mjs)",
     "napi_dir%": "<!(node -p \"require('node-addon-api').include_dir\")"
   },
   "target_defaults": {
@@ -41,5 +42,32 @@
       "libraries": ["-lpthread"],
       "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL"]
     }
+  ],
+  "conditions": [
+    ["xen_release!=''", {
+      "targets": [
+        {
+          # One target for each release of Xen: the domctl interface is that release's own. Its headers want GNU C++.
+          "target_name": "dormouse_xen_<(xen_release)",
+          "sources": ["<!@(find native/host/xen -name '*.cc' -not -path '*/watcher/*' | sort)"],
+          "include_dirs": ["native", "<(napi_dir)"],
+          "defines": ["__XEN_TOOLS__", "NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
+          "cflags_cc": ["-std=gnu++1z"],
+          "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog"],
+          "ldflags": ["-Wl,-Bsymbolic", "-Wl,--as-needed"]
+        },
+        {
+          "target_name": "dormouse-xen-watcher-<(xen_release)",
+          "type": "executable",
+          "product_extension": "",
+          "sources": ["<!@(find native/host/xen/watcher -name '*.cc' | sort)", "native/host/xen/control.cc", "native/host/xen/handles.cc"],
+          "include_dirs": ["native"],
+          "defines": ["__XEN_TOOLS__"],
+          "cflags_cc": ["-std=gnu++1z"],
+          "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog", "-lxenstore"],
+          "ldflags": ["-Wl,--as-needed"]
+        }
+      ]
+    }]
   ]
 }

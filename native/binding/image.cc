@@ -22,8 +22,10 @@ struct Bytes {
 Bytes arg_bytes(const Napi::CallbackInfo& info, size_t i) {
   DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
   const auto array = info[i].As<Napi::TypedArray>();
-  const auto* base = static_cast<const uint8_t*>(array.ArrayBuffer().Data());
-  return {base + array.ByteOffset(), array.ByteLength()};
+  void* data = nullptr;
+  DM_ASSERT(napi_get_typedarray_info(info.Env(), array, nullptr, nullptr, &data, nullptr,
+                                     nullptr) == napi_ok);
+  return {static_cast<const uint8_t*>(data), array.ByteLength()};
 }
 
 // The concrete classes are the only ones ever registered.
@@ -64,7 +66,7 @@ class Task final : public Napi::AsyncWorker {
   bool done_ = false;
 };
 
-// (path, header page, nrPfns, lanes, hasParent, direct) -> handle
+// (path, header page, nrPfns, lanes, hasParent, direct, unnamed) -> handle
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const std::string path = info[0].As<Napi::String>();
   const Bytes header = arg_bytes(info, 1);
@@ -74,7 +76,8 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
                                     arg_u64(info, 2),
                                     arg_u32(info, 3),
                                     info[4].ToBoolean(),
-                                    info[5].ToBoolean()};
+                                    info[5].ToBoolean(),
+                                    info[6].ToBoolean()};
   DM_ASSERT(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns && setup.lanes >= 1);
   Fault fault;
   auto writer = ImageWriter::create(setup, &fault);

@@ -70,7 +70,7 @@ Napi::Value create(const Napi::CallbackInfo& info) {
   DM_ASSERT(info.Length() == 2 && info[0].IsString() && info[1].IsBoolean());
   Fault fault;
   auto file = image::OutputFile::create(info[0].As<Napi::String>().Utf8Value(),
-                                        info[1].As<Napi::Boolean>().Value(), &fault);
+                                        info[1].As<Napi::Boolean>().Value(), true, &fault);
   auto stage = image::allocate_aligned(kStageBytes);
   if (file && !stage) fault.raise("NO_MEMORY", "no memory for an output buffer");
   if (fault) {

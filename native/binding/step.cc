@@ -1,11 +1,13 @@
 // Bounded native steps: each call works on at most a few MiB and may run in any thread.
 #include <cstring>
 
+#include "binding/memory_tag.h"
 #include "binding/napi_util.h"
 #include "binding/registry.h"
 #include "host/host.h"
 #include "image/reader.h"
 #include "image/writer.h"
+#include "step/content_tracker.h"
 #include "step/digest_step.h"
 #include "step/restore_step.h"
 #include "step/save_step.h"
@@ -17,6 +19,7 @@ using Memories = Registry<host::DomainMemory>;
 using Writers = Registry<image::Writer>;
 using Readers = Registry<image::Reader>;
 using Digests = Registry<step::DigestTable>;
+using Trackers = Registry<step::ContentTracker>;
 
 template <typename T>
 std::shared_ptr<T> held(const Napi::CallbackInfo& info, size_t i) {
@@ -144,6 +147,18 @@ Napi::Value read_pages(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// queryPages(memory, firstPfn, count) -> BigUint64Array of frame | page type << 60
+Napi::Value query_pages(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  const uint64_t first = arg_u64(info, 1);
+  const uint32_t count = arg_u32(info, 2);
+  DM_ASSERT(count <= 1024);
+  auto out = Napi::BigUint64Array::New(info.Env(), count);
+  Fault fault;
+  if (!memory->query(first, count, out.Data(), &fault)) return failed(info.Env(), fault);
+  return out;
+}
+
 // writePages(memory, pfns: BigUint64Array, pages: Buffer)
 Napi::Value write_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
@@ -194,13 +209,62 @@ Napi::Value pfns_to_frames(const Napi::CallbackInfo& info) {
   return list;
 }
 
-// openObjects() -> how many memories, writers, readers and digests are registered (leak tests)
+// adoptMemory(external) -> memory: one that another addon opened, once; the External is empty then
+Napi::Value adopt_memory(const Napi::CallbackInfo& info) {
+  using Held = std::shared_ptr<host::DomainMemory>;
+  auto external = info[0].As<Napi::External<Held>>();
+  DM_ASSERT(info[0].IsExternal() && external.CheckTypeTag(&kMemoryTag));
+  return num(info.Env(), Memories::get().add(std::move(*external.Data())));
+}
+
+// releaseMemory(memory) -> whether it was registered
+Napi::Value release_memory(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Memories::get().release(arg_u32(info, 0)));
+}
+
+// trackerCreate(nrPfns) -> tracker
+Napi::Value tracker_create(const Napi::CallbackInfo& info) {
+  auto tracker = std::make_shared<step::ContentTracker>(arg_u64(info, 0));
+  return num(info.Env(), Trackers::get().add(std::move(tracker)));
+}
+
+// trackerRecord(tracker, memory, firstPfn, count)
+Napi::Value tracker_record(const Napi::CallbackInfo& info) {
+  auto tracker = held<step::ContentTracker>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  const uint64_t first = arg_u64(info, 2), count = arg_u64(info, 3);
+  DM_ASSERT(first + count <= tracker->nr_pfns());
+  Fault fault;
+  if (!tracker->record_range(*memory, first, count, &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// trackerChanged(tracker, memory, threads) -> bitmap, one bit a pfn
+Napi::Value tracker_changed(const Napi::CallbackInfo& info) {
+  auto tracker = held<step::ContentTracker>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  auto bitmap = Napi::Buffer<uint8_t>::New(info.Env(), (tracker->nr_pfns() + 7) / 8);
+  uint64_t changed = 0;
+  Fault fault;
+  if (!tracker->changed_in_all(*memory, arg_u32(info, 2), bitmap.Data(), &changed, &fault))
+    return failed(info.Env(), fault);
+  return bitmap;
+}
+
+// trackerRelease(tracker) -> whether it was registered
+Napi::Value tracker_release(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Trackers::get().release(arg_u32(info, 0)));
+}
+
+// openObjects() -> how many memories, writers, readers, digests and trackers are registered (leak
+// tests)
 Napi::Value open_objects(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("memories", num(info.Env(), Memories::get().count()));
   out.Set("writers", num(info.Env(), Writers::get().count()));
   out.Set("readers", num(info.Env(), Readers::get().count()));
   out.Set("digests", num(info.Env(), Digests::get().count()));
+  out.Set("trackers", num(info.Env(), Trackers::get().count()));
   return out;
 }
 
@@ -221,11 +285,18 @@ Napi::Object init_step(Napi::Env env) {
   add("digestBlank", digest_blank);
   add("digestFinish", digest_finish);
   add("digestRelease", digest_release);
+  add("queryPages", query_pages);
   add("readPages", read_pages);
   add("writePages", write_pages);
   add("writeP2mLeaves", write_p2m_leaves);
   add("framesToPfns", frames_to_pfns);
   add("pfnsToFrames", pfns_to_frames);
+  add("adoptMemory", adopt_memory);
+  add("releaseMemory", release_memory);
+  add("trackerCreate", tracker_create);
+  add("trackerRecord", tracker_record);
+  add("trackerChanged", tracker_changed);
+  add("trackerRelease", tracker_release);
   add("openObjects", open_objects);
   return out;
 }

@@ -64,6 +64,13 @@ class DomainMemory {
   virtual bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,
                         Fault* fault) = 0;
 
+  // The page itself where it can be read in place, else null. It may change under the reader: for
+  // hashing a guest that stands still, not for parsing.
+  virtual const uint8_t* peek(uint64_t pfn, uint64_t entry) {
+    (void)pfn, (void)entry;
+    return nullptr;
+  }
+
   // Writes the listed pages of a domain that is being built. Fails on a read-only memory.
   virtual bool copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) = 0;
 

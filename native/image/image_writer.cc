@@ -25,7 +25,7 @@ bool ImageWriter::start(const WriterSetup& setup, Fault* fault) {
 }
 
 std::shared_ptr<ImageWriter> ImageWriter::create(const WriterSetup& setup, Fault* fault) {
-  auto file = OutputFile::create(setup.path, setup.direct, fault);
+  auto file = OutputFile::create(setup.path, setup.direct, setup.unnamed, fault);
   if (!file) return nullptr;
   std::shared_ptr<ImageWriter> writer(new ImageWriter(setup));
   writer->file_ = std::move(file);

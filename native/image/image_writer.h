@@ -20,6 +20,7 @@ struct WriterSetup {
   uint32_t lanes;
   bool has_parent;
   bool direct;
+  bool unnamed;
 };
 
 class ImageWriter final : public Writer {

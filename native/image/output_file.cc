@@ -98,7 +98,8 @@ bool OutputFile::open_partial(bool direct, Fault* fault) {
   return refuse(fault, "OUTPUT_INVALID", path_, strerror(errno));
 }
 
-std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool direct, Fault* fault) {
+std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool direct, bool unnamed,
+                                               Fault* fault) {
   std::unique_ptr<OutputFile> file(new OutputFile());
   const size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "."
@@ -117,7 +118,8 @@ std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool dir
     return nullptr;
   }
   if (!check_absent(file->folder_, file->name_, path, fault)) return nullptr;
-  if (!file->open_unnamed(direct, fault)) return nullptr;
+  if (!(unnamed ? file->open_unnamed(direct, fault) : file->open_partial(direct, fault)))
+    return nullptr;
   struct statfs system;
   // tmpfs would fill allocated pages with zeroes first.
   if (fstatfs(file->fd_, &system) == 0 && system.f_type == TMPFS_MAGIC) file->allocates_ = false;

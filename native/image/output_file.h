@@ -15,7 +15,9 @@ namespace dormouse::image {
 class OutputFile {
  public:
   // Faults: OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE, IMAGE_WRITE_FAILED.
-  static std::unique_ptr<OutputFile> create(const std::string& path, bool direct, Fault* fault);
+  // `unnamed` false pretends that the file system has no unnamed files.
+  static std::unique_ptr<OutputFile> create(const std::string& path, bool direct, bool unnamed,
+                                            Fault* fault);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;

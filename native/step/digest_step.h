@@ -1,5 +1,5 @@
-// The digest of a domain's memory: equal for any two domains or images with the same canonical pages
-// and page types, whatever their machine frames.
+// The digest of a domain's memory: equal for any two domains or images with the same canonical
+// pages and page types, whatever their machine frames.
 #pragma once
 #include <vector>
 
@@ -14,7 +14,7 @@ class DigestTable {
  public:
   explicit DigestTable(uint64_t nr_pfns);
   uint64_t nr_pfns() const { return types_.size(); }
-  void set(uint64_t pfn, uint8_t type, const uint8_t* page);   // page null: no content
+  void set(uint64_t pfn, uint8_t type, const uint8_t* page);  // page null: no content
   // A page whose content holds MFNs by design counts by its type only.
   void blank(uint64_t pfn);
   pfn::Hash128 finish() const;

@@ -35,7 +35,8 @@ bool canonicalise_body(const host::FrameMaps& maps, uint64_t pfn, int level, uin
   if (result.fault == pfn::TableFault::none) return true;
   char text[160];
   std::snprintf(text, sizeof text,
-                "page table at pfn %" PRIu64 " (level %d) cannot be canonicalised: entry %u is "
+                "page table at pfn %" PRIu64
+                " (level %d) cannot be canonicalised: entry %u is "
                 "0x%016" PRIx64 ": %s",
                 pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
   fault->pfn = pfn;

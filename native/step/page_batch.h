@@ -19,8 +19,9 @@ struct PageBatch {
 // One batch a thread, allocated at first use.
 PageBatch& thread_batch();
 
-// Reads pfns [first, first + n), n <= kBatchPages: entries[] for all of them, pages[] for those whose
-// type has a body, in order; *n_bodies says how many. body_entries[] and pfns[] go with pages[].
+// Reads pfns [first, first + n), n <= kBatchPages: entries[] for all of them, pages[] for those
+// whose type has a body, in order; *n_bodies says how many. body_entries[] and pfns[] go with
+// pages[].
 bool read_batch(host::DomainMemory& memory, uint64_t first, uint32_t n, PageBatch* batch,
                 uint32_t* n_bodies, Fault* fault);
 

@@ -13,13 +13,13 @@ alignas(64) const uint8_t kZeroPage[host::kPageSize] = {};
 
 bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
                    uint8_t* out, Fault* fault) {
-  const pfn::TableResult result =
-      pfn::localise(maps, level, reinterpret_cast<const uint64_t*>(body),
-                    reinterpret_cast<uint64_t*>(out));
+  const pfn::TableResult result = pfn::localise(
+      maps, level, reinterpret_cast<const uint64_t*>(body), reinterpret_cast<uint64_t*>(out));
   if (result.fault == pfn::TableFault::none) return true;
   char text[160];
   std::snprintf(text, sizeof text,
-                "page table at pfn %" PRIu64 " (level %d) of the image is not valid: entry %u is "
+                "page table at pfn %" PRIu64
+                " (level %d) of the image is not valid: entry %u is "
                 "0x%016" PRIx64 ": %s",
                 pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
   fault->pfn = pfn;
@@ -47,7 +47,7 @@ class Placer {
   }
 
  private:
-  static constexpr uint32_t kMax = image::kMaxChunkPages;
+  static constexpr uint32_t kMax = image::kMaxChunkBodies;
   host::DomainMemory& memory_;
   uint64_t* placed_;
   uint64_t pfns_[kMax];

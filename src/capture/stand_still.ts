@@ -39,6 +39,12 @@ export function requireSavable(info: DomainInfo): void {
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} has shut down (${info.shutdown})`);
 }
 
+/** The same promise for every call: a release that was made once is not made again. */
+function once(release: () => Promise<void>): () => Promise<void> {
+  let made: Promise<void> | undefined;
+  return () => (made ??= release());
+}
+
 async function describe(
   host: Host,
   info: DomainInfo,
@@ -93,10 +99,10 @@ function ofSnapshot(
     source: { ...base, memory, geometry, state, consistency: 'suspend-point' },
     ...pause,
     cowPages: () => snapshot.cowPages(),
-    release: async () => {
+    release: once(async () => {
       memory.close();
       await snapshot.release();
-    },
+    }),
   };
 }
 

@@ -35,3 +35,9 @@ export function lz4Decompress(stored: Uint8Array, exactBytes: number): Buffer {
     throw new DormouseError('IMAGE_DAMAGED', `not an LZ4 block of ${exactBytes} bytes`);
   return out;
 }
+
+/** As lz4Decompress, but into `out`, whose size is the exact one; false for anything else. Allocates nothing. */
+export const lz4DecompressInto = (stored: Uint8Array, out: Uint8Array): boolean =>
+  stored.length <= codec().lz4MaxBlock &&
+  out.length <= codec().lz4MaxBlock &&
+  codec().lz4Decompress(stored, out);

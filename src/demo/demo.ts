@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { checkpoint, type CheckpointResult } from '../checkpoint/checkpoint.js';
 import { formatBytes, formatCount, formatDuration } from '../cli/render/units.js';
 import { digestDomain } from '../digest/digest.js';
-import { DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError } from '../errors.js';
 import type { DomainSpec } from '../host/contract.js';
 import { restore, type RestoreResult } from '../restore/restore.js';
 import { save, type SaveResult } from '../save/save.js';
@@ -85,7 +85,7 @@ async function takeCheckpoints(
     talk.say(
       `     ${String(i).padStart(2)}  paused ${formatDuration(result.pauseMs).padEnd(9)} ` +
         `${formatBytes(result.memoryBytes)} in ${formatDuration(result.elapsedMs).padEnd(7)} ` +
-        `meanwhile the guest's counter went on by ${formatCount(onward)} to ${formatCount(counter + onward)}`,
+        `counter went on by ${formatCount(onward)} to ${formatCount(counter + onward)}`,
     );
     results.push(result);
     await unlink(path);
@@ -128,10 +128,13 @@ async function play(stage: Stage, talk: DemoTalk): Promise<Omit<DemoResult, 'ela
   await host.unpause(domid);
   await host.unpause(twin);
   talk.say(
-    `2. Two guests of ${memoryMib} MiB and ${vcpus} vCPUs run the same program: they write to memory without pause and ` +
-      `stop after ${formatCount(steps)} steps a vCPU. "untouched" is left alone; all else happens to "sleeper".`,
+    `2. Two guests of ${memoryMib} MiB and ${vcpus} vCPUs run the same program: each step writes to their memory, and\n` +
+      `   after ${formatCount(steps)} steps a vCPU they stop. "untouched" is left alone; all else happens to "sleeper".`,
   );
-  talk.say(`3. ${checkpointCount} light checkpoints while it runs, each a whole image of its memory:`);
+  talk.say(
+    `3. ${checkpointCount} light checkpoints while it runs, each a whole image of its memory. The guest stands still only\n` +
+      '   for the pause; that it goes on meanwhile is seen in its own step counter:',
+  );
   const checkpoints = await takeCheckpoints(stage, domid, steps, talk);
   const { saved, restored } = await saveAndRestore(stage, talk);
   const mostMs = (steps / rate) * 4000 + 30_000;
@@ -151,6 +154,13 @@ async function play(stage: Stage, talk: DemoTalk): Promise<Omit<DemoResult, 'ela
   return { identical: true, digest, checkpoints: checkpoints.length, rows, table: renderReport(rows) };
 }
 
+/** By the time an error leaves the demo, its guests are gone with their host. */
+function asOfTheDemo(thrown: unknown): never {
+  const error = asDormouseError(thrown);
+  const { message, place, exitCode } = error;
+  throw new DormouseError(error.code, message, { cause: error.cause, place, exitCode, guest: 'none' });
+}
+
 /** Runs the demo on a stage of its own; about a minute. INTERNAL if the restored guest is not what it must be. */
 export async function runDemo(talk: DemoTalk): Promise<DemoResult> {
   const startedMs = performance.now();
@@ -158,7 +168,7 @@ export async function runDemo(talk: DemoTalk): Promise<DemoResult> {
     'dormouse demo: a guest is checkpointed while it runs, saved, destroyed, restored, and then compared',
   );
   talk.say('with one that nobody touched. It takes about a minute and leaves nothing behind.');
-  const result = await onStage(talk.signal, (stage) => play(stage, talk));
+  const result = await onStage(talk.signal, (stage) => play(stage, talk)).catch(asOfTheDemo);
   const elapsedMs = performance.now() - startedMs;
   talk.say(`7. The host is stopped and its files are removed. All this took ${formatDuration(elapsedMs)}.\n`);
   return { ...result, elapsedMs };

@@ -38,7 +38,7 @@ export function reportRows({ checkpoints, saved, restored, limits }: Figures): D
   const { cores } = limits;
   return [
     { what: 'light checkpoint pause, p50', measured: pause(50), limit: copyAll },
-    { what: 'light checkpoint pause, p99', measured: pause(99), limit: copyAll },
+    { what: `light checkpoint pause, p99 of ${pauses.length}`, measured: pause(99), limit: copyAll },
     {
       what: 'save',
       measured: formatRate(saved.memoryBytes, saved.elapsedMs),

@@ -91,6 +91,11 @@ export interface DomainState {
 export interface MemoryView {
   readonly handle: number;
   readonly kind: 'live' | 'snapshot' | 'build';
+  /**
+   * Brings a live view up to date with frames the domain gained, lost or moved since: between epochs and once it stands
+   * still. Nothing may use the handle meanwhile. Absent where a view is always up to date.
+   */
+  refresh?(): void;
   /** Unmaps; every exit path calls it. Idempotent. */
   close(): void;
 }

@@ -24,11 +24,16 @@ export async function openImageFile(path: string): Promise<{ file: FileHandle; s
   throw new DormouseError('IMAGE_NOT_FOUND', `${path} is not a regular file`, { place: { path } });
 }
 
-/** Exactly these bytes of the file; IMAGE_DAMAGED if it ends before, IMAGE_READ_FAILED. */
-export async function readExactly(file: FileHandle, offset: number, size: number): Promise<Buffer> {
+/** Exactly these bytes of the file, in `into` if they fit there; IMAGE_DAMAGED if it ends before, IMAGE_READ_FAILED. */
+export async function readExactly(
+  file: FileHandle,
+  offset: number,
+  size: number,
+  into?: Buffer,
+): Promise<Buffer> {
   if (size > bufferConstants.MAX_LENGTH)
     throw new DormouseError('NO_MEMORY', `${size} bytes at once are more than this version can hold`);
-  const bytes = Buffer.allocUnsafe(size);
+  const bytes = into && into.length >= size ? into.subarray(0, size) : Buffer.allocUnsafe(size);
   for (let done = 0; done < size;) {
     const part = Math.min(size - done, 1 << 28);
     const { bytesRead } = await file.read(bytes, done, part, offset + done).catch((cause: unknown) => {

@@ -159,3 +159,10 @@ export const FOOTER = {
 export function wholePages(bytes: number): number {
   return Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 }
+
+const zeroes = Buffer.alloc(PAGE_SIZE);
+
+/** Whether these bytes, at most a page of them, are all zero. */
+export function isZero(bytes: Buffer, from = 0, to = bytes.length): boolean {
+  return bytes.subarray(from, to).equals(zeroes.subarray(0, to - from));
+}

@@ -17,6 +17,7 @@ import {
   MAX_CHUNK_PAGES,
   MAX_PFNS,
   PAGE_SIZE,
+  isZero,
   type Consistency,
   type Field,
   type PageClass,
@@ -96,8 +97,7 @@ class FrameReader {
 
   flags = ([offset]: Field): bigint => this.page.readBigUInt64LE(offset);
   hex = ([offset, size]: Field): string => this.page.toString('hex', offset, offset + size);
-  isZero = ([offset, size]: Field): boolean =>
-    this.page.subarray(offset, offset + size).every((b) => b === 0);
+  isZero = ([offset, size]: Field): boolean => isZero(this.page, offset, offset + size);
 
   checkSeal([offset, size]: Field): void {
     if (storedHash(this.page.subarray(0, offset)) !== this.hex([offset, size]))
@@ -142,14 +142,30 @@ export function decodeHeader(page: Buffer): ImageHeader {
       `it needs features 0x${unknown.toString(16)} of a newer dormouse`,
     );
   checkGeometry(r);
+  checkReserved(r, 'header', minor, [
+    HEADER.reserved0,
+    HEADER.reserved1,
+    HEADER.keyWraps,
+    HEADER.reserved2,
+    HEADER.keyWrapArea,
+    HEADER.reserved3,
+  ]);
   const consistency = CONSISTENCIES[r.number(HEADER.consistency) as keyof typeof CONSISTENCIES] as
     Consistency | undefined;
   const nrPfns = r.number(HEADER.nrPfns);
   if (consistency === undefined || nrPfns < 1 || nrPfns > MAX_PFNS)
     throw damaged('header: impossible values', 0);
   const parentId = r.hex(HEADER.parentId);
+  if (parentId === zeroId && !r.isZero(HEADER.parentRoot))
+    throw damaged('header: a root without a parent', 0);
   const parent = parentId === zeroId ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
   return { major, minor, imageId: r.hex(HEADER.imageId), parent, nrPfns, consistency };
+}
+
+/** What this version does not know must be zero, unless a newer minor version may have put it there. */
+function checkReserved(r: FrameReader, what: string, minor: number, fields: readonly Field[]): void {
+  if (minor <= FORMAT_MINOR && !fields.every(r.isZero))
+    throw damaged(`reserved bytes of the ${what} are not zero`);
 }
 
 function checkGeometry(r: FrameReader): void {
@@ -208,8 +224,10 @@ export function decodeFooter(page: Buffer): ImageFooter & { root: string } {
   const fixed =
     r.number(FOOTER.major) === FORMAT_MAJOR &&
     r.number(FOOTER.footerSize) === PAGE_SIZE &&
-    r.number(FOOTER.chunksOffset) === PAGE_SIZE;
+    r.number(FOOTER.chunksOffset) === PAGE_SIZE &&
+    r.isZero([FOOTER.classCounts[0], 8]);
   if (!fixed) throw damaged('footer: impossible values');
+  checkReserved(r, 'footer', r.number(FOOTER.minor), [FOOTER.reserved]);
   const byName = (names: readonly (keyof typeof FOOTER)[], get: (field: Field) => number | string) =>
     Object.fromEntries(names.map((name) => [name, get(FOOTER[name])]));
   const counts = Object.fromEntries(

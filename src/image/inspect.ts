@@ -47,9 +47,11 @@ export interface Inspection {
   readonly storedBodies: number;
   /** Bytes of memory the pages stand for, divided by the size of the file. */
   readonly ratio: number;
-  /** Sentences about what could not be read. Empty for an image whose structures are whole. */
+  /** Sentences about what could not be read, at most 1000. Empty for an image whose structures are whole. */
   readonly damage: readonly string[];
 }
+
+const MOST_DAMAGE = 1000;
 
 class Inspector {
   readonly damage: string[] = [];
@@ -81,9 +83,13 @@ class Inspector {
     } catch (thrown) {
       const error = asDormouseError(thrown);
       if (error.code !== 'IMAGE_DAMAGED') throw error;
-      this.damage.push(error.message);
+      this.note(error.message);
       return null;
     }
+  }
+
+  private note(what: string): void {
+    if (this.damage.length < MOST_DAMAGE) this.damage.push(what);
   }
 
   private async readFooter(): Promise<ImageFooter & { root: string }> {
@@ -130,7 +136,7 @@ class Inspector {
       if (head && head.chunk === i && head.span === entry.span) this.count(head.kind);
       else {
         this.count('damaged');
-        this.damage.push(`chunk ${i} at offset ${entry.offset}: its header is damaged`);
+        this.note(`chunk ${i} at offset ${entry.offset}: its header is damaged`);
       }
     }
   }
@@ -151,7 +157,7 @@ class Inspector {
       const chunk = parseChunk(await readExactly(this.file, at, span));
       if (typeof chunk === 'string') {
         this.count('damaged');
-        this.damage.push(`chunk ${head.chunk} at offset ${at}: ${chunk}`);
+        this.note(`chunk ${head.chunk} at offset ${at}: ${chunk}`);
       } else {
         this.count(head.kind);
         this.scanned.pages += head.pages;

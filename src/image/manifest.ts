@@ -131,6 +131,8 @@ function checkStructure(bytes: Buffer): void {
 }
 
 const options = { useRecords: false, variableMapSize: true, encodeUndefinedAsNil: true } as const;
+const packr = new Packr(options);
+const unpackr = new Unpackr({ ...options, int64AsType: 'bigint' });
 
 /** Integers of 2^32 and more travel as 64-bit integers, which msgpackr writes for BigInt only. */
 function widen(value: unknown): unknown {
@@ -157,7 +159,7 @@ function narrow(value: unknown): unknown {
 export function encodeManifest(manifest: Manifest): Buffer {
   const checked = manifestSchema.safeParse(manifest);
   if (!checked.success) throw new DormouseError('INTERNAL', `manifest: ${z.prettifyError(checked.error)}`);
-  const bytes = new Packr(options).pack(widen(checked.data));
+  const bytes = packr.pack(widen(checked.data));
   try {
     checkStructure(bytes);
   } catch (cause) {
@@ -175,7 +177,7 @@ export function decodeManifest(bytes: Buffer): Manifest {
   let decoded: unknown;
   try {
     checkStructure(bytes);
-    decoded = narrow(new Unpackr({ ...options, int64AsType: 'bigint' }).unpack(bytes));
+    decoded = narrow(unpackr.unpack(bytes));
   } catch (cause) {
     throw new DormouseError('IMAGE_DAMAGED', `the manifest cannot be decoded: ${String(cause)}`, { cause });
   }

@@ -9,6 +9,7 @@ export interface NativeImage {
     lanes: number,
     hasParent: boolean,
     direct: boolean,
+    unnamed: boolean,
   ): number;
   append(handle: number, lane: number, descs: BigUint64Array, bodies: Buffer): void;
   writerCounts(handle: number): {

@@ -2,7 +2,7 @@
  * Parses every structure of an image from its bytes alone, and says what is wrong instead of throwing: for verify and
  * inspect. Shares nothing with writer and reader but the constants of format.ts.
  */
-import { lz4Decompress } from '../codec/lz4.js';
+import { lz4Decompress, lz4DecompressInto } from '../codec/lz4.js';
 import { hasBody, tableLevel } from '../pfn/page_type.js';
 import { hash128 } from '../pfn/page_scan.js';
 import {
@@ -25,6 +25,7 @@ import {
   MAX_CHUNK_PAGES,
   PAGE_SIZE,
   STORED_FLAG,
+  isZero,
   wholePages,
   type Field,
 } from './format.js';
@@ -38,9 +39,6 @@ export function numberAt(bytes: Buffer, [offset, size]: Field, base = 0): number
 
 export const hexAt = (bytes: Buffer, [offset, size]: Field, base = 0): string =>
   bytes.toString('hex', base + offset, base + offset + size);
-
-export const isZero = (bytes: Buffer, from: number, to: number): boolean =>
-  bytes.subarray(from, to).every((byte) => byte === 0);
 
 /** Whether a 16-byte stored checksum (little-endian XXH3-128) is that of these bytes. */
 export function hashIs(bytes: Buffer, stored: string): boolean {
@@ -164,6 +162,9 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
   return slot === head.pages && bodies === head.bodies ? runs : 'its runs do not add up';
 }
 
+/** Nobody looks at what a block holds, only that it decodes. */
+const decoded = Buffer.allocUnsafe(BLOCK_PAGES * PAGE_SIZE);
+
 /** Decodes every block. Returns how many, or what is wrong. */
 function readBlocks(bytes: Buffer, head: ChunkHead, tableAt: number): number | string {
   let at = CHUNK_HEADER_SIZE;
@@ -175,11 +176,8 @@ function readBlocks(bytes: Buffer, head: ChunkHead, tableAt: number): number | s
     const size = isStored ? word - STORED_FLAG : word;
     if (isStored ? size !== raw : size < 1 || size >= raw || at + size > tableAt)
       return `block ${block} has an impossible length`;
-    try {
-      if (!isStored) lz4Decompress(bytes.subarray(at, at + size), raw);
-    } catch {
+    if (!isStored && !lz4DecompressInto(bytes.subarray(at, at + size), decoded.subarray(0, raw)))
       return `block ${block} does not decode`;
-    }
     compressed ||= !isStored;
     at += size;
   }

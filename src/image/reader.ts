@@ -6,6 +6,7 @@ import { DormouseError } from '../errors.js';
 import { totalPages, type PageCounts } from '../pfn/counts.js';
 import { isPinned, tableLevel } from '../pfn/page_type.js';
 import {
+  CHUNK_ENTRY,
   CHUNK_ENTRY_SIZE,
   CLASS_NAMES,
   FOOTER,
@@ -13,6 +14,7 @@ import {
   MAP_RUN_SIZE,
   MAX_MANIFEST_BYTES,
   PAGE_SIZE,
+  isZero,
   wholePages,
   type PageClass,
 } from './format.js';
@@ -103,8 +105,7 @@ async function readTail(
   const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
     const span = await readExactly(file, offset, wholePages(size));
     if (storedHash(span) !== hash) throw damaged(`the ${what}'s checksum differs`, offset);
-    if (span.subarray(size).some((byte) => byte !== 0))
-      throw damaged(`the ${what}'s padding is not zero`, offset);
+    if (!isZero(span, size)) throw damaged(`the ${what}'s padding is not zero`, offset);
     root.update(span);
     return span.subarray(0, size);
   };
@@ -126,6 +127,18 @@ function checkAgreement(header: ImageHeader, footer: ImageFooter, manifest: Mani
     manifest.consistency === header.consistency &&
     sameCounts(manifest.pages, footer.counts);
   if (!agree) throw damaged('header, manifest and footer contradict each other', footer.manifestOffset);
+}
+
+/** The footer's totals must be the chunk table's. */
+function checkTableSums(table: Buffer, footer: ImageFooter): void {
+  let pages = 0;
+  let bodies = 0;
+  for (let at = 0; at < table.length; at += CHUNK_ENTRY_SIZE) {
+    pages += table.readUInt16LE(at + CHUNK_ENTRY.pages[0]);
+    bodies += table.readUInt16LE(at + CHUNK_ENTRY.bodies[0]);
+  }
+  if (pages !== footer.storedPages || bodies !== footer.storedBodies)
+    throw damaged("the chunk table's totals are not the footer's", footer.chunkTableOffset);
 }
 
 export class ImageReader {
@@ -182,6 +195,7 @@ export class ImageReader {
     const tail = await readTail(file, headerPage, footerPage, footer);
     const manifest = decodeManifest(tail.manifest);
     checkAgreement(header, footer, manifest);
+    checkTableSums(tail.chunkTable, footer);
     const handle = native(() =>
       nativeImage().openReader(
         {

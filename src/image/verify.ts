@@ -8,6 +8,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { openImageFile, readExactly } from './file.js';
 import {
+  BLOCK_PAGES,
   CHUNK_ENTRY_SIZE,
   CLASS_NAMES,
   CONSISTENCIES,
@@ -17,11 +18,13 @@ import {
   HEADER,
   HEADER_MAGIC,
   KNOWN_FLAGS,
+  MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   MAX_CHUNK_SPAN,
   MAX_MANIFEST_BYTES,
   MAX_PFNS,
   PAGE_SIZE,
+  isZero,
   wholePages,
   type Field,
 } from './format.js';
@@ -29,7 +32,6 @@ import { decodeManifest, type Manifest } from './manifest.js';
 import {
   hashIs,
   hexAt,
-  isZero,
   numberAt,
   parseChunk,
   parseChunkHead,
@@ -83,6 +85,8 @@ class Verifier {
   imageId: string | null = null;
   root: string | null = null;
   nrPfns = 0;
+  /** Every chunk is read into it in turn. */
+  private readonly chunkBuffer = Buffer.allocUnsafe(MAX_CHUNK_SPAN);
   private header: Buffer | undefined;
   private footer: Buffer | undefined;
   private entries: ChunkEntry[] | undefined;
@@ -109,9 +113,9 @@ class Verifier {
     else this.more++;
   }
 
-  private async read(offset: number, size: number): Promise<Buffer> {
+  private async read(offset: number, size: number, into?: Buffer): Promise<Buffer> {
     if (this.options.signal?.aborted) throw new DormouseError('CANCELLED', 'verification was cancelled');
-    const bytes = await readExactly(this.file, offset, size);
+    const bytes = await readExactly(this.file, offset, size, into);
     this.bytesRead += size;
     this.options.onProgress?.(Math.min(this.bytesRead, this.size), this.size);
     return bytes;
@@ -142,12 +146,22 @@ class Verifier {
     if (this.nrPfns < 1 || this.nrPfns > MAX_PFNS) this.find('the header has an impossible number of pages');
     if (!(numberAt(page, HEADER.consistency) in CONSISTENCIES))
       this.find('the header has no known consistency');
-    this.checkReserved(page, 'header', [
-      HEADER.reserved0,
-      HEADER.reserved1,
-      HEADER.reserved2,
-      HEADER.reserved3,
-    ]);
+    this.checkHeaderRest(page);
+  }
+
+  private checkHeaderRest(page: Buffer): void {
+    const get = (field: Field) => numberAt(page, field);
+    if (!this.hasParent() && !isZero(page, HEADER.parentRoot[0], HEADER.parentRoot[0] + HEADER.parentRoot[1]))
+      this.find('the header has a root without a parent');
+    const sizes =
+      get(HEADER.headerSize) === PAGE_SIZE &&
+      get(HEADER.pageSize) === PAGE_SIZE &&
+      get(HEADER.blockPages) === BLOCK_PAGES &&
+      get(HEADER.maxChunkBodies) === MAX_CHUNK_BODIES &&
+      get(HEADER.maxChunkPages) === MAX_CHUNK_PAGES;
+    if (!sizes) throw new DormouseError('IMAGE_INCOMPATIBLE', 'its pages, blocks or chunks have other sizes');
+    const { reserved0, reserved1, keyWraps, reserved2, keyWrapArea, reserved3 } = HEADER;
+    this.checkReserved(page, 'header', [reserved0, reserved1, keyWraps, reserved2, keyWrapArea, reserved3]);
   }
 
   private checkReserved(page: Buffer, what: string, fields: readonly Field[]): void {
@@ -178,12 +192,14 @@ class Verifier {
     const tiles =
       get(FOOTER.fileSize) === this.size &&
       get(FOOTER.chunksOffset) === PAGE_SIZE &&
+      get(FOOTER.major) === FORMAT_MAJOR &&
+      get(FOOTER.footerSize) === PAGE_SIZE &&
       get(FOOTER.chunksEnd) === get(FOOTER.manifestOffset) &&
       get(FOOTER.chunkTableOffset) === table &&
       get(FOOTER.pageMapOffset) === map &&
       map + wholePages(get(FOOTER.pageMapSize)) + PAGE_SIZE === this.size;
     if (!tiles) {
-      this.find("the footer's regions do not make up the file", { offset });
+      this.find("the footer's sizes do not make up the file", { offset });
       return;
     }
     this.checkReserved(page, 'footer', [FOOTER.reserved]);
@@ -303,7 +319,7 @@ class Verifier {
     for (const chunk of order) {
       const entry = entries[chunk];
       if (!entry) continue;
-      const bytes = await this.read(entry.offset, entry.span);
+      const bytes = await this.read(entry.offset, entry.span, this.chunkBuffer);
       const wrong = hashIs(bytes, entry.hash) ? this.checkChunk(bytes, chunk, entry) : 'its checksum differs';
       this.chunksChecked++;
       if (wrong !== null)
@@ -360,7 +376,7 @@ class Verifier {
         continue;
       }
       this.bytesRead -= PAGE_SIZE;
-      const parsed = parseChunk(await this.read(at, span));
+      const parsed = parseChunk(await this.read(at, span, this.chunkBuffer));
       this.chunksChecked++;
       if (typeof parsed === 'string')
         this.find(`chunk ${head.chunk}: ${parsed}`, { chunk: head.chunk, offset: at });

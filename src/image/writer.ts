@@ -18,6 +18,8 @@ export interface WriterOptions {
   readonly parent?: { readonly imageId: string; readonly root: string };
   /** Bypass the page cache where the file system can. Default true. */
   readonly directIo?: boolean;
+  /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
+  readonly unnamedFile?: boolean;
 }
 
 export interface CommittedImage {
@@ -80,7 +82,15 @@ export class ImageWriter {
     const header = encodeHeader({ imageId, parent: parent ?? null, nrPfns, consistency });
     await Promise.resolve();
     const handle = native(() =>
-      nativeImage().createWriter(path, header, nrPfns, lanes, parent !== undefined, options.directIo ?? true),
+      nativeImage().createWriter(
+        path,
+        header,
+        nrPfns,
+        lanes,
+        parent !== undefined,
+        options.directIo ?? true,
+        options.unnamedFile ?? true,
+      ),
     );
     return new ImageWriter(handle, imageId, path, options, header);
   }

@@ -101,13 +101,15 @@ async function fill(
   await builder.finish();
 }
 
+/** A PVH domain's ring pages come on top of its configured memory: its limit is never below what the image holds. */
 function specOf(reader: ImageReader, name: string | undefined): DomainSpec {
   const { domain } = reader.manifest;
+  const neededKib = 4 * reader.frameRuns().reduce((sum, [, count]) => sum + count, 0);
   return {
     name: name ?? domain.name,
     uuid: domain.uuid,
     type: domain.type,
-    maxMemoryKib: domain.maxMemoryKib,
+    maxMemoryKib: Math.max(domain.maxMemoryKib, neededKib),
     vcpus: domain.vcpus,
     config: domain.config,
   };

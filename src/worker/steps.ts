@@ -16,12 +16,24 @@ export interface StepsNative {
   digestBlank(digest: number, pfn: number): void;
   digestFinish(digest: number): string;
   digestRelease(digest: number): boolean;
+  /** Frame and page type (`mfn | type << 60`) of at most 1024 pfns. */
+  queryPages(memory: number, firstPfn: number, count: number): BigUint64Array;
   readPages(memory: number, pfns: BigUint64Array): Buffer;
   writePages(memory: number, pfns: BigUint64Array, pages: Buffer): void;
   writeP2mLeaves(memory: number, leafPfns: BigUint64Array): void;
   framesToPfns(memory: number, mfns: BigUint64Array): BigUint64Array;
   pfnsToFrames(memory: number, pfns: BigUint64Array): BigUint64Array;
-  openObjects(): { memories: number; writers: number; readers: number; digests: number };
+  /** Takes over a memory that another addon opened; released by `releaseMemory`. */
+  adoptMemory(external: unknown): number;
+  releaseMemory(memory: number): boolean;
+  /** A content tracker over that many pfns, 16 bytes each; every page counts as changed until recorded. */
+  trackerCreate(nrPfns: number): number;
+  /** Hashes pages as they are now. */
+  trackerRecord(tracker: number, memory: number, firstPfn: number, count: number): void;
+  /** Bitmap, one bit a pfn, of what is not as recorded; of a guest that stands still. Blocks the caller meanwhile. */
+  trackerChanged(tracker: number, memory: number, threads: number): Buffer;
+  trackerRelease(tracker: number): boolean;
+  openObjects(): { memories: number; writers: number; readers: number; digests: number; trackers: number };
 }
 
 let namespace: StepsNative | undefined;

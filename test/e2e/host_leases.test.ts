@@ -261,7 +261,12 @@ for (const hold of ['lease', 'pause', 'suspend', 'snapshot', 'tracker', 'everyth
     await assertRuns(host, domid, 1000);
     await until('the lease ends', 1000, async () => (await host.status()).leases.length === 0);
     const after = await host.status();
-    assert.deepEqual([after.snapshots, after.connections, after.quarantinedBytes], [0, 1, 0]);
+    assert.deepEqual(
+      [after.snapshots, after.trackers, after.connections, after.quarantinedBytes],
+      [0, 0, 1, 0],
+    );
+    const expected = { snapshot: [1, 0], tracker: [0, 1], everything: [1, 1] }[hold] ?? [0, 0];
+    assert.deepEqual([held.snapshots, held.trackers], expected, 'it did hold it');
     assert.equal(after.freeBytes, free);
     const { paused, shutdown } = await host.find('web1');
     assert.deepEqual([paused, shutdown], [false, null]);

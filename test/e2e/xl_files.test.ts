@@ -44,22 +44,22 @@ test('files of a real xl save', { skip: noXlFiles }, async (t) => {
     await t.test(`${name} again accepted by verify-stream-v2`, { skip: noVerifier }, () => {
       assert.equal(verifierComplaint(back), null);
     });
-    await t.test(`${name}: the root of the p2m`, async (inner) => {
-      await checkP2mRoot(image, (why) => inner.skip(why));
-    });
+    if (await is64BitPv(image)) await t.test(`${name}: the root of the p2m`, () => checkP2mRoot(image));
     for (const path of [xl, image, back]) rmSync(path, { force: true });
   }
 });
 
+async function is64BitPv(image: string): Promise<boolean> {
+  const reader = await ImageReader.open(image, { lanes: 1 });
+  reader.close();
+  return reader.manifest.domain.type === 'pv' && reader.manifest.geometry.guestWidth === 8;
+}
+
 /** The guest's own p2m leaves still hold the frames it had, so the root found can be held against p2m_cr3. */
-async function checkP2mRoot(image: string, skip: (why: string) => void): Promise<void> {
+async function checkP2mRoot(image: string): Promise<void> {
   const reader = await ImageReader.open(image, { lanes: 1 });
   try {
-    const { domain, geometry, state } = reader.manifest;
-    if (domain.type !== 'pv' || geometry.guestWidth !== 8) {
-      skip('not a 64-bit PV guest');
-      return;
-    }
+    const { geometry, state } = reader.manifest;
     const l4Pfns = reader
       .tables()
       .filter(({ level }) => level === 4)

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, rmSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ImageReader } from '../../src/image/reader.js';
@@ -93,7 +93,8 @@ test('what was put last is what is read, whatever the order, classes, lanes and 
     fc.asyncProperty(parameters, async ([seed, nrPfns, lanes, directIo]) => {
       const path = join(dir, `${file++}.dormouse`);
       const { appends, last } = plan(seed, nrPfns);
-      const done = await writeImage(path, nrPfns, appends, { lanes, directIo });
+      const done = await writeImage(path, nrPfns, appends, { lanes, directIo, unnamedFile: seed % 4 > 0 });
+      assert.deepEqual(readdirSync(dir), [basename(path)]);
       assert.equal(done.storedBytes, statSync(path).size);
       assert.equal(statSync(path).mode & 0o777, 0o600);
       const reader = await ImageReader.open(path, { lanes: 2 });
@@ -110,6 +111,7 @@ test('what was put last is what is read, whatever the order, classes, lanes and 
       assert.deepEqual(report.findings, []);
       assert.equal(report.root, done.root);
       assert.equal(report.bytesRead, done.storedBytes);
+      rmSync(path);
     }),
     { numRuns: 40 },
   );

@@ -92,7 +92,7 @@ test('a stream that lists each page once comes back byte for byte', async () => 
         return Promise.resolve();
       });
     }),
-    { numRuns: 120 },
+    { numRuns: 60 },
   );
 });
 
@@ -116,7 +116,7 @@ test('a stream that repeats pages comes back as the same guest', async () => {
         rmSync(plain);
       });
     }),
-    { numRuns: 80 },
+    { numRuns: 40 },
   );
 });
 

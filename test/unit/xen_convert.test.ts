@@ -1,13 +1,21 @@
 /** Synthetic xl files to image and back. */
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
-import type { Progress } from '../../src/domain/progress.js';
+import type { ConvertProgress } from '../../src/image/convert/progress.js';
 import { compareXenFiles } from '../../src/image/convert/compare.js';
 import { detectFormat } from '../../src/image/convert/detect.js';
 import { convertFromXen } from '../../src/image/convert/from_xen.js';
@@ -180,6 +188,21 @@ test('a page order of too many runs is written back in stock order', async () =>
   const odd = Array.from({ length: count }, (_, i) => bodiless((i * 33_331) % count, 15));
   const { xl, back } = await thereAndBack(pvParts({ batches: [[dataPage(count, 1)], odd] }));
   assert.deepEqual(await compareXenFiles(xl, back), []);
+  const again = await convertFromXen(xl, fresh('image'));
+  assert.match(again.notes.join(), /too irregular/);
+});
+
+test('a short list of a huge guest is refused at once; one within reason is taken', async () => {
+  const far = (pfn: number) => written(hvmParts({ batches: [[dataPage(0, 1), bodiless(pfn, 15)]] }));
+  const started = performance.now();
+  for (const pfn of [2 ** 32 - 1, 2 ** 28])
+    await assert.rejects(
+      convertFromXen(far(pfn), fresh('image')),
+      hasCode('STREAM_INVALID', /lists 2 pages/),
+    );
+  assert.ok(performance.now() - started < 2000);
+  const { counts } = await convertFromXen(far(2 ** 22), fresh('image'));
+  assert.equal(counts.noFrame, 2 ** 22);
 });
 
 test('gzip files are read, damaged ones refused', async () => {
@@ -284,20 +307,23 @@ test('outputs that cannot be: there already, a folder, a link, no folder', async
 test('progress ends at the number of pages; an abort leaves nothing', async () => {
   const xl = written(pvParts({ nrPfns: 5000 }));
   const image = fresh('image');
-  const seen: Progress[] = [];
+  const seen: ConvertProgress[] = [];
   await convertFromXen(xl, image, { onProgress: (progress) => seen.push(progress) });
   assert.deepEqual([...new Set(seen.map(({ phase }) => phase))], ['verify', 'pages', 'commit']);
   assert.equal(seen.at(-1)?.donePages, 5000);
-  for (const stopAt of ['verify', 'pages', 'commit']) {
+  for (const [convert, from, stopAt] of [
+    [convertFromXen, xl, 'verify'],
+    [convertFromXen, xl, 'pages'],
+    [convertToXen, image, 'pages'],
+    [convertToXen, image, 'verify'],
+  ] as const) {
     const controller = new AbortController();
-    const options = {
-      signal: controller.signal,
-      onProgress: ({ phase }: Progress) => void (phase === stopAt && controller.abort()),
+    const onProgress = ({ phase }: ConvertProgress) => {
+      if (phase === stopAt) controller.abort();
     };
     const out = fresh('out');
-    if (stopAt !== 'commit') await assert.rejects(convertFromXen(xl, out, options), hasCode('CANCELLED'));
-    if (stopAt === 'pages') await assert.rejects(convertToXen(image, out, options), hasCode('CANCELLED'));
-    assert.equal(readdirSync(folder).includes(out.slice(folder.length + 1)), false);
+    await assert.rejects(convert(from, out, { signal: controller.signal, onProgress }), hasCode('CANCELLED'));
+    assert.equal(existsSync(out), false);
   }
 });
 

@@ -184,7 +184,7 @@ const lies: [string, (stream: Stream) => unknown][] = [
   [
     'a page is listed twice',
     (s) =>
-      void (s.layout = {
+      (s.layout = {
         batches: [[8, 1]],
         runs: [
           [0, 4],
@@ -196,14 +196,14 @@ const lies: [string, (stream: Stream) => unknown][] = [
   ['batches and runs differ', (s) => (s.layout = { batches: [[9, 1]], runs: [[0, 8]] })],
   [
     'more records than batches',
-    (s) => s.items.forEach((item) => void (item.kind === 'pages' && (item.records = 9))),
+    (s) => Object.assign(s.items.find(({ kind }) => kind === 'pages') ?? {}, { records: 9 }),
   ],
   ['no pages', (s) => (s.items = s.items.filter(({ kind }) => kind !== 'pages'))],
   ['no END', (s) => s.items.pop()],
   ['a record twice', (s) => s.items.splice(2, 0, s.items[2] ?? { kind: '' })],
   [
     'a vCPU that is not there',
-    (s) => s.items.forEach((item) => void (item.kind === 'vcpu' && (item.id = 5))),
+    (s) => Object.assign(s.items.find(({ kind }) => kind === 'vcpu') ?? {}, { id: 5 }),
   ],
   [
     'a page record in disguise',

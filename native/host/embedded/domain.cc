@@ -13,6 +13,7 @@ Domain::Domain(Machine& mach, uint16_t number, DomainType kind, uint32_t vcpu_co
 
 Domain::~Domain() {
   stop_threads();
+  finish_cow_clean_up();
   std::vector<uint32_t> mfns;
   for (uint64_t pfn = 0; pfn < nr_pfns; pfn++)
     if (has_frame(pfn)) mfns.push_back(uint32_t(mfn(pfn)));

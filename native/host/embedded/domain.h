@@ -9,6 +9,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "host/embedded/guest_text.h"
@@ -73,6 +74,8 @@ class Domain {
   bool snapshot(struct SnapshotState* out, Fault* fault);
   bool release_snapshot(uint64_t epoch);
   uint64_t cow_pages() const;
+  // Waits until the copies of the last snapshot are given back to the system.
+  void finish_cow_clean_up();
 
   // --- stopping and going on (sched.cc); nested, from the toolstack's thread only
   void hold();
@@ -126,6 +129,7 @@ class Domain {
   std::atomic<uint64_t> cow_epoch{0};
   std::atomic<uint64_t> cow_next{0};
   std::atomic<uint64_t> cow_zero{0};  // copies that needed no slot
+  std::thread cow_cleaner;            // gives back the copies of a snapshot that was released
   std::atomic<bool> dirty_on{false};
   std::unique_ptr<std::atomic<uint64_t>[]> dirty_words;
 

@@ -166,13 +166,16 @@ void DomainBuilder::write_content() {
   for (uint64_t i = 0; i < text_.heap_pages; i++) {
     const uint64_t random = mix(options_.seed << 32 ^ i);
     if (i % text_.heap_share() < 16 || random % 100 >= options_.fill) continue;
-    uint64_t* words = page(text_.heap_pfn + i);
+    const uint64_t mfn = dom_.mfn(text_.heap_pfn + i);
+    uint64_t words[512];
     uint64_t word = random;
     for (uint64_t w = 0; w < 512; w += 2) {
       word = word * 6364136223846793005ull + 1442695040888963407ull;
       words[w] = word >> 16;
       words[w + 1] = random >> (w & 24);
     }
+    dom_.machine.touched(mfn).store(1, std::memory_order_relaxed);
+    dom_.machine.memory.fill_page(mfn, words);
   }
 }
 

@@ -6,10 +6,23 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <utility>
 
 namespace dormouse::embedded {
+
+bool shared_huge_pages() {
+  static const bool answer = [] {
+    std::ifstream policy("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    std::string words((std::istreambuf_iterator<char>(policy)), std::istreambuf_iterator<char>());
+    return words.find('[') != std::string::npos && words.find("[never]") == std::string::npos &&
+           words.find("[deny]") == std::string::npos;
+  }();
+  return answer;
+}
 
 SharedArray::~SharedArray() { close(); }
 
@@ -69,7 +82,14 @@ bool SharedArray::open(int pid, int fd, uint64_t bytes, bool writable, Fault* fa
   }
   data_ = static_cast<uint8_t*>(at);
   fd_ = opened;
+  if (bytes_ >= (2u << 20)) madvise(data_, bytes_, MADV_HUGEPAGE);
   return true;
+}
+
+void SharedArray::fill_page(uint64_t page, const void* content) {
+  constexpr ssize_t kPage = 4096;
+  if (!shared_huge_pages() && pwrite(fd_, content, kPage, off_t(page * kPage)) == kPage) return;
+  std::memcpy(data_ + page * kPage, content, kPage);
 }
 
 void SharedArray::punch(uint64_t first, uint64_t count) {

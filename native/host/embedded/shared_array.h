@@ -7,6 +7,9 @@
 
 namespace dormouse::embedded {
 
+// True where the system gives shared memory huge pages to those who ask.
+bool shared_huge_pages();
+
 class SharedArray {
  public:
   SharedArray() = default;
@@ -21,6 +24,9 @@ class SharedArray {
   // this process may not, HOST_PROTOCOL if it is smaller than `bytes`.
   bool open(int pid, int fd, uint64_t bytes, bool writable, Fault* fault);
 
+  // Fills a page that was never touched. Without huge pages a write call beats the fault that a
+  // store into the mapping would take.
+  void fill_page(uint64_t page, const void* content);
   // Gives [first, first + count) bytes back to the system; they read as zero afterwards.
   void punch(uint64_t first, uint64_t count);
 

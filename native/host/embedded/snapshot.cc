@@ -43,6 +43,7 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
     return fault->raise("HOST_LACKS", "this machine has used up its snapshot epochs");
   out->vcpus.resize(vcpus.size());
   out->shared_info = std::make_unique<uint8_t[]>(kPageSize);
+  finish_cow_clean_up();
   sync_meta(*this);
   out->geometry = geometry();
   const bool stood_still = held();
@@ -74,8 +75,14 @@ bool Domain::release_snapshot(uint64_t epoch) {
   quarantined.clear();
   release();
   if (!mfns.empty()) machine.free(&mfns);
-  cow_store.punch(0, cow_next * kPageSize);
+  // Beside the caller: gigabytes take a while, and the host has other domains to serve.
+  finish_cow_clean_up();
+  cow_cleaner = std::thread([this, bytes = cow_next * kPageSize] { cow_store.punch(0, bytes); });
   return true;
+}
+
+void Domain::finish_cow_clean_up() {
+  if (cow_cleaner.joinable()) cow_cleaner.join();
 }
 
 }  // namespace dormouse::embedded

@@ -16,16 +16,21 @@ bool MachineMap::open(const MachineFds& fds, Fault* fault) {
          touched_.open(fds.pid, fds.touched, fds.frames, false, fault);
 }
 
-bool MachineMap::writable(uint8_t** memory, std::atomic<uint8_t>** touched, Fault* fault) {
+bool MachineMap::make_writable(Fault* fault) {
   std::lock_guard<std::mutex> hold(lock_);
-  if (!memory_rw_.data() &&
-      !memory_rw_.open(fds_.pid, fds_.memory, fds_.frames * kPageSize, true, fault))
-    return false;
-  if (!touched_rw_.data() && !touched_rw_.open(fds_.pid, fds_.touched, fds_.frames, true, fault))
-    return false;
-  *memory = memory_rw_.data();
-  *touched = touched_rw_.as<std::atomic<uint8_t>>();
-  return true;
+  return (memory_rw_.data() ||
+          memory_rw_.open(fds_.pid, fds_.memory, fds_.frames * kPageSize, true, fault)) &&
+         (touched_rw_.data() || touched_rw_.open(fds_.pid, fds_.touched, fds_.frames, true, fault));
+}
+
+void MachineMap::write(uint64_t mfn, const uint8_t* page) {
+  auto& touched = touched_rw_.as<std::atomic<uint8_t>>()[mfn];
+  if (touched.load(std::memory_order_relaxed)) {
+    std::memcpy(memory_rw_.data() + mfn * kPageSize, page, kPageSize);
+    return;
+  }
+  touched.store(1, std::memory_order_release);
+  memory_rw_.fill_page(mfn, page);
 }
 
 std::shared_ptr<EmbeddedMemory> EmbeddedMemory::open(std::shared_ptr<MachineMap> machine,
@@ -38,9 +43,7 @@ std::shared_ptr<EmbeddedMemory> EmbeddedMemory::open(std::shared_ptr<MachineMap>
     return nullptr;
   if (frozen && !view->cow_.open(pid, options.cow, options.nr_pfns * kPageSize, false, fault))
     return nullptr;
-  if (options.kind == ViewKind::build &&
-      !view->machine_->writable(&view->memory_rw_, &view->touched_rw_, fault))
-    return nullptr;
+  if (options.kind == ViewKind::build && !view->machine_->make_writable(fault)) return nullptr;
   return view;
 }
 
@@ -165,8 +168,7 @@ bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* sr
         host::mfn_of(__atomic_load_n(entries_.as<uint64_t>() + pfns[i], __ATOMIC_RELAXED));
     if (mfn >= machine_->fds().frames)
       return fault->raise("RESTORE_FAILED", "the page has no frame");
-    touched_rw_[mfn].store(1, std::memory_order_release);
-    std::memcpy(memory_rw_ + mfn * kPageSize, src + i * kPageSize, kPageSize);
+    machine_->write(mfn, src + i * kPageSize);
   }
   fault->pfn = Fault::kNowhere;
   return true;

@@ -20,8 +20,9 @@ struct MachineFds {
 class MachineMap {
  public:
   bool open(const MachineFds& fds, Fault* fault);
-  // The memory writable; mapped when it is first asked for.
-  bool writable(uint8_t** memory, std::atomic<uint8_t>** touched, Fault* fault);
+  // Maps the memory writable too, when it is first asked for.
+  bool make_writable(Fault* fault);
+  void write(uint64_t mfn, const uint8_t* page);
 
   const MachineFds& fds() const { return fds_; }
   const uint8_t* page(uint64_t mfn) const { return memory_.data() + mfn * kPageSize; }
@@ -74,8 +75,6 @@ class EmbeddedMemory : public host::DomainMemory {
   ViewOptions options_;
   SharedArray entries_;  // meta, or meta_snap
   SharedArray cow_;
-  uint8_t* memory_rw_ = nullptr;
-  std::atomic<uint8_t>* touched_rw_ = nullptr;
 };
 
 }  // namespace dormouse::embedded

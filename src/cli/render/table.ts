@@ -1,11 +1,9 @@
 /** Plain tables and lists of facts: stable columns, no boxes. */
 
-/** Columns as wide as their widest cell; numbers (cells that start with a digit) go to the right. */
+/** Columns as wide as their widest cell; columns of numbers, with or without a unit, go to the right. */
 export function renderTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => (row[i] ?? '').length)));
-  const right = head.map(
-    (_, i) => rows.length > 0 && rows.every((row) => /^([\d<>≤≥-]|$)/.test(row[i] ?? '')),
-  );
+  const right = head.map((_, i) => rows.every((row) => /^(-|[\d.,]+( [\w/]+)?)$/u.test(row[i] ?? '')));
   const line = (cells: readonly string[]): string =>
     cells
       .map((cell, i) => (right[i] ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))

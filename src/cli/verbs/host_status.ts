@@ -24,6 +24,7 @@ export const hostStatus: Verb = {
     freeBytes: figures.count.optional(),
     quarantinedBytes: figures.count.optional(),
     snapshots: figures.count.optional(),
+    trackers: figures.count.optional(),
     connections: figures.count.optional(),
     leases: z.array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count })).optional(),
     /** true, or the reason why not. */
@@ -42,8 +43,7 @@ export const hostStatus: Verb = {
       return { document: { name, state: 'died', lostGuests }, text };
     }
     const { report } = status;
-    const { pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes, snapshots, connections } =
-      report;
+    const { pid, version, startedAt, memoryBytes, freeBytes, guests } = report;
     const facts = renderFacts([
       [
         'host',
@@ -53,13 +53,12 @@ export const hostStatus: Verb = {
       ...report.leases.map(
         (lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const,
       ),
-      ...Object.entries(report.capabilities).map(([can, why]) => [can, why === true ? 'yes' : why] as const),
+      ...Object.entries(report.capabilities).map(
+        ([can, why]) =>
+          [can, why === true ? 'yes' : `no: ${printable(why.replace(`${can}: `, ''))}`] as const,
+      ),
     ]);
-    const document = {
-      ...{ name, state: 'running', pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes },
-      ...{ snapshots, connections, leases: report.leases, capabilities: report.capabilities },
-      guests: report.guests.map(describeDomain),
-    };
-    return { document, text: `${facts}\n${renderList(report.guests)}` };
+    const document = { ...report, name, state: 'running', guests: guests.map(describeDomain) };
+    return { document, text: `${facts}\n${renderList(guests)}` };
   },
 };

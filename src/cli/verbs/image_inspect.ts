@@ -98,7 +98,7 @@ function render(image: z.infer<typeof document>): string {
     ['chunks', `${formatCount(chunks.count)}${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}`],
     ['ratio', formatRatio(image.ratio)],
     ['took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
-    ['pause', pauseMs === null ? undefined : formatDuration(pauseMs)],
+    ['pause', pauseMs === null || pauseMs === 0 ? undefined : formatDuration(pauseMs)],
     [
       'damage',
       image.damage.length === 0 ? 'none met (image verify reads every byte)' : String(image.damage.length),

@@ -19,6 +19,8 @@ import type { XenstoreTree } from './xenstore.js';
 const maxDomid = 32_751;
 const maxPorts = 4096;
 const maxNrPfns = 2 ** 31;
+/** A PVH guest owns pages beside its memory (rings, start info); libxl allows it 1 MiB for them. */
+const specialPages = 256;
 
 /** Parts of a domain's state that it is given and gives back, but never uses. */
 type CarriedState = Omit<DomainState, 'sharedInfo'>;
@@ -133,9 +135,10 @@ export class Domains {
       });
     const domid = this.#nextDomid();
     const type = spec.type === 'pvh' ? 'pvh' : 'pv';
-    native(() =>
-      this.#hv.createShell(this.#machine, { domid, type, vcpus, maxPages: spec.maxMemoryKib / 4 }),
-    );
+    const maxPages = spec.maxMemoryKib / 4 + (type === 'pvh' ? specialPages : 0);
+    native(() => {
+      this.#hv.createShell(this.#machine, { domid, type, vcpus, maxPages });
+    });
     this.#publish(domid, spec);
     const domain: Domain = {
       domid,

@@ -218,8 +218,10 @@ export interface HypervisorApi {
   geometry(machine: MachineId, domid: number): MemoryGeometry;
 
   /**
-   * Light suspend point and copy-on-write from there, in one call; the guest goes on. For a domain that is paused or
-   * suspended it just freezes what is. DOMAIN_WRONG_STATE while building or while another snapshot is active.
+   * Light suspend point and copy-on-write from there, in one call; the guest goes on as it was (running, or paused).
+   * A domain that is suspended or has crashed is frozen as it is; a held one that is not a guest program of this host
+   * stands at the suspend hypercall it was built at. DOMAIN_WRONG_STATE while building or while another snapshot is
+   * active.
    */
   snapshot(machine: MachineId, domid: number): NativeSnapshot;
   /** Pages copied aside so far for the active snapshot (the last one if none is). */

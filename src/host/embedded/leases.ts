@@ -53,10 +53,6 @@ export class Leases {
     }));
   }
 
-  snapshots(): number {
-    return [...this.#held.values()].filter(({ snapshotEpoch }) => snapshotEpoch !== 0).length;
-  }
-
   /** LOCKED, naming who holds it, if another lease is on the domain. */
   acquire(domain: Domain, operation: OperationKind, holder: Holder, builds = false): HeldLease {
     this.requireFree(domain);

@@ -146,7 +146,9 @@ export interface HostReport {
   readonly quarantinedBytes: number;
   readonly guests: readonly DomainInfo[];
   readonly leases: readonly LeaseReport[];
+  /** Domains with a copy-on-write snapshot, and those whose writes are tracked. */
   readonly snapshots: number;
+  readonly trackers: number;
   readonly connections: number;
   readonly capabilities: Capabilities;
 }

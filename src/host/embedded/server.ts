@@ -122,6 +122,8 @@ export class HostServer {
 
   #report(): HostReport {
     const machine = native(() => this.#hv.machineInfo(this.#machine));
+    const domains = this.#domains.all();
+    const seen = domains.map(({ domid }) => native(() => this.#hv.domainInfo(this.#machine, domid)));
     return {
       name: this.#paths.name,
       pid: process.pid,
@@ -130,9 +132,10 @@ export class HostServer {
       memoryBytes: machine.frames * pageBytes,
       freeBytes: machine.freeFrames * pageBytes,
       quarantinedBytes: machine.quarantinedFrames * pageBytes,
-      guests: this.#domains.all().map((domain) => this.#domains.info(domain)),
+      guests: domains.map((domain) => this.#domains.info(domain)),
       leases: this.#leases.report(),
-      snapshots: this.#leases.snapshots(),
+      snapshots: seen.filter(({ snapshotEpoch }) => snapshotEpoch !== 0).length,
+      trackers: seen.filter(({ logDirty }) => logDirty).length,
       connections: this.#sessions.size,
       capabilities,
     };

@@ -4,12 +4,12 @@
  */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, PageCounts, Phase } from '../../domain/progress.js';
-import { totalPages } from '../../pfn/counts.js';
+import { totalPages, type PageCounts } from '../../pfn/counts.js';
 import { MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageWriter } from '../writer.js';
 import { ByteSource } from './byte_source.js';
+import type { ConvertOptions, ConvertProgress } from './progress.js';
 import {
   batchPfns,
   conversionCancelled,
@@ -27,11 +27,9 @@ import { domainOfConfig } from './xl_config.js';
 /** Most bytes of records beside the pages: they all go into the manifest. */
 const maxStateBytes = 32 << 20;
 
-export interface FromXenOptions extends OperationOptions {
+export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
-  /** Bypass the page cache where the file system can. Default true. */
-  readonly directIo?: boolean;
 }
 
 export interface FromXenResult {
@@ -127,10 +125,16 @@ class PageAppender implements StreamVisitor {
   }
 }
 
-async function pass(inPath: string, visitor: StreamVisitor, signal: AbortSignal | undefined): Promise<void> {
+/** Parses the file once; returns its length, unpacked. */
+async function pass(
+  inPath: string,
+  visitor: StreamVisitor,
+  signal: AbortSignal | undefined,
+): Promise<number> {
   const source = await ByteSource.open(inPath);
   try {
     await parseStream(source, visitor, { maxPfns: MAX_PFNS, maxStateBytes }, signal);
+    return source.offset;
   } finally {
     await source.close();
   }
@@ -151,33 +155,36 @@ export function convertFromXen(
 
 async function fromXen(inPath: string, outPath: string, options: FromXenOptions): Promise<FromXenResult> {
   const started = performance.now();
-  const { signal } = options;
-  const survey = new Survey();
-  await pass(inPath, survey, signal);
+  const elapsed = () => performance.now() - started;
+  const { signal, onProgress } = options;
+  const survey: Survey = new Survey(() => {
+    const { listedPages, nrPfns } = survey;
+    const total = Math.max(nrPfns, listedPages);
+    const shown = { donePages: listedPages, totalPages: total, storedBytes: 0, counts: noPages };
+    onProgress?.({ phase: 'verify', ...shown, elapsedMs: elapsed() });
+  });
+  survey.checkProportion(await pass(inPath, survey, signal));
   const domain = domainOf(survey);
   const { nrPfns } = survey;
-  const report = (phase: Phase, writer: ImageWriter | null) => {
-    const counts = writer?.counts() ?? noPages;
-    const [donePages, storedBytes] = [totalPages(counts), writer?.storedBytes() ?? 0];
-    const elapsedMs = performance.now() - started;
-    options.onProgress?.({ phase, donePages, totalPages: nrPfns, storedBytes, counts, elapsedMs });
-  };
-  report('verify', null);
   const writer = await ImageWriter.create(outPath, {
     nrPfns,
     lanes: 1,
     consistency: 'suspend-point',
     ...(options.directIo !== undefined && { directIo: options.directIo }),
   });
+  const report = (phase: ConvertProgress['phase']) => {
+    const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];
+    const donePages = totalPages(counts);
+    onProgress?.({ phase, donePages, totalPages: nrPfns, storedBytes, counts, elapsedMs: elapsed() });
+  };
   try {
-    const appender = new PageAppender(writer, nrPfns, () => report('pages', writer));
+    const appender = new PageAppender(writer, nrPfns, () => report('pages'));
     await pass(inPath, appender, signal);
     await appender.unmentioned(survey, signal);
-    report('commit', writer);
+    report('commit');
     const counts = writer.counts();
-    const elapsedMs = performance.now() - started;
-    const committed = await writer.commit(manifestOf(survey, domain, counts, elapsedMs, options));
-    return resultOf(committed, survey, domain, counts, performance.now() - started);
+    const committed = await writer.commit(manifestOf(survey, domain, counts, elapsed(), options));
+    return resultOf(committed, survey, domain, counts, elapsed());
   } catch (thrown) {
     await writer.abandon();
     throw thrown;
@@ -233,6 +240,7 @@ function resultOf(
   const notes: string[] = [];
   if (survey.repeatedPages > 0)
     notes.push(`${survey.repeatedPages} pages were in the stream more than once; the last copy was taken`);
+  if (survey.layoutLost) notes.push('the order of the pages in the stream was too irregular to be kept');
   if (survey.verifySeen) notes.push('the stream ended with a VERIFY run, which is not kept');
   const memoryBytes = (counts.data + counts.zero + counts.table + counts.alloc) * pageBytes;
   const { name, type } = domain;

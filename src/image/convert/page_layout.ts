@@ -29,7 +29,8 @@ export class PfnSet {
 export class LayoutRecorder {
   readonly #batches: [count: number, records: number][] = [];
   readonly #runs: [first: number, count: number][] = [];
-  #lost = false;
+  /** True once there were too many runs. */
+  lost = false;
 
   /** A PAGE_DATA record of `count` pfns begins. */
   record(count: number): void {
@@ -44,11 +45,11 @@ export class LayoutRecorder {
   }
   #push(list: [number, number][], entry: [number, number]): void {
     if (list.length < maxLayoutEntries) list.push(entry);
-    else this.#lost = true;
+    else this.lost = true;
   }
   /** Null if it took too many runs to tell. */
   finish(): PageLayout | null {
-    return this.#lost ? null : { batches: this.#batches, runs: this.#runs };
+    return this.lost ? null : { batches: this.#batches, runs: this.#runs };
   }
 }
 

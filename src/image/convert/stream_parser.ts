@@ -56,7 +56,7 @@ export interface StreamVisitor {
 export interface ParseLimits {
   /** Pfns at or above this are refused. */
   readonly maxPfns: number;
-  /** Most bytes of record bodies (other than pages) that are kept in all. */
+  /** Most bytes of records other than pages that are kept in all, each counted as 64 more than its body. */
   readonly maxStateBytes: number;
 }
 
@@ -215,7 +215,7 @@ class Parser {
     order?: StreamOrder,
   ): Promise<void> {
     const name = format.recordName(layer, type);
-    this.#stateBytes += length;
+    this.#stateBytes += length + 64;
     if (this.#stateBytes > this.limits.maxStateBytes)
       throw streamUnsupported(
         `more than ${this.limits.maxStateBytes} bytes of records beside the pages`,

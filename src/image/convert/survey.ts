@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import type { Manifest } from '../manifest.js';
 import { LayoutRecorder, PfnSet } from './page_layout.js';
-import { libxcRecord as rec } from './stream_format.js';
+import { libxcRecord as rec, streamInvalid } from './stream_format.js';
 import type { StreamItem, StreamManifest } from './stream_manifest.js';
 import { frameAt, type LibxcHeader } from './stream_order.js';
 import type { PageSlice, StreamRecord, StreamVisitor, XlHeader } from './stream_parser.js';
@@ -25,6 +25,9 @@ export const vcpuFields: ReadonlyMap<number, Exclude<keyof Vcpu, 'id'>> = new Ma
   [rec.vcpuXsave, 'xsave'],
   [rec.vcpuMsrs, 'msrs'],
 ] as const);
+
+/** Pages a stream need not list, however short it is: 16 GiB. */
+const mostUnlisted = 2 ** 22;
 
 const none = (): Buffer => Buffer.alloc(0);
 
@@ -52,6 +55,9 @@ export class Survey implements StreamVisitor {
   readonly #items: StreamItem[] = [];
   readonly #layout = new LayoutRecorder();
   #libxl = { version: 0, options: 0 };
+
+  /** `onPages` is called after every slice of pages. */
+  constructor(private readonly onPages: () => void = () => undefined) {}
 
   xlHeader(header: XlHeader): void {
     this.xl = header;
@@ -102,6 +108,17 @@ export class Survey implements StreamVisitor {
       if (this.header?.type === 'hvm' && pfn >= this.nrPfns) this.nrPfns = pfn + 1;
     }
     this.listedPages += slice.count;
+    this.onPages();
+  }
+
+  /**
+   * A stream lists all of a guest's pages, those without a frame too. STREAM_INVALID for one that claims a guest out
+   * of all proportion to its list, as every page costs work and memory.
+   */
+  checkProportion(endOffset: number): void {
+    const listed = this.listedPages - this.repeatedPages;
+    if (this.nrPfns > 16 * listed + mostUnlisted)
+      throw streamInvalid(`the stream lists ${listed} pages of a guest of ${this.nrPfns}`, endOffset);
   }
 
   #pageRecord(count: number): void {
@@ -109,6 +126,11 @@ export class Survey implements StreamVisitor {
     const last = this.#items.at(-1);
     if (last?.kind === 'pages') ++last.records;
     else this.#items.push({ kind: 'pages', records: 1 });
+  }
+
+  /** True if the page lists took too many runs to be remembered. */
+  get layoutLost(): boolean {
+    return this.#layout.lost;
   }
 
   /** What the image keeps of the stream. */

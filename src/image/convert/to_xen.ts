@@ -1,15 +1,15 @@
 /** Image to `xl save` file. An image made of one is written back as it was; any other as stock libxc v3 writes it. */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, PageCounts, Phase } from '../../domain/progress.js';
 import { DormouseError } from '../../errors.js';
-import { totalPages } from '../../pfn/counts.js';
+import { totalPages, type PageCounts } from '../../pfn/counts.js';
 import { MAX_MANIFEST_BYTES, MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageReader } from '../reader.js';
 import { ByteSource } from './byte_source.js';
 import { OutputFile } from '../output_file.js';
 import { LayoutPlayer, PfnSet, stockLayout } from './page_layout.js';
+import type { ConvertOptions, ConvertProgress } from './progress.js';
 import * as format from './stream_format.js';
 import {
   readStreamManifest,
@@ -22,11 +22,6 @@ import { stateFields, vcpuFields } from './survey.js';
 import { standardStream } from './standard_stream.js';
 
 const { libxcRecord: rec } = format;
-
-export interface ToXenOptions extends OperationOptions {
-  /** Bypass the page cache where the file system can. Default true. */
-  readonly directIo?: boolean;
-}
 
 export interface ToXenResult {
   readonly path: string;
@@ -50,12 +45,12 @@ export interface ToXenResult {
 export function convertToXen(
   inPath: string,
   outPath: string,
-  options: ToXenOptions = {},
+  options: ConvertOptions = {},
 ): Promise<ToXenResult> {
   return format.withoutGuest(() => toXen(inPath, outPath, options));
 }
 
-async function toXen(inPath: string, outPath: string, options: ToXenOptions): Promise<ToXenResult> {
+async function toXen(inPath: string, outPath: string, options: ConvertOptions): Promise<ToXenResult> {
   const started = performance.now();
   const reader = await ImageReader.open(inPath, { lanes: 1 });
   try {
@@ -63,7 +58,7 @@ async function toXen(inPath: string, outPath: string, options: ToXenOptions): Pr
     const kept = readStreamManifest(reader.manifest.stream);
     const stream = kept ?? standardStream(reader.manifest);
     const layout = checkedLayout(stream, reader);
-    const report = (phase: Phase, donePages: number, storedBytes: number) => {
+    const report = (phase: ConvertProgress['phase'], donePages: number, storedBytes: number) => {
       const elapsedMs = performance.now() - started;
       const { counts, nrPfns: total } = reader;
       options.onProgress?.({ phase, donePages, totalPages: total, storedBytes, counts, elapsedMs });
@@ -138,7 +133,7 @@ async function writeFile(
   layout: PageLayout,
   outPath: string,
   directIo: boolean,
-  report: (phase: Phase, donePages: number, storedBytes: number) => void,
+  report: (phase: ConvertProgress['phase'], donePages: number, storedBytes: number) => void,
   signal: AbortSignal | undefined,
 ): Promise<number> {
   const file = OutputFile.create(outPath, directIo);
@@ -177,7 +172,11 @@ class StreamFileWriter {
     private readonly stream: StreamManifest,
     layout: PageLayout,
     private readonly file: OutputFile,
-    private readonly report: (phase: Phase, donePages: number, storedBytes: number) => void,
+    private readonly report: (
+      phase: ConvertProgress['phase'],
+      donePages: number,
+      storedBytes: number,
+    ) => void,
     private readonly signal: AbortSignal | undefined,
   ) {
     this.#player = new LayoutPlayer(layout);

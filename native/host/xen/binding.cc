@@ -1,0 +1,340 @@
+// The N-API surface of the xen host, an addon of its own: src/host/xen/native.ts types it.
+// Arguments are validated there and asserted here.
+#include "binding/memory_tag.h"
+#include "binding/napi_util.h"
+#include "binding/registry.h"
+#include "host/xen/control.h"
+#include "host/xen/domain_state.h"
+#include "host/xen/xen_memory.h"
+
+namespace dormouse::xen {
+namespace {
+
+using binding::arg_u32;
+using binding::num;
+using binding::throw_fault;
+using Memories = binding::Registry<XenMemory>;
+
+std::shared_ptr<Handles> shared_handles;
+EventPorts ports;
+
+Napi::Value failed(Napi::Env env, const Fault& fault) {
+  throw_fault(env, fault);
+  return env.Undefined();
+}
+
+const std::shared_ptr<Handles>& handles() {
+  DM_ASSERT(shared_handles);
+  return shared_handles;
+}
+
+std::shared_ptr<XenMemory> memory_of(const Napi::CallbackInfo& info) {
+  auto memory = Memories::get().find(arg_u32(info, 0));
+  DM_ASSERT(memory);
+  return memory;
+}
+
+Napi::Buffer<uint8_t> buffer_of(Napi::Env env, const Bytes& bytes) {
+  return Napi::Buffer<uint8_t>::Copy(env, bytes.data(), bytes.size());
+}
+
+// open(): once per process, before anything else
+Napi::Value open(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!shared_handles) shared_handles = Handles::open(&fault);
+  return shared_handles ? info.Env().Undefined() : failed(info.Env(), fault);
+}
+
+// capabilities() -> XEN_SYSCTL_PHYSCAP_* bits
+Napi::Value capabilities(const Napi::CallbackInfo& info) {
+  xc_physinfo_t physical = {};
+  if (xc_physinfo(handles()->xc(), &physical) == 0) return num(info.Env(), physical.capabilities);
+  Fault fault;
+  raise_errno(&fault, "physinfo", DOMID_XEN);
+  return failed(info.Env(), fault);
+}
+
+Napi::Object describe(Napi::Env env, const xc_domaininfo_t& info) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("domid", num(env, info.domain));
+  out.Set("handle", Napi::Buffer<uint8_t>::Copy(env, info.handle, sizeof info.handle));
+  out.Set("flags", num(env, info.flags));
+  out.Set("pages", num(env, info.tot_pages));
+  out.Set("outstandingPages", num(env, info.outstanding_pages));
+  out.Set("maxPages", num(env, info.max_pages));
+  out.Set("vcpus", num(env, info.nr_online_vcpus));
+  out.Set("cpuTimeNs", num(env, info.cpu_time));
+  return out;
+}
+
+// domains() -> every domain of the machine, by id
+Napi::Value domains(const Napi::CallbackInfo& info) {
+  Napi::Array out = Napi::Array::New(info.Env());
+  std::vector<xc_domaininfo_t> batch(64);
+  uint32_t first = 0;
+  for (;;) {
+    const int got =
+        xc_domain_getinfolist(handles()->xc(), first, unsigned(batch.size()), batch.data());
+    if (got < 0) {
+      Fault fault;
+      raise_errno(&fault, "getdomaininfolist", first);
+      return failed(info.Env(), fault);
+    }
+    for (int i = 0; i < got; ++i) out.Set(out.Length(), describe(info.Env(), batch[i]));
+    if (got < int(batch.size())) return out;
+    first = batch[got - 1].domain + 1;
+  }
+}
+
+// domain(domid)
+Napi::Value domain(const Napi::CallbackInfo& info) {
+  Fault fault;
+  xc_domaininfo_t found;
+  if (!domain_info(*handles(), arg_u32(info, 0), &found, &fault)) return failed(info.Env(), fault);
+  return describe(info.Env(), found);
+}
+
+using DomainCall = bool (*)(const Handles&, uint32_t, Fault*);
+
+bool pause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
+  return xc_domain_pause(xen.xc(), domid) == 0 || raise_errno(fault, "pause", domid);
+}
+
+bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
+  return xc_domain_unpause(xen.xc(), domid) == 0 || raise_errno(fault, "unpause", domid);
+}
+
+// f(domid), for calls that answer nothing
+template <DomainCall call>
+Napi::Value on_domain(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!call(*handles(), arg_u32(info, 0), &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// logDirtyRead(domid, nrPfns, clean) -> bitmap
+Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
+  Fault fault;
+  Bytes bitmap;
+  if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
+                      info[2].As<Napi::Boolean>().Value(), &bitmap, &fault))
+    return failed(info.Env(), fault);
+  return buffer_of(info.Env(), bitmap);
+}
+
+// Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
+class OpenMemory : public Napi::AsyncWorker {
+ public:
+  OpenMemory(Napi::Env env, uint32_t domid, std::shared_ptr<XenMemory> refreshed)
+      : Napi::AsyncWorker(env),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        domid_(domid),
+        memory_(std::move(refreshed)) {}
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    if (memory_) {
+      refreshing_ = true;
+      memory_->refresh(&fault_);
+    } else {
+      memory_ = XenMemory::open(handles(), domid_, &fault_);
+    }
+  }
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (fault_) {
+      throw_fault(Env(), fault_);
+      deferred_.Reject(Env().GetAndClearPendingException().Value());
+    } else if (refreshing_) {
+      deferred_.Resolve(Env().Undefined());
+    } else {
+      deferred_.Resolve(num(Env(), Memories::get().add(std::move(memory_))));
+    }
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  uint32_t domid_;
+  std::shared_ptr<XenMemory> memory_;
+  bool refreshing_ = false;
+  Fault fault_;
+};
+
+Napi::Value start(OpenMemory* worker) {
+  Napi::Promise promise = worker->promise();
+  worker->Queue();
+  return promise;
+}
+
+// openMemory(domid) -> Promise<memory>
+Napi::Value open_memory(const Napi::CallbackInfo& info) {
+  return start(new OpenMemory(info.Env(), arg_u32(info, 0), nullptr));
+}
+
+// refreshMemory(memory) -> Promise<void>
+Napi::Value refresh_memory(const Napi::CallbackInfo& info) {
+  return start(new OpenMemory(info.Env(), 0, memory_of(info)));
+}
+
+// refreshMemoryNow(memory): the same, at once, for a guest that stands still
+Napi::Value refresh_memory_now(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!memory_of(info)->refresh(&fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// exportMemory(memory) -> External for the main addon's adoptMemory
+Napi::Value export_memory(const Napi::CallbackInfo& info) {
+  using Held = std::shared_ptr<host::DomainMemory>;
+  auto out = Napi::External<Held>::New(info.Env(), new Held(memory_of(info)),
+                                       [](Napi::Env, Held* held) { delete held; });
+  out.TypeTag(&binding::kMemoryTag);
+  return out;
+}
+
+// closeMemory(memory) -> whether it was open
+Napi::Value close_memory(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), Memories::get().release(arg_u32(info, 0)));
+}
+
+// openMemories() -> how many are registered
+Napi::Value open_memories(const Napi::CallbackInfo& info) {
+  return num(info.Env(), Memories::get().count());
+}
+
+Napi::Value describe_geometry(Napi::Env env, uint64_t nr_pfns, const GuestP2m* p2m) {
+  Napi::Object out = Napi::Object::New(env);
+  Napi::Array frames = Napi::Array::New(env);
+  if (p2m) {
+    std::vector<uint64_t> pfns;
+    Fault fault;
+    if (!p2m->leaf_pfns(&pfns, &fault)) return failed(env, fault);
+    for (uint32_t i = 0; i < pfns.size(); ++i) frames.Set(i, num(env, pfns[i]));
+  }
+  out.Set("nrPfns", num(env, nr_pfns));
+  out.Set("guestWidth", num(env, p2m ? 8 : 0));
+  out.Set("p2mFrames", frames);
+  out.Set("p2mGeneration", num(env, p2m ? p2m->generation() & ((1ull << 53) - 1) : 0));
+  return out;
+}
+
+// geometryOf(memory), of what is mapped
+Napi::Value geometry_of(const Napi::CallbackInfo& info) {
+  auto memory = memory_of(info);
+  return describe_geometry(info.Env(), memory->nr_pfns(), memory->p2m());
+}
+
+// geometry(domid), of the domain as it is now
+Napi::Value geometry(const Napi::CallbackInfo& info) {
+  Fault fault;
+  xc_domaininfo_t found;
+  const uint32_t domid = arg_u32(info, 0);
+  if (!domain_info(*handles(), domid, &found, &fault)) return failed(info.Env(), fault);
+  if (!is_hvm(found)) {
+    const auto p2m = GuestP2m::open(handles(), found, &fault);
+    return p2m ? describe_geometry(info.Env(), p2m->nr_pfns(), p2m.get())
+               : failed(info.Env(), fault);
+  }
+  xen_pfn_t pfns = 0;
+  if (xc_domain_nr_gpfns(handles()->xc(), domid, &pfns) == 0)
+    return describe_geometry(info.Env(), pfns, nullptr);
+  raise_errno(&fault, "maximum_gpfn", domid);
+  return failed(info.Env(), fault);
+}
+
+// readState(domid) -> DomainState of the contract
+Napi::Value state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Fault fault;
+  StateBlobs blobs;
+  if (!read_state(handles(), arg_u32(info, 0), &blobs, &fault)) return failed(env, fault);
+  Napi::Array vcpus = Napi::Array::New(env);
+  for (const VcpuBlobs& from : blobs.vcpus) {
+    Napi::Object vcpu = Napi::Object::New(env);
+    vcpu.Set("id", num(env, from.id));
+    vcpu.Set("basic", buffer_of(env, from.basic));
+    vcpu.Set("extended", buffer_of(env, from.extended));
+    vcpu.Set("xsave", buffer_of(env, from.xsave));
+    vcpu.Set("msrs", buffer_of(env, from.msrs));
+    vcpus.Set(vcpus.Length(), vcpu);
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("vcpus", vcpus);
+  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
+  out.Set("tscInfo", buffer_of(env, blobs.tsc_info));
+  out.Set("cpuidPolicy", buffer_of(env, blobs.cpuid_policy));
+  out.Set("msrPolicy", buffer_of(env, blobs.msr_policy));
+  out.Set("hvmContext", buffer_of(env, blobs.hvm_context));
+  out.Set("hvmParams", buffer_of(env, blobs.hvm_params));
+  return out;
+}
+
+// allocUnbound(domid, remoteDomid) -> port of the domain
+Napi::Value alloc_unbound(const Napi::CallbackInfo& info) {
+  const auto port = xc_evtchn_alloc_unbound(handles()->xc(), arg_u32(info, 0), arg_u32(info, 1));
+  if (port >= 0) return num(info.Env(), uint64_t(port));
+  Fault fault;
+  raise_errno(&fault, "alloc_unbound", arg_u32(info, 0));
+  return failed(info.Env(), fault);
+}
+
+// notify(domid, port)
+Napi::Value notify(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!ports.notify(arg_u32(info, 0), arg_u32(info, 1), &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// requestSuspend(domid, port)
+Napi::Value request_suspend(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!ports.request_suspend(*handles(), arg_u32(info, 0), arg_u32(info, 1), &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// closePort(domid, port) -> whether it was bound
+Napi::Value close_port(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), ports.close(arg_u32(info, 0), arg_u32(info, 1)));
+}
+
+}  // namespace
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, function, name));
+  };
+  exports.Set("domctlVersion", num(env, XEN_DOMCTL_INTERFACE_VERSION));
+  add("open", open);
+  add("capabilities", capabilities);
+  add("domains", domains);
+  add("domain", domain);
+  add("pause", on_domain<pause_domain>);
+  add("unpause", on_domain<unpause_domain>);
+  add("resumeInPlace", on_domain<resume_in_place>);
+  add("logDirtyOn", on_domain<log_dirty_on>);
+  add("logDirtyOff", on_domain<log_dirty_off>);
+  add("logDirtyRead", log_dirty_bitmap);
+  add("openMemory", open_memory);
+  add("refreshMemory", refresh_memory);
+  add("refreshMemoryNow", refresh_memory_now);
+  add("exportMemory", export_memory);
+  add("closeMemory", close_memory);
+  add("openMemories", open_memories);
+  add("geometryOf", geometry_of);
+  add("geometry", geometry);
+  add("readState", state);
+  add("allocUnbound", alloc_unbound);
+  add("notify", notify);
+  add("requestSuspend", request_suspend);
+  add("closePort", close_port);
+  return exports;
+}
+
+}  // namespace dormouse::xen
+
+static Napi::Object init(Napi::Env env, Napi::Object exports) {
+  return dormouse::xen::init(env, exports);
+}
+NODE_API_MODULE(dormouse_xen, init)

@@ -1,0 +1,88 @@
+#include "host/xen/control.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace dormouse::xen {
+namespace {
+
+int shadow_op(const Handles& xen, uint32_t domid, uint32_t op, xen_domctl* call) {
+  call->u.shadow_op.op = op;
+  return domctl(xen, domid, XEN_DOMCTL_shadow_op, call);
+}
+
+}  // namespace
+
+bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault) {
+  return xc_domain_resume(xen.xc(), domid, 1) == 0 || raise_errno(fault, "resume", domid);
+}
+
+bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault) {
+  xen_domctl call = {};
+  if (shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, &call) == 0) return true;
+  if (errno == EINVAL) return fault->raise("DOMAIN_WRONG_STATE", "log-dirty is on already");
+  return raise_errno(fault, "enabling log-dirty", domid);
+}
+
+bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
+                    std::vector<uint8_t>* bitmap, Fault* fault) {
+  const size_t bytes = (nr_pfns + 63) / 64 * 8;
+  HypercallBuffer buffer(xen, bytes);
+  if (!buffer.data()) return raise_errno(fault, "hypercall buffer", domid);
+  std::memset(buffer.data(), 0, bytes);
+  xen_domctl call = {};
+  call.u.shadow_op.pages = nr_pfns;
+  set_xen_guest_handle_raw(call.u.shadow_op.dirty_bitmap, buffer.as<uint8_t>());
+  const uint32_t op = clean ? XEN_DOMCTL_SHADOW_OP_CLEAN : XEN_DOMCTL_SHADOW_OP_PEEK;
+  if (shadow_op(xen, domid, op, &call) != 0)
+    return raise_errno(fault, "reading the dirty bitmap", domid);
+  bitmap->assign(buffer.as<uint8_t>(), buffer.as<uint8_t>() + (nr_pfns + 7) / 8);
+  return true;
+}
+
+bool log_dirty_off(const Handles& xen, uint32_t domid, Fault* fault) {
+  xen_domctl call = {};
+  if (shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_OFF, &call) == 0 || errno == EINVAL) return true;
+  return raise_errno(fault, "ending log-dirty", domid);
+}
+
+EventPorts::~EventPorts() {
+  if (handle_) xenevtchn_close(handle_);
+}
+
+bool EventPorts::bind(uint32_t domid, uint32_t port, evtchn_port_t* local, Fault* fault) {
+  const auto key = std::make_pair(domid, port);
+  const auto known = bound_.find(key);
+  if (known != bound_.end()) {
+    *local = known->second;
+    return true;
+  }
+  if (!handle_) handle_ = xenevtchn_open(nullptr, 0);
+  if (!handle_) return raise_errno(fault, "opening event channels", domid);
+  const auto bound = xenevtchn_bind_interdomain(handle_, domid, port);
+  if (bound < 0) return raise_errno(fault, "binding an event channel", domid);
+  *local = bound_[key] = evtchn_port_t(bound);
+  return true;
+}
+
+bool EventPorts::notify(uint32_t domid, uint32_t port, Fault* fault) {
+  evtchn_port_t local = 0;
+  if (!bind(domid, port, &local, fault)) return false;
+  return xenevtchn_notify(handle_, local) == 0 || raise_errno(fault, "notify", domid);
+}
+
+bool EventPorts::request_suspend(const Handles& xen, uint32_t domid, uint32_t port, Fault* fault) {
+  if (xc_domain_subscribe_for_suspend(xen.xc(), domid, port) != 0)
+    return raise_errno(fault, "subscribing for the suspension", domid);
+  return notify(domid, port, fault);
+}
+
+bool EventPorts::close(uint32_t domid, uint32_t port) {
+  const auto known = bound_.find({domid, port});
+  if (known == bound_.end()) return false;
+  xenevtchn_unbind(handle_, known->second);
+  bound_.erase(known);
+  return true;
+}
+
+}  // namespace dormouse::xen

@@ -1,0 +1,37 @@
+// Run state, log-dirty and event channels of a domain.
+#pragma once
+
+#include <map>
+
+#include "host/xen/handles.h"
+
+namespace dormouse::xen {
+
+// A suspended domain goes on in place; its suspend call returns 1, "cancelled".
+bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault);
+
+bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault);
+// One bit a pfn for pfns [0, nr_pfns); with `clean` reset in the same step.
+bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
+                    std::vector<uint8_t>* bitmap, Fault* fault);
+// Idempotent.
+bool log_dirty_off(const Handles& xen, uint32_t domid, Fault* fault);
+
+// Ports of other domains that this process is bound to. Not for several threads at once.
+class EventPorts {
+ public:
+  ~EventPorts();
+  // Binds to the domain's port at first use, and signals it.
+  bool notify(uint32_t domid, uint32_t port, Fault* fault);
+  // Has Xen signal that port of the domain's when it suspends, then signals it: the request.
+  bool request_suspend(const Handles& xen, uint32_t domid, uint32_t port, Fault* fault);
+  // Ends our binding. False if there was none.
+  bool close(uint32_t domid, uint32_t port);
+
+ private:
+  bool bind(uint32_t domid, uint32_t port, evtchn_port_t* local, Fault* fault);
+  xenevtchn_handle* handle_ = nullptr;
+  std::map<std::pair<uint32_t, uint32_t>, evtchn_port_t> bound_;
+};
+
+}  // namespace dormouse::xen

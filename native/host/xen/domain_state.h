@@ -1,0 +1,27 @@
+// A domain's state beside its memory, in the bodies of the libxc migration stream (specification
+// sections "X86_PV_VCPU_*", "X86_TSC_INFO", "HVM_CONTEXT", "HVM_PARAMS", "X86_*_POLICY").
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "host/xen/handles.h"
+
+namespace dormouse::xen {
+
+using Bytes = std::vector<uint8_t>;
+
+struct VcpuBlobs {
+  uint32_t id;
+  Bytes basic, extended, xsave, msrs;
+};
+
+struct StateBlobs {
+  std::vector<VcpuBlobs> vcpus;  // online ones of a PV domain
+  Bytes shared_info, tsc_info, cpuid_policy, msr_policy, hvm_context, hvm_params;
+};
+
+// Of a domain that stands still; MFNs as Xen has them.
+bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
+                Fault* fault);
+
+}  // namespace dormouse::xen

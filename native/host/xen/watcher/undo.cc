@@ -1,0 +1,237 @@
+#include "host/xen/watcher/undo.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "host/xen/control.h"
+#include "host/xen/handles.h"
+
+namespace dormouse::xen {
+namespace {
+
+// A guest that has taken the request suspends within this time or, it is believed, never will.
+constexpr int kSuspendWaitMs = 15'000;
+constexpr int kPollMs = 10;
+
+struct Lock {
+  LeaseOwner owner;
+  char uuid[37] = "";
+};
+
+struct Journal {
+  bool log_dirty = false, suspend = false, pause = false, build = false;
+};
+
+std::string path_of(const std::string& run_dir, uint32_t domid, const char* kind) {
+  return run_dir + "/" + std::to_string(domid) + "." + kind;
+}
+
+std::string read_small(int fd) {
+  char text[1024];
+  const ssize_t n = pread(fd, text, sizeof text - 1, 0);
+  return n > 0 ? std::string(text, size_t(n)) : std::string();
+}
+
+Journal read_journal(const std::string& path) {
+  Journal out;
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return out;
+  const std::string text = "\n" + read_small(fd);
+  close(fd);
+  auto has = [&](const char* word) {
+    return text.find("\n" + std::string(word) + "\n") != text.npos;
+  };
+  out.log_dirty = has("logdirty");
+  out.suspend = has("suspend");
+  out.pause = has("pause");
+  out.build = has("build");
+  return out;
+}
+
+std::string uuid_of(const xc_domaininfo_t& info) {
+  char text[37];
+  const uint8_t* h = info.handle;
+  std::snprintf(text, sizeof text,
+                "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", h[0], h[1],
+                h[2], h[3], h[4], h[5], h[6], h[7], h[8], h[9], h[10], h[11], h[12], h[13], h[14],
+                h[15]);
+  return text;
+}
+
+bool is_suspended(const xc_domaininfo_t& info) {
+  const uint32_t reason = info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask;
+  return (info.flags & XEN_DOMINF_shutdown) && reason == SHUTDOWN_suspend;
+}
+
+void complain(const Fault& fault) { std::fprintf(stderr, "%s\n", fault.text.c_str()); }
+
+// Blanks control/shutdown if the guest has not taken the request yet.
+bool withdraw_request(xs_handle* store, uint32_t domid) {
+  const std::string path = "/local/domain/" + std::to_string(domid) + "/control/shutdown";
+  for (int tries = 0; tries < 100; ++tries) {
+    const xs_transaction_t tx = xs_transaction_start(store);
+    if (tx == XBT_NULL) return false;
+    unsigned length = 0;
+    char* value = static_cast<char*>(xs_read(store, tx, path.c_str(), &length));
+    const bool waiting = value && std::strcmp(value, "suspend") == 0;
+    std::free(value);
+    if (waiting) xs_write(store, tx, path.c_str(), "", 0);
+    if (xs_transaction_end(store, tx, !waiting)) return waiting;
+    if (errno != EAGAIN) return false;
+  }
+  return false;
+}
+
+bool undo_suspend(const Handles& xen, uint32_t domid) {
+  xs_handle* store = xs_open(0);
+  Fault fault;
+  xc_domaininfo_t info;
+  bool done = !domain_info(xen, domid, &info, &fault);
+  if (!done && !is_suspended(info) && store && withdraw_request(store, domid)) {
+    std::printf("withdrew the request to suspend\n");
+    done = true;
+  }
+  for (int waited = 0; !done && waited < kSuspendWaitMs; waited += kPollMs) {
+    if (!domain_info(xen, domid, &info, &fault)) break;
+    if (is_suspended(info)) {
+      if (!resume_in_place(xen, domid, &fault)) {
+        complain(fault);
+        break;
+      }
+      if (store) xs_resume_domain(store, domid);
+      std::printf("resumed it\n");
+      done = true;
+    } else if (info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying)) {
+      done = true;
+    } else {
+      usleep(kPollMs * 1000);
+    }
+  }
+  if (store) xs_close(store);
+  return done || fault.code == nullptr;
+}
+
+bool undo_pause(const Handles& xen, uint32_t domid, const xc_domaininfo_t& info) {
+  if (!(info.flags & XEN_DOMINF_paused)) return true;
+  if (xc_domain_unpause(xen.xc(), domid) != 0) return false;
+  std::printf("unpaused it\n");
+  return true;
+}
+
+// A domain of the toolstack's: devices and xenstore nodes go with it.
+bool destroy(uint32_t domid) {
+  std::fflush(stdout);
+  const std::string id = std::to_string(domid);
+  const pid_t child = fork();
+  if (child == 0) {
+    const int null = open("/dev/null", O_RDWR);
+    dup2(null, 0);
+    dup2(null, 1);
+    execlp("xl", "xl", "destroy", id.c_str(), nullptr);
+    execl("/usr/sbin/xl", "xl", "destroy", id.c_str(), nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || status != 0) return false;
+  std::printf("removed the half-built domain\n");
+  return true;
+}
+
+bool undo(uint32_t domid, const Lock& lock, const Journal& journal) {
+  Fault fault;
+  const auto xen = Handles::open(&fault);
+  if (!xen) {
+    complain(fault);
+    return false;
+  }
+  xc_domaininfo_t info;
+  if (!domain_info(*xen, domid, &info, &fault)) {
+    if (std::strcmp(fault.code, "DOMAIN_NOT_FOUND") == 0) return true;
+    complain(fault);
+    return false;
+  }
+  if (uuid_of(info) != lock.uuid) return true;  // the id is another domain's by now
+  if (journal.build) return destroy(domid);
+  bool good = true;
+  if (journal.log_dirty) {
+    good = log_dirty_off(*xen, domid, &fault);
+    if (good) std::printf("ended its log-dirty mode\n");
+  }
+  if (journal.pause) good = undo_pause(*xen, domid, info) && good;
+  if (journal.suspend) good = undo_suspend(*xen, domid) && good;
+  if (!good && fault.code) complain(fault);
+  return good;
+}
+
+bool parse_lock(const std::string& text, Lock* lock) {
+  return std::sscanf(text.c_str(), "%d %llu %36s", &lock->owner.pid, &lock->owner.start_time,
+                     lock->uuid) == 3;
+}
+
+// The file at `path` is still the one that is open as fd.
+bool is_same_file(int fd, const std::string& path) {
+  struct stat a, b;
+  return fstat(fd, &a) == 0 && stat(path.c_str(), &b) == 0 && a.st_ino == b.st_ino &&
+         a.st_dev == b.st_dev;
+}
+
+UndoResult undo_locked(int fd, const std::string& run_dir, uint32_t domid,
+                       const LeaseOwner* dead_owner) {
+  const std::string lock_path = path_of(run_dir, domid, "lock");
+  if (!is_same_file(fd, lock_path)) return UndoResult::kNoLease;
+  Lock lock;
+  const bool readable = parse_lock(read_small(fd), &lock);
+  if (dead_owner) {
+    if (lock.owner.pid != dead_owner->pid || lock.owner.start_time != dead_owner->start_time)
+      return UndoResult::kNoLease;
+  } else if (readable && is_alive(lock.owner)) {
+    return UndoResult::kAlive;
+  }
+  const std::string journal_path = path_of(run_dir, domid, "journal");
+  if (!undo(domid, lock, read_journal(journal_path))) return UndoResult::kFailed;
+  unlink(journal_path.c_str());
+  unlink(lock_path.c_str());
+  return UndoResult::kDone;
+}
+
+}  // namespace
+
+bool is_alive(const LeaseOwner& owner) {
+  const std::string path = "/proc/" + std::to_string(owner.pid) + "/stat";
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const std::string text = read_small(fd);
+  close(fd);
+  const size_t after_name = text.rfind(')');
+  if (after_name == text.npos) return false;
+  char state = 0;
+  unsigned long long start = 0;
+  const char* fields = text.c_str() + after_name + 1;
+  if (std::sscanf(
+          fields,
+          " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+          &state, &start) != 2)
+    return false;
+  return start == owner.start_time && state != 'Z' && state != 'X';
+}
+
+UndoResult undo_lease(const std::string& run_dir, uint32_t domid, const LeaseOwner* dead_owner) {
+  const int fd = open(path_of(run_dir, domid, "lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return UndoResult::kNoLease;
+  UndoResult result = UndoResult::kFailed;
+  if (flock(fd, LOCK_EX) == 0) result = undo_locked(fd, run_dir, domid, dead_owner);
+  close(fd);
+  return result;
+}
+
+}  // namespace dormouse::xen

@@ -1,0 +1,32 @@
+// Undoes what a process left open on a domain when it died: the journal it kept says what.
+//
+// Files of a lease, both in the run directory:
+//   DOMID.lock     one line: PID START-TIME UUID OPERATION. Its owner holds the lease.
+//   DOMID.journal  a line for each thing to undo: logdirty, suspend, pause, build. Written before
+//                  the thing is done, so that at worst something is undone that was not yet done.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace dormouse::xen {
+
+struct LeaseOwner {
+  int pid = 0;
+  unsigned long long start_time = 0;  // clock ticks since boot, as /proc/PID/stat has it
+};
+
+enum class UndoResult {
+  kDone,     // nothing of the lease is left; what was undone went to standard output
+  kAlive,    // the owner lives: nothing was touched
+  kNoLease,  // there is no such lease
+  kFailed,   // standard error says why; the files stay
+};
+
+// True if that very process still runs (a zombie does not).
+bool is_alive(const LeaseOwner& owner);
+
+// With `dead_owner` that owner is known to be dead and a lease of any other is left alone; without,
+// the owner named by the lock is looked at. Waits for another undo of the same lease to end.
+UndoResult undo_lease(const std::string& run_dir, uint32_t domid, const LeaseOwner* dead_owner);
+
+}  // namespace dormouse::xen

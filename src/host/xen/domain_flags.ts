@@ -1,0 +1,37 @@
+/** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h). */
+import type { ShutdownReason } from '../contract.js';
+
+export const domainFlag = {
+  dying: 1 << 0,
+  hvm: 1 << 1,
+  shutdown: 1 << 2,
+  paused: 1 << 3,
+  blocked: 1 << 4,
+  running: 1 << 5,
+} as const;
+
+const reasonShift = 16;
+const reasonMask = 0xff;
+const reasons: readonly ShutdownReason[] = [
+  'poweroff',
+  'reboot',
+  'suspend',
+  'crash',
+  'watchdog',
+  'soft_reset',
+];
+
+export const hasFlag = (flags: number, name: keyof typeof domainFlag): boolean =>
+  (flags & domainFlag[name]) !== 0;
+
+/** Null while the domain has not shut down. A reason this program does not know counts as a crash. */
+export function shutdownReason(flags: number): ShutdownReason | null {
+  if (!hasFlag(flags, 'shutdown')) return null;
+  return reasons[(flags >>> reasonShift) & reasonMask] ?? 'crash';
+}
+
+/** The usual form of the 16 bytes of a domain handle. */
+export function uuidOf(handle: Buffer): string {
+  const hex = handle.toString('hex');
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-');
+}

@@ -1,0 +1,325 @@
+/** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
+import { readFileSync } from 'node:fs';
+import { asDormouseError, DormouseError } from '../../errors.js';
+import { native } from '../../addon.js';
+import { steps } from '../../worker/steps.js';
+import type {
+  Builder,
+  Capabilities,
+  DomainEvent,
+  DomainInfo,
+  DomainSpec,
+  DomainState,
+  DomainType,
+  EventChannels,
+  Host,
+  Lease,
+  MemoryGeometry,
+  MemoryView,
+  OperationKind,
+  Snapshot,
+  Tracker,
+} from '../contract.js';
+import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
+import { watchEvents } from './events.js';
+import { XenLease, XenLeases } from './leases.js';
+import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
+import { suspendGuest } from './suspend.js';
+import { xl, xlCreate } from './xl.js';
+import { XenXenstore } from './xenstore.js';
+
+const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
+const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
+/** XEN_SYSCTL_PHYSCAP_shadow */
+const shadowPaging = 1 << 4;
+const configDir = '/var/lib/xen';
+
+export interface XenHostOptions {
+  /** Where leases are kept; /run/dormouse. */
+  readonly runDir?: string;
+  /** Told of what was undone of a process that died; standard error by default. */
+  readonly notice?: (text: string) => void;
+}
+
+/** HOST_UNAVAILABLE saying why where this machine is no Xen control domain or the xen host is not built for it. */
+export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost> {
+  const { api, release } = loadXen();
+  const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
+  const leases = new XenLeases(options.runDir ?? '/run/dormouse', watcherPath(release), notice);
+  return new XenHost(api, release, await XenXenstore.open(), leases);
+}
+
+export class XenHost implements Host {
+  readonly description: string;
+  readonly kind = 'xen';
+  readonly xenstore: XenXenstore;
+  readonly eventChannels: EventChannels;
+  readonly #api: XenNative;
+  readonly #leases: XenLeases;
+  /** Memories kept mapped as long as the lease of their domain. */
+  readonly #mapped = new Map<number, number>();
+  readonly #held = new Map<number, XenLease>();
+
+  constructor(api: XenNative, release: string, xenstore: XenXenstore, leases: XenLeases) {
+    this.#api = api;
+    this.#leases = leases;
+    this.xenstore = xenstore;
+    this.description = `Xen ${release.replace('_', '.')}`;
+    this.eventChannels = {
+      allocUnbound: (domid, remote) => this.#call(() => api.allocUnbound(domid, remote)),
+      notify: (domid, port) => this.#call(() => api.notify(domid, port)),
+      close: (domid, port) => this.#call(() => void api.closePort(domid, port)),
+    };
+  }
+
+  capabilities(): Promise<Capabilities> {
+    return this.#call(() => ({
+      'light-suspend-point': 'Xen cannot bring a guest to its suspend point without the shutdown bit',
+      'cow-snapshot': noSnapshots,
+      'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
+      'cooperative-suspend': true,
+      'soft-reset': 'not offered on Xen',
+      'hot-plug': 'devices are plugged by xl',
+      create: true,
+    }));
+  }
+
+  async list(): Promise<DomainInfo[]> {
+    return Promise.all(native(() => this.#api.domains()).map((domain) => this.#describe(domain)));
+  }
+
+  async find(selector: string): Promise<DomainInfo> {
+    const all = await this.list();
+    const found =
+      all.find(({ domid }) => String(domid) === selector) ??
+      all.find(({ name }) => name === selector) ??
+      all.find(({ uuid }) => uuid === selector.toLowerCase());
+    if (!found) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain '${selector}'`);
+    return found;
+  }
+
+  async config(domid: number): Promise<string> {
+    const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
+    try {
+      return await Promise.resolve(
+        readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8'),
+      );
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return '';
+      throw new DormouseError('HOST_UNAVAILABLE', `the configuration of domain ${domid} cannot be read`, {
+        cause: thrown,
+      });
+    }
+  }
+
+  async create(spec: DomainSpec, options: { paused: boolean }): Promise<number> {
+    await xlCreate(spec.config, options.paused);
+    return (await this.find(spec.name)).domid;
+  }
+
+  pause(domid: number): Promise<void> {
+    return this.#call(() => this.#api.pause(domid));
+  }
+
+  unpause(domid: number): Promise<void> {
+    return this.#call(() => this.#api.unpause(domid));
+  }
+
+  async destroy(domid: number): Promise<void> {
+    native(() => this.#api.domain(domid));
+    // A mapping of its pages would keep the domain as a zombie.
+    this.#unmap(domid);
+    await xl('destroy', String(domid));
+    this.#held.get(domid)?.strike('logdirty', 'suspend', 'pause', 'build');
+  }
+
+  async acquire(domid: number, operation: OperationKind): Promise<Lease> {
+    const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
+    const lease = await this.#leases.acquire(domid, uuid, operation, () => {
+      this.#held.delete(domid);
+      this.#unmap(domid);
+    });
+    this.#held.set(domid, lease);
+    return lease;
+  }
+
+  build(): Promise<{ lease: Lease; builder: Builder }> {
+    return Promise.reject(
+      new DormouseError(
+        'HOST_LACKS',
+        'on Xen domains are built by libxl, with this program as its save helper',
+      ),
+    );
+  }
+
+  async suspend(lease: Lease, timeoutMs: number): Promise<void> {
+    const held = this.#heldBy(lease);
+    const { domid } = held;
+    const info = native(() => this.#api.domain(domid));
+    if (shutdownReason(info.flags) !== null)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has shut down already`, {
+        place: { domid },
+      });
+    if (hasFlag(info.flags, 'paused'))
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is paused and cannot answer`, {
+        place: { domid },
+      });
+    held.note('suspend');
+    try {
+      await suspendGuest(this.#api, this.xenstore, domid, timeoutMs);
+    } catch (thrown) {
+      // Withdrawn: nothing is left to undo. Else the request may still be taken, which the lease's end sees to.
+      if (asDormouseError(thrown).guest === 'resumed') held.strike('suspend');
+      throw thrown;
+    }
+  }
+
+  async resumeInPlace(lease: Lease): Promise<void> {
+    const held = this.#heldBy(lease);
+    const { domid } = held;
+    if (shutdownReason(native(() => this.#api.domain(domid)).flags) !== 'suspend')
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not suspended`, { place: { domid } });
+    native(() => this.#api.resumeInPlace(domid));
+    await this.xenstore.resumeDomain(domid);
+    held.strike('suspend');
+  }
+
+  holdPaused(lease: Lease): Promise<void> {
+    return this.#call(() => {
+      const held = this.#heldBy(lease);
+      held.note('pause');
+      this.#api.pause(held.domid);
+    });
+  }
+
+  releasePaused(lease: Lease): Promise<void> {
+    return this.#call(() => {
+      const held = this.#heldBy(lease);
+      if (!held.has('pause')) return;
+      this.#api.unpause(held.domid);
+      held.strike('pause');
+    });
+  }
+
+  snapshot(): Promise<Snapshot> {
+    return Promise.reject(new DormouseError('HOST_LACKS', noSnapshots));
+  }
+
+  geometry(domid: number): Promise<MemoryGeometry> {
+    return this.#call(() => this.#api.geometry(domid));
+  }
+
+  async openMemory(domid: number): Promise<MemoryView> {
+    const api = this.#api;
+    const kept = this.#mapped.get(domid);
+    let memory: number;
+    try {
+      if (kept !== undefined) await api.refreshMemory(kept);
+      memory = kept ?? (await api.openMemory(domid));
+    } catch (thrown) {
+      throw asDormouseError(thrown);
+    }
+    // Only a leased domain's mapping is kept: its lease says when to drop it.
+    const lasting = this.#held.has(domid);
+    if (lasting) this.#mapped.set(domid, memory);
+    const handle = steps().adoptMemory(api.exportMemory(memory));
+    return {
+      handle,
+      kind: 'live',
+      refresh: () => native(() => api.refreshMemoryNow(memory)),
+      close: () => {
+        steps().releaseMemory(handle);
+        if (!lasting) api.closeMemory(memory);
+      },
+    };
+  }
+
+  readState(domid: number): Promise<DomainState> {
+    return this.#call(() => this.#api.readState(domid));
+  }
+
+  async tracker(lease: Lease): Promise<Tracker> {
+    const held = this.#heldBy(lease);
+    const { domid } = held;
+    const api = this.#api;
+    const { nrPfns } = await this.geometry(domid);
+    held.note('logdirty');
+    try {
+      native(() => api.logDirtyOn(domid));
+    } catch (thrown) {
+      held.strike('logdirty');
+      const error = asDormouseError(thrown);
+      if (error.code !== 'HOST_LACKS') throw error;
+      throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
+    }
+    return {
+      readAndClear: () => this.#call(() => api.logDirtyRead(domid, nrPfns, true)),
+      peek: () => this.#call(() => api.logDirtyRead(domid, nrPfns, false)),
+      off: () =>
+        this.#call(() => {
+          if (!held.has('logdirty')) return;
+          api.logDirtyOff(domid);
+          held.strike('logdirty');
+        }),
+    };
+  }
+
+  onEvent(listener: (event: DomainEvent) => void): () => void {
+    return watchEvents(this.xenstore, () => native(() => this.#api.domains()), listener);
+  }
+
+  async close(): Promise<void> {
+    for (const lease of [...this.#held.values()]) await lease.release();
+    this.xenstore.close();
+  }
+
+  /** Sets what a synchronous native call throws as the promise's rejection, typed. */
+  #call<T>(body: () => T): Promise<T> {
+    return new Promise((resolve) => {
+      resolve(native(body));
+    });
+  }
+
+  #heldBy(lease: Lease): XenLease {
+    if (lease instanceof XenLease && !lease.isReleased) return lease;
+    throw new DormouseError('INTERNAL', `the lease of domain ${lease.domid} has ended`);
+  }
+
+  #unmap(domid: number): void {
+    const memory = this.#mapped.get(domid);
+    if (memory === undefined) return;
+    this.#mapped.delete(domid);
+    this.#api.closeMemory(memory);
+  }
+
+  async #describe(domain: NativeDomain): Promise<DomainInfo> {
+    const { domid, flags, vcpus, cpuTimeNs } = domain;
+    const home = `/local/domain/${domid}`;
+    const [name, staticMax, type] = await Promise.all([
+      this.xenstore.read(`${home}/name`),
+      this.xenstore.read(`${home}/memory/static-max`),
+      this.#type(domain),
+    ]);
+    return {
+      domid,
+      name: name ?? '(null)',
+      uuid: uuidOf(domain.handle),
+      type,
+      memoryKib: (domain.outstandingPages + domain.pages) * 4,
+      maxMemoryKib: staticMax !== null && /^\d+$/.test(staticMax) ? Number(staticMax) : domain.maxPages * 4,
+      vcpus,
+      running: hasFlag(flags, 'running'),
+      blocked: hasFlag(flags, 'blocked'),
+      paused: hasFlag(flags, 'paused'),
+      dying: hasFlag(flags, 'dying'),
+      shutdown: shutdownReason(flags),
+      building: false,
+      cpuTimeNs,
+    };
+  }
+
+  async #type({ domid, flags }: NativeDomain): Promise<DomainType> {
+    if (!hasFlag(flags, 'hvm')) return 'pv';
+    return (await this.xenstore.read(`/libxl/${domid}/type`)) === 'hvm' ? 'hvm' : 'pvh';
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * The native half of the xen host, typed, and the choice of the one for this hypervisor: each release of Xen has its own
+ * addon, as the interface for control tools changes with every release.
+ *
+ * Functions throw plain Errors with a `code` of src/errors.ts: wrap calls in `native()` of src/addon.ts. A domid is 0 to
+ * 32751; a call on an unknown one is DOMAIN_NOT_FOUND.
+ */
+import type { Buffer } from 'node:buffer';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { native, packageRoot } from '../../addon.js';
+import { DormouseError } from '../../errors.js';
+import type { DomainState, MemoryGeometry } from '../contract.js';
+
+/** What XEN_DOMCTL_getdomaininfo says; `flags` are XEN_DOMINF_*, pages are of 4096 bytes. */
+export interface NativeDomain {
+  readonly domid: number;
+  /** The 16 bytes of its uuid. */
+  readonly handle: Buffer;
+  readonly flags: number;
+  readonly pages: number;
+  readonly outstandingPages: number;
+  readonly maxPages: number;
+  /** Online ones. */
+  readonly vcpus: number;
+  readonly cpuTimeNs: number;
+}
+
+export interface XenNative {
+  readonly domctlVersion: number;
+  /** Opens the device nodes, once per process and before any other call. HOST_UNAVAILABLE. */
+  open(): void;
+  /** XEN_SYSCTL_PHYSCAP_* bits. */
+  capabilities(): number;
+  domains(): NativeDomain[];
+  domain(domid: number): NativeDomain;
+  /** Counted by Xen; returns when no vCPU executes. */
+  pause(domid: number): void;
+  unpause(domid: number): void;
+  /** A suspended domain goes on; its suspend call returns 1, "cancelled". */
+  resumeInPlace(domid: number): void;
+  /** HOST_LACKS where the hypervisor cannot. */
+  logDirtyOn(domid: number): void;
+  /** Idempotent. */
+  logDirtyOff(domid: number): void;
+  /** One bit a pfn for the first `nrPfns`; `clean` resets them in the same step. */
+  logDirtyRead(domid: number, nrPfns: number, clean: boolean): Buffer;
+  /** Maps all of the domain's memory, read-only. The number is the memory's in the calls below. */
+  openMemory(domid: number): Promise<number>;
+  /** Brings the mapping up to date with the domain; nothing may use it meanwhile. */
+  refreshMemory(memory: number): Promise<void>;
+  refreshMemoryNow(memory: number): void;
+  /** For `adoptMemory` of the main addon, which takes over what is in it. */
+  exportMemory(memory: number): unknown;
+  /** Unmaps once nobody has adopted it any more. Idempotent. */
+  closeMemory(memory: number): boolean;
+  openMemories(): number;
+  geometryOf(memory: number): MemoryGeometry;
+  geometry(domid: number): MemoryGeometry;
+  /** Of a domain that stands still. */
+  readState(domid: number): DomainState;
+  allocUnbound(domid: number, remoteDomid: number): number;
+  notify(domid: number, port: number): void;
+  /** Has Xen signal this port of the domain's when it suspends, and signals it. */
+  requestSuspend(domid: number, port: number): void;
+  closePort(domid: number, port: number): boolean;
+}
+
+const buildDir = join(packageRoot, 'build/Release');
+const addonName = /^dormouse_xen_(\d+_\d+)\.node$/;
+
+function unavailable(text: string): DormouseError {
+  return new DormouseError('HOST_UNAVAILABLE', text);
+}
+
+/** The releases of Xen that this build is for, as "4_17". */
+function builtReleases(): string[] {
+  const names = existsSync(buildDir) ? readdirSync(buildDir) : [];
+  return names.flatMap((name) => addonName.exec(name)?.[1] ?? []);
+}
+
+function readLine(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return null;
+  }
+}
+
+/** The release of the hypervisor under this machine, as "4_17"; null where there is none. */
+function runningRelease(): string | null {
+  if (readLine('/sys/hypervisor/type') !== 'xen') return null;
+  const [major, minor] = ['major', 'minor'].map((part) => readLine(`/sys/hypervisor/version/${part}`));
+  return major && minor ? `${major}_${minor}` : null;
+}
+
+const dotted = (release: string): string => release.replace('_', '.');
+
+/** The release to use. HOST_UNAVAILABLE saying what is missing: the addon, the hypervisor, the right release of it. */
+export function chooseRelease(built: readonly string[], running: string | null): string {
+  if (built.length === 0)
+    throw unavailable(
+      'the xen host is not built: apt-get install libxen-dev, then rebuild (node scripts/build.mjs --clean)',
+    );
+  if (running === null) throw unavailable('this machine does not run on Xen');
+  if (!built.includes(running))
+    throw unavailable(
+      `this machine runs Xen ${dotted(running)}, the xen host is built for ${built.map(dotted).join(', ')}: ` +
+        `apt-get install libxen-dev of that release, then rebuild (node scripts/build.mjs --clean)`,
+    );
+  return running;
+}
+
+let loaded: { readonly api: XenNative; readonly release: string } | undefined;
+
+/** The addon for this machine's hypervisor, opened. HOST_UNAVAILABLE with the reason where there is none. */
+export function loadXen(): { readonly api: XenNative; readonly release: string } {
+  if (loaded) return loaded;
+  const release = chooseRelease(builtReleases(), runningRelease());
+  const capabilities = readLine('/proc/xen/capabilities');
+  if (capabilities !== null && !capabilities.includes('control_d'))
+    throw unavailable('this machine is a guest of Xen, not its control domain');
+  let api: XenNative;
+  try {
+    const path = join(buildDir, `dormouse_xen_${release}.node`);
+    api = createRequire(import.meta.url)(path) as XenNative;
+  } catch (thrown) {
+    const text = `the xen host cannot be loaded: ${(thrown as Error).message}`;
+    throw new DormouseError('HOST_UNAVAILABLE', text, { cause: thrown });
+  }
+  native(() => api.open());
+  loaded = { api, release };
+  return loaded;
+}
+
+/** The helper that undoes what a dead process left open. */
+export const watcherPath = (release: string): string => join(buildDir, `dormouse-xen-watcher-${release}`);

@@ -1,0 +1,69 @@
+/** Asking a guest to suspend, through its event channel where it has one, else through xenstore. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { performance } from 'node:perf_hooks';
+import { native } from '../../addon.js';
+import { DormouseError } from '../../errors.js';
+import { shutdownReason } from './domain_flags.js';
+import type { XenNative } from './native.js';
+import type { XenXenstore } from './xenstore.js';
+
+// Each look costs some 10 µs; what it adds to the guest's standstill is half of it.
+const pollMs = 2;
+
+const controlPath = (domid: number): string => `/local/domain/${domid}/control/shutdown`;
+
+/** True once the guest has suspended itself. DOMAIN_WRONG_STATE if it ended otherwise. */
+function hasSuspended(api: XenNative, domid: number): boolean {
+  const reason = shutdownReason(native(() => api.domain(domid)).flags);
+  if (reason === null) return false;
+  if (reason === 'suspend') return true;
+  const text = `domain ${domid} has shut down (${reason}) instead of suspending`;
+  throw new DormouseError('DOMAIN_WRONG_STATE', text, { place: { domid } });
+}
+
+async function waitSuspended(api: XenNative, domid: number, untilMs: number): Promise<boolean> {
+  for (;;) {
+    if (hasSuspended(api, domid)) return true;
+    if (performance.now() >= untilMs) return false;
+    await sleep(pollMs);
+  }
+}
+
+/** True if the guest had not taken the request yet and now cannot. */
+function withdraw(xenstore: XenXenstore, domid: number): Promise<boolean> {
+  return xenstore.transaction(async (tx) => {
+    if ((await tx.read(controlPath(domid))) !== 'suspend') return false;
+    await tx.write(controlPath(domid), '');
+    return true;
+  });
+}
+
+/**
+ * Returns when the guest has suspended. SUSPEND_TIMEOUT if it has not taken the request after `timeoutMs`, the request
+ * withdrawn; or if it took it and has not suspended after as long again: that cannot be withdrawn, and it may still do so.
+ */
+export async function suspendGuest(
+  api: XenNative,
+  xenstore: XenXenstore,
+  domid: number,
+  timeoutMs: number,
+): Promise<void> {
+  const port = await xenstore.read(`/local/domain/${domid}/device/suspend/event-channel`);
+  const byPort = port !== null && /^\d+$/.test(port);
+  if (byPort) native(() => api.requestSuspend(domid, Number(port)));
+  else await xenstore.write(controlPath(domid), 'suspend');
+  try {
+    if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+    const place = { domid };
+    const seconds = timeoutMs / 1000;
+    if (!byPort && (await withdraw(xenstore, domid)))
+      throw new DormouseError('SUSPEND_TIMEOUT', `domain ${domid} did not take the request in ${seconds} s`, {
+        place,
+      });
+    if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+    const text = `domain ${domid} took the request but did not suspend in ${2 * seconds} s`;
+    throw new DormouseError('SUSPEND_TIMEOUT', text, { place, guest: 'unknown' });
+  } finally {
+    if (byPort) api.closePort(domid, Number(port));
+  }
+}

@@ -1,0 +1,143 @@
+/** The xenstore protocol (xen/io/xs_wire.h) over xenstored's Unix socket: requests, replies and watch events. */
+import { connect, type Socket } from 'node:net';
+import { DormouseError } from '../../errors.js';
+
+export const messageType = {
+  directory: 1,
+  read: 2,
+  watch: 4,
+  unwatch: 5,
+  transactionStart: 6,
+  transactionEnd: 7,
+  write: 11,
+  remove: 13,
+  watchEvent: 15,
+  error: 16,
+  resume: 18,
+  directoryPart: 22,
+} as const;
+
+const headerBytes = 16;
+export const maxPayloadBytes = 4096;
+const answerTimeoutMs = 30_000;
+
+/** xenstored refused a request; `errno` is a name such as ENOENT. */
+export class XenstoreRefusal extends Error {
+  constructor(readonly errno: string) {
+    super(`xenstored says ${errno}`);
+  }
+}
+
+interface Pending {
+  readonly resolve: (payload: Buffer) => void;
+  readonly reject: (error: Error) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+export class XenstoreConnection {
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  readonly #onEvent: (path: string, token: string) => void;
+  #received = Buffer.alloc(0);
+  #lastId = 0;
+  #ended: DormouseError | undefined;
+
+  private constructor(socket: Socket, onEvent: (path: string, token: string) => void) {
+    this.#socket = socket;
+    this.#onEvent = onEvent;
+    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
+    socket.on('error', (error) => this.#fail(unavailable(error.message, error)));
+    socket.on('close', () => this.#fail(unavailable('xenstored closed the connection')));
+    socket.unref();
+  }
+
+  /** HOST_UNAVAILABLE where nobody listens. */
+  static async open(
+    path: string,
+    onEvent: (path: string, token: string) => void,
+  ): Promise<XenstoreConnection> {
+    const socket = connect(path);
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve);
+      socket.once('error', (error) => reject(unavailable(`${path}: ${error.message}`, error)));
+    });
+    socket.removeAllListeners('error');
+    return new XenstoreConnection(socket, onEvent);
+  }
+
+  /**
+   * Sends a request and gives the payload of the reply. Parts are joined as they are: a string that is to end with a NUL
+   * brings it. Throws XenstoreRefusal, or HOST_UNAVAILABLE where xenstored is gone or does not answer in 30 s.
+   */
+  request(type: number, parts: readonly string[], transaction = 0): Promise<Buffer> {
+    if (this.#ended) return Promise.reject(this.#ended);
+    const payload = Buffer.from(parts.join(''));
+    if (payload.length > maxPayloadBytes) return Promise.reject(new XenstoreRefusal('E2BIG'));
+    const id = (this.#lastId = (this.#lastId + 1) % 2 ** 31);
+    const header = Buffer.alloc(headerBytes);
+    [type, id, transaction, payload.length].forEach((word, i) => header.writeUInt32LE(word, 4 * i));
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => this.#fail(unavailable(`xenstored does not answer (${answerTimeoutMs / 1000} s)`)),
+        answerTimeoutMs,
+      );
+      this.#pending.set(id, { resolve, reject, timer });
+      this.#socket.ref();
+      this.#socket.write(Buffer.concat([header, payload]));
+    });
+  }
+
+  close(): void {
+    this.#fail(unavailable('the connection to xenstored is closed'));
+  }
+
+  #receive(chunk: Buffer): void {
+    this.#received = Buffer.concat([this.#received, chunk]);
+    while (this.#received.length >= headerBytes) {
+      const [type, id, , length] = [0, 4, 8, 12].map((at) => this.#received.readUInt32LE(at)) as [
+        number,
+        number,
+        number,
+        number,
+      ];
+      if (length > maxPayloadBytes) {
+        this.#fail(unavailable('xenstored sent an oversized message'));
+        return;
+      }
+      if (this.#received.length < headerBytes + length) return;
+      const payload = this.#received.subarray(headerBytes, headerBytes + length);
+      this.#received = this.#received.subarray(headerBytes + length);
+      this.#take(type, id, payload);
+    }
+  }
+
+  #take(type: number, id: number, payload: Buffer): void {
+    if (type === messageType.watchEvent) {
+      const [path, token] = payload.toString().split('\0');
+      if (path !== undefined && token !== undefined) this.#onEvent(path, token);
+      return;
+    }
+    const pending = this.#pending.get(id);
+    if (!pending) return;
+    this.#pending.delete(id);
+    clearTimeout(pending.timer);
+    if (this.#pending.size === 0) this.#socket.unref();
+    if (type === messageType.error)
+      pending.reject(new XenstoreRefusal(payload.toString().replace(/\0+$/, '')));
+    else pending.resolve(payload);
+  }
+
+  #fail(error: DormouseError): void {
+    this.#ended ??= error;
+    for (const { reject, timer } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(this.#ended);
+    }
+    this.#pending.clear();
+    this.#socket.destroy();
+  }
+}
+
+function unavailable(text: string, cause?: Error): DormouseError {
+  return new DormouseError('HOST_UNAVAILABLE', `xenstore: ${text}`, { cause });
+}

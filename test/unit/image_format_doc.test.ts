@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { packageRoot } from '../../src/addon.js';
+import * as format from '../../src/image/format.js';
+
+const text = readFileSync(join(packageRoot, 'docs/image-format.md'), 'utf8');
+
+/** The field table under a heading: name, offset and size of each row. */
+function fieldTable(heading: string): Record<string, [number, number]> {
+  const section = text.split(new RegExp(`^#+ ${heading}$`, 'm'))[1]?.split(/^#/m)[0] ?? '';
+  const rows = [...section.matchAll(/^\| (\d+) \| (\d+) \| (\w+) \|/gm)];
+  return Object.fromEntries(
+    rows.map(([, offset, size, name = '']): [string, [number, number]] => [
+      name,
+      [Number(offset), Number(size)],
+    ]),
+  );
+}
+
+const structures = {
+  Header: [format.HEADER, format.PAGE_SIZE],
+  'Chunk header': [format.CHUNK_HEADER, format.CHUNK_HEADER_SIZE],
+  'Chunk run': [format.CHUNK_RUN, format.CHUNK_RUN_SIZE],
+  'Chunk entry': [format.CHUNK_ENTRY, format.CHUNK_ENTRY_SIZE],
+  'Map block': [format.MAP_BLOCK, format.MAP_BLOCK_SIZE],
+  'Map run': [format.MAP_RUN, format.MAP_RUN_SIZE],
+  Footer: [format.FOOTER, format.PAGE_SIZE],
+} as const;
+
+for (const [heading, [layout, total]] of Object.entries(structures)) {
+  test(`${heading}: the specification's table is the code's`, () => {
+    assert.deepEqual(fieldTable(heading), layout);
+  });
+  test(`${heading}: its fields follow each other without gap or overlap`, () => {
+    let at = 0;
+    for (const [name, [offset, size]] of Object.entries(layout as Record<string, format.Field>)) {
+      assert.equal(offset, at, name);
+      at += size;
+    }
+    assert.equal(at, total);
+  });
+}
+
+test('classes and magics are as specified', () => {
+  const rows = [...text.matchAll(/^\| (\w+) \| (\d) \| (yes|no) \|/gm)];
+  assert.deepEqual(
+    rows.map(([, name, number]) => [name, Number(number)]),
+    format.CLASS_NAMES.map((name, number) => [name, number]).slice(1),
+  );
+  const magics = [...text.matchAll(/`((?:[0-9A-F]{2} ){7}[0-9A-F]{2})`/g)].map(([, hex]) =>
+    hex?.replaceAll(' ', '').toLowerCase(),
+  );
+  assert.deepEqual(magics, [format.HEADER_MAGIC, format.FOOTER_MAGIC]);
+  assert.equal(Buffer.from(format.CHUNK_MAGIC, 'hex').toString(), 'DMCK');
+});
+
+test('a chunk of full size is as long as the specification says', () => {
+  const longest =
+    format.CHUNK_HEADER_SIZE +
+    format.MAX_CHUNK_BODIES * format.PAGE_SIZE +
+    (format.MAX_CHUNK_BODIES / format.BLOCK_PAGES) * 4 +
+    format.MAX_CHUNK_PAGES * format.CHUNK_RUN_SIZE;
+  assert.equal(format.wholePages(longest), format.MAX_CHUNK_SPAN);
+  assert.ok(text.includes(format.MAX_CHUNK_SPAN.toLocaleString('en')));
+});
