@@ -107,7 +107,7 @@ export async function digestDomain(
     const light = (await host.capabilities())['cow-snapshot'] === true;
     const still = light
       ? await snapshotLight(host, lease, info, { readOnce: false })
-      : await suspendGuest(host, lease, info, defaultSuspendTimeoutMs);
+      : await suspendGuest(host, lease, info, { timeoutMs: defaultSuspendTimeoutMs, signal: options.signal });
     try {
       return await digestOf(subjectOfDomain(still.source, options));
     } finally {
