@@ -73,7 +73,7 @@ function mountSmall(t: TestContext): { readonly dir: string } | { readonly reaso
   const dir = mkdtempSync(join(tmpdir(), 'dormouse-small-'));
   const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'none', dir]);
   t.after(() => {
-    if (mounted.status === 0) assert.equal(spawnSync('umount', [dir]).status, 0);
+    if (mounted.status === 0) assert.equal(spawnSync('umount', ['--lazy', dir]).status, 0);
     rmdirSync(dir);
   });
   if (mounted.status === 0) return { dir };
