@@ -171,14 +171,14 @@ export class Guest {
     await this.waitState((state) => state === undefined);
   }
 
-  /** Linux ignores control/shutdown once it has begun to power off; this guest's power-off does nothing. */
+  /** Linux ignores control/shutdown once it was asked to reboot; this guest's pid 1, which is told so, does nothing. */
   private async deafen(): Promise<void> {
     const node = `/local/domain/${await this.domid()}/control/shutdown`;
-    await this.lab.must(`xenstore-write ${node} poweroff`);
+    await this.lab.must(`xenstore-write ${node} reboot`);
     for (let tries = 0; tries < 40; ++tries) {
       if ((await this.lab.must(`xenstore-read ${node}`)).trim() === '') return;
       await sleep(250);
     }
-    throw new LabError(`guest ${this.name} did not take the power-off request`);
+    throw new LabError(`guest ${this.name} did not take the reboot request`);
   }
 }
