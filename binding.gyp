@@ -15,7 +15,7 @@
       "target_name": "lz4",
       "type": "static_library",
       "sources": ["<(lz4_dir)/lz4.c"],
-      "defines": ["LZ4LIB_VISIBILITY=", "LZ4_STATIC_LINKING_ONLY"],
+      "defines": ["LZ4LIB_VISIBILITY="],
       "direct_dependent_settings": { "include_dirs": ["<(lz4_dir)"] }
     },
     {

@@ -8,6 +8,9 @@ Napi::Object init_image(Napi::Env env);
 Napi::Object init_hypervisor(Napi::Env env);
 Napi::Object init_embedded(Napi::Env env);
 Napi::Object init_step(Napi::Env env);
+Napi::Object init_limits(Napi::Env env);
+Napi::Object init_file_lock(Napi::Env env);
+Napi::Object init_output(Napi::Env env);
 }  // namespace dormouse::binding
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -18,6 +21,9 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("hypervisor", init_hypervisor(env));
   exports.Set("embedded", init_embedded(env));
   exports.Set("step", init_step(env));
+  exports.Set("limits", init_limits(env));
+  exports.Set("fileLock", init_file_lock(env));
+  exports.Set("output", init_output(env));
   return exports;
 }
 NODE_API_MODULE(dormouse, init)

@@ -11,7 +11,7 @@ export const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '
 let loaded: Record<string, unknown> | undefined;
 
 /**
- * One namespace of the addon (`pfn`, `codec`, `image`, `hypervisor`, `embedded`, `step`), typed by the caller.
+ * One namespace of the addon (`pfn`, `codec`, `image`, `hypervisor`, `embedded`, `step`, `output`), typed by the caller.
  * Throws HOST_UNAVAILABLE where the addon is not built.
  */
 export function addon(namespace: string): unknown {

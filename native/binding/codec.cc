@@ -1,5 +1,43 @@
 #include "binding/napi_util.h"
+#include "codec/lz4.h"
 
 namespace dormouse::binding {
-Napi::Object init_codec(Napi::Env env) { return Napi::Object::New(env); }
+namespace {
+
+Napi::Uint8Array arg_block(const Napi::CallbackInfo& info, size_t i) {
+  DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
+  const auto any = info[i].As<Napi::TypedArray>();
+  DM_ASSERT(any.TypedArrayType() == napi_uint8_array && any.ByteLength() <= codec::kLz4MaxBlock);
+  return any.As<Napi::Uint8Array>();
+}
+
+// (src, dst, acceleration): bytes written to dst, 0 where the block does not fit it.
+Napi::Value lz4_compress(const Napi::CallbackInfo& info) {
+  static thread_local codec::Lz4State state;
+  const auto src = arg_block(info, 0);
+  auto dst = arg_block(info, 1);
+  return num(info.Env(),
+             codec::lz4_compress(state, src.Data(), uint32_t(src.ByteLength()), dst.Data(),
+                                 uint32_t(dst.ByteLength()), int(arg_u32(info, 2))));
+}
+
+// (src, dst): whether src is one block of exactly dst's size.
+Napi::Value lz4_decompress(const Napi::CallbackInfo& info) {
+  const auto src = arg_block(info, 0);
+  auto dst = arg_block(info, 1);
+  return Napi::Boolean::New(
+      info.Env(), codec::lz4_decompress(src.Data(), uint32_t(src.ByteLength()), dst.Data(),
+                                        uint32_t(dst.ByteLength())));
+}
+
+}  // namespace
+
+Napi::Object init_codec(Napi::Env env) {
+  Napi::Object exports = Napi::Object::New(env);
+  exports.Set("lz4MaxBlock", num(env, codec::kLz4MaxBlock));
+  exports.Set("lz4Compress", Napi::Function::New(env, lz4_compress));
+  exports.Set("lz4Decompress", Napi::Function::New(env, lz4_decompress));
+  return exports;
+}
+
 }  // namespace dormouse::binding

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "fault.h"
-#include "image/writer.h"
+#include "image/chunk.h"
 
 namespace dormouse::image {
 
@@ -26,6 +26,7 @@ class Reader {
   virtual bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
   // Checks and decodes; `out` points into the lane's buffers until its next call.
   virtual bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) = 0;
+  virtual uint32_t lanes() const = 0;
   // True if the page at `slot` of `chunk` is the copy of `pfn` that counts (the last one written).
   virtual bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const = 0;
 };

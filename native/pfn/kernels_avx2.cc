@@ -38,6 +38,15 @@ __m256i gather(__m256i mask, __m256i index, const uint64_t* table) {
                                      reinterpret_cast<const long long*>(table), index, mask, 8);
 }
 
+// The p2m entries of the lanes in `ours`. A table that maps its pfns in order, as those of a
+// kernel's direct map do, needs one plain load.
+__m256i p2m_of(__m256i pfns, __m256i ours, const uint64_t* p2m) {
+  const uint64_t first = uint64_t(_mm_cvtsi128_si64(_mm256_castsi256_si128(pfns)));
+  const __m256i run = _mm256_add_epi64(splat(first), _mm256_set_epi64x(3, 2, 1, 0));
+  if (lanes(_mm256_and_si256(ours, _mm256_cmpeq_epi64(pfns, run))) == 0xF) return load(p2m + first);
+  return gather(ours, pfns, p2m);
+}
+
 __m256i has_bits(__m256i entries, uint64_t one_bit) {
   const __m256i bit = splat(one_bit);
   return _mm256_cmpeq_epi64(_mm256_and_si256(entries, bit), bit);
@@ -62,7 +71,7 @@ struct ToPfn {
     g->in_range = _mm256_and_si256(g->present, below(mfns, maps.nr_mfns));
     const __m256i pfns = gather(g->in_range, mfns, maps.m2p);
     const __m256i ours = _mm256_and_si256(g->in_range, below(pfns, maps.nr_pfns));
-    const __m256i back = _mm256_and_si256(gather(ours, pfns, maps.p2m), splat(host::kMfnMask));
+    const __m256i back = _mm256_and_si256(p2m_of(pfns, ours, maps.p2m), splat(host::kMfnMask));
     g->good = _mm256_and_si256(ours, _mm256_cmpeq_epi64(back, mfns));
     return pfns;
   }
@@ -115,6 +124,7 @@ TableResult translate_table(const host::FrameMaps& maps, int level, const uint64
     }
     g.superpage = level >= 2 ? _mm256_and_si256(g.present, has_bits(g.entries, kPtePse))
                              : _mm256_setzero_si256();
+    if (Way::kZeroXenSlots) prefetch_m2p<kLanes>(maps.m2p, src, i);
     const __m256i frames = Way::translate(maps, &g);
     if (lanes(g.superpage) || lanes(g.good) != present) return fault_of<Way>(g, i);
     store(dst + i, with_frames(g, frames));

@@ -24,6 +24,15 @@ __m512i gather(__mmask8 lanes, __m512i index, const uint64_t* table) {
   return _mm512_mask_i64gather_epi64(_mm512_set1_epi64(-1), lanes, index, table, 8);
 }
 
+// The p2m entries of the lanes in `ours`. A table that maps its pfns in order, as those of a
+// kernel's direct map do, needs one plain load.
+__m512i p2m_of(__m512i pfns, __mmask8 ours, const uint64_t* p2m) {
+  const uint64_t first = uint64_t(_mm_cvtsi128_si64(_mm512_castsi512_si128(pfns)));
+  const __m512i run = _mm512_add_epi64(splat(first), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+  if (_mm512_mask_cmpeq_epu64_mask(ours, pfns, run) == 0xFF) return _mm512_loadu_si512(p2m + first);
+  return gather(ours, pfns, p2m);
+}
+
 Group read_group(const uint64_t* src, uint64_t superpage_mask) {
   Group g;
   g.entries = _mm512_loadu_si512(src);
@@ -52,7 +61,7 @@ struct ToPfn {
     g->in_range = _mm512_mask_cmplt_epu64_mask(g->present, mfns, splat(maps.nr_mfns));
     const __m512i pfns = gather(g->in_range, mfns, maps.m2p);
     const __mmask8 ours = _mm512_mask_cmplt_epu64_mask(g->in_range, pfns, splat(maps.nr_pfns));
-    const __m512i back = gather(ours, pfns, maps.p2m);
+    const __m512i back = p2m_of(pfns, ours, maps.p2m);
     g->good =
         _mm512_mask_cmpeq_epu64_mask(ours, _mm512_and_si512(back, splat(host::kMfnMask)), mfns);
     return pfns;
@@ -103,6 +112,7 @@ TableResult translate_table(const host::FrameMaps& maps, int level, const uint64
       _mm512_storeu_si512(dst + i, g.entries);
       continue;
     }
+    if (Way::kZeroXenSlots) prefetch_m2p<kLanes>(maps.m2p, src, i);
     const __m512i frames = Way::translate(maps, &g);
     if (g.superpage || g.good != g.present) return fault_of<Way>(g, i);
     _mm512_storeu_si512(dst + i, with_frames(g, frames));

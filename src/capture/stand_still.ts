@@ -52,7 +52,7 @@ export async function snapshotLight(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  options: { readonly rereadable?: boolean } = {},
+  options: { readonly readOnce: boolean },
 ): Promise<StandingStill> {
   const capabilities = await host.capabilities();
   for (const name of ['cow-snapshot', 'light-suspend-point'] as const) {
@@ -106,7 +106,7 @@ export async function suspendAndSnapshot(
   const base = await describe(host, info);
   const requestedMs = performance.now();
   await host.suspend(lease, timeoutMs);
-  const snapshot = await host.snapshot(lease);
+  const snapshot = await host.snapshot(lease, { readOnce: true });
   try {
     await host.resumeInPlace(lease);
   } catch (thrown) {

@@ -10,7 +10,7 @@ import type { Manifest } from '../image/manifest.js';
 import { ImageWriter } from '../image/writer.js';
 import { laneCount, pagesPerStep, runOverRange } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
-import { toolVersion } from '../version.js';
+import { version } from '../version.js';
 
 export type Consistency = 'suspend-point' | 'paused';
 
@@ -98,7 +98,7 @@ function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, 
   const { info, geometry } = source;
   const state = canonicalState(source);
   return {
-    tool: toolVersion,
+    tool: `dormouse ${version}`,
     createdAt: new Date().toISOString(),
     consistency: source.consistency,
     hostKind: source.hostKind,

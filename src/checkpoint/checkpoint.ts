@@ -64,7 +64,7 @@ function standStill(
   options: CheckpointOptions,
 ): Promise<StandingStill> {
   return options.mode === 'light'
-    ? snapshotLight(host, lease, info)
+    ? snapshotLight(host, lease, info, { readOnce: true })
     : suspendAndSnapshot(host, lease, info, options.suspendTimeoutMs ?? defaultSuspendTimeoutMs);
 }
 

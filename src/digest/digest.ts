@@ -101,7 +101,7 @@ export async function digestDomain(
     await warmWorkers();
     const light = (await host.capabilities())['cow-snapshot'] === true;
     const still = light
-      ? await snapshotLight(host, lease, info, { rereadable: true })
+      ? await snapshotLight(host, lease, info, { readOnce: false })
       : await suspendGuest(host, lease, info, defaultSuspendTimeoutMs);
     try {
       return await digestOf(subjectOfDomain(still.source, options));

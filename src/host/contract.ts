@@ -212,10 +212,10 @@ export interface Host {
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
   /**
-   * Pause, bring to the suspend point, copy-on-write from here, go on. Its memory may be read once a page, which spares
-   * the guest copies of what was read; `rereadable` lifts that. HOST_LACKS without `cow-snapshot`.
+   * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
+   * promises that each page is read at most once, which spares the guest copying what was read already.
    */
-  snapshot(lease: Lease, options?: { readonly rereadable?: boolean }): Promise<Snapshot>;
+  snapshot(lease: Lease, options?: { readonly readOnce?: boolean }): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;

@@ -1,6 +1,6 @@
 /** Says what is inside an image, and goes on as far as it can through damage. Read-only. */
 import type { PageCounts } from '../pfn/counts.js';
-import type { ImageHeader } from './reader.js';
+import type { ImageHeader } from './frame.js';
 import type { Manifest } from './manifest.js';
 
 export interface Inspection {

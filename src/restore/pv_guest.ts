@@ -5,7 +5,7 @@
 import { Buffer } from 'node:buffer';
 import { findP2mRoot } from '../domain/p2m_root.js';
 import { localiseVcpus, newSharedInfo, startInfoPfn } from '../domain/pv_state.js';
-import { patchStartInfo, sharedInfo, sharedInfoBytes, startInfoRings } from '../domain/vcpu_context.js';
+import { patchStartInfo, sharedInfoBytes, startInfoRings } from '../domain/vcpu_context.js';
 import { DormouseError } from '../errors.js';
 import type { Builder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
@@ -60,13 +60,12 @@ async function writeStartInfo(builder: Builder, reader: ImageReader, memory: num
 /** Frame of a top-level table whose walk leads to the p2m's leaves; 0 where the guest has no linear p2m list. */
 function p2mRootFrame(reader: ImageReader, memory: number): bigint {
   const { geometry, state } = reader.manifest;
-  const vaddr = state.sharedInfo.readBigUInt64LE(sharedInfo.p2mVaddr);
-  if (vaddr === 0n || geometry.p2mFrames.length === 0) return 0n;
-  const candidates = reader.tables().filter((table) => table.level === 4);
+  const topTables = reader.tables().filter((table) => table.level === 4);
   const root = findP2mRoot({
-    candidates: candidates.map((table) => table.pfn),
-    p2mVaddr: vaddr,
+    sharedInfo: state.sharedInfo,
+    nrPfns: reader.nrPfns,
     p2mFrames: geometry.p2mFrames,
+    l4Pfns: topTables.map((table) => table.pfn),
     readPage: (pfn) => reader.readPages([pfn]),
   });
   return root === null ? 0n : frameOf(memory, root, 'p2m root');

@@ -42,7 +42,7 @@ async function standStill(
   options: SaveOptions,
 ): Promise<StandingStill> {
   const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
-  if (info.paused) return snapshotLight(host, lease, info);
+  if (info.paused) return snapshotLight(host, lease, info, { readOnce: true });
   const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
   return options.then === 'resume' && copiesOnWrite
     ? suspendAndSnapshot(host, lease, info, timeoutMs)

@@ -1,0 +1,159 @@
+#include "image/lane.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "pfn/page_scan.h"
+
+namespace dormouse::image {
+
+void FreeAligned::operator()(uint8_t* p) const { std::free(p); }
+
+AlignedBytes allocate_aligned(uint64_t bytes) {
+  return AlignedBytes(static_cast<uint8_t*>(std::aligned_alloc(kPageBytes, whole_pages(bytes))));
+}
+
+void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry) {
+  std::lock_guard<std::mutex> hold(lock_);
+  if (entries_.size() <= chunk) entries_.resize(chunk + 1);
+  entries_[chunk] = entry;
+}
+
+Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* image_id)
+    : file_(file), table_(table), map_(map), image_id_(image_id) {}
+
+// A chunk begins only below kSegmentBytes, so the longest one still fits behind it.
+bool Lane::allocate() {
+  segment_ = allocate_aligned(kSegmentBytes + kMaxChunkSpan);
+  staging_ = allocate_aligned(kBlockBytes);
+  return segment_ && staging_;
+}
+
+void Lane::open_chunk() {
+  open_ = true;
+  start_ = at_;
+  number_ = table_.next_number();
+  at_ += sizeof(ChunkHeader);
+  pages_ = bodies_ = blocks_ = compressed_ = runs_ = 0;
+}
+
+// Stored as it is where LZ4 does not gain about 2 %: decoding it would cost more than reading it.
+void Lane::encode_block(const uint8_t* pages, uint32_t n) {
+  const uint32_t raw = n * kPageBytes;
+  uint8_t* to = segment_.get() + at_;
+  uint32_t size = codec::lz4_compress(lz4_, pages, raw, to, raw - raw / 50, 1);
+  if (size) {
+    lengths_[blocks_++] = size;
+    compressed_++;
+  } else {
+    std::memcpy(to, pages, raw);
+    lengths_[blocks_++] = raw | kStoredFlag;
+    size = raw;
+  }
+  at_ += size;
+}
+
+void Lane::add_body(const uint8_t* body) {
+  bodies_++;
+  if (staged_pages_ == 0) {
+    if (direct_pages_++ == 0) direct_ = body;
+    if (direct_pages_ < kBlockPages) return;
+    encode_block(direct_, kBlockPages);
+    direct_pages_ = 0;
+    return;
+  }
+  std::memcpy(staging_.get() + uint64_t(staged_pages_) * kPageBytes, body, kPageBytes);
+  if (++staged_pages_ < kBlockPages) return;
+  encode_block(staging_.get(), kBlockPages);
+  staged_pages_ = 0;
+}
+
+void Lane::add_page(uint64_t desc) {
+  ChunkRun* last = runs_ ? &run_[runs_ - 1] : nullptr;
+  if (last && desc == last->desc + last->count)
+    last->count++;
+  else
+    run_[runs_++] = {desc, 1};
+  const uint8_t before = map_.put(desc, number_, uint16_t(pages_++));
+  counts_[before].fetch_sub(1, std::memory_order_relaxed);
+  counts_[desc_class(desc)].fetch_add(1, std::memory_order_relaxed);
+}
+
+void Lane::close_chunk() {
+  if (direct_pages_) encode_block(direct_, direct_pages_);
+  if (staged_pages_) encode_block(staging_.get(), staged_pages_);
+  direct_pages_ = staged_pages_ = 0;
+  uint8_t* base = segment_.get() + start_;
+  ChunkHeader h = {};
+  h.magic = kChunkMagic;
+  h.kind = bodies_ == 0 ? kChunkZero : compressed_ ? kChunkLz4 : kChunkStored;
+  h.header_size = sizeof h;
+  std::memcpy(h.image_id, image_id_, sizeof h.image_id);
+  h.chunk = number_;
+  h.pages = uint16_t(pages_);
+  h.bodies = uint16_t(bodies_);
+  h.runs = uint16_t(runs_);
+  h.blocks = uint16_t(blocks_);
+  h.payload_size = uint32_t(at_ - start_ - sizeof h);
+  std::memcpy(segment_.get() + at_, lengths_, blocks_ * 4ull);
+  at_ += blocks_ * 4ull;
+  std::memcpy(segment_.get() + at_, run_, runs_ * sizeof(ChunkRun));
+  at_ += runs_ * sizeof(ChunkRun);
+  h.span = uint32_t(whole_pages(at_ - start_));
+  std::memset(segment_.get() + at_, 0, start_ + h.span - at_);
+  at_ = start_ + h.span;
+  std::memcpy(base, &h, sizeof h);
+  const pfn::Hash128 hash = pfn::hash128(base, h.span);
+  closed_.push_back({number_, {start_, h.span, h.pages, h.bodies, hash.low, hash.high}});
+  open_ = false;
+}
+
+bool Lane::write_segment(Fault* fault) {
+  if (at_ == 0) return true;
+  const uint64_t offset = file_.reserve(at_);
+  if (!file_.write_at(offset, segment_.get(), at_, fault)) return false;
+  for (Closed& c : closed_) {
+    c.entry.offset += offset;
+    table_.put(c.chunk, c.entry);
+  }
+  closed_.clear();
+  at_ = 0;
+  pending_.store(0, std::memory_order_relaxed);
+  return true;
+}
+
+bool Lane::make_room(bool with_body, Fault* fault) {
+  if (open_ && (pages_ == kMaxChunkPages || (with_body && bodies_ == kMaxChunkBodies))) {
+    close_chunk();
+    if (at_ >= kSegmentBytes && !write_segment(fault)) return false;
+  }
+  if (!open_) open_chunk();
+  return true;
+}
+
+bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault) {
+  uint64_t with_body = 0;
+  for (uint32_t i = 0; i < n_pages; i++) {
+    const bool has_body = class_has_body(desc_class(descs[i]));
+    if (!make_room(has_body, fault)) return false;
+    add_page(descs[i]);
+    if (has_body) add_body(bodies + with_body++ * kPageBytes);
+  }
+  // The caller's buffer is its own again: what is not encoded yet must be copied.
+  if (direct_pages_) {
+    std::memcpy(staging_.get(), direct_, uint64_t(direct_pages_) * kPageBytes);
+    staged_pages_ = direct_pages_;
+    direct_pages_ = 0;
+  }
+  total_pages_.fetch_add(n_pages, std::memory_order_relaxed);
+  total_bodies_.fetch_add(with_body, std::memory_order_relaxed);
+  pending_.store(at_, std::memory_order_relaxed);
+  return true;
+}
+
+bool Lane::flush(Fault* fault) {
+  if (open_) close_chunk();
+  return write_segment(fault);
+}
+
+}  // namespace dormouse::image

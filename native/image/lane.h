@@ -1,0 +1,92 @@
+// One lane of a writer: encodes pages into chunks and chunks into a segment of a few MiB, which it
+// writes when it is full. Used by one thread at a time.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "codec/lz4.h"
+#include "fault.h"
+#include "image/chunk.h"
+#include "image/output_file.h"
+#include "image/page_map.h"
+
+namespace dormouse::image {
+
+// Memory at a multiple of 4096, as direct I/O wants it.
+struct FreeAligned {
+  void operator()(uint8_t* p) const;
+};
+using AlignedBytes = std::unique_ptr<uint8_t, FreeAligned>;
+AlignedBytes allocate_aligned(uint64_t bytes);
+
+class ChunkTable {
+ public:
+  uint32_t next_number() { return next_.fetch_add(1); }
+  void put(uint32_t chunk, const ChunkEntry& entry);
+  // Once no lane works any more.
+  const std::vector<ChunkEntry>& entries() const { return entries_; }
+
+ private:
+  std::atomic<uint32_t> next_{0};
+  std::mutex lock_;
+  std::vector<ChunkEntry> entries_;
+};
+
+class Lane {
+ public:
+  static constexpr uint64_t kSegmentBytes = 4ull << 20;
+
+  Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* image_id);
+  bool allocate();
+
+  // Arguments were validated by the writer.
+  bool append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault);
+  // Closes the open chunk and writes what is buffered.
+  bool flush(Fault* fault);
+
+  // Pages by class put through this lane less those it superseded: sums over lanes are the truth.
+  int64_t counted(uint8_t page_class) const { return counts_[page_class].load(); }
+  uint64_t pages() const { return total_pages_.load(); }
+  uint64_t bodies() const { return total_bodies_.load(); }
+  uint64_t pending_bytes() const { return pending_.load(); }
+
+ private:
+  struct Closed {
+    uint32_t chunk;
+    ChunkEntry entry;  // offset within the segment
+  };
+
+  bool make_room(bool with_body, Fault* fault);
+  void open_chunk();
+  void close_chunk();
+  void add_page(uint64_t desc);
+  void add_body(const uint8_t* body);
+  void encode_block(const uint8_t* pages, uint32_t n);
+  bool write_segment(Fault* fault);
+
+  OutputFile& file_;
+  ChunkTable& table_;
+  WriterMap& map_;
+  const uint8_t* image_id_;
+  codec::Lz4State lz4_;
+  AlignedBytes segment_, staging_;
+  std::vector<Closed> closed_;
+
+  uint64_t at_ = 0;  // end of what the segment holds
+  bool open_ = false;
+  uint64_t start_ = 0;  // of the open chunk
+  uint32_t number_ = 0;
+  uint32_t pages_ = 0, bodies_ = 0, blocks_ = 0, compressed_ = 0, runs_ = 0;
+  uint32_t lengths_[kMaxChunkBlocks];
+  ChunkRun run_[kMaxChunkPages];
+  const uint8_t* direct_ = nullptr;  // bodies of this append not yet encoded
+  uint32_t direct_pages_ = 0;
+  uint32_t staged_pages_ = 0;  // bodies of earlier appends not yet encoded
+
+  std::atomic<int64_t> counts_[kClasses] = {};
+  std::atomic<uint64_t> total_pages_{0}, total_bodies_{0}, pending_{0};
+};
+
+}  // namespace dormouse::image

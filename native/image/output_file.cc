@@ -1,0 +1,209 @@
+#include "image/output_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+namespace dormouse::image {
+
+namespace {
+
+constexpr uint64_t kAllocateStep = 256ull << 20;
+
+bool is_full(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
+
+bool refuse(Fault* fault, const char* code, const std::string& path, const char* why) {
+  return fault->raise(code, path + ": " + why);
+}
+
+// Refuses what must not be written to, before anything is read or created.
+bool check_absent(int folder, const std::string& name, const std::string& path, Fault* fault) {
+  struct stat found;
+  if (fstatat(folder, name.c_str(), &found, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (S_ISDIR(found.st_mode)) return refuse(fault, "OUTPUT_INVALID", path, "is a directory");
+    if (S_ISLNK(found.st_mode)) return refuse(fault, "OUTPUT_INVALID", path, "is a symbolic link");
+    if (!S_ISREG(found.st_mode))
+      return refuse(fault, "OUTPUT_INVALID", path, "is not a regular file");
+    return refuse(fault, "OUTPUT_EXISTS", path, "exists already");
+  }
+  if (errno == ENOENT) return true;
+  fault->sys_errno = errno;
+  return refuse(fault, "OUTPUT_INVALID", path, strerror(errno));
+}
+
+std::string random_suffix() {
+  unsigned char bytes[8] = {};
+  if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) return "0";
+  std::string hex;
+  for (unsigned char b : bytes) {
+    hex += "0123456789abcdef"[b >> 4];
+    hex += "0123456789abcdef"[b & 15];
+  }
+  return hex;
+}
+
+}  // namespace
+
+bool OutputFile::raise(Fault* fault, const char* doing, uint64_t offset) const {
+  const int error = errno;
+  fault->sys_errno = error;
+  fault->offset = offset;
+  return fault->raise(is_full(error) ? "NO_SPACE" : "IMAGE_WRITE_FAILED",
+                      path_ + ": " + doing + ": " + strerror(error));
+}
+
+bool OutputFile::injected() {
+  if (fail_in_.load(std::memory_order_relaxed) == 0) return false;
+  const int64_t left = fail_in_.fetch_sub(1);
+  if (left != 1 && !(left < 1 && fail_for_ever_)) return false;
+  errno = fail_errno_;
+  return true;
+}
+
+void OutputFile::fail_call(uint32_t nth, int with_errno, bool for_ever) {
+  fail_errno_ = with_errno;
+  fail_for_ever_ = for_ever;
+  fail_in_ = nth;
+}
+
+bool OutputFile::open_unnamed(bool direct, Fault* fault) {
+  const int flags = O_TMPFILE | O_RDWR | O_CLOEXEC;
+  if (direct) fd_ = openat(folder_, ".", flags | O_DIRECT, 0600);
+  direct_ = fd_ >= 0;
+  if (fd_ < 0) fd_ = openat(folder_, ".", flags, 0600);
+  if (fd_ >= 0) return true;
+  if (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL)
+    return open_partial(direct, fault);
+  if (is_full(errno)) return raise(fault, "open");
+  fault->sys_errno = errno;
+  return refuse(fault, "OUTPUT_INVALID", path_, strerror(errno));
+}
+
+bool OutputFile::open_partial(bool direct, Fault* fault) {
+  partial_ = "." + name_.substr(0, 200) + "." + random_suffix() + ".partial";
+  const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  if (direct) fd_ = openat(folder_, partial_.c_str(), flags | O_DIRECT, 0600);
+  direct_ = fd_ >= 0;
+  // A refused O_DIRECT may have made the file all the same.
+  if (fd_ < 0) fd_ = openat(folder_, partial_.c_str(), flags & ~O_EXCL, 0600);
+  if (fd_ >= 0) return true;
+  partial_.clear();
+  if (is_full(errno)) return raise(fault, "open");
+  fault->sys_errno = errno;
+  return refuse(fault, "OUTPUT_INVALID", path_, strerror(errno));
+}
+
+std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool direct, Fault* fault) {
+  std::unique_ptr<OutputFile> file(new OutputFile());
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "."
+                             : slash == 0               ? "/"
+                                                        : path.substr(0, slash);
+  file->path_ = path;
+  file->name_ = slash == std::string::npos ? path : path.substr(slash + 1);
+  if (file->name_.empty() || file->name_ == "." || file->name_ == "..") {
+    refuse(fault, "OUTPUT_INVALID", path, "is not a file name");
+    return nullptr;
+  }
+  file->folder_ = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (file->folder_ < 0) {
+    fault->sys_errno = errno;
+    refuse(fault, "OUTPUT_INVALID", folder, strerror(errno));
+    return nullptr;
+  }
+  if (!check_absent(file->folder_, file->name_, path, fault)) return nullptr;
+  if (!file->open_unnamed(direct, fault)) return nullptr;
+  struct statfs system;
+  // tmpfs would fill allocated pages with zeroes first.
+  if (fstatfs(file->fd_, &system) == 0 && system.f_type == TMPFS_MAGIC) file->allocates_ = false;
+  return file;
+}
+
+OutputFile::~OutputFile() {
+  if (!partial_.empty()) unlinkat(folder_, partial_.c_str(), 0);
+  if (fd_ >= 0) close(fd_);
+  if (folder_ >= 0) close(folder_);
+}
+
+// Extends the file in large steps, so that lanes write inside it and side by side. Only a help:
+// where it fails the writes themselves tell.
+void OutputFile::allocate_ahead(uint64_t until) {
+  std::lock_guard<std::mutex> hold(ahead_lock_);
+  if (!allocates_ || until <= ahead_) return;
+  const uint64_t target = (until + kAllocateStep - 1) / kAllocateStep * kAllocateStep;
+  if (fallocate(fd_, 0, off_t(ahead_), off_t(target - ahead_)) == 0)
+    ahead_ = target;
+  else if (errno != EINTR)
+    allocates_ = false;
+}
+
+uint64_t OutputFile::reserve(uint64_t bytes) {
+  const uint64_t offset = next_.fetch_add(bytes);
+  allocate_ahead(offset + bytes);
+  return offset;
+}
+
+// True where direct I/O was on and could be turned off.
+bool OutputFile::end_direct() {
+  if (!direct_.exchange(false)) return false;
+  const int flags = fcntl(fd_, F_GETFL);
+  return flags >= 0 && fcntl(fd_, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
+bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault) {
+  uint64_t done = 0;
+  while (done < n) {
+    const ssize_t wrote =
+        injected() ? -1 : pwrite(fd_, bytes + done, n - done, off_t(offset + done));
+    if (wrote > 0) {
+      done += uint64_t(wrote);
+      if (done % 4096 != 0) end_direct();
+      continue;
+    }
+    if (wrote < 0 && errno == EINTR) continue;
+    if (wrote < 0 && errno == EINVAL && end_direct()) continue;
+    if (wrote == 0) errno = ENOSPC;
+    return raise(fault, "write", offset + done);
+  }
+  // Without this the page cache would hold everything back until the one fsync.
+  if (!direct_) sync_file_range(fd_, off_t(offset), off_t(n), SYNC_FILE_RANGE_WRITE);
+  return true;
+}
+
+bool OutputFile::link_name(Fault* fault) {
+  const std::string self = "/proc/self/fd/" + std::to_string(fd_);
+  int linked = -1;
+  if (injected()) return raise(fault, "link");
+  if (!partial_.empty())
+    linked = linkat(folder_, partial_.c_str(), folder_, name_.c_str(), 0);
+  else
+    linked = linkat(AT_FDCWD, self.c_str(), folder_, name_.c_str(), AT_SYMLINK_FOLLOW);
+  if (linked != 0 && partial_.empty() && errno == ENOENT)
+    linked = linkat(fd_, "", folder_, name_.c_str(), AT_EMPTY_PATH);
+  if (linked == 0) return true;
+  if (errno == EEXIST)
+    return refuse(fault, "OUTPUT_EXISTS", path_, "appeared while the image was written");
+  return raise(fault, "link");
+}
+
+bool OutputFile::publish(uint64_t size, Fault* fault) {
+  if (injected() || ftruncate(fd_, off_t(size)) != 0) return raise(fault, "truncate");
+  // Once only: after a failed fsync the kernel may call the lost pages clean.
+  if (injected() || fsync(fd_) != 0) return raise(fault, "fsync");
+  if (!link_name(fault)) return false;
+  if (!partial_.empty()) {
+    unlinkat(folder_, partial_.c_str(), 0);
+    partial_.clear();
+  }
+  if (!injected() && fsync(folder_) == 0) return true;
+  raise(fault, "fsync of the folder");
+  unlinkat(folder_, name_.c_str(), 0);
+  return false;
+}
+
+}  // namespace dormouse::image

@@ -1,0 +1,63 @@
+// The file an image is written into. It has no name until publish() gives it one; if the process
+// dies before, the kernel drops it (or, where the file system lacks unnamed files, a hidden
+// ".partial" stays).
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "fault.h"
+
+namespace dormouse::image {
+
+class OutputFile {
+ public:
+  // Faults: OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE, IMAGE_WRITE_FAILED.
+  static std::unique_ptr<OutputFile> create(const std::string& path, bool direct, Fault* fault);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  // Gives out the next `bytes` (whole pages) of the file. Thread-safe.
+  uint64_t reserve(uint64_t bytes);
+  // For reading back what was written; stays this object's.
+  int descriptor() const { return fd_; }
+  uint64_t reserved() const { return next_.load(std::memory_order_relaxed); }
+
+  // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.
+  bool write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault);
+
+  // Cuts the file to `size`, makes it durable, names it without replacing anything, and makes the
+  // name durable. On a fault nothing of it is left under the name.
+  bool publish(uint64_t size, Fault* fault);
+
+  // For tests: the nth system call on the file from now (1 is the next) fails with that errno, and
+  // so do all after it where `for_ever`.
+  void fail_call(uint32_t nth, int with_errno, bool for_ever);
+
+ private:
+  OutputFile() = default;
+  bool open_unnamed(bool direct, Fault* fault);
+  bool open_partial(bool direct, Fault* fault);
+  bool end_direct();
+  void allocate_ahead(uint64_t until);
+  bool link_name(Fault* fault);
+  bool injected();
+  bool raise(Fault* fault, const char* doing, uint64_t offset = Fault::kNowhere) const;
+
+  std::string path_, name_, partial_;
+  int folder_ = -1;
+  int fd_ = -1;
+  bool allocates_ = true;
+  std::atomic<bool> direct_{false};
+  std::atomic<uint64_t> next_{0};
+  std::mutex ahead_lock_;
+  uint64_t ahead_ = 0;
+  std::atomic<int64_t> fail_in_{0};
+  int fail_errno_ = 0;
+  bool fail_for_ever_ = false;
+};
+
+}  // namespace dormouse::image

@@ -1,0 +1,87 @@
+/** From the settings of a configuration to what the host is asked to create. */
+import { randomUUID } from 'node:crypto';
+import { DormouseError } from '../errors.js';
+import type { DomainSpec, DomainType } from '../host/contract.js';
+import type { ConfigValue, Settings } from './domain_config.js';
+import { xlOnlySettings } from './xl_settings.js';
+
+/** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
+export const programSettings: Readonly<Record<string, readonly [field: string, form: 'number' | 'text' | 'yes-no']>> =
+  {
+    program: ['program', 'text'],
+    seed: ['seed', 'number'],
+    steps: ['steps', 'number'],
+    rate: ['rate', 'number'],
+    working_set_pages: ['workingSetPages', 'number'],
+    skew_percent: ['skewPercent', 'number'],
+    fill_percent: ['fillPercent', 'number'],
+    crash_at: ['crashAt', 'number'],
+    deaf: ['deaf', 'yes-no'],
+    on_crash: ['onCrash', 'text'],
+  };
+
+const ownSettings = new Set(['name', 'memory', 'vcpus', 'uuid', 'type', ...Object.keys(programSettings)]);
+
+function invalid(message: string): never {
+  throw new DormouseError('CONFIG_INVALID', message);
+}
+
+function describe(value: ConfigValue): string {
+  return JSON.stringify(value).slice(0, 80);
+}
+
+function text(settings: Settings, name: string): string | undefined {
+  const value = settings.get(name);
+  if (value === undefined || typeof value === 'string') return value;
+  return invalid(`${name}: a string is expected, not ${describe(value)}`);
+}
+
+/** xl takes a number also in quotes. */
+function number(settings: Settings, name: string): number | undefined {
+  const value = settings.get(name);
+  if (value === undefined || typeof value === 'number') return value;
+  if (typeof value === 'string' && /^[0-9]{1,15}$/u.test(value)) return Number(value);
+  return invalid(`${name}: a whole number is expected, not ${describe(value)}`);
+}
+
+function yesNo(settings: Settings, name: string): boolean | undefined {
+  const value = number(settings, name);
+  if (value === undefined || value === 0 || value === 1) return value === undefined ? undefined : value === 1;
+  return invalid(`${name}: 0 or 1 is expected, not ${value}`);
+}
+
+function domainType(settings: Settings): DomainType {
+  const type = text(settings, 'type') ?? 'pv';
+  if (type === 'pv' || type === 'pvh' || type === 'hvm') return type;
+  return invalid(`type: pv, pvh or hvm, not ${describe(type)}`);
+}
+
+/** The host's configuration string: JSON with the fields of its guest programs. */
+function programConfig(settings: Settings): string {
+  const readers = { number, text, 'yes-no': yesNo };
+  const fields = Object.entries(programSettings).map(([name, [field, form]]) => [field, readers[form](settings, name)]);
+  return JSON.stringify({ program: 'idle', ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)) });
+}
+
+/**
+ * The domain to create, and the settings that xl knows and that mean nothing here. CONFIG_INVALID for a setting that
+ * is missing, unknown or of the wrong form.
+ */
+export function domainSpec(settings: Settings): { spec: DomainSpec; ignored: string[] } {
+  const foreign = [...settings.keys()].filter((name) => !ownSettings.has(name));
+  const unknown = foreign.filter((name) => !xlOnlySettings.has(name));
+  if (unknown.length > 0) invalid(`unknown setting${unknown.length > 1 ? 's' : ''} ${unknown.join(', ')}`);
+  const name = text(settings, 'name');
+  if (name === undefined || name === '') invalid('the name is missing: name = "..."');
+  const memoryMib = number(settings, 'memory') ?? 256;
+  if (memoryMib < 1 || memoryMib > 2 ** 26) invalid(`memory: 1 to ${2 ** 26} MiB, not ${memoryMib}`);
+  const spec: DomainSpec = {
+    name,
+    uuid: (text(settings, 'uuid') ?? randomUUID()).toLowerCase(),
+    type: domainType(settings),
+    maxMemoryKib: memoryMib * 1024,
+    vcpus: number(settings, 'vcpus') ?? 1,
+    config: programConfig(settings),
+  };
+  return { spec, ignored: foreign };
+}

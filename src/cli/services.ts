@@ -1,0 +1,53 @@
+/** The engine as the verbs see it; each part is loaded when it is first used, so that `list` need not load codecs. */
+import type { checkpoint } from '../checkpoint/checkpoint.js';
+import type { DemoResult, DemoTalk } from '../demo/demo.js';
+import type { digestDomain, digestImage } from '../digest/digest.js';
+import type { Host } from '../host/contract.js';
+import type { hostStatus, startHost, stopHost } from '../host/embedded/lifecycle.js';
+import type { detectFormat } from '../image/convert/detect.js';
+import type { convertFromXen } from '../image/convert/from_xen.js';
+import type { convertToXen } from '../image/convert/to_xen.js';
+import type { inspectImage } from '../image/inspect.js';
+import type { verifyImage } from '../image/verify.js';
+import type { restore } from '../restore/restore.js';
+import type { save } from '../save/save.js';
+
+export interface Services {
+  openHost(selector: string | undefined): Promise<Host>;
+  readonly startHost: typeof startHost;
+  readonly stopHost: typeof stopHost;
+  readonly hostStatus: typeof hostStatus;
+  readonly save: typeof save;
+  readonly restore: typeof restore;
+  readonly checkpoint: typeof checkpoint;
+  readonly digestDomain: typeof digestDomain;
+  readonly digestImage: typeof digestImage;
+  readonly inspectImage: typeof inspectImage;
+  readonly verifyImage: typeof verifyImage;
+  readonly detectFormat: typeof detectFormat;
+  readonly convertFromXen: typeof convertFromXen;
+  readonly convertToXen: typeof convertToXen;
+  demo(talk: DemoTalk): Promise<DemoResult>;
+}
+
+const lifecycle = (): Promise<typeof import('../host/embedded/lifecycle.js')> =>
+  import('../host/embedded/lifecycle.js');
+
+export const engine: Services = {
+  openHost: async (selector) => await (await import('../host/open.js')).openHost(selector),
+  startHost: async (options) => await (await lifecycle()).startHost(options),
+  stopHost: async (...args) => await (await lifecycle()).stopHost(...args),
+  hostStatus: async (name) => await (await lifecycle()).hostStatus(name),
+  save: async (...args) => await (await import('../save/save.js')).save(...args),
+  restore: async (...args) => await (await import('../restore/restore.js')).restore(...args),
+  checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
+  digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
+  digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),
+  inspectImage: async (path) => await (await import('../image/inspect.js')).inspectImage(path),
+  verifyImage: async (...args) => await (await import('../image/verify.js')).verifyImage(...args),
+  detectFormat: async (path) => await (await import('../image/convert/detect.js')).detectFormat(path),
+  convertFromXen: async (...args) =>
+    await (await import('../image/convert/from_xen.js')).convertFromXen(...args),
+  convertToXen: async (...args) => await (await import('../image/convert/to_xen.js')).convertToXen(...args),
+  demo: async (talk) => await (await import('../demo/demo.js')).runDemo(talk),
+};

@@ -1,0 +1,108 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import type { CheckpointMode, CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
+import { DormouseError } from '../../errors.js';
+import type { Host } from '../../host/contract.js';
+import type { Context } from '../context.js';
+import { figures, pageCounts } from '../documents.js';
+import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
+import { renderSaved } from '../render/summary.js';
+import { textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
+
+interface Request {
+  readonly selector: string;
+  readonly mode: CheckpointMode;
+  readonly paths: readonly string[];
+  readonly intervalMs: number;
+  readonly suspendTimeoutMs?: number;
+}
+
+function parseRequest(input: VerbInput): Request {
+  const [selector, file] = [textArgument(input, 0), textArgument(input, 1)];
+  const mode = textOption(input, 'mode') ?? 'light';
+  if (mode !== 'light' && mode !== 'cooperative')
+    throw new DormouseError('USAGE', `--mode is light or cooperative, not ${JSON.stringify(mode)}`);
+  const counted = textOption(input, 'count');
+  const count = counted === undefined ? 1 : parseCount(counted);
+  if (counted !== undefined && !file.includes('%d'))
+    throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
+  const paths =
+    counted === undefined ? [file] : Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
+  const timeout = textOption(input, 'suspendTimeout');
+  const intervalMs = parseIntervalMs(textOption(input, 'interval') ?? '0');
+  return {
+    ...{ selector, mode, paths, intervalMs },
+    ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
+  };
+}
+
+async function takeAll(context: Context, host: Host, request: Request): Promise<CheckpointResult[]> {
+  const results: CheckpointResult[] = [];
+  const { mode, suspendTimeoutMs, intervalMs, selector } = request;
+  for (const path of request.paths) {
+    const startedMs = performance.now();
+    const result = await context.withProgress(`checkpoint ${selector}`, (options) => {
+      const all: CheckpointOptions = { ...options, mode, ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }) };
+      return context.services.checkpoint(host, selector, path, all);
+    });
+    results.push(result);
+    const restMs = intervalMs - (performance.now() - startedMs);
+    if (restMs > 0 && results.length < request.paths.length) await rest(restMs, context.signal);
+  }
+  return results;
+}
+
+async function rest(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch((cause: unknown) => {
+    throw new DormouseError('CANCELLED', 'cancelled between two checkpoints', { cause });
+  });
+}
+
+export const checkpoint: Verb = {
+  name: 'checkpoint',
+  summary: 'Writes an image of a running domain, which goes on in place',
+  details:
+    'light: the domain is paused for well under a millisecond and never shut down.\n' +
+    'cooperative: the guest is asked to suspend and is resumed after the copy.',
+  args: [
+    { form: '<domain>', says: 'name, id or uuid' },
+    { form: '<file>', says: 'the image to write; must not exist' },
+  ],
+  options: [
+    { flags: '--mode <mode>', says: 'light or cooperative (default: light)' },
+    { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
+    { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
+    { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
+  ],
+  examples: [
+    { command: 'dormouse checkpoint web1 web1.dmi', says: 'a light checkpoint' },
+    { command: 'dormouse checkpoint --count 10 --interval 1000 web1 web1-%d.dmi', says: 'ten, a second apart' },
+  ],
+  document: z.object({
+    checkpoints: z.array(
+      z.object({
+        path: z.string(),
+        imageId: z.string(),
+        domid: figures.count,
+        name: z.string(),
+        mode: z.enum(['light', 'cooperative']),
+        consistency: z.enum(['suspend-point', 'paused']),
+        counts: pageCounts,
+        memoryBytes: figures.count,
+        storedBytes: figures.count,
+        pauseMs: figures.milliseconds,
+        elapsedMs: figures.milliseconds,
+        cowPages: figures.count,
+      }),
+    ),
+  }),
+  cancellable: true,
+  async run(context, input) {
+    const request = parseRequest(input);
+    const checkpoints = await context.withHost((host) => takeAll(context, host, request));
+    const text = checkpoints
+      .map((result) => renderSaved(`checkpoint (${result.mode})`, result, 'runs on', [['paused for', result.pauseMs]]))
+      .join('\n');
+    return { document: { checkpoints }, text };
+  },
+};

@@ -1,0 +1,53 @@
+import { z } from 'zod';
+import { domainSpec } from '../create_spec.js';
+import { figures } from '../documents.js';
+import { applyOverride, isOverride, parseConfig, type Settings } from '../domain_config.js';
+import { readConfigFile } from '../config_file.js';
+import { DormouseError } from '../../errors.js';
+import { printable } from '../render/units.js';
+import { flag, listArgument, type Verb } from '../verb.js';
+
+async function readSettings(args: readonly string[]): Promise<Settings> {
+  const [file, ...more] = args.filter((argument) => !isOverride(argument));
+  if (more.length > 0)
+    throw new DormouseError('USAGE', `one configuration file, please; ${JSON.stringify(more[0])} is another`);
+  const settings: Settings = file === undefined ? new Map() : parseConfig(await readConfigFile(file), file);
+  for (const argument of args.filter(isOverride)) applyOverride(settings, argument);
+  return settings;
+}
+
+export const create: Verb = {
+  name: 'create',
+  summary: 'Boots a new domain from a configuration',
+  details:
+    'The file has the syntax of xl.cfg(5); NAME=VALUE arguments come after it and win. The embedded host takes name,\n' +
+    'memory (MiB), vcpus, uuid, type, program (idle, counter, writer, churner, crasher), seed, steps, rate and the\n' +
+    'settings of the programs (docs/operating.md). Settings that only xl knows are passed over with a warning.',
+  args: [{ form: '[config...]', says: 'a configuration file, then NAME=VALUE settings' }],
+  options: [{ flags: '-p, --paused', says: 'leave the new domain paused' }],
+  examples: [
+    { command: 'dormouse create web1.cfg', says: 'as the file says' },
+    {
+      command: 'dormouse create name=web1 memory=512 vcpus=2 program=writer rate=20000',
+      says: 'without a file: a guest that keeps writing to its memory',
+    },
+  ],
+  document: z.object({
+    domid: figures.count,
+    name: z.string(),
+    uuid: z.string(),
+    paused: z.boolean(),
+    ignoredSettings: z.array(z.string()),
+  }),
+  cancellable: false,
+  async run(context, input) {
+    const settings = await readSettings(listArgument(input, 0));
+    const { spec, ignored } = domainSpec(settings);
+    if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
+    const paused = flag(input, 'paused');
+    const domid = await context.withHost((host) => host.create(spec, { paused }));
+    const { name, uuid } = spec;
+    const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
+    return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };
+  },
+};

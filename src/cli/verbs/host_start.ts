@@ -1,0 +1,31 @@
+import { z } from 'zod';
+import { embeddedName, nameOption } from '../host_name.js';
+import { parseSize } from '../parse.js';
+import { textOption, type Verb } from '../verb.js';
+
+export const hostStart: Verb = {
+  name: 'host start',
+  summary: 'Starts an embedded host: a process that runs guests in software',
+  details: 'Other verbs start it by themselves. Its guests live as long as it does.',
+  args: [],
+  options: [
+    nameOption,
+    { flags: '--memory <size>', says: 'machine memory, such as 8G (default: half of what is free)' },
+  ],
+  examples: [
+    { command: 'dormouse host start', says: 'the default host' },
+    { command: 'dormouse host start --name lab --memory 4G', says: 'another one; reach it with --host embedded:lab' },
+  ],
+  document: z.object({ name: z.string(), started: z.boolean() }),
+  cancellable: false,
+  async run(context, input) {
+    const name = embeddedName(context, input);
+    const memory = textOption(input, 'memory');
+    const started = await context.services.startHost({
+      name,
+      ...(memory !== undefined && { memoryBytes: parseSize(memory) }),
+    });
+    const text = started ? `embedded host ${name} started\n` : `embedded host ${name} was running already\n`;
+    return { document: { name, started }, text };
+  },
+};

@@ -1,0 +1,61 @@
+import { z } from 'zod';
+import { describeDomain, domainDocument, figures } from '../documents.js';
+import { embeddedName, nameOption } from '../host_name.js';
+import { renderList } from '../render/list.js';
+import { renderFacts } from '../render/table.js';
+import { formatBytes, printable } from '../render/units.js';
+import type { Verb } from '../verb.js';
+
+export const hostStatus: Verb = {
+  name: 'host status',
+  summary: 'Says whether an embedded host runs, what it can do and what runs on it',
+  details: 'Starts nothing. Also names the guests that were lost if the host died.',
+  args: [],
+  options: [nameOption],
+  examples: [{ command: 'dormouse host status', says: 'of the default host' }],
+  document: z.object({
+    name: z.string(),
+    state: z.enum(['running', 'stopped', 'died']),
+    lostGuests: z.array(z.string()).optional(),
+    pid: figures.count.optional(),
+    version: z.string().optional(),
+    startedAt: z.string().optional(),
+    memoryBytes: figures.count.optional(),
+    freeBytes: figures.count.optional(),
+    quarantinedBytes: figures.count.optional(),
+    snapshots: figures.count.optional(),
+    connections: figures.count.optional(),
+    leases: z
+      .array(z.object({ domid: figures.count, operation: z.string(), pid: figures.count }))
+      .optional(),
+    /** true, or the reason why not. */
+    capabilities: z.record(z.string(), z.union([z.literal(true), z.string()])).optional(),
+    guests: z.array(domainDocument).optional(),
+  }),
+  cancellable: false,
+  async run(context, input) {
+    const name = embeddedName(context, input);
+    const status = await context.services.hostStatus(name);
+    if (status.state === 'stopped')
+      return { document: { name, state: 'stopped' }, text: `embedded host ${name} is not running\n` };
+    if (status.state === 'died') {
+      const { lostGuests } = status;
+      const text = `embedded host ${name} died; with it went ${lostGuests.map(printable).join(', ')}\n`;
+      return { document: { name, state: 'died', lostGuests }, text };
+    }
+    const { report } = status;
+    const { pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes, snapshots, connections } = report;
+    const facts = renderFacts([
+      ['host', `${name}, running as process ${pid} since ${printable(startedAt)}, version ${printable(version)}`],
+      ['memory', `${formatBytes(freeBytes)} free of ${formatBytes(memoryBytes)}`],
+      ...report.leases.map((lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const),
+      ...Object.entries(report.capabilities).map(([can, why]) => [can, why === true ? 'yes' : why] as const),
+    ]);
+    const document = {
+      ...{ name, state: 'running', pid, version, startedAt, memoryBytes, freeBytes, quarantinedBytes },
+      ...{ snapshots, connections, leases: report.leases, capabilities: report.capabilities },
+      guests: report.guests.map(describeDomain),
+    };
+    return { document, text: `${facts}\n${renderList(report.guests)}` };
+  },
+};

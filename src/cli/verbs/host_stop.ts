@@ -1,0 +1,23 @@
+import { z } from 'zod';
+import { embeddedName, nameOption } from '../host_name.js';
+import { flag, type Verb } from '../verb.js';
+
+export const hostStop: Verb = {
+  name: 'host stop',
+  summary: 'Ends an embedded host',
+  details: 'Refused while it has guests, unless --force: they end with it.',
+  args: [],
+  options: [nameOption, { flags: '--force', says: 'also with guests, which are lost' }],
+  examples: [
+    { command: 'dormouse host stop', says: 'the default host, if it has no guests' },
+    { command: 'dormouse host stop --name lab --force', says: 'another one, with all its guests' },
+  ],
+  document: z.object({ name: z.string(), stopped: z.boolean() }),
+  cancellable: false,
+  async run(context, input) {
+    const name = embeddedName(context, input);
+    const stopped = await context.services.stopHost(name, { force: flag(input, 'force') });
+    const text = stopped ? `embedded host ${name} stopped\n` : `embedded host ${name} was not running\n`;
+    return { document: { name, stopped }, text };
+  },
+};

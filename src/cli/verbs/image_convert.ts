@@ -1,0 +1,74 @@
+import { z } from 'zod';
+import { DormouseError } from '../../errors.js';
+import type { FileFormat } from '../../image/convert/detect.js';
+import { figures, pageCounts } from '../documents.js';
+import { renderClasses } from '../render/progress.js';
+import { renderFacts } from '../render/table.js';
+import { formatBytes, formatDuration, formatRate, printable } from '../render/units.js';
+import { textArgument, textOption, type Verb } from '../verb.js';
+
+type Target = 'native' | 'xen';
+
+/** The other side of what the file is; --to may only confirm it. */
+function target(path: string, found: FileFormat, wanted: string | undefined): Target {
+  if (wanted !== undefined && wanted !== 'native' && wanted !== 'xen')
+    throw new DormouseError('USAGE', `--to is native or xen, not ${JSON.stringify(wanted)}`);
+  if (found === 'unknown')
+    throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, { place: { path } });
+  const to = found === 'dormouse' ? 'xen' : 'native';
+  if (wanted === undefined || wanted === to) return to;
+  throw new DormouseError('USAGE', `${path} is of that format already`);
+}
+
+export const imageConvert: Verb = {
+  name: 'image convert',
+  summary: 'Converts between an image and an xl save file',
+  details:
+    'The direction follows from what is in the input: an xl save file (plain or gzip, stream v2 or v3) becomes an image,\n' +
+    'an image becomes an xl save file.',
+  args: [
+    { form: '<in>', says: 'an image or an xl save file' },
+    { form: '<out>', says: 'the file to write; must not exist' },
+  ],
+  options: [{ flags: '--to <format>', says: 'xen or native: fail unless that is the direction' }],
+  examples: [
+    { command: 'dormouse image convert web1.xl web1.dmi', says: 'take over what xl save wrote' },
+    { command: 'dormouse image convert --to xen web1.dmi web1.xl', says: 'for xl restore' },
+  ],
+  document: z.object({
+    from: z.enum(['dormouse', 'xl', 'xl-gzip']),
+    to: z.enum(['native', 'xen']),
+    path: z.string(),
+    imageId: z.string().nullable(),
+    name: z.string(),
+    type: z.enum(['pv', 'pvh', 'hvm']),
+    counts: pageCounts,
+    memoryBytes: figures.count,
+    storedBytes: figures.count,
+    elapsedMs: figures.milliseconds,
+    notes: z.array(z.string()),
+  }),
+  cancellable: true,
+  async run(context, input) {
+    const [from, path] = [textArgument(input, 0), textArgument(input, 1)];
+    const format = await context.services.detectFormat(from);
+    const to = target(from, format, textOption(input, 'to'));
+    const result = await context.withProgress(`convert ${from}`, async (options) =>
+      to === 'native'
+        ? await context.services.convertFromXen(from, path, options)
+        : { ...(await context.services.convertToXen(from, path, options)), imageId: null, notes: [] },
+    );
+    const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;
+    const text = renderFacts([
+      ['converted', `${printable(name)} (${type}), ${to === 'native' ? 'to an image' : 'to an xl save file'}`],
+      ['file', `${printable(path)}, ${formatBytes(storedBytes)}`],
+      ['pages', renderClasses(counts)],
+      ['took', `${formatDuration(elapsedMs)}, ${formatRate(memoryBytes, elapsedMs)}`],
+    ]);
+    const document = {
+      ...{ from: format, to, path, imageId, name, type },
+      ...{ counts, memoryBytes, storedBytes, elapsedMs, notes: [...notes] },
+    };
+    return { document, text: text + notes.map((note) => `note: ${printable(note)}\n`).join('') };
+  },
+};

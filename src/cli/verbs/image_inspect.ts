@@ -1,0 +1,115 @@
+import { z } from 'zod';
+import type { Inspection } from '../../image/inspect.js';
+import { figures, pageCounts } from '../documents.js';
+import { renderClasses } from '../render/progress.js';
+import { renderFacts } from '../render/table.js';
+import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../render/units.js';
+import { textArgument, type Verb } from '../verb.js';
+
+const id = z.string().regex(/^[0-9a-f]+$/u);
+
+const document = z.object({
+  path: z.string(),
+  fileBytes: figures.count,
+  committed: z.boolean(),
+  format: z.object({ major: figures.count, minor: figures.count }).nullable(),
+  imageId: id.nullable(),
+  parent: z.object({ imageId: id, root: id }).nullable(),
+  root: id.nullable(),
+  consistency: z.enum(['suspend-point', 'paused']).nullable(),
+  createdAt: z.string().nullable(),
+  tool: z.string().nullable(),
+  hostKind: z.string().nullable(),
+  domain: z
+    .strictObject({
+      name: z.string(),
+      uuid: z.string(),
+      type: z.enum(['pv', 'pvh', 'hvm']),
+      vcpus: figures.count,
+      maxMemoryKib: figures.count,
+    })
+    .nullable(),
+  nrPfns: figures.count.nullable(),
+  counts: pageCounts,
+  chunks: z.object({ count: figures.count, byKind: z.record(z.string(), figures.count) }),
+  storedPages: figures.count,
+  storedBodies: figures.count,
+  ratio: z.number().nonnegative(),
+  pauseMs: figures.milliseconds.nullable(),
+  elapsedMs: figures.milliseconds.nullable(),
+  damage: z.array(z.string()),
+});
+
+function describe(found: Inspection): z.infer<typeof document> {
+  const { header, manifest } = found;
+  const { path, fileBytes, committed, root, counts, chunks, storedPages, storedBodies, ratio } = found;
+  return {
+    ...{ path, fileBytes, committed },
+    format: header && { major: header.major, minor: header.minor },
+    imageId: header?.imageId ?? null,
+    parent: header?.parent ?? null,
+    root,
+    consistency: header?.consistency ?? manifest?.consistency ?? null,
+    createdAt: manifest?.createdAt ?? null,
+    tool: manifest?.tool ?? null,
+    hostKind: manifest?.hostKind ?? null,
+    domain: manifest && {
+      name: manifest.domain.name,
+      uuid: manifest.domain.uuid,
+      type: manifest.domain.type,
+      vcpus: manifest.domain.vcpus,
+      maxMemoryKib: manifest.domain.maxMemoryKib,
+    },
+    nrPfns: header?.nrPfns ?? manifest?.geometry.nrPfns ?? null,
+    counts: { ...counts },
+    chunks: { count: chunks.count, byKind: { ...chunks.byKind } },
+    ...{ storedPages, storedBodies },
+    ratio: Number.isFinite(ratio) ? ratio : 0,
+    pauseMs: manifest ? manifest.timings.pauseUs / 1000 : null,
+    elapsedMs: manifest ? manifest.timings.elapsedUs / 1000 : null,
+    damage: [...found.damage],
+  };
+}
+
+function words(value: string | number | null | undefined): string {
+  return value === null || value === undefined ? 'unreadable' : printable(String(value));
+}
+
+function render(image: z.infer<typeof document>): string {
+  const { domain, format, chunks, pauseMs, elapsedMs } = image;
+  const kinds = Object.entries(chunks.byKind).map(([kind, count]) => `${printable(kind)} ${formatCount(count)}`);
+  const facts = renderFacts([
+    ['file', `${printable(image.path)}, ${formatBytes(image.fileBytes)}${image.committed ? '' : ', NOT COMMITTED'}`],
+    ['format', format ? `${format.major}.${format.minor}` : 'unreadable'],
+    ['image', words(image.imageId)],
+    ['parent', image.format ? (image.parent?.imageId ?? 'none') : 'unreadable'],
+    ['root', words(image.root)],
+    ['consistency', words(image.consistency)],
+    ['written', `${words(image.createdAt)} by ${words(image.tool)} on ${words(image.hostKind)}`],
+    ['domain', domain ? `${printable(domain.name)} (${domain.type}, ${domain.uuid})` : 'unreadable'],
+    ['vCPUs', words(domain?.vcpus)],
+    ['memory', image.nrPfns === null ? 'unreadable' : formatBytes(image.nrPfns * 4096)],
+    ['pages', renderClasses(image.counts)],
+    ['chunks', `${formatCount(chunks.count)}${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}`],
+    ['ratio', formatRatio(image.ratio)],
+    ['took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
+    ['pause', pauseMs === null ? undefined : formatDuration(pauseMs)],
+    ['damage', image.damage.length === 0 ? 'none met (image verify reads every byte)' : String(image.damage.length)],
+  ]);
+  return facts + image.damage.map((line) => `  ${printable(line)}\n`).join('');
+}
+
+export const imageInspect: Verb = {
+  name: 'image inspect',
+  summary: 'Says what is inside an image, as far as damage lets it',
+  details: 'Reads structures, not pages, and never changes the file. Exit code 3 if it met damage.',
+  args: [{ form: '<file>', says: 'the image' }],
+  options: [],
+  examples: [{ command: 'dormouse image inspect web1.dmi', says: 'domain, page classes, ratio, parents' }],
+  document,
+  cancellable: false,
+  async run(context, input) {
+    const described = describe(await context.services.inspectImage(textArgument(input, 0)));
+    return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
+  },
+};

@@ -1,0 +1,68 @@
+import { z } from 'zod';
+import type { Finding } from '../../image/verify.js';
+import { figures } from '../documents.js';
+import { renderFacts } from '../render/table.js';
+import { formatBytes, formatCount, printable } from '../render/units.js';
+import { textArgument, type Verb } from '../verb.js';
+
+const mostRunsShown = 8;
+
+/** `chunk 3, offset 8192, pfns 0-255 512: what` */
+function renderFinding(finding: Finding): string {
+  const runs = (finding.pfns ?? []).map(([first, count]) =>
+    count === 1 ? String(first) : `${first}-${first + count - 1}`,
+  );
+  const hidden = runs.length - mostRunsShown;
+  const shown = [...runs.slice(0, mostRunsShown), ...(hidden > 0 ? [`and ${hidden} more runs`] : [])].join(' ');
+  const place = [
+    ...(finding.chunk === undefined ? [] : [`chunk ${finding.chunk}`]),
+    ...(finding.offset === undefined ? [] : [`offset ${finding.offset}`]),
+    ...(shown === '' ? [] : [`pfns ${shown}`]),
+  ].join(', ');
+  return `${place === '' ? '' : `${place}: `}${printable(finding.what)}\n`;
+}
+
+export const imageVerify: Verb = {
+  name: 'image verify',
+  summary: 'Reads every byte of an image and says what is damaged',
+  details: 'Exit code 3 if anything is, with chunk, pfns and offset of each finding; 0 if the image is whole.',
+  args: [{ form: '<file>', says: 'the image' }],
+  options: [],
+  examples: [{ command: 'dormouse image verify web1.dmi && echo whole', says: 'before it is relied upon' }],
+  document: z.object({
+    path: z.string(),
+    whole: z.boolean(),
+    imageId: z.string().nullable(),
+    root: z.string().nullable(),
+    bytesRead: figures.count,
+    chunksChecked: figures.count,
+    blocksDecoded: figures.count,
+    nrPfns: figures.count,
+    findings: z.array(
+      z.object({
+        what: z.string(),
+        chunk: figures.count.optional(),
+        offset: figures.count.optional(),
+        pfns: z.array(z.tuple([figures.count, figures.count])).optional(),
+      }),
+    ),
+    more: figures.count,
+  }),
+  cancellable: true,
+  async run(context, input) {
+    const path = textArgument(input, 0);
+    const report = await context.withByteProgress(`verify ${path}`, (options) =>
+      context.services.verifyImage(path, options),
+    );
+    const whole = report.findings.length === 0;
+    const text = renderFacts([
+      ['image', report.imageId ?? 'unreadable'],
+      ['read', `${formatBytes(report.bytesRead)}, ${formatCount(report.chunksChecked)} chunks`],
+      ['pages', formatCount(report.nrPfns)],
+      ['result', whole ? 'whole' : `DAMAGED, ${formatCount(report.findings.length + report.more)} findings`],
+    ]);
+    const findings = report.findings.map(renderFinding).join('');
+    const rest = report.more > 0 ? `and ${formatCount(report.more)} more\n` : '';
+    return { document: { ...report, whole }, text: text + findings + rest, exitCode: whole ? 0 : 3 };
+  },
+};

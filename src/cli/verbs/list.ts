@@ -1,0 +1,33 @@
+import { z } from 'zod';
+import { describeDomain, domainDocument } from '../documents.js';
+import { renderList } from '../render/list.js';
+import { flag, listArgument, type Verb } from '../verb.js';
+
+export const list: Verb = {
+  name: 'list',
+  summary: 'Lists the domains of the host',
+  details:
+    'The columns are those of xl list. State letters: r running, b blocked, p paused, s shut down, then why\n' +
+    '(- powered off, r reboot, s suspend, c crash, w watchdog, S soft reset), d dying.',
+  args: [{ form: '[domains...]', says: 'names, ids or uuids; all domains if none is given' }],
+  options: [{ flags: '-l, --long', says: 'print everything known of each domain, with its configuration, as JSON' }],
+  examples: [
+    { command: 'dormouse list', says: 'all domains, in the columns of xl list' },
+    { command: 'dormouse list --json web1', says: 'one domain for a program to read' },
+  ],
+  document: z.object({ domains: z.array(domainDocument.extend({ config: z.string().optional() })) }),
+  cancellable: false,
+  async run(context, input) {
+    const selectors = listArgument(input, 0);
+    const long = flag(input, 'long');
+    return await context.withHost(async (host) => {
+      const domains =
+        selectors.length === 0 ? await host.list() : await Promise.all(selectors.map((name) => host.find(name)));
+      const described = [];
+      for (const info of domains)
+        described.push({ ...describeDomain(info), ...(long && { config: await host.config(info.domid) }) });
+      const text = long ? `${JSON.stringify(described, null, 2)}\n` : renderList(domains);
+      return { document: { domains: described }, text };
+    });
+  },
+};

@@ -1,0 +1,64 @@
+import { z } from 'zod';
+import { DormouseError } from '../../errors.js';
+import { figures, pageCounts } from '../documents.js';
+import { parseSeconds } from '../parse.js';
+import { renderSaved } from '../render/summary.js';
+import { flag, textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
+
+function afterwards(input: VerbInput): 'destroy' | 'resume' | 'pause' {
+  const [resume, paused] = [flag(input, 'checkpoint'), flag(input, 'paused')];
+  if (resume && paused) throw new DormouseError('USAGE', '-c and -p exclude each other');
+  if (resume) return 'resume';
+  return paused ? 'pause' : 'destroy';
+}
+
+export const save: Verb = {
+  name: 'save',
+  summary: 'Saves a domain into a new image file',
+  details:
+    'The guest is asked to suspend, its memory and state are written, then it is torn down (or -c, -p).\n' +
+    'FILE must not exist. If anything fails the guest runs on and no file is left.',
+  args: [
+    { form: '<domain>', says: 'name, id or uuid' },
+    { form: '<file>', says: 'the image to write; must not exist' },
+  ],
+  options: [
+    { flags: '-c, --checkpoint', says: 'leave the domain running after the save' },
+    { flags: '-p, --paused', says: 'leave the domain paused after the save' },
+    { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
+  ],
+  examples: [
+    { command: 'dormouse save web1 web1.dmi', says: 'save web1 and end it here' },
+    { command: 'dormouse save -c web1 web1.dmi', says: 'save it and let it go on' },
+  ],
+  document: z.object({
+    path: z.string(),
+    imageId: z.string(),
+    domid: figures.count,
+    name: z.string(),
+    then: z.enum(['destroy', 'resume', 'pause']),
+    counts: pageCounts,
+    memoryBytes: figures.count,
+    storedBytes: figures.count,
+    elapsedMs: figures.milliseconds,
+    standstillMs: figures.milliseconds.nullable(),
+  }),
+  cancellable: true,
+  async run(context, input) {
+    const [selector, path] = [textArgument(input, 0), textArgument(input, 1)];
+    const then = afterwards(input);
+    const timeout = textOption(input, 'suspendTimeout');
+    const result = await context.withHost((host) =>
+      context.withProgress(`save ${selector}`, (options) =>
+        context.services.save(host, selector, path, {
+          ...options,
+          then,
+          ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
+        }),
+      ),
+    );
+    const ending = { destroy: 'ended here', resume: 'runs on', pause: 'left paused' }[then];
+    const standstill = result.standstillMs === null ? [] : [['stood still', result.standstillMs] as const];
+    return { document: { ...result, then }, text: renderSaved('saved', result, ending, standstill) };
+  },
+};

@@ -1,0 +1,27 @@
+import { DormouseError } from '../../errors.js';
+import { changeDomain, domainArgument } from '../change_domain.js';
+import { changeDocument } from '../documents.js';
+import { textArgument, type Verb } from '../verb.js';
+
+export const unpause: Verb = {
+  name: 'unpause',
+  summary: 'Lets a paused domain run again',
+  args: [domainArgument],
+  options: [],
+  examples: [{ command: 'dormouse unpause web1', says: 'web1 goes on where it was paused' }],
+  document: changeDocument,
+  cancellable: false,
+  run: (context, input) =>
+    changeDomain(
+      context,
+      textArgument(input, 0),
+      { done: 'runs again', already: 'was not paused' },
+      (info) => !info.paused,
+      async (host, domid) => {
+        const info = await host.find(String(domid));
+        if (info.building)
+          throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built`, { place: { domid } });
+        await host.unpause(domid);
+      },
+    ),
+};

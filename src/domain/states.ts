@@ -1,0 +1,22 @@
+/** A domain's state in words, from the flags of XEN_DOMCTL_getdomaininfo. */
+import type { DomainInfo } from '../host/contract.js';
+
+/** virsh's words. */
+export const stateWords = ['running', 'idle', 'paused', 'in shutdown', 'shut off', 'crashed'] as const;
+export type StateWord = (typeof stateWords)[number];
+
+/** The word for a domain; a runnable domain that is on no CPU at this moment is running. */
+export function stateWord(info: DomainInfo): StateWord {
+  if (info.dying) return 'in shutdown';
+  if (info.shutdown !== null) return info.shutdown === 'crash' ? 'crashed' : 'shut off';
+  if (info.paused) return 'paused';
+  return info.blocked && !info.running ? 'idle' : 'running';
+}
+
+/** Why it is in that state; `unknown` where the host does not say. */
+export function stateReason(info: DomainInfo): string {
+  if (info.shutdown !== null) return info.shutdown;
+  if (info.building) return 'starting up';
+  if (info.dying) return 'destroyed';
+  return info.paused ? 'user' : 'unknown';
+}

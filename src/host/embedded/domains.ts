@@ -1,0 +1,415 @@
+/**
+ * The toolstack half of the embedded host: names, ids, xenstore nodes, event-channel ports, what is to happen when a
+ * guest shuts down, and the state blobs that the software hypervisor has no use for but an image carries.
+ */
+import { DormouseError, asDormouseError } from '../../errors.js';
+import { native } from '../../addon.js';
+import type {
+  DomainEvent,
+  DomainInfo,
+  DomainSpec,
+  DomainState,
+  MemoryGeometry,
+  ShutdownReason,
+} from '../contract.js';
+import { checkSpec, crashAction, guestOptions } from './guest_config.js';
+import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
+import type { XenstoreTree } from './xenstore.js';
+
+const maxDomid = 32_751;
+const maxPorts = 4096;
+const maxNrPfns = 2 ** 31;
+
+/** Parts of a domain's state that it is given and gives back, but never uses. */
+type CarriedState = Omit<DomainState, 'sharedInfo'>;
+
+export interface Domain {
+  readonly domid: number;
+  readonly spec: DomainSpec;
+  building: boolean;
+  /** The user's pause: on or off, whatever leases hold besides. */
+  userPaused: boolean;
+  /** The lease that works on it, if any. */
+  leased: boolean;
+  /** A lease asked it to suspend; else it is resumed as soon as it does. */
+  suspendWanted: boolean;
+  carried: CarriedState | null;
+  lastPort: number;
+  readonly ports: Set<number>;
+  readonly endWatch: () => void;
+}
+
+const noBytes = Buffer.alloc(0);
+
+export class Domains {
+  readonly #hv: HypervisorApi;
+  readonly #machine: MachineId;
+  readonly #xenstore: XenstoreTree;
+  readonly #emit: (event: DomainEvent) => void;
+  readonly #byId = new Map<number, Domain>();
+  #lastDomid = 0;
+
+  constructor(
+    hv: HypervisorApi,
+    machine: MachineId,
+    xenstore: XenstoreTree,
+    emit: (event: DomainEvent) => void,
+  ) {
+    this.#hv = hv;
+    this.#machine = machine;
+    this.#xenstore = xenstore;
+    this.#emit = emit;
+  }
+
+  get(domid: number): Domain {
+    const domain = this.#byId.get(domid);
+    if (!domain) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain ${domid}`, { place: { domid } });
+    return domain;
+  }
+
+  all(): Domain[] {
+    return [...this.#byId.values()];
+  }
+
+  /** By name, decimal id or uuid. */
+  find(selector: string): Domain {
+    const all = this.all();
+    const found =
+      all.find(({ spec }) => spec.name === selector) ??
+      all.find(({ domid }) => String(domid) === selector) ??
+      all.find(({ spec }) => spec.uuid.toLowerCase() === selector.toLowerCase());
+    if (!found) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain '${selector}'`);
+    return found;
+  }
+
+  info({ domid, spec, building }: Domain): DomainInfo {
+    const seen = native(() => this.#hv.domainInfo(this.#machine, domid));
+    return {
+      domid,
+      name: spec.name,
+      uuid: spec.uuid,
+      type: spec.type,
+      memoryKib: seen.pages * 4,
+      maxMemoryKib: spec.maxMemoryKib,
+      vcpus: spec.vcpus,
+      running: seen.running,
+      blocked: seen.blocked,
+      paused: seen.paused,
+      dying: false,
+      shutdown: seen.shutdown,
+      building,
+      cpuTimeNs: seen.cpuTimeNs,
+    };
+  }
+
+  /** Boots a guest; nothing is left of it if that fails. */
+  create(spec: DomainSpec, paused: boolean): number {
+    const domain = this.shell(spec);
+    try {
+      const options = guestOptions(spec, { store: this.#port(domain), console: this.#port(domain) });
+      const booted = native(() => this.#hv.boot(this.#machine, domain.domid, options));
+      this.#publishRings(
+        domain,
+        [booted.storeMfn, options.storePort],
+        [booted.consoleMfn, options.consolePort],
+      );
+      this.#completed(domain);
+      if (!paused) this.unpause(domain);
+      return domain.domid;
+    } catch (thrown) {
+      this.destroy(domain);
+      throw thrown;
+    }
+  }
+
+  /** An empty domain with its name taken and its xenstore nodes written. */
+  shell(spec: DomainSpec): Domain {
+    checkSpec(spec);
+    const { name, vcpus } = spec;
+    const other = this.all().find((domain) => domain.spec.name === name);
+    if (other)
+      throw new DormouseError('DOMAIN_EXISTS', `a domain '${name}' exists (id ${other.domid})`, {
+        place: { domid: other.domid },
+      });
+    const domid = this.#nextDomid();
+    const type = spec.type === 'pvh' ? 'pvh' : 'pv';
+    native(() =>
+      this.#hv.createShell(this.#machine, { domid, type, vcpus, maxPages: spec.maxMemoryKib / 4 }),
+    );
+    this.#publish(domid, spec);
+    const domain: Domain = {
+      domid,
+      spec,
+      building: true,
+      userPaused: false,
+      leased: false,
+      suspendWanted: false,
+      carried: null,
+      lastPort: 0,
+      ports: new Set(),
+      endWatch: this.#watchControl(domid),
+    };
+    this.#byId.set(domid, domain);
+    return domain;
+  }
+
+  pause(domain: Domain): void {
+    this.requireBuilt(domain);
+    if (domain.userPaused) return;
+    native(() => this.#hv.pause(this.#machine, domain.domid));
+    domain.userPaused = true;
+  }
+
+  unpause(domain: Domain): void {
+    this.requireBuilt(domain);
+    if (!domain.userPaused) return;
+    native(() => this.#hv.unpause(this.#machine, domain.domid));
+    domain.userPaused = false;
+  }
+
+  destroy(domain: Domain): void {
+    const { domid, spec } = domain;
+    native(() => this.#hv.destroy(this.#machine, domid));
+    this.#byId.delete(domid);
+    domain.endWatch();
+    this.#xenstore.remove(`/local/domain/${domid}`);
+    const shared = this.all().some((other) => other.spec.uuid === spec.uuid);
+    if (!shared) this.#xenstore.remove(`/vm/${spec.uuid}`);
+    this.#xenstore.announce('@releaseDomain');
+    this.#emit({ domid, type: 'released' });
+  }
+
+  /** Called for every event of the hypervisor. */
+  onEvent({ domid, event, reason }: HypervisorEvent): void {
+    const domain = this.#byId.get(domid);
+    if (!domain) return;
+    if (event === 'suspend-ack') {
+      this.#blankRequest(domid);
+      return;
+    }
+    if (reason === 'suspend' && !domain.suspendWanted) {
+      this.resume(domain);
+      return;
+    }
+    if (reason !== 'suspend') this.#blankRequest(domid);
+    this.#emit({ domid, type: 'shutdown' });
+    this.#xenstore.announce('@releaseDomain');
+    this.reap(domain);
+  }
+
+  /** Removes a domain that has ended, unless it is kept to be looked at or somebody works on it. */
+  reap(domain: Domain): void {
+    if (domain.leased || this.#byId.get(domain.domid) !== domain) return;
+    const reason = this.shutdownReason(domain);
+    if (reason === null || reason === 'suspend') return;
+    const crashed = reason === 'crash' || reason === 'watchdog';
+    if (!crashed || crashAction(domain.spec.config) === 'destroy') this.destroy(domain);
+  }
+
+  shutdownReason({ domid }: Domain): ShutdownReason | null {
+    return native(() => this.#hv.domainInfo(this.#machine, domid)).shutdown;
+  }
+
+  resume({ domid }: Domain): void {
+    native(() => this.#hv.resumeInPlace(this.#machine, domid));
+  }
+
+  /** Asks through xenstore, as xl does. */
+  requestSuspend({ domid }: Domain): void {
+    this.#xenstore.write(controlPath(domid), 'suspend');
+  }
+
+  /** Takes an unanswered request back. False if the guest has taken it already and will suspend. */
+  withdrawSuspend({ domid }: Domain): boolean {
+    if (!native(() => this.#hv.shutdownCancel(this.#machine, domid))) return false;
+    this.#blankRequest(domid);
+    return true;
+  }
+
+  /** Of a domain that stands still. The blobs of a domain that was built here come back as they were given. */
+  readState(domain: Domain): DomainState {
+    this.requireBuilt(domain);
+    const { domid, carried, spec } = domain;
+    const ids = carried?.vcpus.map(({ id }) => id) ?? Array.from({ length: spec.vcpus }, (_, id) => id);
+    if (spec.type !== 'pv') return this.joinState(domain, [], noBytes);
+    const basics = ids.map((id) => native(() => this.#hv.getVcpu(this.#machine, domid, id)));
+    return this.joinState(
+      domain,
+      basics,
+      native(() => this.#hv.readSharedInfo(this.#machine, domid)),
+    );
+  }
+
+  /** A domain's whole state from what the hypervisor holds of it and what it only carries. */
+  joinState({ carried }: Domain, basics: readonly Buffer[], sharedInfo: Buffer): DomainState {
+    const bare = (basic: Buffer, id: number) => ({
+      id,
+      basic,
+      extended: noBytes,
+      xsave: noBytes,
+      msrs: noBytes,
+    });
+    if (!carried)
+      return {
+        vcpus: basics.map(bare),
+        sharedInfo,
+        tscInfo: noBytes,
+        cpuidPolicy: noBytes,
+        msrPolicy: noBytes,
+        hvmContext: noBytes,
+        hvmParams: noBytes,
+      };
+    const vcpus = carried.vcpus.map((vcpu, i) => ({ ...vcpu, basic: basics[i] ?? vcpu.basic }));
+    return { ...carried, vcpus, sharedInfo };
+  }
+
+  setState(domain: Domain, state: DomainState): void {
+    const { domid, spec } = domain;
+    const { sharedInfo, ...carried } = state;
+    const wrong = (what: string) => new DormouseError('RESTORE_FAILED', what, { place: { domid } });
+    const ids = new Set(state.vcpus.map(({ id }) => id));
+    if (ids.size !== state.vcpus.length || state.vcpus.some(({ id }) => id >= spec.vcpus))
+      throw wrong(`the state is not one of a domain of ${spec.vcpus} vCPUs`);
+    if (spec.type === 'pv') {
+      if (sharedInfo.length !== 4096 || state.vcpus.some(({ basic }) => basic.length !== 5168))
+        throw wrong('the state is not one of a PV domain');
+      for (const { id, basic } of state.vcpus)
+        native(() => this.#hv.setVcpu(this.#machine, domid, id, basic));
+      native(() => this.#hv.writeSharedInfo(this.#machine, domid, sharedInfo));
+    }
+    domain.carried = carried;
+  }
+
+  setGeometry({ domid }: Domain, geometry: MemoryGeometry): void {
+    if (geometry.nrPfns < 1 || geometry.nrPfns > maxNrPfns)
+      throw new DormouseError('RESTORE_FAILED', `a domain of ${geometry.nrPfns} pfns cannot be built here`);
+    if (geometry.p2mFrames.some((pfn) => pfn >= geometry.nrPfns))
+      throw new DormouseError('RESTORE_FAILED', 'a p2m frame lies outside the pfn space');
+    native(() => this.#hv.setGeometry(this.#machine, domid, geometry));
+  }
+
+  /** RESTORE_FAILED if one of the pfns lies outside the domain. */
+  requirePfns({ domid }: Domain, pfns: readonly number[]): void {
+    const { nrPfns } = native(() => this.#hv.domainInfo(this.#machine, domid));
+    const outside = pfns.find((pfn) => pfn >= nrPfns);
+    if (outside === undefined) return;
+    throw new DormouseError('RESTORE_FAILED', `pfn ${outside} lies outside the ${nrPfns} of the domain`, {
+      place: { domid, pfn: outside },
+    });
+  }
+
+  connectRings(
+    domain: Domain,
+    storePfn: number,
+    consolePfn: number,
+  ): { storePort: number; consolePort: number } {
+    const pfns = [storePfn, consolePfn];
+    let refs: (number | null)[] = pfns;
+    if (domain.spec.type === 'pv') {
+      this.requirePfns(domain, pfns);
+      refs = native(() => this.#hv.frames(this.#machine, domain.domid, pfns));
+    }
+    const [storeRef, consoleRef] = refs;
+    if (typeof storeRef !== 'number' || typeof consoleRef !== 'number')
+      throw new DormouseError('RESTORE_FAILED', 'a ring page of the domain has no frame');
+    const storePort = this.#port(domain);
+    const consolePort = this.#port(domain);
+    this.#publishRings(domain, [storeRef, storePort], [consoleRef, consolePort]);
+    return { storePort, consolePort };
+  }
+
+  finish(domain: Domain): void {
+    native(() => this.#hv.finish(this.#machine, domain.domid));
+    this.#completed(domain);
+  }
+
+  allocPort(domain: Domain): number {
+    return this.#port(domain);
+  }
+
+  requirePort({ ports, domid }: Domain, port: number): void {
+    if (!ports.has(port))
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no event channel ${port}`, {
+        place: { domid },
+      });
+  }
+
+  requireBuilt({ building, domid }: Domain): void {
+    if (building)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is still being built`, {
+        place: { domid },
+      });
+  }
+
+  #completed(domain: Domain): void {
+    domain.building = false;
+    domain.userPaused = true;
+    this.#xenstore.announce('@introduceDomain');
+    this.#emit({ domid: domain.domid, type: 'created' });
+  }
+
+  #nextDomid(): number {
+    for (let tries = 0; tries < maxDomid; tries++) {
+      this.#lastDomid = (this.#lastDomid % maxDomid) + 1;
+      if (!this.#byId.has(this.#lastDomid)) return this.#lastDomid;
+    }
+    throw new DormouseError('NO_MEMORY', 'no domain id is free');
+  }
+
+  #port(domain: Domain): number {
+    if (domain.lastPort >= maxPorts) throw new DormouseError('NO_MEMORY', 'no event channel is free');
+    domain.ports.add(++domain.lastPort);
+    return domain.lastPort;
+  }
+
+  /** The nodes that libxl writes for a domain. */
+  #publish(domid: number, { name, uuid, vcpus, maxMemoryKib }: DomainSpec): void {
+    const home = `/local/domain/${domid}`;
+    const nodes: Record<string, string> = {
+      [`/vm/${uuid}/name`]: name,
+      [`/vm/${uuid}/uuid`]: uuid,
+      [`${home}/name`]: name,
+      [`${home}/domid`]: String(domid),
+      [`${home}/vm`]: `/vm/${uuid}`,
+      [`${home}/memory/static-max`]: String(maxMemoryKib),
+      [`${home}/memory/target`]: String(maxMemoryKib),
+      [`${home}/control/shutdown`]: '',
+      [`${home}/control/feature-suspend`]: '1',
+    };
+    for (let id = 0; id < vcpus; id++) nodes[`${home}/cpu/${id}/availability`] = 'online';
+    for (const [path, value] of Object.entries(nodes)) this.#xenstore.write(path, value);
+  }
+
+  #publishRings({ domid }: Domain, store: [number, number], console: [number, number]): void {
+    const home = `/local/domain/${domid}`;
+    for (const [ring, [ref, port]] of [
+      ['store', store],
+      ['console', console],
+    ] as const) {
+      this.#xenstore.write(`${home}/${ring}/ring-ref`, String(ref));
+      this.#xenstore.write(`${home}/${ring}/port`, String(port));
+    }
+  }
+
+  /** The guest's own watch on control/shutdown. */
+  #watchControl(domid: number): () => void {
+    return this.#xenstore.watch(controlPath(domid), () => {
+      if (!this.#byId.has(domid)) return;
+      const request = this.#xenstore.read(controlPath(domid)) ?? '';
+      try {
+        if (request === 'suspend' || request === 'poweroff' || request === 'reboot')
+          native(() => this.#hv.shutdownRequest(this.#machine, domid, request));
+        else native(() => this.#hv.shutdownCancel(this.#machine, domid));
+      } catch (thrown) {
+        // A domain that cannot hear the request leaves it unanswered, which whoever asked will notice.
+        if (asDormouseError(thrown).code !== 'DOMAIN_WRONG_STATE') throw thrown;
+      }
+    });
+  }
+
+  #blankRequest(domid: number): void {
+    if (this.#xenstore.read(controlPath(domid)) !== '') this.#xenstore.write(controlPath(domid), '');
+  }
+}
+
+const controlPath = (domid: number): string => `/local/domain/${domid}/control/shutdown`;

@@ -1,0 +1,94 @@
+/**
+ * What the configuration string of an embedded domain may hold: which program the guest runs and how. Images carry the
+ * string untouched, so a domain of another host has one of another form; such a domain can be held but not booted.
+ */
+import { z } from 'zod';
+import { DormouseError } from '../../errors.js';
+import type { DomainSpec } from '../contract.js';
+import { type GuestOptions, guestPrograms } from './hypervisor.js';
+
+const u32 = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 32 - 1);
+const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const percent = z.number().int().min(0).max(100);
+
+const configSchema = z.strictObject({
+  program: z.enum(guestPrograms as [GuestOptions['program'], ...GuestOptions['program'][]]),
+  seed: u32.default(1),
+  /** Each vCPU blocks for ever after so many steps; 0 = runs on. */
+  steps: whole.default(0),
+  /** Steps per second of each vCPU; 0 = as fast as it can. */
+  rate: u32.default(0),
+  /** Writer: pages written to by all vCPUs together; 0 = all of memory. */
+  workingSetPages: whole.default(0),
+  /** Writer: percent of the writes that go to the first tenth of the working set. */
+  skewPercent: percent.default(0),
+  /** Percent of the pages that hold content at boot. */
+  fillPercent: percent.default(50),
+  /** Crasher: the step at which vCPU 0 crashes the domain. */
+  crashAt: whole.default(1000),
+  /** Never answers a suspend request. */
+  deaf: z.boolean().default(false),
+  onCrash: z.enum(['preserve', 'destroy']).default('preserve'),
+});
+
+/** As a user writes it: everything but `program` has a default. */
+export type EmbeddedConfig = z.input<typeof configSchema>;
+
+/** The configuration string for a guest. */
+export const embeddedConfig = (config: EmbeddedConfig): string => JSON.stringify(config);
+
+const maxVcpus = 8;
+
+function invalid(message: string, cause?: unknown): DormouseError {
+  return new DormouseError('CONFIG_INVALID', message, { cause });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (thrown) {
+    throw invalid(`the configuration is not JSON: ${(thrown as Error).message}`, thrown);
+  }
+}
+
+/** CONFIG_INVALID if no domain can be built from it on this host; HOST_LACKS for its type. */
+export function checkSpec(spec: DomainSpec): void {
+  if (!/^[^/\p{Cc}\p{Z}]{1,64}$/u.test(spec.name))
+    throw invalid(`not a domain name (1 to 64 characters, no blank or slash): ${JSON.stringify(spec.name)}`);
+  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(spec.uuid))
+    throw invalid(`not a uuid: ${JSON.stringify(spec.uuid)}`);
+  if (spec.vcpus < 1 || spec.vcpus > maxVcpus) throw invalid(`vcpus: 1 to ${maxVcpus}, not ${spec.vcpus}`);
+  if (spec.maxMemoryKib < 4 || spec.maxMemoryKib % 4 !== 0 || spec.maxMemoryKib > 2 ** 32)
+    throw invalid(`maxMemoryKib: a multiple of 4, not ${spec.maxMemoryKib}`);
+  if (spec.type === 'hvm') throw new DormouseError('HOST_LACKS', 'the embedded host has no HVM domains');
+}
+
+/** The guest to boot. CONFIG_INVALID naming the field that is wrong; HOST_LACKS for a type that it cannot boot. */
+export function guestOptions(spec: DomainSpec, ports: { store: number; console: number }): GuestOptions {
+  if (spec.type !== 'pv')
+    throw new DormouseError('HOST_LACKS', `the embedded host boots pv domains, not ${spec.type}`);
+  const parsed = configSchema.safeParse(parseJson(spec.config));
+  if (!parsed.success) throw invalid(`the configuration is wrong: ${z.prettifyError(parsed.error)}`);
+  const { onCrash: _onCrash, ...program } = parsed.data;
+  const pages = spec.maxMemoryKib / 4;
+  const least = 256 + 64 * spec.vcpus;
+  if (pages < least)
+    throw invalid(`a guest of ${spec.vcpus} vCPUs needs at least ${least * 4} KiB of memory`);
+  if (program.workingSetPages > pages)
+    throw invalid(`workingSetPages: at most the ${pages} pages of the guest`);
+  return { ...program, pages, storePort: ports.store, consolePort: ports.console };
+}
+
+/** What becomes of the domain when it crashes: kept to be looked at unless its configuration says otherwise. */
+export function crashAction(config: string): 'preserve' | 'destroy' {
+  try {
+    const action = z.object({ onCrash: z.literal('destroy') }).safeParse(JSON.parse(config));
+    return action.success ? 'destroy' : 'preserve';
+  } catch {
+    return 'preserve';
+  }
+}

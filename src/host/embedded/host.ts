@@ -1,0 +1,238 @@
+/** The embedded host as a tool sees it: the host contract over one connection. */
+import { DormouseError } from '../../errors.js';
+import type {
+  Builder,
+  Capabilities,
+  DomainEvent,
+  DomainInfo,
+  DomainSpec,
+  DomainState,
+  EventChannels,
+  Host,
+  Lease,
+  MemoryGeometry,
+  MemoryView,
+  OperationKind,
+  Snapshot,
+  Tracker,
+  Xenstore,
+} from '../contract.js';
+import type { HostConnection } from './connection.js';
+import type { GuestProgress } from './hypervisor.js';
+import { MachineViews } from './memory_view.js';
+import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
+import { RemoteXenstore } from './remote_xenstore.js';
+
+class RemoteLease implements Lease {
+  #released: Promise<void> | undefined;
+
+  constructor(
+    readonly connection: HostConnection,
+    readonly id: number,
+    readonly domid: number,
+  ) {}
+
+  release(): Promise<void> {
+    return (this.#released ??= this.#release());
+  }
+
+  async #release(): Promise<void> {
+    try {
+      await this.connection.call('release', { lease: this.id });
+    } catch (thrown) {
+      // The lease of a domain that was destroyed has ended already.
+      if (!(thrown instanceof DormouseError) || thrown.code !== 'DOMAIN_NOT_FOUND') throw thrown;
+    }
+  }
+}
+
+type LeaseOp = 'resumeInPlace' | 'holdPaused' | 'releasePaused' | 'trackerOn' | 'trackerOff' | 'finish';
+
+export class EmbeddedHost implements Host {
+  readonly description: string;
+  readonly kind = 'embedded';
+  readonly xenstore: Xenstore;
+  readonly eventChannels: EventChannels;
+  readonly #connection: HostConnection;
+  readonly #views = new MachineViews();
+
+  constructor(connection: HostConnection, name: string) {
+    this.#connection = connection;
+    this.description = `embedded:${name}`;
+    this.xenstore = new RemoteXenstore(connection);
+    this.eventChannels = {
+      allocUnbound: (domid, remoteDomid) => connection.call('allocUnbound', { domid, remoteDomid }),
+      notify: (domid, port) => done(connection.call('notify', { domid, port })),
+      close: (domid, port) => done(connection.call('closePort', { domid, port })),
+    };
+  }
+
+  capabilities(): Promise<Capabilities> {
+    return this.#connection.call('capabilities', {});
+  }
+
+  list(): Promise<DomainInfo[]> {
+    return this.#connection.call('list', {});
+  }
+
+  find(selector: string): Promise<DomainInfo> {
+    return this.#connection.call('find', { selector });
+  }
+
+  config(domid: number): Promise<string> {
+    return this.#connection.call('config', { domid });
+  }
+
+  create(spec: DomainSpec, { paused }: { paused: boolean }): Promise<number> {
+    return this.#connection.call('create', { spec, paused });
+  }
+
+  pause(domid: number): Promise<void> {
+    return done(this.#connection.call('pause', { domid }));
+  }
+
+  unpause(domid: number): Promise<void> {
+    return done(this.#connection.call('unpause', { domid }));
+  }
+
+  destroy(domid: number): Promise<void> {
+    return done(this.#connection.call('destroy', { domid }));
+  }
+
+  async acquire(domid: number, operation: OperationKind): Promise<Lease> {
+    const id = await this.#connection.call('acquire', { domid, operation });
+    return new RemoteLease(this.#connection, id, domid);
+  }
+
+  async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {
+    const { lease: id, domid } = await this.#connection.call('build', { spec });
+    const lease = new RemoteLease(this.#connection, id, domid);
+    return { lease, builder: this.#builder(lease) };
+  }
+
+  suspend(lease: Lease, timeoutMs: number): Promise<void> {
+    return done(this.#connection.call('suspend', { lease: this.#idOf(lease), timeoutMs }));
+  }
+
+  resumeInPlace(lease: Lease): Promise<void> {
+    return this.#onLease('resumeInPlace', lease);
+  }
+
+  holdPaused(lease: Lease): Promise<void> {
+    return this.#onLease('holdPaused', lease);
+  }
+
+  releasePaused(lease: Lease): Promise<void> {
+    return this.#onLease('releasePaused', lease);
+  }
+
+  async snapshot(lease: Lease, options: { readOnce?: boolean } = {}): Promise<Snapshot> {
+    const id = this.#idOf(lease);
+    const connection = this.#connection;
+    const { epoch, pauseNs, geometry, state } = await connection.call('snapshot', { lease: id });
+    const request = { kind: 'snapshot', epoch, readOnce: options.readOnce ?? false } as const;
+    const memory = await this.#view(lease.domid, request).catch(async (thrown: unknown) => {
+      await connection.call('releaseSnapshot', { lease: id, epoch });
+      throw thrown;
+    });
+    return {
+      memory,
+      geometry,
+      state,
+      pauseNs,
+      cowPages: () => connection.call('cowPages', { lease: id, epoch }),
+      release: async () => {
+        memory.close();
+        await connection.call('releaseSnapshot', { lease: id, epoch });
+      },
+    };
+  }
+
+  geometry(domid: number): Promise<MemoryGeometry> {
+    return this.#connection.call('geometry', { domid });
+  }
+
+  openMemory(domid: number): Promise<MemoryView> {
+    return this.#view(domid, { kind: 'live', epoch: 0, readOnce: false });
+  }
+
+  readState(domid: number): Promise<DomainState> {
+    return this.#connection.call('readState', { domid });
+  }
+
+  async tracker(lease: Lease): Promise<Tracker> {
+    const id = this.#idOf(lease);
+    await this.#onLease('trackerOn', lease);
+    return {
+      readAndClear: () => this.#connection.call('trackerRead', { lease: id, clear: true }),
+      peek: () => this.#connection.call('trackerRead', { lease: id, clear: false }),
+      off: () => this.#onLease('trackerOff', lease),
+    };
+  }
+
+  onEvent(listener: (event: DomainEvent) => void): () => void {
+    return this.#connection.onEvent((event) => {
+      if (event.kind === 'domain') listener(event.domain);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#views.close();
+    await this.#connection.close();
+  }
+
+  /** What the host's own process says of itself. */
+  status(): Promise<HostReport> {
+    return this.#connection.call('status', {});
+  }
+
+  /** How far the guest's program has come. */
+  progress(domid: number): Promise<GuestProgress> {
+    return this.#connection.call('progress', { domid });
+  }
+
+  /** For tests: stores a raw entry into a page table past all validation, as a foreign MFN gets into one. */
+  poke(domid: number, pfn: number, index: number, entry: bigint): Promise<void> {
+    return done(this.#connection.call('poke', { domid, pfn, index, entry: String(entry) }));
+  }
+
+  async #view(
+    domid: number,
+    request: { kind: MemoryView['kind']; epoch: number; readOnce: boolean },
+  ): Promise<MemoryView> {
+    return this.#views.open(await this.#connection.call('layout', { domid }), request);
+  }
+
+  #onLease(op: LeaseOp, lease: Lease): Promise<void> {
+    return done(this.#connection.call(op, { lease: this.#idOf(lease) }));
+  }
+
+  #idOf(lease: Lease): number {
+    if (lease instanceof RemoteLease && lease.connection === this.#connection) return lease.id;
+    throw new DormouseError('INTERNAL', 'the lease is of another host');
+  }
+
+  #builder(lease: RemoteLease): Builder {
+    const connection = this.#connection;
+    const { id, domid } = lease;
+    return {
+      domid,
+      setGeometry: (geometry) => done(connection.call('setGeometry', { lease: id, geometry })),
+      populate: (runs) => done(connection.call('populate', { lease: id, runs: packNumbers(runs.flat()) })),
+      openMemory: () => this.#view(domid, { kind: 'build', epoch: 0, readOnce: false }),
+      frames: async (pfns) => {
+        const packed = await connection.call('frames', { lease: id, pfns: packNumbers(pfns) });
+        return unpackNumbers(packed, -1).map((mfn) => (mfn < 0 ? null : mfn));
+      },
+      sharedInfoFrame: () => connection.call('sharedInfoFrame', { lease: id }),
+      connectRings: (rings) => connection.call('connectRings', { lease: id, ...rings }),
+      pin: (tables) => done(connection.call('pin', { lease: id, tables: [...tables] })),
+      setState: (state) => done(connection.call('setState', { lease: id, state })),
+      finish: () => this.#onLease('finish', lease),
+    };
+  }
+}
+
+async function done(reply: Promise<null>): Promise<void> {
+  await reply;
+}

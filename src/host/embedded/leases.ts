@@ -1,0 +1,273 @@
+/**
+ * Who works on which domain, and what has to be undone when a lease ends, whether its holder ends it or dies: snapshot
+ * dropped, tracker off, a half-built domain removed, a suspended one resumed, its pauses taken back.
+ */
+import { native } from '../../addon.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
+import type { OperationKind, ShutdownReason } from '../contract.js';
+import type { Domain, Domains } from './domains.js';
+import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
+import type { LeaseReport } from './ops.js';
+
+/** One connection of a tool. */
+export interface Holder {
+  readonly pid: number;
+}
+
+interface SuspendWait {
+  readonly done: (error?: Error) => void;
+}
+
+export interface HeldLease {
+  readonly id: number;
+  readonly domain: Domain;
+  readonly operation: OperationKind;
+  readonly holder: Holder;
+  readonly builds: boolean;
+  /** Controller pauses taken through it. */
+  pauses: number;
+  tracks: boolean;
+  snapshotEpoch: number;
+  wait: SuspendWait | null;
+}
+
+export class Leases {
+  readonly #hv: HypervisorApi;
+  readonly #machine: MachineId;
+  readonly #domains: Domains;
+  readonly #held = new Map<number, HeldLease>();
+  #lastId = 0;
+
+  constructor(hv: HypervisorApi, machine: MachineId, domains: Domains) {
+    this.#hv = hv;
+    this.#machine = machine;
+    this.#domains = domains;
+  }
+
+  report(): LeaseReport[] {
+    return [...this.#held.values()].map(({ domain, operation, holder }) => ({
+      domid: domain.domid,
+      operation,
+      pid: holder.pid,
+    }));
+  }
+
+  snapshots(): number {
+    return [...this.#held.values()].filter(({ snapshotEpoch }) => snapshotEpoch !== 0).length;
+  }
+
+  /** LOCKED, naming who holds it, if another lease is on the domain. */
+  acquire(domain: Domain, operation: OperationKind, holder: Holder, builds = false): HeldLease {
+    this.requireFree(domain);
+    const lease: HeldLease = {
+      id: ++this.#lastId,
+      domain,
+      operation,
+      holder,
+      builds,
+      pauses: 0,
+      tracks: false,
+      snapshotEpoch: 0,
+      wait: null,
+    };
+    domain.leased = true;
+    this.#held.set(lease.id, lease);
+    return lease;
+  }
+
+  /** LOCKED if a lease is on the domain, unless `holder` is who has it. */
+  requireFree(domain: Domain, holder?: Holder): void {
+    const other = this.#of(domain);
+    if (!other || other.holder === holder) return;
+    const { name } = domain.spec;
+    throw new DormouseError(
+      'LOCKED',
+      `domain '${name}' is held by process ${other.holder.pid} (${other.operation})`,
+      { place: { domid: domain.domid } },
+    );
+  }
+
+  /** A lease of that holder. DOMAIN_NOT_FOUND where its domain is gone, as when it was destroyed under it. */
+  get(id: number, holder: Holder): HeldLease {
+    const lease = this.#held.get(id);
+    if (lease?.holder === holder) return lease;
+    throw new DormouseError('DOMAIN_NOT_FOUND', 'the lease has ended');
+  }
+
+  /** A lease whose domain is under construction. */
+  builder(id: number, holder: Holder): HeldLease {
+    const lease = this.get(id, holder);
+    if (lease.builds && lease.domain.building) return lease;
+    const { domid } = lease.domain;
+    throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not being built`, { place: { domid } });
+  }
+
+  /** Ends it and undoes what is open. Each step is tried, whatever became of the one before. */
+  release(lease: HeldLease): void {
+    if (!this.#held.delete(lease.id)) return;
+    const { domain } = lease;
+    const { domid } = domain;
+    lease.wait?.done(
+      new DormouseError('CANCELLED', `the lease on domain ${domid} ended`, { place: { domid } }),
+    );
+    const steps = [
+      () => this.dropSnapshot(lease),
+      () => this.trackerOff(lease),
+      () => this.#settleSuspend(domain),
+      () => {
+        while (lease.pauses > 0) this.releasePaused(lease);
+      },
+      () => {
+        domain.leased = false;
+        if (domain.building) this.#domains.destroy(domain);
+        else this.#domains.reap(domain);
+      },
+    ];
+    for (const step of steps) attempt(step, domid);
+  }
+
+  releaseAll(holder: Holder): void {
+    for (const lease of [...this.#held.values()]) if (lease.holder === holder) this.release(lease);
+  }
+
+  /** Forgets the lease of a domain that its holder destroyed: there is nothing left to undo. */
+  domainGone(domain: Domain): void {
+    const lease = this.#of(domain);
+    if (!lease) return;
+    this.#held.delete(lease.id);
+    const { domid } = domain;
+    lease.wait?.done(
+      new DormouseError('DOMAIN_NOT_FOUND', `domain ${domid} was destroyed`, { place: { domid } }),
+    );
+  }
+
+  /** Resolves once the guest has suspended. SUSPEND_TIMEOUT, the request withdrawn, if it does not answer. */
+  async suspend(lease: HeldLease, timeoutMs: number): Promise<void> {
+    const { domain } = lease;
+    const reason = this.#domains.shutdownReason(domain);
+    if (domain.suspendWanted && reason === 'suspend') return;
+    this.#requireAnswering(domain, reason);
+    domain.suspendWanted = true;
+    try {
+      await this.#awaitSuspend(lease, timeoutMs);
+    } finally {
+      lease.wait = null;
+    }
+  }
+
+  /** Called when a domain has shut down, for whatever reason. */
+  onShutdown(domain: Domain, reason: ShutdownReason | null): void {
+    const { domid } = domain;
+    const wait = this.#of(domain)?.wait;
+    if (!wait) return;
+    if (reason === 'suspend') {
+      wait.done();
+      return;
+    }
+    domain.suspendWanted = false;
+    const text = `domain ${domid} did not suspend but shut down (${reason ?? 'unknown'})`;
+    wait.done(new DormouseError('DOMAIN_WRONG_STATE', text, { place: { domid } }));
+  }
+
+  resume({ domain }: HeldLease): void {
+    this.#domains.resume(domain);
+    domain.suspendWanted = false;
+  }
+
+  holdPaused(lease: HeldLease): void {
+    this.#domains.requireBuilt(lease.domain);
+    native(() => this.#hv.pause(this.#machine, lease.domain.domid));
+    lease.pauses += 1;
+  }
+
+  releasePaused(lease: HeldLease): void {
+    const { domid } = lease.domain;
+    if (lease.pauses === 0)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domid} paused`);
+    lease.pauses -= 1;
+    native(() => this.#hv.unpause(this.#machine, domid));
+  }
+
+  snapshot(lease: HeldLease): NativeSnapshot {
+    const { domid } = lease.domain;
+    if (lease.snapshotEpoch !== 0)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease has a snapshot of domain ${domid} already`);
+    const taken = native(() => this.#hv.snapshot(this.#machine, domid));
+    lease.snapshotEpoch = taken.epoch;
+    return taken;
+  }
+
+  /** Idempotent; with an epoch, only if that is the lease's snapshot. */
+  dropSnapshot(lease: HeldLease, epoch = lease.snapshotEpoch): void {
+    if (epoch === 0 || lease.snapshotEpoch !== epoch) return;
+    lease.snapshotEpoch = 0;
+    native(() => this.#hv.releaseSnapshot(this.#machine, lease.domain.domid, epoch));
+  }
+
+  trackerOn(lease: HeldLease): void {
+    native(() => this.#hv.logDirtyOn(this.#machine, lease.domain.domid));
+    lease.tracks = true;
+  }
+
+  trackerOff(lease: HeldLease): void {
+    if (!lease.tracks) return;
+    lease.tracks = false;
+    native(() => this.#hv.logDirtyOff(this.#machine, lease.domain.domid));
+  }
+
+  #of(domain: Domain): HeldLease | undefined {
+    for (const lease of this.#held.values()) if (lease.domain === domain) return lease;
+    return undefined;
+  }
+
+  #requireAnswering(domain: Domain, reason: ShutdownReason | null): void {
+    this.#domains.requireBuilt(domain);
+    const { domid } = domain;
+    const wrong = (what: string) =>
+      new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} ${what}`, { place: { domid } });
+    if (reason !== null) throw wrong(`has shut down (${reason})`);
+    if (domain.suspendWanted) throw wrong('is being asked to suspend already');
+    if (this.#domains.info(domain).paused) throw wrong('is paused, so it cannot answer a suspend request');
+  }
+
+  #awaitSuspend(lease: HeldLease, timeoutMs: number): Promise<void> {
+    const { domain } = lease;
+    return new Promise((resolve, reject) => {
+      let timer = setTimeout(() => timedOut(), timeoutMs);
+      const done = (error?: Error) => {
+        clearTimeout(timer);
+        if (error) reject(error);
+        else resolve();
+      };
+      const timedOut = () => {
+        if (this.#domains.withdrawSuspend(domain)) {
+          domain.suspendWanted = false;
+          const text = `domain ${domain.domid} did not answer the suspend request within ${timeoutMs} ms`;
+          done(new DormouseError('SUSPEND_TIMEOUT', text, { place: { domid: domain.domid } }));
+          return;
+        }
+        // It has taken the request: it is on its way, and cannot be called back.
+        timer = setTimeout(() => timedOut(), Math.max(timeoutMs, 1000));
+      };
+      lease.wait = { done };
+      this.#domains.requestSuspend(domain);
+    });
+  }
+
+  /** Gives a domain back running that was asked to suspend or has: it is resumed now, or when it gets there. */
+  #settleSuspend(domain: Domain): void {
+    if (!domain.suspendWanted) return;
+    domain.suspendWanted = false;
+    if (this.#domains.shutdownReason(domain) === 'suspend') this.#domains.resume(domain);
+    else this.#domains.withdrawSuspend(domain);
+  }
+}
+
+function attempt(step: () => void, domid: number): void {
+  try {
+    step();
+  } catch (thrown) {
+    const { code, message } = asDormouseError(thrown);
+    process.stderr.write(`domain ${domid}: while its lease was undone: ${code}: ${message}\n`);
+  }
+}

@@ -1,0 +1,229 @@
+/** The first and the last page of an image as objects: what the writer lays down and the reader checks. */
+import { DormouseError } from '../errors.js';
+import { hash128 } from '../pfn/page_scan.js';
+import type { PageCounts } from '../pfn/counts.js';
+import {
+  BLOCK_PAGES,
+  CLASS_NAMES,
+  CONSISTENCIES,
+  FOOTER,
+  FOOTER_MAGIC,
+  FORMAT_MAJOR,
+  FORMAT_MINOR,
+  HEADER,
+  HEADER_MAGIC,
+  KNOWN_FLAGS,
+  MAX_CHUNK_BODIES,
+  MAX_CHUNK_PAGES,
+  MAX_PFNS,
+  PAGE_SIZE,
+  type Consistency,
+  type Field,
+  type PageClass,
+} from './format.js';
+
+export interface ImageHeader {
+  readonly major: number;
+  readonly minor: number;
+  /** 32 hex digits. */
+  readonly imageId: string;
+  readonly parent: { readonly imageId: string; readonly root: string } | null;
+  readonly nrPfns: number;
+  readonly consistency: Consistency;
+}
+
+export interface ImageFooter {
+  readonly imageId: string;
+  readonly fileSize: number;
+  readonly chunksEnd: number;
+  readonly manifestOffset: number;
+  readonly manifestSize: number;
+  readonly chunkTableOffset: number;
+  readonly chunkCount: number;
+  readonly pageMapOffset: number;
+  readonly pageMapSize: number;
+  readonly pageMapRuns: number;
+  readonly nrPfns: number;
+  readonly storedPages: number;
+  readonly storedBodies: number;
+  readonly counts: PageCounts;
+  /** XXH3-128 of each region with its padding, as stored: 32 hex digits. */
+  readonly manifestHash: string;
+  readonly chunkTableHash: string;
+  readonly pageMapHash: string;
+}
+
+const classes = CLASS_NAMES.slice(1) as PageClass[];
+const zeroId = '0'.repeat(32);
+
+/** XXH3-128 as the format stores it: a 128-bit little-endian number, in hex. */
+export const storedHash = (bytes: Uint8Array): string =>
+  Buffer.from(hash128(bytes), 'hex').reverse().toString('hex');
+
+export const damaged = (message: string, offset?: number): DormouseError =>
+  new DormouseError('IMAGE_DAMAGED', message, offset === undefined ? {} : { place: { offset } });
+
+class FrameWriter {
+  readonly page = Buffer.alloc(PAGE_SIZE);
+
+  number([offset, size]: Field, value: number): void {
+    if (size === 8) this.page.writeBigUInt64LE(BigInt(value), offset);
+    else this.page.writeUIntLE(value, offset, size);
+  }
+
+  hex([offset, size]: Field, digits: string): void {
+    if (this.page.write(digits, offset, size, 'hex') !== size)
+      throw new DormouseError('INTERNAL', `${size} bytes of hex expected, not "${digits}"`);
+  }
+
+  sealed([offset, size]: Field): Buffer {
+    this.hex([offset, size], storedHash(this.page.subarray(0, offset)));
+    return this.page;
+  }
+}
+
+class FrameReader {
+  constructor(
+    private readonly page: Buffer,
+    private readonly what: string,
+  ) {}
+
+  number([offset, size]: Field): number {
+    const value = size === 8 ? this.page.readBigUInt64LE(offset) : BigInt(this.page.readUIntLE(offset, size));
+    if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw damaged(`${this.what}: an impossible number`);
+    return Number(value);
+  }
+
+  flags = ([offset]: Field): bigint => this.page.readBigUInt64LE(offset);
+  hex = ([offset, size]: Field): string => this.page.toString('hex', offset, offset + size);
+  isZero = ([offset, size]: Field): boolean => this.page.subarray(offset, offset + size).every((b) => b === 0);
+
+  checkSeal([offset, size]: Field): void {
+    if (storedHash(this.page.subarray(0, offset)) !== this.hex([offset, size]))
+      throw damaged(`the ${this.what}'s checksum differs`);
+  }
+}
+
+export function encodeHeader(header: Omit<ImageHeader, 'major' | 'minor'>): Buffer {
+  const w = new FrameWriter();
+  w.hex(HEADER.magic, HEADER_MAGIC);
+  w.number(HEADER.major, FORMAT_MAJOR);
+  w.number(HEADER.minor, FORMAT_MINOR);
+  w.number(HEADER.headerSize, PAGE_SIZE);
+  w.number(HEADER.pageSize, PAGE_SIZE);
+  w.number(HEADER.blockPages, BLOCK_PAGES);
+  w.number(HEADER.maxChunkBodies, MAX_CHUNK_BODIES);
+  w.number(HEADER.maxChunkPages, MAX_CHUNK_PAGES);
+  w.hex(HEADER.imageId, header.imageId);
+  if (header.parent) {
+    w.hex(HEADER.parentId, header.parent.imageId);
+    w.hex(HEADER.parentRoot, header.parent.root);
+  }
+  w.number(HEADER.nrPfns, header.nrPfns);
+  w.number(HEADER.consistency, header.consistency === 'suspend-point' ? 1 : 2);
+  return w.sealed(HEADER.checksum);
+}
+
+/** Errors: IMAGE_DAMAGED; IMAGE_INCOMPATIBLE for another major version or a must-understand flag that is unknown. */
+export function decodeHeader(page: Buffer): ImageHeader {
+  const r = new FrameReader(page, 'header');
+  if (page.length < PAGE_SIZE || r.hex(HEADER.magic) !== HEADER_MAGIC)
+    throw damaged('not a dormouse image, or its first page is damaged', 0);
+  r.checkSeal(HEADER.checksum);
+  const major = r.number(HEADER.major);
+  const minor = r.number(HEADER.minor);
+  if (major !== FORMAT_MAJOR)
+    throw new DormouseError('IMAGE_INCOMPATIBLE', `format ${major}.${minor}; this version reads 1.x`);
+  const unknown = r.flags(HEADER.mustUnderstand) & ~KNOWN_FLAGS;
+  if (unknown !== 0n || !r.isZero(HEADER.cipher))
+    throw new DormouseError('IMAGE_INCOMPATIBLE', `it needs features 0x${unknown.toString(16)} of a newer dormouse`);
+  checkGeometry(r);
+  const consistency = CONSISTENCIES[r.number(HEADER.consistency) as keyof typeof CONSISTENCIES] as
+    | Consistency
+    | undefined;
+  const nrPfns = r.number(HEADER.nrPfns);
+  if (consistency === undefined || nrPfns < 1 || nrPfns > MAX_PFNS) throw damaged('header: impossible values', 0);
+  const parentId = r.hex(HEADER.parentId);
+  const parent = parentId === zeroId ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
+  return { major, minor, imageId: r.hex(HEADER.imageId), parent, nrPfns, consistency };
+}
+
+function checkGeometry(r: FrameReader): void {
+  const sizes =
+    r.number(HEADER.headerSize) === PAGE_SIZE &&
+    r.number(HEADER.pageSize) === PAGE_SIZE &&
+    r.number(HEADER.blockPages) === BLOCK_PAGES &&
+    r.number(HEADER.maxChunkBodies) === MAX_CHUNK_BODIES &&
+    r.number(HEADER.maxChunkPages) === MAX_CHUNK_PAGES;
+  if (!sizes) throw new DormouseError('IMAGE_INCOMPATIBLE', 'its pages, blocks or chunks have other sizes');
+}
+
+/** The footer without root and checksum; sealFooter() adds them. */
+export function encodeFooter(footer: ImageFooter): Buffer {
+  const w = new FrameWriter();
+  w.hex(FOOTER.magic, FOOTER_MAGIC);
+  w.number(FOOTER.major, FORMAT_MAJOR);
+  w.number(FOOTER.minor, FORMAT_MINOR);
+  w.number(FOOTER.footerSize, PAGE_SIZE);
+  w.number(FOOTER.chunksOffset, PAGE_SIZE);
+  for (const name of numbers) w.number(FOOTER[name], footer[name]);
+  for (const name of hashes) w.hex(FOOTER[name], footer[name]);
+  classes.forEach((name, i) => w.number([FOOTER.classCounts[0] + 8 * (i + 1), 8], footer.counts[name]));
+  return w.page;
+}
+
+export function sealFooter(page: Buffer, root: string): Buffer {
+  const w = new FrameWriter();
+  page.copy(w.page);
+  w.hex(FOOTER.root, root);
+  return w.sealed(FOOTER.checksum);
+}
+
+const numbers = [
+  'fileSize',
+  'chunksEnd',
+  'manifestOffset',
+  'manifestSize',
+  'chunkTableOffset',
+  'chunkCount',
+  'pageMapOffset',
+  'pageMapSize',
+  'pageMapRuns',
+  'nrPfns',
+  'storedPages',
+  'storedBodies',
+] as const;
+const hashes = ['imageId', 'manifestHash', 'chunkTableHash', 'pageMapHash'] as const;
+
+/** IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. */
+export function decodeFooter(page: Buffer): ImageFooter & { root: string } {
+  const r = new FrameReader(page, 'footer');
+  if (page.length < PAGE_SIZE || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
+    throw damaged('it has no footer: it was cut short or never completed');
+  r.checkSeal(FOOTER.checksum);
+  const fixed =
+    r.number(FOOTER.major) === FORMAT_MAJOR &&
+    r.number(FOOTER.footerSize) === PAGE_SIZE &&
+    r.number(FOOTER.chunksOffset) === PAGE_SIZE;
+  if (!fixed) throw damaged('footer: impossible values');
+  const byName = (names: readonly (keyof typeof FOOTER)[], get: (field: Field) => number | string) =>
+    Object.fromEntries(names.map((name) => [name, get(FOOTER[name])]));
+  const counts = Object.fromEntries(
+    classes.map((name, i) => [name, r.number([FOOTER.classCounts[0] + 8 * (i + 1), 8])]),
+  );
+  return {
+    ...byName(numbers, (field) => r.number(field)),
+    ...byName(hashes, r.hex),
+    counts,
+    root: r.hex(FOOTER.root),
+  } as unknown as ImageFooter & { root: string };
+}
+
+/** Counts by class number (index 0, absent, is left out) as named counts. */
+export function namedCounts(byClass: readonly number[]): PageCounts {
+  return Object.fromEntries(classes.map((name, i) => [name, byClass[i + 1] ?? 0])) as unknown as PageCounts;
+}
+
+export function sameCounts(a: Readonly<PageCounts>, b: Readonly<PageCounts>): boolean {
+  return classes.every((name) => a[name] === b[name]);
+}

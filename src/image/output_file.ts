@@ -1,0 +1,64 @@
+/** A new file written front to back, which gets its name only when it is whole. */
+import type { Buffer } from 'node:buffer';
+import { addon, native } from '../addon.js';
+
+interface OutputAddon {
+  create(path: string, directIo: boolean): number;
+  write(handle: number, bytes: Buffer): void;
+  /** Writes what is buffered; nothing can be written after it. Returns the descriptor. */
+  seal(handle: number): number;
+  publish(handle: number): void;
+  close(handle: number): void;
+}
+const outputAddon = (): OutputAddon => addon('output') as OutputAddon;
+
+export class OutputFile {
+  #bytes = 0;
+  #descriptor: number | null = null;
+
+  private constructor(
+    readonly path: string,
+    private readonly handle: number,
+  ) {}
+
+  /**
+   * Opens an unnamed file, mode 0600, in the folder of `path`; nothing appears under `path` before publish.
+   * Errors: OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE, IMAGE_WRITE_FAILED, NO_MEMORY.
+   */
+  static create(path: string, directIo: boolean): OutputFile {
+    return new OutputFile(
+      path,
+      native(() => outputAddon().create(path, directIo)),
+    );
+  }
+
+  /** Bytes written. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Writes the pieces one after the other; they are free when it returns. NO_SPACE, IMAGE_WRITE_FAILED. */
+  write(...pieces: readonly Buffer[]): void {
+    for (const piece of pieces) {
+      native(() => outputAddon().write(this.handle, piece));
+      this.#bytes += piece.length;
+    }
+  }
+
+  /** A path under which this process can read what was written; ends the writing. */
+  readBackPath(): string {
+    this.#descriptor ??= native(() => outputAddon().seal(this.handle));
+    return `/proc/self/fd/${this.#descriptor}`;
+  }
+
+  /** Makes the file durable and gives it its name, never replacing another. OUTPUT_EXISTS, NO_SPACE, IMAGE_WRITE_FAILED. */
+  publish(): void {
+    this.#descriptor ??= native(() => outputAddon().seal(this.handle));
+    native(() => outputAddon().publish(this.handle));
+  }
+
+  /** Releases the file; without publish nothing is left of it. Idempotent. */
+  close(): void {
+    native(() => outputAddon().close(this.handle));
+  }
+}

@@ -1,0 +1,108 @@
+/** Holds the directions of imports: cli → (save, restore, ...) → (image, host, ...) → pfn. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize } from 'node:path';
+import { test } from 'node:test';
+import { packageRoot } from '../../src/addon.js';
+
+/** Top to bottom; a folder imports from layers below it, and from its own layer where that makes no circle. */
+const layers: readonly (readonly string[])[] = [
+  ['cli', 'demo'],
+  ['save', 'restore', 'checkpoint', 'migrate', 'digest'],
+  ['image', 'host', 'domain', 'device', 'worker'],
+  ['pfn', 'codec'],
+];
+/** Not to be imported even where the layers would allow it. */
+const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] = [
+  ['image', /^src\/(host|domain\/(?!progress)|device|worker)\//u, 'images know nothing of hosts'],
+  ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
+  ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
+];
+const engine = ['save', 'restore', 'checkpoint', 'migrate', 'digest'];
+
+interface Import {
+  readonly file: string;
+  readonly target: string;
+  readonly typeOnly: boolean;
+}
+
+function files(dir: string, ends: RegExp): string[] {
+  return readdirSync(join(packageRoot, dir), { recursive: true, encoding: 'utf8' })
+    .filter((name) => ends.test(name))
+    .map((name) => join(dir, name))
+    .sort();
+}
+
+function imports(file: string): Import[] {
+  const text = readFileSync(join(packageRoot, file), 'utf8');
+  const statements = text.matchAll(/(import|export)\s+(type\s)?[^;'"]*?from\s+'(\.[^']+)'|import\(\s*'(\.[^']+)'\s*\)/gu);
+  return [...statements].map(([, , type, from, dynamic]) => ({
+    file,
+    target: normalize(join(dirname(file), from ?? dynamic ?? '')).replace(/\.js$/u, '.ts'),
+    typeOnly: type !== undefined,
+  }));
+}
+
+function folder(file: string): string {
+  return file.split('/')[1] ?? '';
+}
+
+const all = files('src', /\.ts$/u).flatMap(imports);
+const level = (name: string): number => layers.findIndex((names) => names.includes(name));
+
+test('each folder of src/ has its layer', () => {
+  for (const entry of readdirSync(join(packageRoot, 'src'), { withFileTypes: true }))
+    if (entry.isDirectory()) assert.notEqual(level(entry.name), -1, entry.name);
+  assert.ok(all.length > 100, `only ${all.length} imports found`);
+});
+
+test('imports point downwards', () => {
+  for (const { file, target } of all) {
+    const [from, to] = [folder(file), folder(target)];
+    if (!file.includes('/', 4)) assert.ok(!target.includes('/', 4), `${file} imports ${target}`);
+    else if (target.includes('/', 4)) assert.ok(level(to) >= level(from), `${file} imports ${target}`);
+    for (const [folderName, pattern, why] of forbidden)
+      if (from === folderName) assert.doesNotMatch(target, pattern, `${file} imports ${target}: ${why}`);
+  }
+});
+
+test('no engine file knows which host it has', () => {
+  for (const { file, target } of all)
+    if (engine.includes(folder(file)))
+      assert.doesNotMatch(target, /^src\/host\/(embedded|xen|open)/u, `${file} imports ${target}`);
+});
+
+test('no circle of folders', () => {
+  const edges = new Map<string, Set<string>>();
+  for (const { file, target, typeOnly } of all) {
+    const [from, to] = [folder(file), folder(target)];
+    if (typeOnly || from === to || !target.includes('/', 4) || level(from) !== level(to)) continue;
+    edges.set(from, (edges.get(from) ?? new Set()).add(to));
+  }
+  const visit = (name: string, path: readonly string[]): void => {
+    assert.ok(!path.includes(name) || layers[0]?.includes(name), `circle: ${[...path, name].join(' -> ')}`);
+    if (!path.includes(name)) for (const next of edges.get(name) ?? []) visit(next, [...path, name]);
+  };
+  for (const name of edges.keys()) visit(name, []);
+});
+
+/** What the C++ files of a folder may include. Page types and frame maps are plain words of host/host.h for all of them. */
+const includes: Readonly<Record<string, RegExp>> = {
+  'native/pfn': /^(pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
+  'native/codec': /^(codec\/|fault\.h$|lz4\.h$|xxhash\.h$)/u,
+  'native/image': /^(image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
+  'native/host': /^(host\/|pfn\/|fault\.h$|xxhash\.h$)/u,
+};
+
+test('native/pfn and native/codec know nothing of images or hosts, native/image nothing of hosts', () => {
+  let seen = 0;
+  for (const [dir, allowed] of Object.entries(includes))
+    for (const file of files(dir, /\.(cc|h)$/u)) {
+      const text = readFileSync(join(packageRoot, file), 'utf8');
+      for (const [, target = ''] of text.matchAll(/^#include "([^"]+)"/gmu)) {
+        seen++;
+        assert.match(target, allowed, `${file} includes ${target}`);
+      }
+    }
+  assert.ok(seen > 10, `only ${seen} includes found`);
+});

@@ -1,0 +1,177 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LabError } from './errors.js';
+import type { Lab } from './lab.js';
+import { parseTicks, type Tick } from './ticks.js';
+
+export interface GuestOptions {
+  name: string;
+  type: 'pv' | 'pvh';
+  /** Default 128. */
+  memoryMib?: number;
+  /** Up to where it may balloon; default: memoryMib. */
+  maxMemoryMib?: number;
+  /** Default 1. */
+  vcpus?: number;
+  /** Memory the load keeps rewriting; default 32. */
+  loadMib?: number;
+  /** How much of it per second; default 4. */
+  dirtyMibPerS?: number;
+  /** Sleep between two looks at the clocks, in microseconds; default 1000. */
+  clockUs?: number;
+  /** Size of a disk, a file on the host's /images, which the load uses too; default: no disk. */
+  diskMib?: number;
+  /** Last part of its address on the wire, 10.9.0.N (100 to 250): gives it a network card and the load datagrams to exchange. */
+  address?: number;
+  /** Which host answers its datagrams; default: the one it is created on. */
+  echo?: Lab;
+  /** Default preserve. */
+  onCrash?: 'preserve' | 'destroy' | 'restart';
+  /** Default restart. */
+  onReboot?: 'restart' | 'destroy' | 'preserve';
+  /** The kernel panics after so many ticks. */
+  crashAfterS?: number;
+  /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
+  deaf?: boolean;
+}
+
+const consoleDir = '/var/log/xen/console';
+
+function extra(options: GuestOptions, lab: Lab): string {
+  const words = ['console=hvc0', 'quiet'];
+  words.push(`lab.mem=${options.loadMib ?? 32}`, `lab.rate=${options.dirtyMibPerS ?? 4}`);
+  if (options.clockUs !== undefined) words.push(`lab.clock_us=${options.clockUs}`);
+  if (options.diskMib !== undefined) words.push('lab.disk=1');
+  if (options.address !== undefined)
+    words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
+  if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
+  return words.join(' ');
+}
+
+/** The configuration file of a guest, as xl takes it. */
+export function guestConfig(options: GuestOptions, lab: Lab): string {
+  const { name, type, memoryMib = 128, vcpus = 1, address } = options;
+  const lines = [
+    `name = "${name}"`,
+    `type = "${type}"`,
+    'kernel = "/domu/vmlinuz"',
+    'ramdisk = "/domu/initrd"',
+    `memory = ${memoryMib}`,
+    `maxmem = ${options.maxMemoryMib ?? memoryMib}`,
+    `vcpus = ${vcpus}`,
+    `extra = "${extra(options, lab)}"`,
+    `on_crash = "${options.onCrash ?? 'preserve'}"`,
+    `on_reboot = "${options.onReboot ?? 'restart'}"`,
+  ];
+  if (options.diskMib !== undefined) lines.push(`disk = ["/images/${name}.disk,raw,xvda,w"]`);
+  if (address !== undefined)
+    lines.push(`vif = ["bridge=xenbr0,mac=00:16:3e:00:00:${address.toString(16).padStart(2, '0')}"]`);
+  return lines.join('\n') + '\n';
+}
+
+/** A guest of the lab, found by its name on whichever host it is. */
+export class Guest {
+  private text = '';
+  private readBytes = 0;
+
+  private constructor(
+    readonly name: string,
+    private lab: Lab,
+  ) {}
+
+  /** Writes its configuration to /domu/NAME.cfg, makes its disk and starts it. Throws LabError. */
+  static async create(lab: Lab, options: GuestOptions): Promise<Guest> {
+    const { name } = options;
+    await lab.must(`cat > /domu/${name}.cfg <<'EOF'\n${guestConfig(options, lab)}EOF`);
+    if (options.diskMib !== undefined)
+      await lab.must(`rm -f /images/${name}.disk; truncate -s ${options.diskMib}M /images/${name}.disk`);
+    await lab.must(`rm -f ${consoleDir}/guest-${name}.log; xl create -q /domu/${name}.cfg`, {
+      timeoutMs: 120_000,
+    });
+    const guest = new Guest(name, lab);
+    await guest.waitTicks(2, 300_000);
+    if (options.deaf === true) await guest.deafen();
+    return guest;
+  }
+
+  /** From now on the guest is looked for on another host: it was migrated, or restored there. */
+  async moveTo(lab: Lab): Promise<void> {
+    await this.console();
+    this.lab = lab;
+    this.readBytes = 0;
+  }
+
+  /** Its domain id. Throws LabError if it is not on its host. */
+  async domid(): Promise<number> {
+    return Number(await this.lab.must(`xl domid ${this.name}`));
+  }
+
+  /** Its state as `xl list` shows it, such as `-b----`; undefined if it is not on its host. */
+  async state(): Promise<string | undefined> {
+    const { code, stdout } = await this.lab.exec(`xl list ${this.name} | tail -n 1 | awk '{ print $5 }'`);
+    return code === 0 && stdout.trim() !== '' ? stdout.trim() : undefined;
+  }
+
+  /** Everything it printed since it was created, over saves, restores and migrations. */
+  async console(): Promise<string> {
+    const fresh = await this.lab
+      .read(`${consoleDir}/guest-${this.name}.log`, this.readBytes)
+      .catch((error: unknown) => {
+        if ((error as Error).message.includes('ENOENT')) return Buffer.alloc(0);
+        throw error;
+      });
+    this.readBytes += fresh.length;
+    this.text += fresh.toString('latin1');
+    return this.text;
+  }
+
+  /** All its ticks so far. Throws LabError if it printed a line that starts with BAD. */
+  async ticks(): Promise<Tick[]> {
+    const text = await this.console();
+    const bad = text.split('\n').filter((line) => line.startsWith('BAD'));
+    if (bad.length > 0) throw new LabError(`guest ${this.name}: ${bad.slice(0, 5).join('; ')}`);
+    return parseTicks(text);
+  }
+
+  /** Waits for `count` more ticks; returns them. Throws LabError on BAD, or when they do not come in time. */
+  async waitTicks(count: number, timeoutMs = 120_000 + count * 10_000): Promise<Tick[]> {
+    const before = (await this.ticks()).length;
+    const end = Date.now() + timeoutMs;
+    while (Date.now() < end) {
+      const fresh = (await this.ticks()).slice(before);
+      if (fresh.length >= count) return fresh;
+      await sleep(500);
+    }
+    const tail = (await this.console()).slice(-1000);
+    throw new LabError(
+      `guest ${this.name} did not tick ${count} times in ${timeoutMs} ms; its console:\n${tail}`,
+    );
+  }
+
+  /** Waits until its state as `xl list` shows it matches; undefined is a guest that is gone. Throws LabError. */
+  async waitState(wanted: (state: string | undefined) => boolean, timeoutMs = 120_000): Promise<void> {
+    const end = Date.now() + timeoutMs;
+    let seen: string | undefined;
+    while (Date.now() < end) {
+      seen = await this.state();
+      if (wanted(seen)) return;
+      await sleep(500);
+    }
+    throw new LabError(`guest ${this.name} is in state ${String(seen)} after ${timeoutMs} ms`);
+  }
+
+  /** Makes its kernel panic. */
+  async crash(): Promise<void> {
+    await this.lab.must(`xl sysrq ${this.name} c`);
+  }
+
+  /** Ends it, in whatever state it is. */
+  async destroy(): Promise<void> {
+    await this.lab.exec(`xl destroy ${this.name}`);
+    await this.waitState((state) => state === undefined);
+  }
+
+  /** Takes the guest's right to read control/shutdown: xenstored then tells it nothing of what is written there. */
+  private async deafen(): Promise<void> {
+    await this.lab.must(`xenstore-chmod /local/domain/${await this.domid()}/control/shutdown n0`);
+  }
+}

@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { LabError } from './errors.js';
+import { startLab, type Lab } from './lab.js';
+
+describe('a host of the lab', () => {
+  let lab: Lab;
+  before(async () => {
+    lab = await startLab();
+  });
+  after(() => lab.stop());
+
+  test('is Xen 4.17 with a working xl', async () => {
+    const info = await lab.must('xl info');
+    assert.match(info, /^xen_version +: 4\.17\./m);
+    assert.match(info, /^virt_caps +: pv hvm hap/m);
+    assert.match(await lab.must('xl list'), /^Domain-0 +0 +1024 +1 +r-----/m);
+  });
+
+  test('has the project, with its addon, and a disk for images', async () => {
+    const load =
+      "process.dlopen({exports:{}}, '/project/build/Release/dormouse.node'); console.log('loaded')";
+    assert.equal(await lab.must(`node -e "${load}"`), 'loaded\n');
+    assert.equal(
+      await lab.must('test -f /project/dist/src/errors.js && test -d /project/node_modules/zod && echo yes'),
+      'yes\n',
+    );
+    const [free] = (await lab.must("df -m /images | awk 'NR == 2 { print $4 }'")).split('\n');
+    assert.ok(Number(free) > 5500, `${String(free)} MiB free on /images`);
+  });
+
+  test('runs scripts side by side, and says how each ended', async () => {
+    const start = Date.now();
+    const results = await Promise.all([
+      lab.exec('sleep 4; echo one'),
+      lab.exec('sleep 4; echo two >&2; exit 7'),
+      lab.exec('sleep 4; kill -TERM $$'),
+    ]);
+    assert.deepEqual(
+      results.map(({ code, stdout, stderr }) => [code, stdout, stderr]),
+      [
+        [0, 'one\n', ''],
+        [7, '', 'two\n'],
+        [143, '', ''],
+      ],
+    );
+    assert.ok(Date.now() - start < 11_000, 'they ran one after the other');
+  });
+
+  test('kills a script that takes too long, with what it started', async () => {
+    await assert.rejects(lab.exec('echo begun; sleep 4321 & sleep 4321', { timeoutMs: 1500 }), (error) => {
+      assert.ok(error instanceof LabError);
+      return error.message.includes('killed after 1500 ms') && error.message.includes('begun');
+    });
+    assert.equal((await lab.exec('ps | grep "sleep 432[1]"')).code, 1);
+  });
+
+  test('takes and gives files as they are', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'dormouse-put-'));
+    try {
+      const content = randomBytes(5_000_001);
+      writeFileSync(join(dir, 'out'), content, { mode: 0o750 });
+      await lab.put(join(dir, 'out'), '/images/file');
+      const [sum, mode] = (await lab.must('sha256sum /images/file; stat -c %a /images/file')).split('\n');
+      assert.equal(sum?.slice(0, 64), createHash('sha256').update(content).digest('hex'));
+      assert.equal(mode, '750');
+      await lab.get('/images/file', join(dir, 'back'));
+      assert.ok(readFileSync(join(dir, 'back')).equals(content));
+      await assert.rejects(lab.get('/no/such', join(dir, 'none')), LabError);
+      await assert.rejects(lab.put(join(dir, 'out'), '/no/such/folder/file'), LabError);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+});
