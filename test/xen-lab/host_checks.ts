@@ -339,7 +339,35 @@ const store: Check = async (host) => {
   return { tries, watched: seen.length };
 };
 
+/** A guest that does not answer in time gets the request taken back and runs on. */
+const suspendTimeout: Check = async (host, { domid }) => {
+  const lease = await host.acquire(domid, 'save');
+  const asked = host.suspend(lease, 1500);
+  await Promise.all([assert.rejects(asked, { code: 'SUSPEND_TIMEOUT' }), host.pause(domid)]);
+  await host.unpause(domid);
+  assert.equal(await host.xenstore.read(`/local/domain/${domid}/control/shutdown`), '');
+  await lease.release();
+  await sleep(2000);
+  const { shutdown, paused } = await host.find(String(domid));
+  assert.deepEqual({ shutdown, paused }, { shutdown: null, paused: false });
+  return {};
+};
+
+/** A lease whose watcher is gone still gives the guest back. */
+const watcherKilled: Check = async (host, { domid }) => {
+  const lease = await host.acquire(domid, 'save');
+  await host.suspend(lease, 30_000);
+  execFileSync('sh', ['-c', 'kill -9 $(pidof dormouse-xen-watcher-4_17)']);
+  await sleep(200);
+  await lease.release();
+  const { shutdown } = await host.find(String(domid));
+  assert.equal(shutdown, null);
+  return {};
+};
+
 const checks: Record<string, Check> = {
+  suspendTimeout,
+  watcherKilled,
   list,
   suspend,
   copyTwice,
