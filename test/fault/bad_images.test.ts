@@ -126,7 +126,7 @@ test('what is no whole image becomes no domain', async (t) => {
     const error = await failure(t, code, exits[code] ?? 1, ['restore', '--host', 'embedded:test', path]);
     assert.ok(performance.now() - startedMs < 10_000, `${path} takes too long`);
     assert.deepEqual(await host.list(), [], path);
-    await before.assertHost(1000);
+    await before.assertHost(5000);
     return error.message;
   };
   const messages: Record<string, string> = {};

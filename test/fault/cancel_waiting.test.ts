@@ -42,7 +42,7 @@ for (const args of waiting)
     assert.equal(ended.exitCode, 143, ended.stderr);
     assert.deepEqual([errorOf(ended).name, errorOf(ended).guest], ['CANCELLED', 'running']);
     assert.equal(await host.xenstore.read(control), '', 'the request is withdrawn');
-    await before.assertHost(1000);
+    await before.assertHost(5000);
     assert.deepEqual(readdirSync(dir), []);
     const from = (await host.progress(domid)).steps[0] ?? 0;
     await until('it goes on', 1000, async () => ((await host.progress(domid)).steps[0] ?? 0) > from);
@@ -82,7 +82,7 @@ test('digest, image verify and image convert, cancelled', async (t) => {
   await checkpoint(host, 'guest', image, { mode: 'light' });
   const before = await Undisturbed.note(host, dir);
   await cancelQuietly(t, ['digest', 'guest', '--host', 'embedded:test'], dir);
-  await before.assertHost(1000);
+  await before.assertHost(5000);
   await cancelQuietly(t, ['image', 'verify', image], dir);
   await cancelQuietly(t, ['image', 'convert', image, join(dir, 'out-%d.xl')], dir);
 });

@@ -57,7 +57,7 @@ async function assertFillsUp(
     assert.equal(ended.exitCode, exitCode, `${what}: ${ended.stderr}`);
     const error = errorOf(ended);
     assert.deepEqual([error.name, error.guest], ['NO_SPACE', guest], what);
-    await before.assertHost(1000);
+    await before.assertHost(5000);
     assert.deepEqual(readdirSync(dir), ['old.dmi'], what);
     assert.ok(readFileSync(old).equals(bytes), `${what}: the old image is as it was`);
     const from = await steps(host, domid);

@@ -65,7 +65,7 @@ async function assertRefused(
   assert.match(error.message, new RegExp(`level ${slot.level}\\b`, 'u'), what);
   assert.match(error.message, new RegExp(`entry ${slot.index}\\b`, 'u'), what);
   assert.deepEqual(readdirSync(dir), [], what);
-  await before.assertHost(1000);
+  await before.assertHost(5000);
   const { paused, shutdown } = await host.find('guest');
   assert.deepEqual([paused, shutdown], [false, null], what);
   const from = (await host.progress(domid)).counters[0] ?? 0;

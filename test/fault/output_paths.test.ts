@@ -54,7 +54,7 @@ test('save and checkpoint refuse what they may not write to', async (t) => {
     const error = await failure(t, code, 1, [...verb, '--host', 'embedded:test', 'guest', path]);
     assert.equal(error.guest, 'running', path);
   }
-  await before.assertHost(1000);
+  await before.assertHost(5000);
   assert.deepEqual(readdirSync(dir).sort(), ['dangling', 'exists', 'folder', 'link', 'readonly']);
   assert.equal(readFileSync(join(dir, 'exists'), 'utf8'), 'precious');
   assert.ok(lstatSync(join(dir, 'link')).isSymbolicLink());

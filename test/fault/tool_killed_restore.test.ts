@@ -38,13 +38,13 @@ async function killOnce(
   const args = ['restore', '--host', 'embedded:test', '--name', 'copy', ...(paused ? ['-p'] : []), image];
   const run = await interrupt(t, host, args, { ...how, signal: 'SIGKILL' });
   assert.ok(run.ended.signal === 'SIGKILL' || run.ended.exitCode === 0, run.ended.stderr);
-  await until('the lease ends', 1000, async () => (await host.status()).leases.length === 0);
+  await until('the lease ends', 5000, async () => (await host.status()).leases.length === 0);
   const copy = (await host.list()).find(({ name }) => name === 'copy');
   if (copy) {
     await assertComplete(host, image, paused);
     await host.destroy(copy.domid);
   }
-  await before.assertHost(1000);
+  await before.assertHost(5000);
   const from = await steps(host, bystander.domid);
   await until('the other guest runs', 1000, async () => (await steps(host, bystander.domid)) > from);
   assert.deepEqual(

@@ -19,8 +19,9 @@ export async function killMany(t: TestContext, args: Campaign['args']): Promise<
     signals: ['SIGKILL'],
     times: kills,
     seed: killSeed,
-    judge: ({ ended }) => {
+    judge: ({ ended, working }) => {
       assert.ok(ended.signal === 'SIGKILL' || ended.exitCode === 0, ended.stderr);
+      return working;
     },
   });
 }
