@@ -37,7 +37,11 @@ function once(release: () => Promise<void>): () => Promise<void> {
   return () => (made ??= release());
 }
 
-async function describe(host: Host, info: DomainInfo): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
+/** What a source says of its domain besides its state. */
+export async function describe(
+  host: Host,
+  info: DomainInfo,
+): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
   return { info, hostKind: host.kind, config: await host.config(info.domid) };
 }
 
