@@ -147,12 +147,12 @@ async function tryPause(work: Work, base: Omit<CaptureSource, 'state' | 'memory'
   requireSameSize(geometry, work);
   await finder.find(live, memory);
   const stoppedMs = performance.now();
-  let source: Finished | null = null;
-  try {
-    source = await copyPaused(work, { ...base, geometry });
-  } finally {
-    await host.releasePaused(lease);
-  }
+  const source = await copyPaused(work, { ...base, geometry }).catch(async (thrown: unknown) => {
+    // The first error is the one to tell; a pause that cannot be taken back here ends with the lease.
+    await host.releasePaused(lease).catch(() => undefined);
+    throw thrown;
+  });
+  await host.releasePaused(lease);
   const pauseMs = performance.now() - stoppedMs;
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
