@@ -1,6 +1,7 @@
 /** Finds what changed in a domain since it was put into an image: by the host's log, or by content where it has none. */
 import type { Buffer } from 'node:buffer';
 import { availableParallelism } from 'node:os';
+import { native } from '../addon.js';
 import { asDormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
@@ -28,12 +29,12 @@ function byLog(tracker: Tracker): ChangeFinder {
     maxPasses: 5,
     find: async (live, memory) => {
       steps().liveMerge(live, await tracker.readAndClear());
-      steps().liveFindRetyped(live, memory.handle);
+      native(() => steps().liveFindRetyped(live, memory.handle));
     },
     askLast: () => tracker.readAndClear(),
     findLast: (live, memory, logged, thorough) => {
       if (logged) steps().liveMerge(live, logged);
-      if (thorough) steps().liveFindRetyped(live, memory.handle);
+      if (thorough) native(() => steps().liveFindRetyped(live, memory.handle));
     },
     off: () => tracker.off(),
   };
@@ -46,7 +47,9 @@ const byContent: ChangeFinder = {
   maxPasses: 3,
   find: () => Promise.resolve(),
   askLast: () => Promise.resolve(null),
-  findLast: (live, memory) => steps().liveFindChanged(live, memory.handle, availableParallelism()),
+  findLast: (live, memory) => {
+    native(() => steps().liveFindChanged(live, memory.handle, availableParallelism()));
+  },
   off: () => Promise.resolve(),
 };
 

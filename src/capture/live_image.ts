@@ -3,6 +3,7 @@
  * still while what changed since is copied into buffers that already exist, and the copies are written when it runs again.
  */
 import { performance } from 'node:perf_hooks';
+import { native } from '../addon.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
@@ -53,7 +54,8 @@ async function withWork<T>(request: LiveRequest, body: (work: Work) => Promise<T
   let finder: ChangeFinder | undefined;
   try {
     finder = await changeFinder(host, lease);
-    live = steps().liveCreate(geometry.nrPfns, finder.by === 'content', maxCopiedPages);
+    const byContent = finder.by === 'content';
+    live = native(() => steps().liveCreate(geometry.nrPfns, byContent, maxCopiedPages));
     return await body({ ...request, memory, finder, live });
   } finally {
     if (live !== undefined) steps().liveRelease(live);
@@ -136,7 +138,7 @@ async function copyPaused(work: Work, base: Omit<CaptureSource, 'state' | 'memor
   memory.refresh?.();
   finder.findLast(live, memory, logged, false);
   if (steps().livePending(live) > maxCopiedPages) return null;
-  steps().liveCopy(live, memory.handle, true);
+  native(() => steps().liveCopy(live, memory.handle, true));
   return finished({ ...base, state, memory });
 }
 
@@ -215,7 +217,8 @@ async function captureSuspended(work: Work): Promise<Suspended> {
   finder.findLast(live, memory, logged, true);
   const fits = steps().livePending(live) <= maxCopiedPages;
   if (!fits) await pass(work, passKinds.standing);
-  return { geometry, state, copied: fits ? steps().liveCopy(live, memory.handle, false) : 0 };
+  const copied = fits ? native(() => steps().liveCopy(live, memory.handle, false)) : 0;
+  return { geometry, state, copied };
 }
 
 /**
