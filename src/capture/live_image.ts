@@ -14,8 +14,8 @@ import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 
-/** Pages that may be copied in a pause: 32 MiB, some 5 ms. */
-const maxCopiedPages = 8192;
+/** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
+const maxCopiedPages = 16_384;
 /** So few changed pages are left to the pause. */
 const fewPages = 64;
 /** A pass that leaves more than this part of what the one before left is the last. */
@@ -38,6 +38,8 @@ export interface LiveImage {
   readonly source: Finished;
   /** From before the guest was asked to stop until it was let go. */
   readonly pauseMs: number;
+  /** Pages copied (or, if they were too many, put) while it stood still. */
+  readonly copiedPages: number;
 }
 
 interface Work extends LiveRequest {
@@ -158,7 +160,8 @@ async function tryPause(work: Work, base: Omit<CaptureSource, 'state' | 'memory'
   const pauseMs = performance.now() - stoppedMs;
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
-  return source && sameP2m(geometry, after) ? { source, pauseMs } : null;
+  if (!source || !sameP2m(geometry, after)) return null;
+  return { source, pauseMs, copiedPages: steps().livePending(live) };
 }
 
 /** Puts what was copied; it replaces what the passes had put of the same pages. */
@@ -184,10 +187,11 @@ export function livePaused(request: LiveRequest): Promise<LiveImage> {
     for (let i = 0; i < maxPauses; i++) {
       const image = await tryPause(work, { ...base, geometry: request.geometry, consistency: 'paused' });
       if (image) {
-        await putCopied(work, steps().livePending(work.live));
+        await putCopied(work, image.copiedPages);
         return image;
       }
-      await pass(work, work.finder.passKind);
+      // What changed is known already: the shorter the pass, the less changes during it.
+      await pass(work, passKinds.live);
     }
     const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
     throw new DormouseError(
@@ -200,8 +204,9 @@ export function livePaused(request: LiveRequest): Promise<LiveImage> {
 interface Suspended {
   readonly geometry: MemoryGeometry;
   readonly state: DomainState;
-  /** Pages copied, to be put once the guest runs; 0 if they were put at once. */
-  readonly copied: number;
+  readonly changed: number;
+  /** Whether they were copied, to be put once the guest runs, or put at once. */
+  readonly copied: boolean;
 }
 
 /** The guest is suspended: copies what changed, or puts it at once if that is too much. */
@@ -215,10 +220,11 @@ async function captureSuspended(work: Work): Promise<Suspended> {
   requireSameSize(geometry, work);
   memory.refresh?.();
   finder.findLast(live, memory, logged, true);
-  const fits = steps().livePending(live) <= maxCopiedPages;
-  if (!fits) await pass(work, passKinds.standing);
-  const copied = fits ? native(() => steps().liveCopy(live, memory.handle, false)) : 0;
-  return { geometry, state, copied };
+  const changed = steps().livePending(live);
+  const copied = changed <= maxCopiedPages;
+  if (copied) native(() => steps().liveCopy(live, memory.handle, false));
+  else await pass(work, passKinds.standing);
+  return { geometry, state, changed, copied };
 }
 
 /**
@@ -238,11 +244,11 @@ export function liveSuspended(
     const requestedMs = performance.now();
     await host.suspend(lease, timeoutMs);
     onSuspended();
-    const { geometry, state, copied } = await captureSuspended(work);
+    const { geometry, state, changed, copied } = await captureSuspended(work);
     const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
     await host.resumeInPlace(lease);
     const pauseMs = performance.now() - requestedMs;
-    await putCopied(work, copied);
-    return { source, pauseMs };
+    if (copied) await putCopied(work, changed);
+    return { source, pauseMs, copiedPages: changed };
   });
 }

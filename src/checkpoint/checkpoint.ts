@@ -34,6 +34,8 @@ export interface CheckpointResult {
   readonly elapsedMs: number;
   /** Pages the host copied aside because the guest wrote to them meanwhile. */
   readonly cowPages: number;
+  /** Pages copied in the pause, on a host without copy-on-write; else 0. */
+  readonly copiedPages: number;
 }
 
 /**
@@ -78,7 +80,7 @@ function standStill({ host, lease, info, options }: Job): Promise<StandingStill>
 
 function resultOf(
   { info, options, startedMs }: Job,
-  image: Captured & Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'cowPages'>,
+  image: Captured & Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'cowPages' | 'copiedPages'>,
 ): CheckpointResult {
   const elapsedMs = performance.now() - startedMs;
   return { ...image, domid: info.domid, name: info.name, mode: options.mode, elapsedMs };
@@ -95,7 +97,8 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
     const pauseMs = still.pauseMs ?? 0;
     const captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
     const { consistency } = still.source;
-    return resultOf(job, { ...captured, consistency, pauseMs, cowPages: await still.cowPages() });
+    const cowPages = await still.cowPages();
+    return resultOf(job, { ...captured, consistency, pauseMs, cowPages, copiedPages: 0 });
   } catch (thrown) {
     await writer.abandon();
     throw thrown;
@@ -117,9 +120,10 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
   const writer = await newImage(path, geometry, consistency);
   try {
     await warmWorkers();
-    const { source, pauseMs } = await captureLive({ host, lease, info, writer, geometry, options }, options);
+    const request = { host, lease, info, writer, geometry, options };
+    const { source, pauseMs, copiedPages } = await captureLive(request, options);
     const captured = await commitImage(writer, source, { pauseMs, startedMs });
-    return resultOf(job, { ...captured, consistency, pauseMs, cowPages: 0 });
+    return resultOf(job, { ...captured, consistency, pauseMs, cowPages: 0, copiedPages });
   } catch (thrown) {
     await writer.abandon();
     throw thrown;

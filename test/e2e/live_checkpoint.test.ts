@@ -129,7 +129,7 @@ for (const tracker of trackers)
 
 test('a guest that writes more than fits: light gives up, cooperative streams', async (t) => {
   const { host, dir } = await setUp(t, 1024);
-  const guest: GuestPlan = { program: 'writer', vcpus: 2, seed: 9, steps: 4000, rate: 4000, memoryMib: 64 };
+  const guest: GuestPlan = { program: 'writer', vcpus: 2, seed: 9, steps: 4000, rate: 4000, memoryMib: 80 };
   const untouched = await untouchedDigest(host, guest);
   await bootGuest(host, 'busy', guest);
   // A log in which everything was written, always.
