@@ -16,7 +16,12 @@ interface Pause {
   readonly copiedPages: number;
 }
 
-async function pausesOf(host: EmbeddedHost, tracker: TrackerKind, dir: string, count: number): Promise<Pause[]> {
+async function pausesOf(
+  host: EmbeddedHost,
+  tracker: TrackerKind,
+  dir: string,
+  count: number,
+): Promise<Pause[]> {
   const plain = plainHost(host, { tracker });
   const image = join(dir, 'live.dormouse');
   const pauses: Pause[] = [];

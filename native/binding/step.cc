@@ -327,7 +327,8 @@ Napi::Value live_copy(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
   Fault fault;
-  if (!live->copy().copy(*memory, live->pending(), info[2].As<Napi::Boolean>(), &fault)) return failed(info.Env(), fault);
+  if (!live->copy().copy(*memory, live->pending(), info[2].As<Napi::Boolean>(), &fault))
+    return failed(info.Env(), fault);
   return num(info.Env(), live->copy().size());
 }
 

@@ -44,8 +44,7 @@ bool DirtyCopy::allocate(uint64_t max_pages, Fault* fault) {
 }
 
 // Queries and copies the n pfns listed at held_, which lie within kBlockPfns of each other.
-bool DirtyCopy::copy_block(host::DomainMemory& memory, uint32_t n, bool anywhere,
-                           Fault* fault) {
+bool DirtyCopy::copy_block(host::DomainMemory& memory, uint32_t n, bool anywhere, Fault* fault) {
   uint64_t around[kBlockPfns], body_pfns[kBlockPfns], body_entries[kBlockPfns];
   const uint64_t* pfns = pfns_.data() + held_;
   const uint32_t span = uint32_t(pfns[n - 1] - pfns[0] + 1);

@@ -127,9 +127,8 @@ bool LivePass::seek(host::DomainMemory& memory, uint64_t first, uint64_t count, 
   return true;
 }
 
-bool LivePass::step(host::DomainMemory& memory, image::Writer& writer, uint32_t lane,
-                    PassKind kind, uint64_t first, uint64_t count, uint64_t counts[16],
-                    Fault* fault) {
+bool LivePass::step(host::DomainMemory& memory, image::Writer& writer, uint32_t lane, PassKind kind,
+                    uint64_t first, uint64_t count, uint64_t counts[16], Fault* fault) {
   for (uint64_t at = first; at < first + count; at += kBatchPages) {
     const uint32_t n = uint32_t(std::min<uint64_t>(kBatchPages, first + count - at));
     if (kind == PassKind::seek && !seek(memory, at, n, fault)) return false;

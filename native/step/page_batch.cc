@@ -5,7 +5,6 @@
 #include <cstring>
 #include <memory>
 
-
 namespace dormouse::step {
 
 PageBatch& thread_batch() {

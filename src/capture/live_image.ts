@@ -129,7 +129,10 @@ const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
 /** In the pause: null if more changed than may be copied, else the registers, canonical. */
-async function copyPaused(work: Work, base: Omit<CaptureSource, 'state' | 'memory'>): Promise<Finished | null> {
+async function copyPaused(
+  work: Work,
+  base: Omit<CaptureSource, 'state' | 'memory'>,
+): Promise<Finished | null> {
   const { host, lease, finder, live, memory } = work;
   // Asked for without waiting in between: each answer that is waited for lengthens the pause.
   const [, logged, state] = await Promise.all([
@@ -145,7 +148,10 @@ async function copyPaused(work: Work, base: Omit<CaptureSource, 'state' | 'memor
 }
 
 /** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */
-async function tryPause(work: Work, base: Omit<CaptureSource, 'state' | 'memory'>): Promise<LiveImage | null> {
+async function tryPause(
+  work: Work,
+  base: Omit<CaptureSource, 'state' | 'memory'>,
+): Promise<LiveImage | null> {
   const { host, lease, finder, live, memory } = work;
   const geometry = await host.geometry(lease.domid);
   requireSameSize(geometry, work);

@@ -8,7 +8,14 @@ import {
   type StandingStill,
 } from '../capture/stand_still.js';
 import { type LiveImage, livePaused, type LiveRequest, liveSuspended } from '../capture/live_image.js';
-import { type Captured, commitImage, type Consistency, finished, newImage, writePages } from '../capture/write_image.js';
+import {
+  type Captured,
+  commitImage,
+  type Consistency,
+  finished,
+  newImage,
+  writePages,
+} from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
 import { warmWorkers } from '../worker/pool.js';

@@ -7,7 +7,12 @@
 import { createHash } from 'node:crypto';
 import { Buffer } from 'node:buffer';
 import { canonicalState } from '../capture/write_image.js';
-import { requireWhole, snapshotLight, suspendGuest, defaultSuspendTimeoutMs } from '../capture/stand_still.js';
+import {
+  requireWhole,
+  snapshotLight,
+  suspendGuest,
+  defaultSuspendTimeoutMs,
+} from '../capture/stand_still.js';
 import type { CaptureSource } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';

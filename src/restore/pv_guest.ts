@@ -22,17 +22,27 @@ export function requireRestorable(reader: ImageReader): void {
       'the image was taken of a paused guest, not at its suspend point: it can only be rolled back to in the same domain',
     );
   if (reader.counts.sameAsParent > 0)
-    throw new DormouseError('IMAGE_INCOMPATIBLE', 'the image needs its parent; chains cannot be restored yet');
+    throw new DormouseError(
+      'IMAGE_INCOMPATIBLE',
+      'the image needs its parent; chains cannot be restored yet',
+    );
   if (manifest.domain.type !== 'pv') return;
   if (manifest.geometry.guestWidth !== 8)
-    throw new DormouseError('IMAGE_INCOMPATIBLE', 'the image holds a 32-bit PV guest; only 64-bit ones are handled');
+    throw new DormouseError(
+      'IMAGE_INCOMPATIBLE',
+      'the image holds a 32-bit PV guest; only 64-bit ones are handled',
+    );
   if (manifest.state.sharedInfo.length !== sharedInfoBytes)
-    throw new DormouseError('IMAGE_DAMAGED', `shared info has ${manifest.state.sharedInfo.length} bytes, not 4096`);
+    throw new DormouseError(
+      'IMAGE_DAMAGED',
+      `shared info has ${manifest.state.sharedInfo.length} bytes, not 4096`,
+    );
 }
 
 function frameOf(memory: number, pfn: number, what: string): bigint {
   const frame = steps().pfnsToFrames(memory, BigUint64Array.of(BigInt(pfn)))[0] ?? noFrame;
-  if (frame === noFrame) throw new DormouseError('IMAGE_DAMAGED', `${what}: pfn ${pfn} has no frame`, { place: { pfn } });
+  if (frame === noFrame)
+    throw new DormouseError('IMAGE_DAMAGED', `${what}: pfn ${pfn} has no frame`, { place: { pfn } });
   return frame;
 }
 

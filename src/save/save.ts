@@ -121,7 +121,10 @@ async function saveUnderLease(
     const requestedMs = performance.now();
     still = await standStill(host, lease, info, options);
     await writePages(writer, still.source, options);
-    const captured = await commitImage(writer, finished(still.source), { pauseMs: still.pauseMs ?? 0, startedMs });
+    const captured = await commitImage(writer, finished(still.source), {
+      pauseMs: still.pauseMs ?? 0,
+      startedMs,
+    });
     const runs = await settle(host, lease, info, still, options.then);
     const nowMs = performance.now();
     return {
@@ -150,17 +153,17 @@ async function saveLive(
 ): Promise<SaveResult> {
   const geometry = await host.geometry(info.domid);
   const writer = await newImage(path, geometry, 'suspend-point');
-  let suspended = false;
+  const guest = { suspended: false };
   try {
     await warmWorkers();
     const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const request = { host, lease, info, writer, geometry, options };
-    const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (suspended = true));
+    const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
     const captured = await commitImage(writer, source, { pauseMs, startedMs });
     const elapsedMs = performance.now() - startedMs;
     return { ...captured, domid: info.domid, name: info.name, elapsedMs, standstillMs: pauseMs };
   } catch (thrown) {
     await writer.abandon();
-    throw suspended ? afterSuspend(thrown) : thrown;
+    throw guest.suspended ? afterSuspend(thrown) : thrown;
   }
 }

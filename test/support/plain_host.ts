@@ -41,13 +41,11 @@ export function plainHost(host: EmbeddedHost, { tracker, before }: PlainHostOpti
       if (typeof own !== 'function') return own;
       const method = (own as Method).bind(host) as (...args: unknown[]) => unknown;
       if (before === undefined) return method;
-      return (...args: unknown[]) => {
-        try {
-          const waited = before(name as keyof Host);
-          return waited ? waited.then(() => method(...args)) : method(...args);
-        } catch (thrown) {
-          return Promise.reject(thrown as Error);
-        }
+      // Called at once where there is nothing to wait for, as the host itself would be.
+      return async (...args: unknown[]) => {
+        const waited = before(name as keyof Host);
+        if (waited) await waited;
+        return method(...args);
       };
     },
   });

@@ -24,9 +24,9 @@ describe('checkpoints of guests on real Xen', () => {
   /** The states that the guest was seen in until the work is done, many times a second. */
   async function watch(name: string, work: Promise<unknown>): Promise<Set<string>> {
     const states = new Set<string>();
-    let done = false;
-    const end = work.finally(() => (done = true)).catch(() => undefined);
-    while (!done) {
+    const progress = { done: false };
+    const end = work.finally(() => (progress.done = true)).catch(() => undefined);
+    while (!progress.done) {
       const script = `for i in $(seq 20); do xl list ${name} | tail -n 1 | awk '{ print $5 }'; done`;
       for (const state of (await lab.must(script)).split('\n')) if (state) states.add(state);
       await sleep(1000);
