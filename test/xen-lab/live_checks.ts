@@ -26,6 +26,12 @@ const host = await openXenHost();
 const pausesMs: number[] = [];
 const elapsedMs: number[] = [];
 let filesBefore = 0;
+const shutdowns = new Set<string>();
+const watch = setInterval(() => {
+  void host.find(name).then(({ shutdown }) => {
+    if (shutdown !== null) shutdowns.add(shutdown);
+  });
+}, 20);
 for (let i = 0; i < Number(times); i++) {
   const result = await checkpoint(host, name, image, { mode: 'light' });
   assert.equal(result.consistency, 'paused');
@@ -35,6 +41,8 @@ for (let i = 0; i < Number(times); i++) {
   rmSync(image);
   if (i === 0) filesBefore = await openFiles();
 }
+clearInterval(watch);
+assert.deepEqual([...shutdowns], [], 'it was never shut down');
 const filesAfter = await openFiles();
 const objects = steps().openObjects();
 assert.ok(filesAfter <= filesBefore, `${filesBefore} open files became ${filesAfter}`);
