@@ -11,7 +11,7 @@ import type { ImageWriter } from '../image/writer.js';
 import { pagesPerStep, runOverRange } from '../worker/pool.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
-import { describe } from './stand_still.js';
+import { describe, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
@@ -164,6 +164,8 @@ async function tryPause(
   });
   await host.releasePaused(lease);
   const pauseMs = performance.now() - stoppedMs;
+  // One that shut down in between is not what was asked for, and could not go on from its image.
+  requireSavable(await host.find(String(lease.domid)));
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;
