@@ -10,6 +10,7 @@ import { startHost, stopHost } from '../src/host/embedded/lifecycle.js';
 import { openEmbeddedHost } from '../src/host/open.js';
 import { figure, quantile } from './figure.js';
 import type { Limits } from './limits.js';
+import { benchLivePauses } from './live_pauses.js';
 
 const pagesPerSecond = 50_000;
 const bars = { p50Ms: 0.25, p99Ms: 1 };
@@ -93,6 +94,7 @@ export async function benchPauses(bench: PauseBench): Promise<void> {
       await sleep(500);
       report(gib, 'snapshot', await snapshotPauses(host, domid, bench.samples), bench);
       report(gib, 'checkpoint', await checkpointPauses(host, bench.dir, gib > 4 ? 5 : 10), bench);
+      if (gib === 1) await benchLivePauses(host, { ...bench, gib, count: 10 });
     } finally {
       await host.close();
       await stopHost('pauses', { force: true });

@@ -78,6 +78,11 @@ const kinds = {
     guest: 'running',
     advice: 'The image was not committed. Please report this.',
   },
+  NOT_CONVERGED: {
+    exit: 15,
+    guest: 'running',
+    advice: 'The guest writes too fast for a short pause; use a cooperative checkpoint.',
+  },
   SUSPEND_TIMEOUT: {
     exit: 20,
     guest: 'resumed',

@@ -9,6 +9,7 @@
 #include "image/writer.h"
 #include "step/content_tracker.h"
 #include "step/digest_step.h"
+#include "step/live_pass.h"
 #include "step/restore_step.h"
 #include "step/save_step.h"
 
@@ -20,6 +21,7 @@ using Writers = Registry<image::Writer>;
 using Readers = Registry<image::Reader>;
 using Digests = Registry<step::DigestTable>;
 using Trackers = Registry<step::ContentTracker>;
+using LivePasses = Registry<step::LivePass>;
 
 template <typename T>
 std::shared_ptr<T> held(const Napi::CallbackInfo& info, size_t i) {
@@ -33,6 +35,12 @@ Napi::Value failed(Napi::Env env, const Fault& fault) {
   return env.Undefined();
 }
 
+Napi::Value by_class(Napi::Env env, const uint64_t counts[16]) {
+  Napi::Array out = Napi::Array::New(env, 16);
+  for (uint32_t i = 0; i < 16; ++i) out.Set(i, num(env, counts[i]));
+  return out;
+}
+
 // saveStep(memory, writer, lane, firstPfn, count) -> pages put, by class (array of 16)
 Napi::Value save_step(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
@@ -42,9 +50,7 @@ Napi::Value save_step(const Napi::CallbackInfo& info) {
   if (!step::save_step(*memory, *writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4),
                        counts, &fault))
     return failed(info.Env(), fault);
-  Napi::Array out = Napi::Array::New(info.Env(), 16);
-  for (uint32_t i = 0; i < 16; ++i) out.Set(i, num(info.Env(), counts[i]));
-  return out;
+  return by_class(info.Env(), counts);
 }
 
 // restoreStep(memory, reader, lane, firstChunk, count) -> pages placed
@@ -256,8 +262,95 @@ Napi::Value tracker_release(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), Trackers::get().release(arg_u32(info, 0)));
 }
 
-// openObjects() -> how many memories, writers, readers, digests and trackers are registered (leak
-// tests)
+// liveCreate(nrPfns, byContent, maxCopiedPages) -> live
+Napi::Value live_create(const Napi::CallbackInfo& info) {
+  auto live = std::make_shared<step::LivePass>(arg_u64(info, 0), info[1].As<Napi::Boolean>());
+  Fault fault;
+  if (!live->allocate(arg_u64(info, 2), &fault)) return failed(info.Env(), fault);
+  return num(info.Env(), LivePasses::get().add(std::move(live)));
+}
+
+// liveStep(live, memory, writer, lane, kind, firstPfn, count) -> pages put, by class
+Napi::Value live_step(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  auto writer = held<image::Writer>(info, 2);
+  const uint32_t kind = arg_u32(info, 4);
+  const uint64_t first = arg_u64(info, 5), count = arg_u64(info, 6);
+  DM_ASSERT(first + count <= live->pending().nr_pfns() && first % 64 == 0);
+  DM_ASSERT(kind != uint32_t(step::PassKind::seek) || live->by_content());
+  uint64_t counts[16] = {};
+  Fault fault;
+  if (!live->step(*memory, *writer, arg_u32(info, 3), step::PassKind(kind), first, count, counts,
+                  &fault))
+    return failed(info.Env(), fault);
+  return by_class(info.Env(), counts);
+}
+
+// liveMerge(live, bitmap): adds the pages of a dirty log, one bit a pfn
+Napi::Value live_merge(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto bitmap = info[1].As<Napi::Buffer<uint8_t>>();
+  const uint64_t nr_pfns = live->pending().nr_pfns();
+  DM_ASSERT(bitmap.Length() >= (nr_pfns + 7) / 8);
+  live->pending().merge(0, nr_pfns, bitmap.Data());
+  return info.Env().Undefined();
+}
+
+// liveFindChanged(live, memory, threads)
+Napi::Value live_find_changed(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  DM_ASSERT(live->by_content());
+  Fault fault;
+  if (!live->find_changed(*memory, arg_u32(info, 2), &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// liveFindRetyped(live, memory)
+Napi::Value live_find_retyped(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  DM_ASSERT(!live->by_content());
+  Fault fault;
+  if (!live->find_retyped(*memory, &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// livePending(live) -> pages in the set
+Napi::Value live_pending(const Napi::CallbackInfo& info) {
+  return num(info.Env(), held<step::LivePass>(info, 0)->pending().count());
+}
+
+// liveCopy(live, memory, anywhere) -> pages copied
+Napi::Value live_copy(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  Fault fault;
+  if (!live->copy().copy(*memory, live->pending(), info[2].As<Napi::Boolean>(), &fault))
+    return failed(info.Env(), fault);
+  return num(info.Env(), live->copy().size());
+}
+
+// livePut(live, writer, lane, first, count) -> pages put, by class
+Napi::Value live_put(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto writer = held<image::Writer>(info, 1);
+  uint64_t counts[16] = {};
+  Fault fault;
+  if (!live->copy().put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts,
+                        &fault))
+    return failed(info.Env(), fault);
+  return by_class(info.Env(), counts);
+}
+
+// liveRelease(live) -> whether it was registered
+Napi::Value live_release(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), LivePasses::get().release(arg_u32(info, 0)));
+}
+
+// openObjects() -> how many memories, writers, readers, digests, trackers and live passes are
+// registered (leak tests)
 Napi::Value open_objects(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("memories", num(info.Env(), Memories::get().count()));
@@ -265,6 +358,7 @@ Napi::Value open_objects(const Napi::CallbackInfo& info) {
   out.Set("readers", num(info.Env(), Readers::get().count()));
   out.Set("digests", num(info.Env(), Digests::get().count()));
   out.Set("trackers", num(info.Env(), Trackers::get().count()));
+  out.Set("livePasses", num(info.Env(), LivePasses::get().count()));
   return out;
 }
 
@@ -297,6 +391,15 @@ Napi::Object init_step(Napi::Env env) {
   add("trackerRecord", tracker_record);
   add("trackerChanged", tracker_changed);
   add("trackerRelease", tracker_release);
+  add("liveCreate", live_create);
+  add("liveStep", live_step);
+  add("liveMerge", live_merge);
+  add("liveFindChanged", live_find_changed);
+  add("liveFindRetyped", live_find_retyped);
+  add("livePending", live_pending);
+  add("liveCopy", live_copy);
+  add("livePut", live_put);
+  add("liveRelease", live_release);
   add("openObjects", open_objects);
   return out;
 }

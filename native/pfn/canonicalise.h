@@ -33,6 +33,12 @@ TableResult canonicalise(const host::FrameMaps& maps, int level, const uint64_t*
                          uint64_t* dst);
 TableResult canonicalise_scalar(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);
 
+// For a guest that was stopped anywhere, not at its suspend point: it may map pages which the
+// hypervisor lends it (shared info, grant table) and which it would have unmapped. Such a frame,
+// whose m2p entry is all ones, keeps its MFN with bit 51 of the entry set; localise refuses it.
+TableResult canonicalise_running(const host::FrameMaps& maps, int level, const uint64_t* src,
+                                 uint64_t* dst);
+
 // p2m masked with kMfnMask; kNoMfn means no frame.
 TableResult localise(const host::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
 TableResult localise_scalar(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);

@@ -10,6 +10,8 @@ constexpr uint64_t kPtePse = 1 << 7;
 constexpr int kFrameShift = 12;
 constexpr uint64_t kFrameCount = 1ull << 40;  // frames that fit an entry
 constexpr uint64_t kPteFrame = (kFrameCount - 1) << kFrameShift;
+// Set in the frame field of a canonical entry: the rest is an MFN of the hypervisor's own.
+constexpr uint64_t kXenFrameMark = kFrameCount >> 1;
 // Level-4 slots of the hypervisor itself; both are multiples of every vector width used.
 constexpr int kXenSlotFirst = 256;
 constexpr int kXenSlotEnd = 272;

@@ -22,6 +22,17 @@ TableFault frame_to_pfn(const host::FrameMaps& maps, uint64_t mfn, uint64_t* pfn
   return back == mfn ? TableFault::none : TableFault::foreign_mfn;
 }
 
+// m2p of a page that the hypervisor lends to a domain (INVALID_M2P_ENTRY).
+constexpr uint64_t kNobodysFrame = ~0ull;
+
+TableFault frame_to_pfn_or_mark(const host::FrameMaps& maps, uint64_t mfn, uint64_t* pfn) {
+  const TableFault fault = frame_to_pfn(maps, mfn, pfn);
+  if (fault != TableFault::foreign_mfn || *pfn != kNobodysFrame || mfn >= kXenFrameMark)
+    return fault;
+  *pfn = mfn | kXenFrameMark;
+  return TableFault::none;
+}
+
 TableFault frame_to_mfn(const host::FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
   if (pfn >= maps.nr_pfns) return TableFault::pfn_out_of_range;
   *mfn = load_once(maps.p2m + pfn) & host::kMfnMask;
@@ -79,6 +90,11 @@ const char* table_fault_text(TableFault fault) {
 TableResult canonicalise_scalar(const host::FrameMaps& maps, int level, const uint64_t* src,
                                 uint64_t* dst) {
   return translate_table<frame_to_pfn, true>(maps, level, src, dst);
+}
+
+TableResult canonicalise_running(const host::FrameMaps& maps, int level, const uint64_t* src,
+                                 uint64_t* dst) {
+  return translate_table<frame_to_pfn_or_mark, true>(maps, level, src, dst);
 }
 
 TableResult localise_scalar(const host::FrameMaps& maps, int level, const uint64_t* src,

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "pfn/canonicalise.h"
+#include "step/page_batch.h"
 
 namespace dormouse::step {
 namespace {
@@ -19,7 +20,8 @@ struct Scratch {
 };
 
 // The content of a page as an image would hold it: in place where it can be, else in the scratch.
-// *page is null for a page without a body; *valid false for a table that cannot be canonicalised.
+// *page is null for a page without a body; *valid false for a table that cannot be canonicalised
+// and for a page that vanished since it was queried.
 bool as_image_holds_it(host::DomainMemory& memory, const host::FrameMaps& maps, uint64_t pfn,
                        uint64_t entry, Scratch* scratch, const uint8_t** page, bool* valid,
                        Fault* fault) {
@@ -30,7 +32,10 @@ bool as_image_holds_it(host::DomainMemory& memory, const host::FrameMaps& maps, 
   const int level = host::table_level(type);
   if (level == 0) *page = memory.peek(pfn, entry);
   if (*page) return true;
-  if (!memory.copy_out(&pfn, &entry, 1, scratch->page, fault)) return false;
+  if (!memory.copy_out(&pfn, &entry, 1, scratch->page, fault)) {
+    *valid = false;
+    return is_vanished(fault);
+  }
   *page = scratch->page;
   if (level == 0) return true;
   auto* table = reinterpret_cast<uint64_t*>(scratch->page);

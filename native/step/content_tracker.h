@@ -23,12 +23,13 @@ class ContentTracker {
   void forget(uint64_t pfn) { hashes_[pfn] = kUnknown; }
 
   // Hashes pfns [first, first + count) as they are: a live pass that keeps no copy. A page table
-  // that cannot be canonicalised now is forgotten.
+  // that cannot be canonicalised now, and a page that vanishes, is forgotten.
   bool record_range(host::DomainMemory& memory, uint64_t first, uint64_t count, Fault* fault);
 
   // Sets bit (pfn - first) of `bitmap` for each page of [first, first + count) that is not as
-  // recorded, and clears the others; first is a multiple of 8. For a guest that stands still. A
-  // page table that cannot be canonicalised counts as changed: saving it says why. *changed grows
+  // recorded, and clears the others; first is a multiple of 8. Exact for a guest that stands
+  // still. A page table that cannot be canonicalised and a page that cannot be read count as
+  // changed: saving them says why. *changed grows
   // by the number of bits set.
   bool changed_since(host::DomainMemory& memory, uint64_t first, uint64_t count, uint8_t* bitmap,
                      uint64_t* changed, Fault* fault) const;

@@ -45,7 +45,8 @@ function once(release: () => Promise<void>): () => Promise<void> {
   return () => (made ??= release());
 }
 
-async function describe(
+/** What a source says of its domain besides its state. */
+export async function describe(
   host: Host,
   info: DomainInfo,
 ): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
@@ -66,7 +67,7 @@ export function afterSuspend(thrown: unknown): DormouseError {
 }
 
 /** Asks the guest to suspend. On abort the lease is ended, which withdraws the request or resumes the guest. */
-async function requestSuspend(host: Host, lease: Lease, options: SuspendOptions): Promise<void> {
+export async function requestSuspend(host: Host, lease: Lease, options: SuspendOptions): Promise<void> {
   const { timeoutMs, signal } = options;
   const cancelled = (): DormouseError =>
     new DormouseError('CANCELLED', 'cancelled while the guest was asked to suspend');

@@ -25,6 +25,9 @@ export interface CaptureSource {
   readonly consistency: Consistency;
 }
 
+/** All of a source that the manifest tells; registers are canonical. */
+export type Finished = Omit<CaptureSource, 'memory'>;
+
 export interface Captured {
   readonly path: string;
   readonly imageId: string;
@@ -87,16 +90,23 @@ export async function writePages(
 }
 
 /** The state with PFNs for machine frames; a domain without page tables of its own holds none. */
-export function canonicalState(source: Pick<CaptureSource, 'state' | 'memory' | 'info'>): DomainState {
+export function canonicalState(
+  source: Pick<CaptureSource, 'state' | 'memory' | 'info' | 'consistency'>,
+): DomainState {
   if (source.info.type !== 'pv') return source.state;
   const toPfns = (frames: BigUint64Array): BigUint64Array =>
     steps().framesToPfns(source.memory.handle, frames);
-  return { ...source.state, vcpus: canonicaliseVcpus(source.state.vcpus, toPfns) };
+  const suspended = source.consistency === 'suspend-point';
+  return { ...source.state, vcpus: canonicaliseVcpus(source.state.vcpus, toPfns, suspended) };
 }
 
-function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, elapsedMs: number): Manifest {
-  const { info, geometry } = source;
-  const state = canonicalState(source);
+/** What is left of a source once its memory is written. */
+export function finished({ memory, ...source }: CaptureSource): Finished {
+  return { ...source, state: canonicalState({ ...source, memory }) };
+}
+
+function manifestOf(source: Finished, counts: PageCounts, pauseMs: number, elapsedMs: number): Manifest {
+  const { info, geometry, state } = source;
   return {
     tool: `dormouse ${version}`,
     createdAt: new Date().toISOString(),
@@ -120,7 +130,7 @@ function manifestOf(source: CaptureSource, counts: PageCounts, pauseMs: number, 
 /** Commits the image: it has its name only after this returns. */
 export async function commitImage(
   writer: ImageWriter,
-  source: CaptureSource,
+  source: Finished,
   timing: { readonly pauseMs: number; readonly startedMs: number },
 ): Promise<Captured> {
   const counts = writer.counts();

@@ -8,7 +8,15 @@ import {
   suspendAndSnapshot,
   type StandingStill,
 } from '../capture/stand_still.js';
-import { commitImage, newImage, writePages } from '../capture/write_image.js';
+import { type LiveImage, livePaused, type LiveRequest, liveSuspended } from '../capture/live_image.js';
+import {
+  type Captured,
+  commitImage,
+  type Consistency,
+  finished,
+  newImage,
+  writePages,
+} from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
 import { warmWorkers } from '../worker/pool.js';
@@ -26,7 +34,7 @@ export interface CheckpointResult {
   readonly domid: number;
   readonly name: string;
   readonly mode: CheckpointMode;
-  readonly consistency: 'suspend-point' | 'paused';
+  readonly consistency: Consistency;
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
@@ -34,11 +42,14 @@ export interface CheckpointResult {
   readonly elapsedMs: number;
   /** Pages the host copied aside because the guest wrote to them meanwhile. */
   readonly cowPages: number;
+  /** Pages copied in the pause, on a host without copy-on-write; else 0. */
+  readonly copiedPages: number;
 }
 
 /**
- * Writes an image of a running domain, which goes on in place.
- * Errors: as `save`; HOST_LACKS where the host cannot take a light checkpoint. On every error the guest runs on and no
+ * Writes an image of a running domain, which goes on in place. Light: taken at the suspend point where the host brings the
+ * guest there without its help, else of a paused guest (`consistency`).
+ * Errors: as `save`; NOT_CONVERGED for a light one of a guest that writes too fast. On every error the guest runs on and no
  * file keeps the name.
  */
 export async function checkpoint(
@@ -52,54 +63,78 @@ export async function checkpoint(
   requireSavable(info);
   const lease = await host.acquire(info.domid, 'checkpoint');
   try {
-    return await checkpointUnderLease(host, lease, info, path, options, startedMs);
+    const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
+    const take = copiesOnWrite ? takeOfSnapshot : takeLive;
+    return await take({ host, lease, info, path, options, startedMs });
   } finally {
     await lease.release();
   }
 }
 
-function standStill(
-  host: Host,
-  lease: Lease,
-  info: DomainInfo,
-  options: CheckpointOptions,
-): Promise<StandingStill> {
+interface Job {
+  readonly host: Host;
+  readonly lease: Lease;
+  readonly info: DomainInfo;
+  readonly path: string;
+  readonly options: CheckpointOptions;
+  readonly startedMs: number;
+}
+
+function standStill({ host, lease, info, options }: Job): Promise<StandingStill> {
   const { mode, suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
   return mode === 'light'
     ? snapshotLight(host, lease, info, { readOnce: true })
     : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
 }
 
-async function checkpointUnderLease(
-  host: Host,
-  lease: Lease,
-  info: DomainInfo,
-  path: string,
-  options: CheckpointOptions,
-  startedMs: number,
-): Promise<CheckpointResult> {
+function resultOf(
+  { info, options, startedMs }: Job,
+  image: Captured & Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'cowPages' | 'copiedPages'>,
+): CheckpointResult {
+  const elapsedMs = performance.now() - startedMs;
+  return { ...image, domid: info.domid, name: info.name, mode: options.mode, elapsedMs };
+}
+
+async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
+  const { host, info, path, options, startedMs } = job;
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
   try {
     await warmWorkers();
-    still = await standStill(host, lease, info, options);
+    still = await standStill(job);
     await writePages(writer, still.source, options);
     const pauseMs = still.pauseMs ?? 0;
-    const captured = await commitImage(writer, still.source, { pauseMs, startedMs });
-    return {
-      ...captured,
-      domid: info.domid,
-      name: info.name,
-      mode: options.mode,
-      consistency: still.source.consistency,
-      pauseMs,
-      elapsedMs: performance.now() - startedMs,
-      cowPages: await still.cowPages(),
-    };
+    const captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
+    const { consistency } = still.source;
+    const cowPages = await still.cowPages();
+    return resultOf(job, { ...captured, consistency, pauseMs, cowPages, copiedPages: 0 });
   } catch (thrown) {
     await writer.abandon();
     throw still?.suspended ? afterSuspend(thrown) : thrown;
   } finally {
     await still?.release();
+  }
+}
+
+function captureLive(request: LiveRequest, options: CheckpointOptions): Promise<LiveImage> {
+  return options.mode === 'light'
+    ? livePaused(request)
+    : liveSuspended(request, options.suspendTimeoutMs ?? defaultSuspendTimeoutMs);
+}
+
+async function takeLive(job: Job): Promise<CheckpointResult> {
+  const { host, lease, info, path, options, startedMs } = job;
+  const geometry = await host.geometry(info.domid);
+  const consistency = options.mode === 'light' ? 'paused' : 'suspend-point';
+  const writer = await newImage(path, geometry, consistency);
+  try {
+    await warmWorkers();
+    const request = { host, lease, info, writer, geometry, options };
+    const { source, pauseMs, copiedPages } = await captureLive(request, options);
+    const captured = await commitImage(writer, source, { pauseMs, startedMs });
+    return resultOf(job, { ...captured, consistency, pauseMs, cowPages: 0, copiedPages });
+  } catch (thrown) {
+    await writer.abandon();
+    throw thrown;
   }
 }

@@ -33,6 +33,8 @@ interface DigestSubject {
   readonly type: DomainType;
   readonly nrPfns: number;
   readonly p2mFrames: readonly number[];
+  /** False for an image of a guest that was stopped elsewhere: no register says where start info is. */
+  readonly suspended: boolean;
   /** Canonical. */
   readonly state: DomainState;
   /** Fills the table with every page. */
@@ -43,6 +45,7 @@ interface DigestSubject {
 function blankPagesWithFrames(table: number, subject: DigestSubject): void {
   if (subject.type !== 'pv') return;
   for (const pfn of subject.p2mFrames) steps().digestBlank(table, pfn);
+  if (!subject.suspended) return;
   const pfn = startInfoPfn(subject.state);
   const page = Buffer.from(subject.readPage(pfn));
   blankStartInfo(page);
@@ -78,6 +81,7 @@ function subjectOfDomain(source: CaptureSource, options: OperationOptions): Dige
     type: source.info.type,
     nrPfns,
     p2mFrames,
+    suspended: source.consistency === 'suspend-point',
     state: canonicalState(source),
     fill: (digest) =>
       runOverRange({
@@ -127,6 +131,7 @@ export async function digestImage(path: string, options: OperationOptions = {}):
       type: domain.type,
       nrPfns: reader.nrPfns,
       p2mFrames: geometry.p2mFrames,
+      suspended: reader.manifest.consistency === 'suspend-point',
       state,
       fill: (digest) =>
         runOverRange({

@@ -46,20 +46,28 @@ function translateVcpus(
   vcpus: readonly VcpuState[],
   translate: Translate,
   canonical: boolean,
+  startInfo: boolean,
   describe: (vcpu: VcpuState, frame: bigint) => Error,
 ): VcpuState[] {
   return vcpus.map((vcpu) => {
     const basic = copyOf64BitContext(vcpu);
     const fields = tableFields(basic, canonical);
-    if (vcpu.id === 0) fields.push(startInfoField(basic));
+    if (startInfo && vcpu.id === 0) fields.push(startInfoField(basic));
     translateFields(fields, translate, (frame) => describe(vcpu, frame));
     return { ...vcpu, basic };
   });
 }
 
-/** Registers with PFNs. GUEST_MEMORY_UNREADABLE if one names a frame that is not the domain's. */
-export function canonicaliseVcpus(vcpus: readonly VcpuState[], toPfns: Translate): VcpuState[] {
-  return translateVcpus(vcpus, toPfns, true, (vcpu, frame) => {
+/**
+ * Registers with PFNs. `suspended`: the guest is in its suspend call, whose third argument is start info's frame; anywhere
+ * else that register is the guest's own. GUEST_MEMORY_UNREADABLE if one names a frame that is not the domain's.
+ */
+export function canonicaliseVcpus(
+  vcpus: readonly VcpuState[],
+  toPfns: Translate,
+  suspended = true,
+): VcpuState[] {
+  return translateVcpus(vcpus, toPfns, true, suspended, (vcpu, frame) => {
     const hex = frame.toString(16);
     return new DormouseError(
       'GUEST_MEMORY_UNREADABLE',
@@ -70,7 +78,7 @@ export function canonicaliseVcpus(vcpus: readonly VcpuState[], toPfns: Translate
 
 /** Registers with machine frames of the new domain. IMAGE_DAMAGED if one names a pfn without a frame. */
 export function localiseVcpus(vcpus: readonly VcpuState[], toFrames: Translate): VcpuState[] {
-  return translateVcpus(vcpus, toFrames, false, (vcpu, frame) => {
+  return translateVcpus(vcpus, toFrames, false, true, (vcpu, frame) => {
     const hex = frame.toString(16);
     return new DormouseError(
       'IMAGE_DAMAGED',

@@ -175,6 +175,10 @@ export interface EventChannels {
   close(domid: number, port: number): Promise<void>;
 }
 
+/**
+ * The host's own log of written pages. A page whose frame or type changed counts as written where the host can tell; who
+ * needs certainty compares the types too.
+ */
 export interface Tracker {
   /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
   readAndClear(): Promise<Buffer>;
@@ -182,6 +186,7 @@ export interface Tracker {
   off(): Promise<void>;
 }
 
+/** Calls take effect in the order in which they are made, without waiting for each other's answers; `suspend` apart. */
 export interface Host {
   /** For messages only. */
   readonly description: string;

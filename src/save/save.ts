@@ -9,7 +9,8 @@ import {
   suspendGuest,
   type StandingStill,
 } from '../capture/stand_still.js';
-import { commitImage, newImage, writePages } from '../capture/write_image.js';
+import { liveSuspended } from '../capture/live_image.js';
+import { commitImage, finished, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
 import { warmWorkers } from '../worker/pool.js';
@@ -84,7 +85,10 @@ export async function save(
   requireSavable(info);
   const lease = await host.acquire(info.domid, 'save');
   try {
-    return await saveUnderLease(host, lease, info, path, options, startedMs);
+    const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
+    const live = options.then === 'resume' && !info.paused && !copiesOnWrite;
+    const run = live ? saveLive : saveUnderLease;
+    return await run(host, lease, info, path, options, startedMs);
   } finally {
     await lease.release();
   }
@@ -105,7 +109,10 @@ async function saveUnderLease(
     const requestedMs = performance.now();
     still = await standStill(host, lease, info, options);
     await writePages(writer, still.source, options);
-    const captured = await commitImage(writer, still.source, { pauseMs: still.pauseMs ?? 0, startedMs });
+    const captured = await commitImage(writer, finished(still.source), {
+      pauseMs: still.pauseMs ?? 0,
+      startedMs,
+    });
     const runs = await settle(host, lease, info, still, options.then);
     const nowMs = performance.now();
     return {
@@ -120,5 +127,31 @@ async function saveUnderLease(
     throw still?.suspended ? afterSuspend(thrown) : thrown;
   } finally {
     await still?.release();
+  }
+}
+
+/** Saved and resumed where nothing is copied on write: as the cooperative checkpoint does it. */
+async function saveLive(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  path: string,
+  options: SaveOptions,
+  startedMs: number,
+): Promise<SaveResult> {
+  const geometry = await host.geometry(info.domid);
+  const writer = await newImage(path, geometry, 'suspend-point');
+  const guest = { suspended: false };
+  try {
+    await warmWorkers();
+    const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
+    const request = { host, lease, info, writer, geometry, options };
+    const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
+    const captured = await commitImage(writer, source, { pauseMs, startedMs });
+    const elapsedMs = performance.now() - startedMs;
+    return { ...captured, domid: info.domid, name: info.name, elapsedMs, standstillMs: pauseMs };
+  } catch (thrown) {
+    await writer.abandon();
+    throw guest.suspended ? afterSuspend(thrown) : thrown;
   }
 }

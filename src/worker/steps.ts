@@ -5,6 +5,10 @@
 import type { Buffer } from 'node:buffer';
 import { addon } from '../addon.js';
 
+/** What a live step does with pages that it cannot take as they are, and whether it looks for changed ones first. */
+export const passKinds = { live: 0, seek: 1, standing: 2 } as const;
+export type PassKind = (typeof passKinds)[keyof typeof passKinds];
+
 export interface StepsNative {
   saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
   restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
@@ -33,7 +37,45 @@ export interface StepsNative {
   /** Bitmap, one bit a pfn, of what is not as recorded; of a guest that stands still. Blocks the caller meanwhile. */
   trackerChanged(tracker: number, memory: number, threads: number): Buffer;
   trackerRelease(tracker: number): boolean;
-  openObjects(): { memories: number; writers: number; readers: number; digests: number; trackers: number };
+  /**
+   * A domain on its way into an image while it runs: the set of pages that the image does not hold as they are (all, at
+   * first), hashes of what it holds where `byContent`, and room for `maxCopiedPages` pages, taken and touched now.
+   */
+  liveCreate(nrPfns: number, byContent: boolean, maxCopiedPages: number): number;
+  /** One bounded piece of a pass over the set; pages put, by class. `firstPfn` is a multiple of 64. */
+  liveStep(
+    live: number,
+    memory: number,
+    writer: number,
+    lane: number,
+    kind: PassKind,
+    firstPfn: number,
+    count: number,
+  ): number[];
+  /** Adds the pages of a dirty log to the set. */
+  liveMerge(live: number, bitmap: Buffer): void;
+  /** Adds what is not as the image holds it, by content; of a guest that stands still. Blocks the caller. */
+  liveFindChanged(live: number, memory: number, threads: number): void;
+  /** Adds the pages whose type is not what the image holds: frames gained and lost, tables made. Blocks the caller. */
+  liveFindRetyped(live: number, memory: number): void;
+  /** Pages in the set. */
+  livePending(live: number): number;
+  /**
+   * Copies the pages of the set, which fit, and canonicalises their tables; how many. `anywhere`: the guest is not at its
+   * suspend point and may map pages of the hypervisor's own. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
+   */
+  liveCopy(live: number, memory: number, anywhere: boolean): number;
+  /** Appends copied pages [first, first + count) to the image, each once. */
+  livePut(live: number, writer: number, lane: number, first: number, count: number): number[];
+  liveRelease(live: number): boolean;
+  openObjects(): {
+    memories: number;
+    writers: number;
+    readers: number;
+    digests: number;
+    trackers: number;
+    livePasses: number;
+  };
 }
 
 let namespace: StepsNative | undefined;

@@ -1,10 +1,21 @@
 /** What runs in a worker thread: one native step for each message. Pages never enter JavaScript. */
 import { asDormouseError, type ErrorCode, type ErrorPlace } from '../errors.js';
-import { steps } from './steps.js';
+import { type PassKind, steps } from './steps.js';
 
 export type Task =
   | { step: 'warm' }
   | { step: 'save'; memory: number; writer: number; lane: number; first: number; count: number }
+  | {
+      step: 'live';
+      live: number;
+      kind: PassKind;
+      memory: number;
+      writer: number;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | { step: 'live-put'; live: number; writer: number; lane: number; first: number; count: number }
   | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
   | { step: 'check'; reader: number; lane: number; first: number; count: number }
   | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
@@ -23,6 +34,10 @@ function runStep(task: Task): number[] | null {
   switch (task.step) {
     case 'save':
       return steps().saveStep(task.memory, task.writer, lane, first, count);
+    case 'live':
+      return steps().liveStep(task.live, task.memory, task.writer, lane, task.kind, first, count);
+    case 'live-put':
+      return steps().livePut(task.live, task.writer, lane, first, count);
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
     case 'check':

@@ -15,6 +15,7 @@ import { save } from '../../src/save/save.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { bootGuest, finalDigest, untouchedDigest, type GuestPlan } from '../support/guests.js';
 import { startTestHost } from '../support/hosts.js';
+import { plainHost } from '../support/plain_host.js';
 
 const schedules = 500;
 
@@ -29,7 +30,16 @@ function generator(seed: number): (below: number) => number {
   };
 }
 
-type Operation = 'save-restore' | 'save-resume' | 'light' | 'cooperative' | 'pause' | 'light-restore';
+type Operation =
+  | 'save-restore'
+  | 'save-resume'
+  | 'light'
+  | 'cooperative'
+  | 'pause'
+  | 'light-restore'
+  | 'live-light'
+  | 'live-resume'
+  | 'live-restore';
 const operations: readonly Operation[] = [
   'save-restore',
   'save-resume',
@@ -37,7 +47,28 @@ const operations: readonly Operation[] = [
   'cooperative',
   'pause',
   'light-restore',
+  'live-light',
+  'live-resume',
+  'live-restore',
 ];
+
+/** The operations on a host without copy-on-write, with its dirty log and without in turn. */
+async function applyLive(
+  host: EmbeddedHost,
+  operation: 'live-light' | 'live-resume' | 'live-restore',
+  name: string,
+  image: string,
+): Promise<void> {
+  const plain = plainHost(host, { tracker: name.length % 2 === 0 ? 'log-dirty' : 'content' });
+  if (operation === 'live-resume') {
+    await save(plain, name, image, { then: 'resume' });
+    return;
+  }
+  await checkpoint(plain, name, image, { mode: operation === 'live-light' ? 'light' : 'cooperative' });
+  if (operation === 'live-light') return;
+  await host.destroy((await host.find(name)).domid);
+  await restore(host, image, { paused: false });
+}
 
 async function apply(host: EmbeddedHost, operation: Operation, name: string, image: string): Promise<void> {
   const info = await host.find(name);
@@ -63,6 +94,11 @@ async function apply(host: EmbeddedHost, operation: Operation, name: string, ima
       await checkpoint(host, name, image, { mode: 'light' });
       await host.destroy(info.domid);
       await restore(host, image, { paused: false });
+      return;
+    case 'live-light':
+    case 'live-resume':
+    case 'live-restore':
+      await applyLive(host, operation, name, image);
   }
 }
 
@@ -95,15 +131,16 @@ async function runSchedule(host: EmbeddedHost, dir: string, seed: number): Promi
     memoryMib: 4 + pick(3),
   };
   const untouched = await untouchedDigest(host, plan);
-  await bootGuest(host, 'guest', plan);
+  const name = pick(2) === 0 ? 'even' : 'odd';
+  await bootGuest(host, name, plan);
   const done: string[] = [];
   for (let i = 1 + pick(3); i > 0; i--) {
     await sleep(pick(12));
     const operation = operations[pick(operations.length)] ?? 'light';
     done.push(operation);
-    await applyUnlessCrashed(host, operation, 'guest', join(dir, `${seed}.dormouse`));
+    await applyUnlessCrashed(host, operation, name, join(dir, `${seed}.dormouse`));
   }
-  const digest = await finalDigest(host, 'guest', plan);
+  const digest = await finalDigest(host, name, plan);
   assert.equal(digest, untouched, `schedule ${seed}: ${JSON.stringify(plan)} through ${done.join(', ')}`);
 }
 

@@ -28,6 +28,7 @@ function checkpointed(path: string): CheckpointResult {
     consistency,
     pauseMs: 0.12,
     cowPages: 4,
+    copiedPages: 0,
     ...sizes,
   };
 }

@@ -68,7 +68,9 @@ export const checkpoint: Verb = {
   name: 'checkpoint',
   summary: 'Writes an image of a running domain, which goes on in place',
   details:
-    'light: the domain is paused for well under a millisecond and never shut down.\n' +
+    'light: the domain is paused for well under a millisecond and never shut down. Where the host cannot copy on write\n' +
+    'its memory is written first and what changed meanwhile is copied in the pause; such an image is of a paused guest\n' +
+    'and cannot be restored into a new domain.\n' +
     'cooperative: the guest is asked to suspend and is resumed after the copy.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },
@@ -102,6 +104,7 @@ export const checkpoint: Verb = {
         pauseMs: figures.milliseconds,
         elapsedMs: figures.milliseconds,
         cowPages: figures.count,
+        copiedPages: figures.count,
       }),
     ),
   }),

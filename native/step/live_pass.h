@@ -1,0 +1,64 @@
+// Writes a domain into an image while it runs, and what changed since once it stands still.
+//
+// Nothing is lost: a page is taken out of the pending set before it is read, and is put back when
+// the host's log or its content says that it changed, or when it could not be taken as it was (a
+// page table in flux, a page that vanished). Only a pass over a guest that stands still empties the
+// set for good.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "host/host.h"
+#include "image/writer.h"
+#include "step/content_tracker.h"
+#include "step/dirty_copy.h"
+#include "step/pending_set.h"
+
+namespace dormouse::step {
+
+// How a step treats the pages of its range.
+enum class PassKind : uint8_t {
+  live = 0,      // those that are pending; what cannot be taken as it is stays pending
+  seek = 1,      // the same, after looking for changed content
+  standing = 2,  // those that are pending; what cannot be taken is a fault
+};
+
+class LivePass {
+ public:
+  // Tracks by content (16 bytes a pfn), or keeps page types only (1 byte) where the host logs.
+  LivePass(uint64_t nr_pfns, bool by_content);
+  bool allocate(uint64_t max_copied_pages, Fault* fault) {
+    return copy_.allocate(max_copied_pages, fault);
+  }
+  PendingSet& pending() { return pending_; }
+  DirtyCopy& copy() { return copy_; }
+  bool by_content() const { return content_ != nullptr; }
+
+  // One bounded piece of a pass. first and count are multiples of 64 but at the end. Safe from
+  // several threads on disjoint ranges. Faults as save_step.
+  bool step(host::DomainMemory& memory, image::Writer& writer, uint32_t lane, PassKind kind,
+            uint64_t first, uint64_t count, uint64_t counts[16], Fault* fault);
+
+  // Adds every page whose content is not what the image holds; by content only.
+  bool find_changed(host::DomainMemory& memory, unsigned threads, Fault* fault);
+  // Adds every page whose type is not what the image holds: frames gained and lost, tables made.
+  bool find_retyped(host::DomainMemory& memory, Fault* fault);
+
+ private:
+  struct Taken;
+  bool seek(host::DomainMemory& memory, uint64_t first, uint64_t count, Fault* fault);
+  bool read(host::DomainMemory& memory, uint64_t first, uint32_t n, Taken* taken, Fault* fault);
+  bool read_bodies(host::DomainMemory& memory, Taken* taken, Fault* fault);
+  bool settle_tables(const host::FrameMaps& maps, Taken* taken, Fault* fault);
+  void defer(Taken* taken, uint32_t i);
+  void keep(Taken* taken);
+
+  PendingSet pending_;
+  std::unique_ptr<ContentTracker> content_;
+  std::vector<uint8_t> types_;
+  std::vector<uint8_t> found_;  // bitmap for find_changed
+  DirtyCopy copy_;
+};
+
+}  // namespace dormouse::step

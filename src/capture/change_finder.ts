@@ -1,0 +1,64 @@
+/** Finds what changed in a domain since it was put into an image: by the host's log, or by content where it has none. */
+import type { Buffer } from 'node:buffer';
+import { availableParallelism } from 'node:os';
+import { native } from '../addon.js';
+import { asDormouseError } from '../errors.js';
+import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
+import { type PassKind, passKinds, steps } from '../worker/steps.js';
+
+export interface ChangeFinder {
+  readonly by: 'log-dirty' | 'content';
+  /** How a further live pass goes over the pages. */
+  readonly passKind: PassKind;
+  /** Passes before the guest is stopped, the first one included. */
+  readonly maxPasses: number;
+  /** Before a further live pass: adds what is known to have changed. */
+  find(live: number, memory: MemoryView): Promise<void>;
+  /** Asks the host, right after it was asked to stop the guest; the answer is for `findLast`. */
+  askLast(): Promise<Buffer | null>;
+  /** Adds the rest, of a guest that stands still. `thorough`: with every page whose type changed, logged or not. */
+  findLast(live: number, memory: MemoryView, logged: Buffer | null, thorough: boolean): void;
+  off(): Promise<void>;
+}
+
+/** Reads the log; types are compared too, as not every host logs a frame that came or went. */
+function byLog(tracker: Tracker): ChangeFinder {
+  return {
+    by: 'log-dirty',
+    passKind: passKinds.live,
+    maxPasses: 5,
+    find: async (live, memory) => {
+      steps().liveMerge(live, await tracker.readAndClear());
+      native(() => steps().liveFindRetyped(live, memory.handle));
+    },
+    askLast: () => tracker.readAndClear(),
+    findLast: (live, memory, logged, thorough) => {
+      if (logged) steps().liveMerge(live, logged);
+      if (thorough) native(() => steps().liveFindRetyped(live, memory.handle));
+    },
+    off: () => tracker.off(),
+  };
+}
+
+/** Each further pass looks at all of memory, types included. */
+const byContent: ChangeFinder = {
+  by: 'content',
+  passKind: passKinds.seek,
+  maxPasses: 3,
+  find: () => Promise.resolve(),
+  askLast: () => Promise.resolve(null),
+  findLast: (live, memory) => {
+    native(() => steps().liveFindChanged(live, memory.handle, availableParallelism()));
+  },
+  off: () => Promise.resolve(),
+};
+
+/** The host's log where it has one for this domain, which is on from then on; else content. */
+export async function changeFinder(host: Host, lease: Lease): Promise<ChangeFinder> {
+  try {
+    return byLog(await host.tracker(lease));
+  } catch (thrown) {
+    if (asDormouseError(thrown).code !== 'HOST_LACKS') throw thrown;
+    return byContent;
+  }
+}

@@ -1,0 +1,262 @@
+/**
+ * The image of a running domain on a host without copy-on-write. It is written while the guest runs; then the guest stands
+ * still while what changed since is copied into buffers that already exist, and the copies are written when it runs again.
+ */
+import { performance } from 'node:perf_hooks';
+import { native } from '../addon.js';
+import type { OperationOptions } from '../domain/progress.js';
+import { DormouseError } from '../errors.js';
+import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
+import type { ImageWriter } from '../image/writer.js';
+import { pagesPerStep, runOverRange } from '../worker/pool.js';
+import { type PassKind, passKinds, steps } from '../worker/steps.js';
+import { changeFinder, type ChangeFinder } from './change_finder.js';
+import { describe, requestSuspend, requireSavable } from './stand_still.js';
+import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
+
+/** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
+const maxCopiedPages = 16_384;
+/** So few changed pages are left to the pause. */
+const fewPages = 64;
+/** A pass that leaves more than this part of what the one before left is the last. */
+const worthwhile = 0.75;
+/** Pauses tried before the guest is held to write too fast. */
+const maxPauses = 3;
+
+export interface LiveRequest {
+  readonly host: Host;
+  readonly lease: Lease;
+  readonly info: DomainInfo;
+  readonly writer: ImageWriter;
+  /** Of when the writer was made. */
+  readonly geometry: MemoryGeometry;
+  readonly options: OperationOptions;
+}
+
+/** All pages of the domain are in the writer; `source` is for the manifest. */
+export interface LiveImage {
+  readonly source: Finished;
+  /** From before the guest was asked to stop until it was let go. */
+  readonly pauseMs: number;
+  /** Pages copied (or, if they were too many, put) while it stood still. */
+  readonly copiedPages: number;
+}
+
+interface Work extends LiveRequest {
+  readonly memory: MemoryView;
+  readonly finder: ChangeFinder;
+  /** Handle of the native live pass. */
+  readonly live: number;
+}
+
+async function withWork<T>(request: LiveRequest, body: (work: Work) => Promise<T>): Promise<T> {
+  const { host, lease, geometry } = request;
+  const memory = await host.openMemory(lease.domid);
+  let live: number | undefined;
+  let finder: ChangeFinder | undefined;
+  try {
+    finder = await changeFinder(host, lease);
+    const byContent = finder.by === 'content';
+    live = native(() => steps().liveCreate(geometry.nrPfns, byContent, maxCopiedPages));
+    return await body({ ...request, memory, finder, live });
+  } finally {
+    if (live !== undefined) steps().liveRelease(live);
+    memory.close();
+    // What fails here is undone with the lease, and must not hide what failed before.
+    await finder?.off().catch(() => undefined);
+  }
+}
+
+/** One pass over the pending pages; returns how many were put. */
+async function pass(work: Work, kind: PassKind): Promise<number> {
+  const { options, geometry, writer, live, memory } = work;
+  const report = progressReporter(options);
+  let putPages = 0;
+  let donePages = 0;
+  await runOverRange({
+    total: geometry.nrPfns,
+    stride: pagesPerStep,
+    signal: options.signal,
+    task: (lane, first, count) => ({
+      ...{ step: 'live', live, kind, lane, first, count },
+      memory: memory.handle,
+      writer: writer.handle,
+    }),
+    done: (count, counts) => {
+      donePages += count;
+      putPages += counts?.reduce((sum, n) => sum + n, 0) ?? 0;
+      if (options.onProgress)
+        report('pages', donePages, geometry.nrPfns, writer.storedBytes(), writer.counts());
+    },
+  });
+  return putPages;
+}
+
+/** A further pass, over what changed; how many pages that were, and whether they are still to be put. */
+async function passOverChanged(work: Work, before: number): Promise<{ changed: number; left: boolean }> {
+  const { finder, live, memory } = work;
+  memory.refresh?.();
+  await finder.find(live, memory);
+  if (finder.by === 'content') return { changed: await pass(work, finder.passKind), left: false };
+  const changed = steps().livePending(live);
+  if (isLast(changed, before)) return { changed, left: true };
+  await pass(work, finder.passKind);
+  return { changed, left: false };
+}
+
+const isLast = (changed: number, before: number): boolean =>
+  changed <= fewPages || (changed <= maxCopiedPages && changed > before * worthwhile);
+
+/** Live passes until another one would not leave fewer pages to the pause. */
+async function livePasses(work: Work): Promise<void> {
+  let before = await pass(work, passKinds.live);
+  for (let i = 1; i < work.finder.maxPasses; i++) {
+    const { changed, left } = await passOverChanged(work, before);
+    if (left || isLast(changed, before)) return;
+    before = changed;
+  }
+}
+
+function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Work): void {
+  if (geometry.nrPfns !== first.nrPfns)
+    throw new DormouseError(
+      'GUEST_MEMORY_UNREADABLE',
+      `the pfn space of ${info.name} grew from ${first.nrPfns} to ${geometry.nrPfns} meanwhile`,
+    );
+}
+
+const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
+  a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
+
+/** In the pause: null if more changed than may be copied, else the registers, canonical. */
+async function copyPaused(
+  work: Work,
+  base: Omit<CaptureSource, 'state' | 'memory'>,
+): Promise<Finished | null> {
+  const { host, lease, finder, live, memory } = work;
+  // Asked for without waiting in between: each answer that is waited for lengthens the pause.
+  const [, logged, state] = await Promise.all([
+    host.holdPaused(lease),
+    finder.askLast(),
+    host.readState(lease.domid),
+  ]);
+  memory.refresh?.();
+  finder.findLast(live, memory, logged, false);
+  if (steps().livePending(live) > maxCopiedPages) return null;
+  native(() => steps().liveCopy(live, memory.handle, true));
+  return finished({ ...base, state, memory });
+}
+
+/** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */
+async function tryPause(
+  work: Work,
+  base: Omit<CaptureSource, 'state' | 'memory'>,
+): Promise<LiveImage | null> {
+  const { host, lease, finder, live, memory } = work;
+  const geometry = await host.geometry(lease.domid);
+  requireSameSize(geometry, work);
+  await finder.find(live, memory);
+  const stoppedMs = performance.now();
+  const source = await copyPaused(work, { ...base, geometry }).catch(async (thrown: unknown) => {
+    // The first error is the one to tell; a pause that cannot be taken back here ends with the lease.
+    await host.releasePaused(lease).catch(() => undefined);
+    throw thrown;
+  });
+  await host.releasePaused(lease);
+  const pauseMs = performance.now() - stoppedMs;
+  // One that shut down in between is not what was asked for, and could not go on from its image.
+  requireSavable(await host.find(String(lease.domid)));
+  const after = await host.geometry(lease.domid);
+  requireSameSize(after, work);
+  if (!source || !sameP2m(geometry, after)) return null;
+  return { source, pauseMs, copiedPages: steps().livePending(live) };
+}
+
+/** Puts what was copied; it replaces what the passes had put of the same pages. */
+async function putCopied(work: Work, total: number): Promise<void> {
+  const { options, writer, live } = work;
+  await runOverRange({
+    total,
+    stride: pagesPerStep,
+    signal: options.signal,
+    task: (lane, first, count) => ({ step: 'live-put', live, writer: writer.handle, lane, first, count }),
+  });
+}
+
+/**
+ * Light: the domain is paused and never shut down; consistency `paused`. NOT_CONVERGED if more pages change than may be
+ * copied in a pause, PAGE_TABLE_INVALID for a page table that holds a frame which is not the domain's. The guest runs
+ * when it returns or throws.
+ */
+export function livePaused(request: LiveRequest): Promise<LiveImage> {
+  return withWork(request, async (work) => {
+    const base = await describe(request.host, request.info);
+    await livePasses(work);
+    for (let i = 0; i < maxPauses; i++) {
+      const image = await tryPause(work, { ...base, geometry: request.geometry, consistency: 'paused' });
+      if (image) {
+        await putCopied(work, image.copiedPages);
+        return image;
+      }
+      // What changed is known already: the shorter the pass, the less changes during it.
+      await pass(work, passKinds.live);
+    }
+    const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
+    throw new DormouseError(
+      'NOT_CONVERGED',
+      `${request.info.name} changes more than ${budgetMib} MiB between a pass over its memory and the pause`,
+    );
+  });
+}
+
+interface Suspended {
+  readonly geometry: MemoryGeometry;
+  readonly state: DomainState;
+  readonly changed: number;
+  /** Whether they were copied, to be put once the guest runs, or put at once. */
+  readonly copied: boolean;
+}
+
+/** The guest is suspended: copies what changed, or puts it at once if that is too much. */
+async function captureSuspended(work: Work): Promise<Suspended> {
+  const { host, lease, finder, live, memory } = work;
+  const [logged, geometry, state] = await Promise.all([
+    finder.askLast(),
+    host.geometry(lease.domid),
+    host.readState(lease.domid),
+  ]);
+  requireSameSize(geometry, work);
+  memory.refresh?.();
+  finder.findLast(live, memory, logged, true);
+  const changed = steps().livePending(live);
+  const copied = changed <= maxCopiedPages;
+  if (copied) native(() => steps().liveCopy(live, memory.handle, false));
+  else await pass(work, passKinds.standing);
+  return { geometry, state, changed, copied };
+}
+
+/**
+ * Cooperative: the guest suspends itself only once most is written, and is resumed in place; consistency
+ * `suspend-point`. `onSuspended` is called when it stands. Errors: SUSPEND_TIMEOUT, PAGE_TABLE_INVALID and the writer's;
+ * a guest left suspended is resumed with the lease.
+ */
+export function liveSuspended(
+  request: LiveRequest,
+  timeoutMs: number,
+  onSuspended: () => void = () => undefined,
+): Promise<LiveImage> {
+  return withWork(request, async (work) => {
+    const { host, lease, info, memory } = work;
+    const base = await describe(host, info);
+    await livePasses(work);
+    const requestedMs = performance.now();
+    await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
+    onSuspended();
+    const { geometry, state, changed, copied } = await captureSuspended(work);
+    const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+    await host.resumeInPlace(lease);
+    const pauseMs = performance.now() - requestedMs;
+    if (copied) await putCopied(work, changed);
+    return { source, pauseMs, copiedPages: changed };
+  });
+}
