@@ -117,21 +117,21 @@ export async function interrupt(
 ): Promise<Interrupted> {
   const { pace, next } = how;
   const run = startCommand(t, args);
-  let over = false;
-  void run.ended.then(() => (over = true));
+  const seen = { over: false };
+  void run.ended.then(() => (seen.over = true));
   if (next(5) === 0) await sleep(next(Math.ceil(pace.leaseMs)));
   else {
     await until(
       'the tool takes its lease or ends',
       20_000,
-      async () => over || (await leased(host, run.pid)),
+      async () => seen.over || (await leased(host, run.pid)),
     );
     await sleep(next(Math.ceil(pace.workMs)));
   }
   const working = await leased(host, run.pid);
   // The machine's speed changes from one run to the next: the window follows it.
   if (working) pace.workMs *= 1.1;
-  else if (over) pace.workMs = Math.max(1, pace.workMs * 0.6);
+  else if (seen.over) pace.workMs = Math.max(1, pace.workMs * 0.6);
   run.kill(how.signal);
   return { ended: await run.ended, working };
 }
