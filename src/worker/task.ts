@@ -5,6 +5,7 @@ import { steps } from './steps.js';
 export type Task =
   | { step: 'warm' }
   | { step: 'save'; memory: number; writer: number; lane: number; first: number; count: number }
+  | { step: 'stream'; memory: number; fd: number; lane: number; first: number; count: number }
   | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
   | { step: 'check'; reader: number; lane: number; first: number; count: number }
   | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
@@ -24,6 +25,8 @@ function runStep(task: Task): number[] | null {
   switch (task.step) {
     case 'save':
       return steps().saveStep(task.memory, task.writer, lane, first, count);
+    case 'stream':
+      return [steps().streamStep(task.memory, task.fd, first, count)];
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
     case 'check':

@@ -7,7 +7,7 @@ import { packageRoot } from '../../src/addon.js';
 
 /** Top to bottom; a folder imports from layers below it, and from its own layer where that makes no circle. */
 const layers: readonly (readonly string[])[] = [
-  ['cli', 'demo'],
+  ['cli', 'demo', 'helper'],
   ['save', 'restore', 'checkpoint', 'migrate', 'digest'],
   ['capture'],
   ['image', 'host', 'domain', 'device', 'worker'],

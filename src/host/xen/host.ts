@@ -5,6 +5,7 @@ import { native } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
 import type {
   Builder,
+  BuildOptions,
   Capabilities,
   DomainEvent,
   DomainInfo,
@@ -13,6 +14,7 @@ import type {
   DomainType,
   EventChannels,
   Host,
+  ImageToBuild,
   Lease,
   MemoryGeometry,
   MemoryView,
@@ -22,6 +24,7 @@ import type {
 } from '../contract.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
+import { buildThroughXl } from './build_job.js';
 import { XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { suspendGuest } from './suspend.js';
@@ -152,6 +155,12 @@ export class XenHost implements Host {
     );
   }
 
+  async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
+    if ((await this.list()).some(({ name }) => name === spec.name))
+      throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
+    return buildThroughXl(spec, image, options, (domid) => this.#removeHalfBuilt(domid));
+  }
+
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
     const held = this.#heldBy(lease);
     const { domid } = held;
@@ -271,6 +280,12 @@ export class XenHost implements Host {
   async close(): Promise<void> {
     for (const lease of [...this.#held.values()]) await lease.release();
     this.xenstore.close();
+  }
+
+  /** What is left where xl died over a domain it was building. */
+  async #removeHalfBuilt(domid: number): Promise<void> {
+    if (native(() => this.#api.domains()).some((domain) => domain.domid === domid))
+      await xl('destroy', String(domid));
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */
