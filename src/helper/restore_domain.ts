@@ -29,6 +29,8 @@ async function fromImage(
     if (reader.header.imageId !== imageId || reader.root !== root)
       throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was verified`);
     requireRestorable(reader);
+    channel.log(logLevel.info, `Found ${reader.manifest.domain.type} image ${imageId}`);
+    channel.log(logLevel.info, 'Restoring domain');
     await warmWorkers();
     const { state } = reader.manifest;
     await channel.staticDataDone(builder.setPolicy(state));
@@ -61,12 +63,17 @@ export async function restoreDomain(
       const nonce = (await source.read(nonceBytes, 'the nonce')).toString('hex');
       job = await JobClient.take(nonce, args.domid, cancel);
     } else if (!magic.equals(libxcMarker)) throw streamInvalid('neither a libxc stream nor a job', 0);
-    channel.log(logLevel.info, `Restoring domain ${args.domid}`);
     builder = HelperBuilder.open(args.domid, args);
     if (job) await fromImage(builder, job, channel, cancel.signal);
     else await restoreStream(builder, source, channel, cancel.signal);
     const { store, console } = builder.rings;
     builder.close();
+    channel.log(logLevel.info, 'Restore successful');
+    for (const [what, frame, dom, port] of [
+      ['XenStore', store, args.storeDomid, args.storePort],
+      ['Console', console, args.consoleDomid, args.consolePort],
+    ] as const)
+      channel.log(logLevel.info, `${what}: mfn 0x${frame.toString(16)}, dom ${dom}, evt ${port}`);
     channel.restoreResults(store, console);
     job?.report({ kind: 'built' });
   } catch (thrown) {

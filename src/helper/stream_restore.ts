@@ -23,6 +23,7 @@ import { type LibxlChannel, logLevel } from './channel.js';
 /** Most bytes of records beside the pages. */
 const maxStateBytes = 32 << 20;
 const tablesPerStep = 1024;
+const noFrame = 0xffff_ffff_ffff_ffffn;
 
 class StreamRestorer implements StreamVisitor {
   readonly #survey = new Survey();
@@ -41,6 +42,7 @@ class StreamRestorer implements StreamVisitor {
     const { type, xenMajor, xenMinor } = header;
     const found = `Found ${type === 'pv' ? 'x86 PV' : 'x86 HVM'} domain from Xen ${xenMajor}.${xenMinor}`;
     this.channel.log(logLevel.info, found);
+    this.channel.log(logLevel.info, 'Restoring domain');
   };
 
   record(record: StreamRecord): void {
@@ -130,8 +132,23 @@ class StreamRestorer implements StreamVisitor {
     await finishPvState(this.builder, source, handle);
   }
 
+  /** A page that was sent and then said to have no frame was given back by the guest while it was copied. */
+  #giveBack(): void {
+    const { handle } = this.memory;
+    const gone = new BigUint64Array(this.#types.length);
+    let count = 0;
+    this.#types.forEach((type, pfn) => {
+      if (!hasBody(type) && type !== pageType.xalloc) gone[count++] = BigInt(pfn);
+    });
+    const listed = gone.subarray(0, count);
+    const frames = steps().pfnsToFrames(handle, listed.slice());
+    const toFree = listed.filter((_, i) => frames[i] !== noFrame);
+    if (toFree.length > 0) this.builder.depopulate(toFree);
+  }
+
   async finish(): Promise<void> {
     await this.#begin();
+    this.#giveBack();
     if (this.#survey.guestWidth !== 0) await this.#finishPv();
     else await this.builder.setState(this.#survey.state);
     await this.builder.finish();

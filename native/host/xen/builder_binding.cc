@@ -67,6 +67,14 @@ Napi::Value populate(const Napi::CallbackInfo& info) {
               fault);
 }
 
+// builderDepopulate(builder, pfns: BigUint64Array)
+Napi::Value depopulate(const Napi::CallbackInfo& info) {
+  auto pfns = info[1].As<Napi::BigUint64Array>();
+  Fault fault;
+  return done(info.Env(), builder_of(info)->depopulate(pfns.Data(), pfns.ElementLength(), &fault),
+              fault);
+}
+
 // builderExport(builder) -> External for the main addon's adoptMemory
 Napi::Value export_memory(const Napi::CallbackInfo& info) {
   using Held = std::shared_ptr<host::DomainMemory>;
@@ -174,6 +182,7 @@ void add_builder(Napi::Env env, Napi::Object exports, const std::shared_ptr<Hand
   add("builderSetWidth", set_width);
   add("builderSetNrPfns", set_nr_pfns);
   add("builderPopulate", populate);
+  add("builderDepopulate", depopulate);
   add("builderExport", export_memory);
   add("builderFrames", frames);
   add("builderSharedInfoFrame", shared_info_frame);

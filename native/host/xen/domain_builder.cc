@@ -65,6 +65,19 @@ bool DomainBuilder::populate_batch(std::vector<xen_pfn_t>* batch, Fault* fault) 
   return true;
 }
 
+bool DomainBuilder::depopulate(const uint64_t* pfns, uint64_t n, Fault* fault) {
+  std::vector<xen_pfn_t> list;
+  for (uint64_t i = 0; i < n; ++i) {
+    if (frame(pfns[i]) == host::kNoMfn) return fault->raise("INTERNAL", "freeing no frame");
+    chunks_[pfns[i] / kChunkPages].reset();
+    list.push_back(frames_[pfns[i]]);
+    frames_[pfns[i]] = host::kNoMfn;
+  }
+  return xc_domain_decrease_reservation_exact(xen_->xc(), domid_, list.size(), 0, list.data()) ==
+             0 ||
+         raise_errno(fault, "giving memory back", domid_);
+}
+
 // The first page of a chunk of kChunkPages, mapped whole: pfns without a frame show another page.
 uint8_t* DomainBuilder::chunk_base(uint64_t chunk, Fault* fault) {
   std::lock_guard<std::mutex> hold(map_lock_);

@@ -40,6 +40,8 @@ class DomainBuilder : public host::DomainMemory {
   bool set_nr_pfns(uint64_t nr_pfns, Fault* fault);
   // Gives a frame to those of the pfns that have none. NO_MEMORY.
   bool populate(const uint64_t* pfns, uint64_t n, Fault* fault);
+  // Takes the frames of pfns that have one away again.
+  bool depopulate(const uint64_t* pfns, uint64_t n, Fault* fault);
   // Machine frame of a pfn (PV) or the pfn itself; kNoMfn where it has none.
   uint64_t frame(uint64_t pfn) const { return pfn < frames_.size() ? frames_[pfn] : host::kNoMfn; }
   bool shared_info_frame(uint64_t* frame, Fault* fault) const;

@@ -72,6 +72,11 @@ export class HelperBuilder implements Builder {
     native(() => this.#api.builderPopulate(this.#builder, pfns));
   }
 
+  /** Takes the frames of these pfns away again. */
+  depopulate(pfns: BigUint64Array): void {
+    native(() => this.#api.builderDepopulate(this.#builder, pfns));
+  }
+
   openMemory(): Promise<MemoryView> {
     return this.#call((api) => {
       const handle = steps().adoptMemory(api.builderExport(this.#builder));

@@ -1,5 +1,4 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
-import { readFileSync } from 'node:fs';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
@@ -22,6 +21,7 @@ import type {
   Snapshot,
   Tracker,
 } from '../contract.js';
+import { domainConfig } from './domain_config.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
@@ -35,7 +35,6 @@ const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
 /** XEN_SYSCTL_PHYSCAP_shadow */
 const shadowPaging = 1 << 4;
-const configDir = '/var/lib/xen';
 
 export interface XenHostOptions {
   /** Where leases are kept; /run/dormouse. */
@@ -103,16 +102,7 @@ export class XenHost implements Host {
 
   async config(domid: number): Promise<string> {
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
-    try {
-      return await Promise.resolve(
-        readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8'),
-      );
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return '';
-      throw new DormouseError('HOST_UNAVAILABLE', `the configuration of domain ${domid} cannot be read`, {
-        cause: thrown,
-      });
-    }
+    return domainConfig(this.xenstore, domid, uuid);
   }
 
   async create(spec: DomainSpec, options: { paused: boolean }): Promise<number> {

@@ -76,6 +76,8 @@ export interface XenNative {
   builderSetNrPfns(builder: number, nrPfns: number): void;
   /** Gives frames to those of the pfns that have none. NO_MEMORY. */
   builderPopulate(builder: number, pfns: BigUint64Array): void;
+  /** All of them have frames. */
+  builderDepopulate(builder: number, pfns: BigUint64Array): void;
   /** For `adoptMemory`, as often as wanted. */
   builderExport(builder: number): unknown;
   /** In place; all ones where a pfn has no frame. */
