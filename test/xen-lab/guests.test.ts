@@ -26,7 +26,7 @@ describe('guests of the lab', () => {
   });
   after(() => lab.stop());
 
-  /** The load rewrites all of its 4 MiB at least once more, and finds what it expects. */
+  /** The load rewrites all of its memory at least once more, and finds what it expects. */
   async function clean(guest: Guest): Promise<Tick> {
     const before = last(await guest.ticks());
     let tick = before;
@@ -46,7 +46,7 @@ describe('guests of the lab', () => {
         name: `${type}${vcpus}`,
         type,
         vcpus,
-        loadMib: 4,
+        loadMib: 1,
         diskMib: 16,
         address: 101,
       });
@@ -66,21 +66,21 @@ describe('guests of the lab', () => {
     });
 
   test('a guest measures by CLOCK_BOOTTIME how long it stood still', async () => {
-    const guest = await create({ name: 'still', type: 'pv', loadMib: 4 });
+    const guest = await create({ name: 'still', type: 'pv', loadMib: 1 });
     await lab.must('xl pause still; sleep 6; xl unpause still');
     const gap = Math.max(...(await guest.waitTicks(2)).map((tick) => tick.gapBootUs));
     assert.ok(gap > 5_000_000, `${gap} us of a pause of 6 s`);
   });
 
   test('one crashes when told to, and stays for a look', async () => {
-    const guest = await create({ name: 'crasher', type: 'pv', loadMib: 4 });
+    const guest = await create({ name: 'crasher', type: 'pv', loadMib: 1 });
     await guest.crash();
     await guest.waitState((state) => state?.[4] === 'c');
     assert.match(await guest.console(), /sysrq triggered crash/);
   });
 
   test('one crashes by itself', async () => {
-    const guest = await create({ name: 'doomed', type: 'pvh', loadMib: 4, crashAfterS: 3 });
+    const guest = await create({ name: 'doomed', type: 'pvh', loadMib: 1, crashAfterS: 3 });
     await guest.waitState((state) => state?.[4] === 'c');
     assert.match(await guest.console(), /crash asked for/);
   });
@@ -91,7 +91,7 @@ describe('guests of the lab', () => {
       type: 'pv',
       memoryMib: 128,
       maxMemoryMib: 192,
-      loadMib: 4,
+      loadMib: 1,
     });
     const small = last(await guest.ticks()).memKib;
     await lab.must('xl mem-set balloon 176');
@@ -107,7 +107,7 @@ describe('guests of the lab', () => {
   });
 
   test('a deaf one never takes a suspend request, and runs on', async () => {
-    const guest = await create({ name: 'deaf', type: 'pv', loadMib: 4, deaf: true });
+    const guest = await create({ name: 'deaf', type: 'pv', loadMib: 1, deaf: true });
     const node = `/local/domain/${await guest.domid()}/control/shutdown`;
     await lab.must(`xenstore-write ${node} suspend`);
     await guest.waitTicks(5);

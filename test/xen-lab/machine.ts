@@ -25,9 +25,9 @@ export interface MachineOptions {
 /**
  * SMAP and SMEP crash a PV dom0 under QEMU 7.2, RDTSCP breaks PVH guests. SVM, which PVH guests need, makes Xen load a PV
  * guest's segments by VMLOAD when it switches between vCPUs, and under QEMU that corrupts processes of dom0: so Xen's null
- * scheduler, which gives each vCPU a CPU of its own and never switches.
+ * scheduler, which gives each vCPU a CPU of its own and never switches. AVX in a restored PVH guest is an invalid opcode.
  */
-const cpuFlags = 'max,-smap,-smep,-la57,-pku,-rdtscp';
+const cpuFlags = 'max,-smap,-smep,-la57,-pku,-rdtscp,-avx,-avx2,-fma,-f16c,-mpx';
 const keptLogs = 40;
 
 /** One host: a QEMU process, which the kernel ends should this process end in whatever way. */

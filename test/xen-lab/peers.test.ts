@@ -25,15 +25,19 @@ describe('two hosts on one wire', () => {
     const sum = await lab.must(
       'dd if=/dev/urandom of=/images/blob bs=1M count=8 2>/dev/null; sha256sum < /images/blob',
     );
-    const received = peer.must('nc -l -p 7100 > /images/blob; sha256sum < /images/blob', {
-      timeoutMs: 120_000,
-    });
-    await lab.must(`sleep 2; nc ${peer.ip} 7100 < /images/blob`, { timeoutMs: 120_000 });
+    const receive =
+      "require('net').createServer((s) => s.pipe(require('fs').createWriteStream('/images/blob')).on('close', " +
+      '() => process.exit())).listen(7100)';
+    const send = `require('fs').createReadStream('/images/blob').pipe(require('net').connect(7100, '${peer.ip}'))`;
+    const received = peer.must(`node -e "${receive}"; sha256sum < /images/blob`, { timeoutMs: 120_000 });
+    const listening = 'netstat -ltn | grep -q :7100';
+    await peer.must(`for i in $(seq 60); do ${listening} && exit; sleep 0.5; done; exit 1`);
+    await lab.must(`node -e "${send}"`, { timeoutMs: 120_000 });
     assert.equal(await received, sum);
   });
 
   test("a guest's datagrams reach the other host", async () => {
-    const guest = await Guest.create(lab, { name: 'far', type: 'pv', loadMib: 4, address: 120, echo: peer });
+    const guest = await Guest.create(lab, { name: 'far', type: 'pv', loadMib: 1, address: 120, echo: peer });
     const ticks = await guest.waitTicks(5);
     assert.ok((ticks.at(-1)?.netReceived ?? 0) > (ticks[0]?.netReceived ?? 0));
     await guest.destroy();
