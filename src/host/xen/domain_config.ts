@@ -8,7 +8,8 @@ const configDir = '/var/lib/xen';
 
 function stored(domid: number, uuid: string): string {
   try {
-    return readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8');
+    // libxl ends it with a NUL.
+    return readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8').replace(/\0+$/, '');
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return '';
     const text = `the configuration of domain ${domid} cannot be read`;
