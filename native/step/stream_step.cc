@@ -70,7 +70,8 @@ bool stream_step(host::DomainMemory& memory, int fd, uint64_t first, uint64_t co
     uint32_t bodies = 0;
     if (!read_batch(memory, first + done, n, &batch, &bodies, fault)) return false;
     if (!canonicalise_batch(maps, bodies, &batch, fault)) return false;
-    for (uint32_t i = 0; i < n; ++i) head.pfns[i] = (first + done + i) | (batch.entries[i] & kTypeMask);
+    for (uint32_t i = 0; i < n; ++i)
+      head.pfns[i] = (first + done + i) | (batch.entries[i] & kTypeMask);
     const size_t head_bytes = 16 + 8ull * n, body_bytes = bodies * host::kPageSize;
     head.type = kPageData;
     head.length = uint32_t(head_bytes - 8 + body_bytes);

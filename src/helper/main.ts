@@ -5,6 +5,7 @@ import { parseArguments } from './arguments.js';
 import { LibxlChannel, logLevel } from './channel.js';
 import { restoreDomain } from './restore_domain.js';
 import { saveDomain } from './save_domain.js';
+import { closeWorkers } from '../worker/pool.js';
 
 const { errno } = constants;
 
@@ -35,8 +36,9 @@ async function main(): Promise<void> {
 
 try {
   await main();
-  process.exit(0);
 } catch (thrown) {
   process.stderr.write(`dormouse-save-helper: ${asDormouseError(thrown).message}\n`);
-  process.exit(1);
+  process.exitCode = 1;
+} finally {
+  await closeWorkers();
 }

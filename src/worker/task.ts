@@ -13,8 +13,7 @@ export type Task =
 
 /** Errors travel as data: a thrown Error loses its code between threads. */
 export type TaskReply =
-  | { ok: true; counts: number[] | null }
-  | { ok: false; code: ErrorCode; message: string; place: ErrorPlace };
+  { ok: true; counts: number[] | null } | { ok: false; code: ErrorCode; message: string; place: ErrorPlace };
 
 function runStep(task: Task): number[] | null {
   if (task.step === 'warm') {

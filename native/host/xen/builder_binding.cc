@@ -142,8 +142,7 @@ Napi::Value set_hvm_state(const Napi::CallbackInfo& info) {
   Fault fault;
   RingFrames rings = {};
   const RingPorts ports = {arg_u32(info, 3), arg_u32(info, 2)};
-  if (!builder_of(info)->set_hvm_state(blobs_of(info[1].As<Napi::Object>()), ports, &rings,
-                                       &fault))
+  if (!builder_of(info)->set_hvm_state(blobs_of(info[1].As<Napi::Object>()), ports, &rings, &fault))
     return done(info.Env(), false, fault);
   Napi::Array out = Napi::Array::New(info.Env(), 2);
   out.Set(0u, num(info.Env(), rings.store));
@@ -172,7 +171,8 @@ Napi::Value builder_close(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-void add_builder(Napi::Env env, Napi::Object exports, const std::shared_ptr<Handles>& (*handles)()) {
+void add_builder(Napi::Env env, Napi::Object exports,
+                 const std::shared_ptr<Handles>& (*handles)()) {
   open_handles = handles;
   auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
     exports.Set(name, Napi::Function::New(env, function, name));

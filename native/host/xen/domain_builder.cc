@@ -53,8 +53,7 @@ bool DomainBuilder::populate(const uint64_t* pfns, uint64_t n, Fault* fault) {
 bool DomainBuilder::populate_batch(std::vector<xen_pfn_t>* batch, Fault* fault) {
   if (batch->empty()) return true;
   std::vector<xen_pfn_t> frames = *batch;
-  if (xc_domain_populate_physmap_exact(xen_->xc(), domid_, frames.size(), 0, 0, frames.data()) !=
-      0)
+  if (xc_domain_populate_physmap_exact(xen_->xc(), domid_, frames.size(), 0, 0, frames.data()) != 0)
     return raise_populate(fault, domid_);
   for (size_t i = 0; i < batch->size(); ++i) {
     const uint64_t pfn = (*batch)[i];

@@ -63,7 +63,8 @@ class DomainBuilder : public host::DomainMemory {
   bool populate_gives_zeroes() const override { return false; }
 
  private:
-  DomainBuilder(std::shared_ptr<Handles> xen, uint32_t domid) : xen_(std::move(xen)), domid_(domid) {}
+  DomainBuilder(std::shared_ptr<Handles> xen, uint32_t domid)
+      : xen_(std::move(xen)), domid_(domid) {}
   bool populate_batch(std::vector<xen_pfn_t>* batch, Fault* fault);
   uint8_t* chunk_base(uint64_t chunk, Fault* fault);
   uint8_t* page(uint64_t pfn, uint64_t* chunk, uint8_t** base, Fault* fault);

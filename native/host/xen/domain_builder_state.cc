@@ -8,9 +8,7 @@
 namespace dormouse::xen {
 namespace {
 
-bool damaged(Fault* fault, const std::string& what) {
-  return fault->raise("IMAGE_DAMAGED", what);
-}
+bool damaged(Fault* fault, const std::string& what) { return fault->raise("IMAGE_DAMAGED", what); }
 
 struct TscInfo {
   uint32_t mode, khz;

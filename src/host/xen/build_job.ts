@@ -2,9 +2,9 @@
  * Building a domain through `xl restore`: libxl makes the domain, its devices and its xenstore nodes, and runs our save helper,
  * which fills it from the image. What xl reads is a save file that holds the configuration and, for pages, a nonce.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -132,34 +132,33 @@ interface XlOutcome {
   readonly output: string;
 }
 
-/** Runs `xl restore` in a session of its own: a Ctrl-C is for us, who have the helper give up in good order. */
-function runXl(file: string, socketPath: string, paused: boolean): Promise<XlOutcome> {
+/**
+ * Runs `xl restore` in a session of its own: a Ctrl-C is for us, who have the helper give up in good order. What it says goes
+ * to a file, as a pipe would break, and kill it, if this process died.
+ */
+async function runXl(file: string, socketPath: string, paused: boolean): Promise<XlOutcome> {
   const args = ['restore', ...(paused ? ['-p'] : []), file];
-  const child: ChildProcess = spawn('xl', args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    detached: true,
-    env: { ...process.env, LIBXL_SAVE_HELPER: helperPath, [jobSocketVariable]: socketPath },
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream?.on('data', (chunk: Buffer) => {
-      output = (output + chunk.toString()).slice(-maxOutput);
+  const said = `${file}.log`;
+  const log = openSync(said, 'wx', 0o600);
+  try {
+    const child = spawn('xl', args, {
+      stdio: ['ignore', log, log],
+      detached: true,
+      env: { ...process.env, LIBXL_SAVE_HELPER: helperPath, [jobSocketVariable]: socketPath },
     });
-  return new Promise((resolve, reject) => {
-    child.once('error', (error: NodeJS.ErrnoException) => {
-      const text =
-        error.code === 'ENOENT' ? 'xl is not installed (apt-get install xen-utils-4.17)' : error.message;
-      reject(new DormouseError('HOST_LACKS', text, { cause: error }));
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', reject);
+      child.once('exit', resolve);
     });
-    // Not 'close': the daemon that xl leaves behind to watch the domain may hold the pipes.
-    child.once('exit', (code) => {
-      setImmediate(() => {
-        child.stdout?.destroy();
-        child.stderr?.destroy();
-        resolve({ code, output: output.trim() });
-      });
-    });
-  });
+    return { code, output: readFileSync(said, 'utf8').slice(-maxOutput).trim() };
+  } catch (thrown) {
+    const error = thrown as NodeJS.ErrnoException;
+    const text =
+      error.code === 'ENOENT' ? 'xl is not installed (apt-get install xen-utils-4.17)' : error.message;
+    throw new DormouseError('HOST_LACKS', text, { cause: error });
+  } finally {
+    closeSync(log);
+  }
 }
 
 function failureOf(job: JobServer, outcome: XlOutcome, signal: AbortSignal | undefined): DormouseError {

@@ -66,4 +66,4 @@ function decode<T>(schema: z.ZodType<T>, line: string): T {
 }
 
 export const decodeJob = (line: string): Job => decode(jobSchema, line);
-export const decodeReport = (line: string): JobReport => decode(reportSchema, line) as JobReport;
+export const decodeReport = (line: string): JobReport => decode(reportSchema, line);
