@@ -105,9 +105,18 @@ describe('restore on Xen', () => {
       `free=$(xl info | awk '/^free_memory/ { print $3 }'); xl create -q -p /domu/frail.cfg "name='hog'" "memory=$((free - 96))" "maxmem=$((free - 96))"; dormouse --json restore /images/a.img; code=$?; xl destroy hog; exit $code`,
       /NO_MEMORY|RESTORE_FAILED/,
     );
-    const killHelper =
-      'dormouse --json restore /images/a.img & for i in $(seq 600); do pid=$(pgrep -f "main.js --restore-domain|save-helper --restore-domain" | head -n 1); [ -z "$pid" ] || break; sleep 0.1; done; sleep 0.5; kill -9 $pid; wait $!';
-    await fails('killed helper', killHelper, /RESTORE_FAILED/);
+    // Waits until the helper is at work.
+    const started =
+      'dormouse --json restore /images/a.img & restore=$!; ' +
+      'for i in $(seq 1200); do helper=$(pgrep -f "[s]ave-helper --restore-domain" | head -n 1); ' +
+      '[ -z "$helper" ] || break; sleep 0.1; done; sleep 1; ';
+    await fails('killed helper', started + 'kill -9 $helper; wait $restore', /RESTORE_FAILED/);
+    await fails('cancelled', started + 'kill -TERM $restore; wait $restore', /CANCELLED/);
+    await must(
+      started +
+        'kill -9 $restore; i=0; while [ $i -lt 60 ] && xl domid frail; do sleep 1; i=$((i + 1)); done',
+    );
+    assert.deepEqual(await domains(), [], 'killed restore');
     await must('dormouse restore /images/a.img');
     await goesOn(guest, { name: 'frail', type: 'pv' });
   });

@@ -1,6 +1,8 @@
 // The builder's part of the xen addon's surface. Arguments are validated in TypeScript.
 #include "host/xen/builder_binding.h"
 
+#include <numeric>
+
 #include "binding/memory_tag.h"
 #include "binding/napi_util.h"
 #include "binding/registry.h"
@@ -65,6 +67,14 @@ Napi::Value populate(const Napi::CallbackInfo& info) {
   Fault fault;
   return done(info.Env(), builder_of(info)->populate(pfns.Data(), pfns.ElementLength(), &fault),
               fault);
+}
+
+// builderPopulateRun(builder, firstPfn, count)
+Napi::Value populate_run(const Napi::CallbackInfo& info) {
+  std::vector<uint64_t> pfns(arg_u32(info, 2));
+  std::iota(pfns.begin(), pfns.end(), binding::arg_u64(info, 1));
+  Fault fault;
+  return done(info.Env(), builder_of(info)->populate(pfns.data(), pfns.size(), &fault), fault);
 }
 
 // builderDepopulate(builder, pfns: BigUint64Array)
@@ -182,6 +192,7 @@ void add_builder(Napi::Env env, Napi::Object exports,
   add("builderSetWidth", set_width);
   add("builderSetNrPfns", set_nr_pfns);
   add("builderPopulate", populate);
+  add("builderPopulateRun", populate_run);
   add("builderDepopulate", depopulate);
   add("builderExport", export_memory);
   add("builderFrames", frames);

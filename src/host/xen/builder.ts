@@ -1,4 +1,5 @@
 /** The host contract's Builder for a domain that libxl has created and hands to its save helper to be filled. */
+import { setImmediate } from 'node:timers/promises';
 import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import { steps } from '../../worker/steps.js';
@@ -15,6 +16,8 @@ export interface RingEnds {
 
 /** Bits of what libxl is told that the image did not bring; it then sets its own default. */
 const missing = { cpuid: 1, msr: 2 } as const;
+/** Populated before timers and signals are looked at again. */
+const pfnsPerCall = 65_536;
 const none = 0xffff_ffff_ffff_ffffn;
 
 export class HelperBuilder implements Builder {
@@ -57,14 +60,13 @@ export class HelperBuilder implements Builder {
     });
   }
 
-  populate(runs: readonly (readonly [first: number, count: number])[]): Promise<void> {
-    return this.#call((api) => {
-      for (const [first, count] of runs)
-        api.builderPopulate(
-          this.#builder,
-          BigUint64Array.from({ length: count }, (_, i) => BigInt(first + i)),
-        );
-    });
+  async populate(runs: readonly (readonly [first: number, count: number])[]): Promise<void> {
+    for (const [first, count] of runs)
+      for (let done = 0; done < count; done += pfnsPerCall) {
+        const now = Math.min(pfnsPerCall, count - done);
+        await this.#call((api) => api.builderPopulateRun(this.#builder, first + done, now));
+        await setImmediate();
+      }
   }
 
   /** As populate, of pfns in any order; those that have a frame keep it. */

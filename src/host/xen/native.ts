@@ -76,6 +76,7 @@ export interface XenNative {
   builderSetNrPfns(builder: number, nrPfns: number): void;
   /** Gives frames to those of the pfns that have none. NO_MEMORY. */
   builderPopulate(builder: number, pfns: BigUint64Array): void;
+  builderPopulateRun(builder: number, firstPfn: number, count: number): void;
   /** All of them have frames. */
   builderDepopulate(builder: number, pfns: BigUint64Array): void;
   /** For `adoptMemory`, as often as wanted. */
