@@ -65,7 +65,7 @@
           "defines": ["__XEN_TOOLS__"],
           "cflags_cc": ["-std=gnu++1z"],
           "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog", "-lxenstore"],
-          "ldflags": ["-Wl,--as-needed"]
+          "ldflags": ["-Wl,--as-needed", "-static-libstdc++", "-static-libgcc"]
         }
       ]
     }]

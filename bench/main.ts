@@ -1,9 +1,10 @@
 /**
  * `npm run bench`: one JSON line a figure, each beside its limit or peer of the same run.
  *
- * usage: npm run bench -- [--dir DIR] [--gib N] [--quick]
+ * usage: npm run bench -- [--dir DIR] [--gib N] [--quick] [--write FILE]
  *   --dir    where images are written (a real disk); default the system's temporary folder
  *   --gib    memory of the guest that is saved and restored; default 4
+ *   --write  writes the report, docs/performance.md
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,16 +14,18 @@ import { parseArgs } from 'node:util';
 import { asDormouseError } from '../src/errors.js';
 import { closeWorkers } from '../src/worker/pool.js';
 import { benchEngine } from './engine.js';
-import { figure } from './figure.js';
+import { figure, figures } from './figure.js';
 import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
 import { mixedMemory } from './mixed_memory.js';
 import { benchPauses } from './pauses.js';
+import { writeReport } from './report.js';
 
 const { values } = parseArgs({
   options: {
     dir: { type: 'string', default: tmpdir() },
     gib: { type: 'string', default: '4' },
     quick: { type: 'boolean', default: false },
+    write: { type: 'string' },
   },
 });
 
@@ -75,6 +78,8 @@ async function main(): Promise<void> {
       samples: values.quick ? 50 : 200,
       limits,
     });
+    if (values.write !== undefined)
+      writeReport(values.write, figures(), mixed.description, `npm run bench -- --write ${values.write}`);
   } finally {
     await closeWorkers();
     rmSync(dir, { recursive: true, force: true });

@@ -1,10 +1,10 @@
 // Bounded native steps: each call works on at most a few MiB and may run in any thread.
 #include <cstring>
 
-#include "binding/memory_tag.h"
 #include "binding/napi_util.h"
 #include "binding/registry.h"
 #include "host/host.h"
+#include "host/memory_tag.h"
 #include "image/reader.h"
 #include "image/writer.h"
 #include "step/content_tracker.h"

@@ -1,16 +1,24 @@
 /** How a domain is brought to stand still for an image, and let go again. */
 import { performance } from 'node:perf_hooks';
-import { DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError } from '../errors.js';
 import type { DomainInfo, Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
 
 export const defaultSuspendTimeoutMs = 60_000;
+
+export interface SuspendOptions {
+  /** How long the guest may take to answer. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** A source, how long no vCPU executed for it, and how to let go of what it holds. */
 export interface StandingStill {
   readonly source: CaptureSource;
   /** Null while the guest still stands. */
   readonly pauseMs: number | null;
+  /** The guest went through its suspend call: a failure from here on costs it a pause. */
+  readonly suspended: boolean;
   /** Pages the host copied aside so far; 0 where it does not. */
   cowPages(): Promise<number>;
   /** Closes the view and drops the snapshot; the run state is the lease's business. Idempotent. */
@@ -37,19 +45,59 @@ function once(release: () => Promise<void>): () => Promise<void> {
   return () => (made ??= release());
 }
 
-async function describe(host: Host, info: DomainInfo): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
+async function describe(
+  host: Host,
+  info: DomainInfo,
+): Promise<Pick<CaptureSource, 'info' | 'hostKind' | 'config'>> {
   return { info, hostKind: host.kind, config: await host.config(info.domid) };
+}
+
+/** An error after the guest was suspended: same code, but the guest was given back after a pause (exit 20). */
+export function afterSuspend(thrown: unknown): DormouseError {
+  const error = asDormouseError(thrown);
+  if (error.guest === 'gone' || error.guest === 'resumed') return error;
+  const exitCode = error.code === 'CANCELLED' ? error.exitCode : 20;
+  return new DormouseError(error.code, error.message, {
+    cause: error,
+    place: error.place,
+    guest: 'resumed',
+    exitCode,
+  });
+}
+
+/** Asks the guest to suspend. On abort the lease is ended, which withdraws the request or resumes the guest. */
+async function requestSuspend(host: Host, lease: Lease, options: SuspendOptions): Promise<void> {
+  const { timeoutMs, signal } = options;
+  const cancelled = (): DormouseError =>
+    new DormouseError('CANCELLED', 'cancelled while the guest was asked to suspend');
+  if (signal?.aborted) throw cancelled();
+  let released: Promise<void> | undefined;
+  const withdraw = (): void => {
+    released = lease.release();
+    released.catch(() => undefined);
+  };
+  signal?.addEventListener('abort', withdraw, { once: true });
+  try {
+    await host.suspend(lease, timeoutMs);
+  } catch (thrown) {
+    if (!released) throw thrown;
+  } finally {
+    signal?.removeEventListener('abort', withdraw);
+  }
+  if (!released) return;
+  await released;
+  throw cancelled();
 }
 
 function ofSnapshot(
   base: Pick<CaptureSource, 'info' | 'hostKind' | 'config'>,
   snapshot: Snapshot,
-  pauseMs: number,
+  pause: Pick<StandingStill, 'pauseMs' | 'suspended'>,
 ): StandingStill {
   const { memory, geometry, state } = snapshot;
   return {
     source: { ...base, memory, geometry, state, consistency: 'suspend-point' },
-    pauseMs,
+    ...pause,
     cowPages: () => snapshot.cowPages(),
     release: once(async () => {
       memory.close();
@@ -72,18 +120,18 @@ export async function snapshotLight(
   }
   const base = await describe(host, info);
   const snapshot = await host.snapshot(lease, options);
-  return ofSnapshot(base, snapshot, snapshot.pauseNs / 1e6);
+  return ofSnapshot(base, snapshot, { pauseMs: snapshot.pauseNs / 1e6, suspended: false });
 }
 
-/** The guest suspends itself and stands until the lease ends or it is resumed. */
+/** The guest suspends itself and stands until the lease ends or it is resumed. CANCELLED on abort. */
 export async function suspendGuest(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  timeoutMs: number,
+  options: SuspendOptions,
 ): Promise<StandingStill> {
   const base = await describe(host, info);
-  await host.suspend(lease, timeoutMs);
+  await requestSuspend(host, lease, options);
   let memory: MemoryView | undefined;
   try {
     const [geometry, state] = [await host.geometry(info.domid), await host.readState(info.domid)];
@@ -92,6 +140,7 @@ export async function suspendGuest(
     return {
       source: { ...base, memory: view, geometry, state, consistency: 'suspend-point' },
       pauseMs: null,
+      suspended: true,
       cowPages: () => Promise.resolve(0),
       release: () => {
         view.close();
@@ -100,30 +149,38 @@ export async function suspendGuest(
     };
   } catch (thrown) {
     memory?.close();
+    throw afterSuspend(thrown);
+  }
+}
+
+async function snapshotAndResume(host: Host, lease: Lease): Promise<Snapshot> {
+  const snapshot = await host.snapshot(lease, { readOnce: true });
+  try {
+    await host.resumeInPlace(lease);
+    return snapshot;
+  } catch (thrown) {
+    snapshot.memory.close();
+    await snapshot.release();
     throw thrown;
   }
 }
 
 /**
  * Cooperative with copy-on-write: the guest suspends itself, is snapshotted and resumed at once, so that it stands only
- * for the handshake. The pause is measured from the request, as no tool sees when the last vCPU stopped.
+ * for the handshake. The pause is measured from the request, as no tool sees when the last vCPU stopped. CANCELLED on
+ * abort.
  */
 export async function suspendAndSnapshot(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  timeoutMs: number,
+  options: SuspendOptions,
 ): Promise<StandingStill> {
   const base = await describe(host, info);
   const requestedMs = performance.now();
-  await host.suspend(lease, timeoutMs);
-  const snapshot = await host.snapshot(lease, { readOnce: true });
-  try {
-    await host.resumeInPlace(lease);
-  } catch (thrown) {
-    snapshot.memory.close();
-    await snapshot.release();
-    throw thrown;
-  }
-  return ofSnapshot(base, snapshot, performance.now() - requestedMs);
+  await requestSuspend(host, lease, options);
+  const snapshot = await snapshotAndResume(host, lease).catch((thrown: unknown) => {
+    throw afterSuspend(thrown);
+  });
+  return ofSnapshot(base, snapshot, { pauseMs: performance.now() - requestedMs, suspended: true });
 }

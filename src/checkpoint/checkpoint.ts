@@ -1,6 +1,7 @@
 /** `checkpoint`: an image of a domain that goes on in place. */
 import { performance } from 'node:perf_hooks';
 import {
+  afterSuspend,
   defaultSuspendTimeoutMs,
   requireSavable,
   snapshotLight,
@@ -63,9 +64,10 @@ function standStill(
   info: DomainInfo,
   options: CheckpointOptions,
 ): Promise<StandingStill> {
-  return options.mode === 'light'
+  const { mode, suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
+  return mode === 'light'
     ? snapshotLight(host, lease, info, { readOnce: true })
-    : suspendAndSnapshot(host, lease, info, options.suspendTimeoutMs ?? defaultSuspendTimeoutMs);
+    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
 }
 
 async function checkpointUnderLease(
@@ -96,7 +98,7 @@ async function checkpointUnderLease(
     };
   } catch (thrown) {
     await writer.abandon();
-    throw thrown;
+    throw still?.suspended ? afterSuspend(thrown) : thrown;
   } finally {
     await still?.release();
   }

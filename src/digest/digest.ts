@@ -7,7 +7,12 @@
 import { createHash } from 'node:crypto';
 import { Buffer } from 'node:buffer';
 import { canonicalState } from '../capture/write_image.js';
-import { requireWhole, snapshotLight, suspendGuest, defaultSuspendTimeoutMs } from '../capture/stand_still.js';
+import {
+  requireWhole,
+  snapshotLight,
+  suspendGuest,
+  defaultSuspendTimeoutMs,
+} from '../capture/stand_still.js';
 import type { CaptureSource } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';
@@ -102,7 +107,7 @@ export async function digestDomain(
     const light = (await host.capabilities())['cow-snapshot'] === true;
     const still = light
       ? await snapshotLight(host, lease, info, { readOnce: false })
-      : await suspendGuest(host, lease, info, defaultSuspendTimeoutMs);
+      : await suspendGuest(host, lease, info, { timeoutMs: defaultSuspendTimeoutMs, signal: options.signal });
     try {
       return await digestOf(subjectOfDomain(still.source, options));
     } finally {

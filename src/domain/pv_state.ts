@@ -19,7 +19,11 @@ export type Translate = (frames: BigUint64Array) => BigUint64Array;
 
 const none = 0xffff_ffff_ffff_ffffn;
 
-function translateFields(fields: FrameField[], translate: Translate, describe: (frame: bigint) => Error): void {
+function translateFields(
+  fields: FrameField[],
+  translate: Translate,
+  describe: (frame: bigint) => Error,
+): void {
   const before = fields.map((field) => field.get());
   const after = translate(BigUint64Array.from(before));
   fields.forEach((field, i) => {
@@ -68,7 +72,10 @@ export function canonicaliseVcpus(vcpus: readonly VcpuState[], toPfns: Translate
 export function localiseVcpus(vcpus: readonly VcpuState[], toFrames: Translate): VcpuState[] {
   return translateVcpus(vcpus, toFrames, false, (vcpu, frame) => {
     const hex = frame.toString(16);
-    return new DormouseError('IMAGE_DAMAGED', `vCPU ${vcpu.id} of the image names pfn 0x${hex}, which has no frame`);
+    return new DormouseError(
+      'IMAGE_DAMAGED',
+      `vCPU ${vcpu.id} of the image names pfn 0x${hex}, which has no frame`,
+    );
   });
 }
 

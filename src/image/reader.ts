@@ -18,6 +18,7 @@ import {
   wholePages,
   type PageClass,
 } from './format.js';
+import { xlMagic } from './convert/stream_format.js';
 import { openImageFile, readExactly } from './file.js';
 import {
   damaged,
@@ -179,7 +180,13 @@ export class ImageReader {
     size: number,
     lanes: number,
   ): Promise<ImageReader> {
-    const headerPage = await readExactly(file, 0, PAGE_SIZE);
+    const headerPage = await readExactly(file, 0, Math.min(size, PAGE_SIZE));
+    if (headerPage.subarray(0, xlMagic.length).equals(xlMagic))
+      throw new DormouseError(
+        'IMAGE_INCOMPATIBLE',
+        `${path} is an xl save file: convert it first (dormouse image convert)`,
+        { place: { path } },
+      );
     const header = decodeHeader(headerPage);
     if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);
     const footerPage = await readExactly(file, size - PAGE_SIZE, PAGE_SIZE);

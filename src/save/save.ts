@@ -1,6 +1,7 @@
 /** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
 import { performance } from 'node:perf_hooks';
 import {
+  afterSuspend,
   defaultSuspendTimeoutMs,
   requireSavable,
   snapshotLight,
@@ -10,7 +11,6 @@ import {
 } from '../capture/stand_still.js';
 import { commitImage, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
-import { asDormouseError, DormouseError } from '../errors.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
 import { warmWorkers } from '../worker/pool.js';
 
@@ -41,12 +41,12 @@ async function standStill(
   info: DomainInfo,
   options: SaveOptions,
 ): Promise<StandingStill> {
-  const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
+  const { suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
   if (info.paused) return snapshotLight(host, lease, info, { readOnce: true });
   const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
   return options.then === 'resume' && copiesOnWrite
-    ? suspendAndSnapshot(host, lease, info, timeoutMs)
-    : suspendGuest(host, lease, info, timeoutMs);
+    ? suspendAndSnapshot(host, lease, info, { timeoutMs, signal })
+    : suspendGuest(host, lease, info, { timeoutMs, signal });
 }
 
 /** What follows the commit. Returns true if the guest runs (or may run) again. */
@@ -65,18 +65,6 @@ async function settle(
   if (then === 'pause' && !info.paused) await host.pause(info.domid);
   if (still.pauseMs === null) await host.resumeInPlace(lease);
   return then === 'resume';
-}
-
-/** An error after the guest had stopped: same code, but the guest was given back after a pause (exit 20). */
-function afterSuspend(thrown: unknown): DormouseError {
-  const error = asDormouseError(thrown);
-  const exitCode = error.code === 'CANCELLED' ? error.exitCode : 20;
-  return new DormouseError(error.code, error.message, {
-    cause: error,
-    place: error.place,
-    guest: 'resumed',
-    exitCode,
-  });
 }
 
 /**
@@ -129,7 +117,7 @@ async function saveUnderLease(
     };
   } catch (thrown) {
     await writer.abandon();
-    throw still ? afterSuspend(thrown) : thrown;
+    throw still?.suspended ? afterSuspend(thrown) : thrown;
   } finally {
     await still?.release();
   }

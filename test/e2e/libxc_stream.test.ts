@@ -23,7 +23,7 @@ async function saveThroughStream(host: EmbeddedHost, name: string, path: string)
   const lease = await host.acquire(info.domid, 'save');
   const fd = openSync(path, 'wx');
   try {
-    const still = await suspendGuest(host, lease, info, 10_000);
+    const still = await suspendGuest(host, lease, info, { timeoutMs: 10_000 });
     const xl = { mandatoryFlags: 3, optionalFlags: 0, optionalData: frameConfig(config) };
     for (const bytes of [...xlHead({ xl }), libxlHead({ libxl: { version: 2, options: 0 } })])
       writeSync(fd, bytes);

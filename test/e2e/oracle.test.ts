@@ -14,16 +14,16 @@ import { DormouseError } from '../../src/errors.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { restore } from '../../src/restore/restore.js';
 import { save } from '../../src/save/save.js';
-import { closeWorkers } from '../../src/worker/pool.js';
+import { closeWorkers, warmWorkers } from '../../src/worker/pool.js';
 import { steps } from '../../src/worker/steps.js';
-import { bootGuest, finalDigest, untouchedDigest, type GuestPlan } from '../support/guests.js';
+import { bootGuest, finalDigest, runToEnd, untouchedDigest, type GuestPlan } from '../support/guests.js';
 import { startTestHost } from '../support/hosts.js';
 
 const programs: readonly GuestPlan['program'][] = ['idle', 'counter', 'writer', 'churner', 'crasher'];
 const memoryMib = 16;
 
 function plan(program: GuestPlan['program'], vcpus: number): GuestPlan {
-  return { program, vcpus, seed: 1000 + vcpus, steps: 600, rate: 4000, memoryMib };
+  return { program, vcpus, seed: 1000 + vcpus, steps: 1500, rate: 3000, memoryMib };
 }
 
 /** Restores the image beside nothing else of that name, runs it to its end and compares. */
@@ -79,8 +79,21 @@ async function checkpointDuringSave(host: EmbeddedHost, dir: string, guest: Gues
   return [wentOn, await restoredDigest(host, image, guest)];
 }
 
+/** A crasher may crash before a busy machine gets to the operation: that run says nothing, so it is made again. */
+async function unlessTooLate(run: () => Promise<string[]>, host: EmbeddedHost): Promise<string[]> {
+  for (let attempt = 1; ; attempt++)
+    try {
+      return await run();
+    } catch (thrown) {
+      const [domain] = await host.list();
+      if (attempt === 5 || domain?.shutdown !== 'crash') throw thrown;
+      await host.destroy(domain.domid);
+    }
+}
+
 async function setUp(t: TestContext): Promise<{ host: EmbeddedHost; dir: string }> {
   const host = await startTestHost(t, { memoryMib: 512 });
+  await warmWorkers();
   const dir = mkdtempSync(join(tmpdir(), 'dormouse-images-'));
   t.after(async () => {
     await closeWorkers();
@@ -96,13 +109,15 @@ for (const vcpus of [1, 4])
       const guest = plan(program, vcpus);
       const untouched = await untouchedDigest(host, guest);
       assert.equal(await untouchedDigest(host, guest), untouched, 'two untouched runs differ');
-      for (const digest of await throughSave(host, dir, guest)) assert.equal(digest, untouched, 'save');
+      const through = (run: () => Promise<string[]>): Promise<string[]> => unlessTooLate(run, host);
+      for (const digest of await through(() => throughSave(host, dir, guest)))
+        assert.equal(digest, untouched, 'save');
       for (const mode of ['light', 'cooperative'] as const)
-        for (const digest of await throughCheckpoint(host, dir, guest, mode))
+        for (const digest of await through(() => throughCheckpoint(host, dir, guest, mode)))
           assert.equal(digest, untouched, mode);
-      for (const digest of await checkpointDuringSave(host, dir, guest))
+      for (const digest of await through(() => checkpointDuringSave(host, dir, guest)))
         assert.equal(digest, untouched, 'checkpoint during a save');
-      assert.deepEqual(steps().openObjects(), { memories: 0, writers: 0, readers: 0, digests: 0 });
+      assert.deepEqual(Object.values(steps().openObjects()), [0, 0, 0, 0, 0]);
       assert.deepEqual(await host.list(), []);
     });
 
@@ -111,7 +126,7 @@ test('an image has the digest of the domain it was taken of', async (t) => {
   const guest = plan('churner', 2);
   const untouched = await untouchedDigest(host, guest);
   await bootGuest(host, 'ended', guest);
-  await sleep(250);
+  await runToEnd(host, 'ended', guest);
   await checkpoint(host, 'ended', join(dir, 'ended.dormouse'), { mode: 'light' });
   assert.equal((await digestImage(join(dir, 'ended.dormouse'))).digest, untouched);
 });

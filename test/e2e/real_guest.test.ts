@@ -59,7 +59,8 @@ async function assertSamePages(before: string, after: string): Promise<void> {
     ]);
     for (let first = 0; first < one.nrPfns; first += 256) {
       const pfns = Array.from({ length: Math.min(256, one.nrPfns - first) }, (_, i) => first + i);
-      for (const pfn of pfns) assert.equal(two.pageEntry(pfn).type, one.pageEntry(pfn).type, `type of ${pfn}`);
+      for (const pfn of pfns)
+        assert.equal(two.pageEntry(pfn).type, one.pageEntry(pfn).type, `type of ${pfn}`);
       const plain = pfns.filter((pfn) => !special.has(pfn));
       assert.ok(one.readPages(plain).equals(two.readPages(plain)), `pages from pfn ${first}`);
     }

@@ -92,7 +92,8 @@ const suspend: Check = async (host, { domid }, [times = '20']) => {
     assert.equal((await host.find(String(domid))).shutdown, null);
     await sleep(300);
   }
-  const median = (all: number[]): number => Number([...all].sort((a, b) => a - b)[all.length >> 1]?.toFixed(2));
+  const median = (all: number[]): number =>
+    Number([...all].sort((a, b) => a - b)[all.length >> 1]?.toFixed(2));
   return { times: Number(times), suspendMs: median(suspendMs), resumeMs: median(resumeMs) };
 };
 
@@ -122,7 +123,10 @@ const pageTypes: Check = async (host, { domid }, [oracle = '']) => {
   const view = await host.openMemory(domid);
   const counts = new Array<number>(16).fill(0);
   for (const entry of entriesOf(view, nrPfns)) counts[typeOf(entry)] = (counts[typeOf(entry)] ?? 0) + 1;
-  const expected = execFileSync(oracle, [String(domid)], { encoding: 'utf8' }).trim().split(' ').map(Number);
+  const expected = execFileSync(oracle, [String(domid)], { encoding: 'utf8' })
+    .trim()
+    .split(' ')
+    .map(Number);
   view.close();
   await lease.release();
   assert.deepEqual([nrPfns, ...counts], expected);
@@ -202,7 +206,9 @@ const contentTracker: Check = async (host, { domid }, [ranMs = '3000']) => {
   const changed = differing(before, copyOf(view, nowEntries));
   const tables = (pfn: number): boolean =>
     isTable(typeOf(entries[pfn] ?? 0n)) || isTable(typeOf(nowEntries[pfn] ?? 0n));
-  const retyped = [...entries.keys()].filter((pfn) => typeOf(entries[pfn] ?? 0n) !== typeOf(nowEntries[pfn] ?? 0n));
+  const retyped = [...entries.keys()].filter(
+    (pfn) => typeOf(entries[pfn] ?? 0n) !== typeOf(nowEntries[pfn] ?? 0n),
+  );
   steps().trackerRelease(tracker);
   view.close();
   await lease.release();
@@ -217,7 +223,12 @@ const contentTracker: Check = async (host, { domid }, [ranMs = '3000']) => {
   const invented = [...found].filter((pfn) => !expected.has(pfn) && !tables(pfn));
   assert.deepEqual(invented, [], 'found and not changed');
   assert.ok(changed.length > 0, 'the guest changed nothing');
-  return { changed: changed.length, found: found.size, retyped: retyped.length, compareMs: Math.round(compareMs) };
+  return {
+    changed: changed.length,
+    found: found.size,
+    retyped: retyped.length,
+    compareMs: Math.round(compareMs),
+  };
 };
 
 /** What log-dirty says covers every page whose bytes changed. */
@@ -328,7 +339,35 @@ const store: Check = async (host) => {
   return { tries, watched: seen.length };
 };
 
+/** A guest that does not answer in time gets the request taken back and runs on. */
+const suspendTimeout: Check = async (host, { domid }) => {
+  const lease = await host.acquire(domid, 'save');
+  const asked = host.suspend(lease, 1500);
+  await Promise.all([assert.rejects(asked, { code: 'SUSPEND_TIMEOUT' }), host.pause(domid)]);
+  await host.unpause(domid);
+  assert.equal(await host.xenstore.read(`/local/domain/${domid}/control/shutdown`), '');
+  await lease.release();
+  await sleep(2000);
+  const { shutdown, paused } = await host.find(String(domid));
+  assert.deepEqual({ shutdown, paused }, { shutdown: null, paused: false });
+  return {};
+};
+
+/** A lease whose watcher is gone still gives the guest back. */
+const watcherKilled: Check = async (host, { domid }) => {
+  const lease = await host.acquire(domid, 'save');
+  await host.suspend(lease, 30_000);
+  execFileSync('sh', ['-c', 'kill -9 $(pidof dormouse-xen-watcher-4_17)']);
+  await sleep(200);
+  await lease.release();
+  const { shutdown } = await host.find(String(domid));
+  assert.equal(shutdown, null);
+  return {};
+};
+
 const checks: Record<string, Check> = {
+  suspendTimeout,
+  watcherKilled,
   list,
   suspend,
   copyTwice,

@@ -20,7 +20,7 @@ Domain::~Domain() {
   for (const Detached& gone : detached) mfns.push_back(gone.mfn);
   mfns.insert(mfns.end(), quarantined.begin(), quarantined.end());
   if (shared_info_mfn) mfns.push_back(uint32_t(shared_info_mfn));
-  machine.free(&mfns);
+  machine.free(std::move(mfns));
 }
 
 bool Domain::init(Fault* fault) {
@@ -91,7 +91,7 @@ void Domain::reclaim() {
   detached.erase(std::remove_if(detached.begin(), detached.end(),
                                 [&](const Detached& d) { return d.tlb_generation <= oldest; }),
                  detached.end());
-  if (!mfns.empty()) machine.free(&mfns);
+  if (!mfns.empty()) machine.free(std::move(mfns));
 }
 
 bool Domain::populate(const std::vector<PfnRun>& runs, Fault* fault) {
@@ -118,7 +118,7 @@ bool Domain::populate(const std::vector<PfnRun>& runs, Fault* fault) {
     for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++) {
       if (has_frame(pfn)) {  // a run named it twice: the frame goes back
         std::vector<uint32_t> spare{mfns[used++]};
-        machine.free(&spare);
+        machine.free(std::move(spare));
         continue;
       }
       attach_frame(pfn, mfns[used++]);

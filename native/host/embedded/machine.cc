@@ -20,12 +20,22 @@ bool Machine::init(uint64_t frames, uint32_t seed, Fault* fault) {
   window_.resize((frames + kWindowFrames - 1) / kWindowFrames);
   free_ = frames - kOwnFrames;
   std::memset(m2p_array.data(), 0xff, frames * 8);
+  scrubber_ = std::thread([this] { scrub_loop(); });
   return true;
+}
+
+Machine::~Machine() {
+  {
+    std::lock_guard<std::mutex> hold(lock_);
+    ending_ = true;
+  }
+  scrub_changed_.notify_all();
+  if (scrubber_.joinable()) scrubber_.join();
 }
 
 uint64_t Machine::free_frames() {
   std::lock_guard<std::mutex> hold(lock_);
-  return free_;
+  return free_ + unscrubbed_;
 }
 
 void Machine::open_window(uint64_t window) {
@@ -39,7 +49,9 @@ void Machine::open_window(uint64_t window) {
 }
 
 bool Machine::allocate(uint16_t domid, uint64_t n, uint32_t* mfns, Fault* fault) {
-  std::lock_guard<std::mutex> hold(lock_);
+  std::unique_lock<std::mutex> hold(lock_);
+  if (n <= free_ + unscrubbed_)
+    scrub_changed_.wait(hold, [&] { return n <= free_ || unscrubbed_ == 0; });
   if (n > free_)
     return fault->raise("NO_MEMORY", "needs " + std::to_string(n) + " frames, the machine has " +
                                          std::to_string(free_) + " free");
@@ -77,20 +89,40 @@ void Machine::scrub(const std::vector<uint32_t>& sorted) {
   }
 }
 
-void Machine::free(std::vector<uint32_t>* mfns) {
-  std::sort(mfns->begin(), mfns->end());
-  scrub(*mfns);
+void Machine::free(std::vector<uint32_t> mfns) {
+  if (mfns.empty()) return;
   std::lock_guard<std::mutex> hold(lock_);
-  for (const uint32_t mfn : *mfns) {
+  for (const uint32_t mfn : mfns) {
     frame_[mfn] = Frame{};
     m2p(mfn).store(kNoPfn, std::memory_order_relaxed);
-    const uint64_t window = mfn / kWindowFrames;
-    std::vector<uint32_t>& list = window_[window];
-    list.push_back(mfn);
-    std::swap(list.back(), list[mix(seed_ + (++draws_ << 32)) % list.size()]);
-    lowest_ = std::min(lowest_, window);
   }
-  free_ += mfns->size();
+  unscrubbed_ += mfns.size();
+  to_scrub_.push_back(std::move(mfns));
+  scrub_changed_.notify_all();
+}
+
+void Machine::scrub_loop() {
+  std::unique_lock<std::mutex> hold(lock_);
+  for (;;) {
+    scrub_changed_.wait(hold, [&] { return ending_ || !to_scrub_.empty(); });
+    if (ending_) return;
+    std::vector<uint32_t> mfns = std::move(to_scrub_.back());
+    to_scrub_.pop_back();
+    hold.unlock();
+    std::sort(mfns.begin(), mfns.end());
+    scrub(mfns);
+    hold.lock();
+    for (const uint32_t mfn : mfns) {
+      const uint64_t window = mfn / kWindowFrames;
+      std::vector<uint32_t>& list = window_[window];
+      list.push_back(mfn);
+      std::swap(list.back(), list[mix(seed_ + (++draws_ << 32)) % list.size()]);
+      lowest_ = std::min(lowest_, window);
+    }
+    free_ += mfns.size();
+    unscrubbed_ -= mfns.size();
+    scrub_changed_.notify_all();
+  }
 }
 
 }  // namespace dormouse::embedded

@@ -1,11 +1,13 @@
 // Machine memory: frames, who owns them, what they are used as, and the arrays that tools map.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "host/embedded/shared_array.h"
@@ -39,14 +41,18 @@ class Machine {
   // PFNs, yet huge pages fill up.
   static constexpr uint64_t kWindowFrames = 16384;
 
+  ~Machine();
   bool init(uint64_t frames, uint32_t seed, Fault* fault);
 
-  // n zeroed frames for a domain, or none and NO_MEMORY.
+  // n zeroed frames for a domain, or none and NO_MEMORY. Waits for frames that are being scrubbed
+  // where the others are not enough.
   bool allocate(uint16_t domid, uint64_t n, uint32_t* mfns, Fault* fault);
-  // Takes frames back; sorts the list. Their content is gone when this returns.
-  void free(std::vector<uint32_t>* mfns);
+  // Takes frames back. They are nobody's from here, and are scrubbed beside the caller before they
+  // are handed out again: giving pages back to the system takes longer than a hypercall may.
+  void free(std::vector<uint32_t> mfns);
 
   uint64_t frames() const { return frames_; }
+  // Counts those that are still being scrubbed.
   uint64_t free_frames();
   uint8_t* page(uint64_t mfn) const { return memory.data() + mfn * kPageSize; }
   uint64_t* words(uint64_t mfn) const { return reinterpret_cast<uint64_t*>(page(mfn)); }
@@ -72,12 +78,18 @@ class Machine {
  private:
   void open_window(uint64_t window);
   void scrub(const std::vector<uint32_t>& sorted);
+  void scrub_loop();
 
   uint64_t frames_ = 0;
   uint32_t seed_ = 0;
   uint64_t draws_ = 0;
   uint64_t epoch_ = 0;
   std::mutex lock_;
+  std::condition_variable scrub_changed_;
+  std::vector<std::vector<uint32_t>> to_scrub_;  // freed, content not gone yet
+  uint64_t unscrubbed_ = 0;                      // frames in to_scrub_ and in the scrubber's hands
+  bool ending_ = false;
+  std::thread scrubber_;
   std::unique_ptr<Frame[], void (*)(void*)> frame_{nullptr, std::free};  // zero pages until used
   std::vector<std::vector<uint32_t>> window_;  // free frames of each window that was opened
   uint64_t opened_ = 0;                        // windows opened so far

@@ -74,7 +74,7 @@ bool Domain::release_snapshot(uint64_t epoch) {
   std::vector<uint32_t> mfns = std::move(quarantined);
   quarantined.clear();
   release();
-  if (!mfns.empty()) machine.free(&mfns);
+  if (!mfns.empty()) machine.free(std::move(mfns));
   // Beside the caller: gigabytes take a while, and the host has other domains to serve.
   finish_cow_clean_up();
   cow_cleaner = std::thread([this, bytes = cow_next * kPageSize] { cow_store.punch(0, bytes); });

@@ -23,14 +23,17 @@ bool MachineMap::make_writable(Fault* fault) {
          (touched_rw_.data() || touched_rw_.open(fds_.pid, fds_.touched, fds_.frames, true, fault));
 }
 
-void MachineMap::write(uint64_t mfn, const uint8_t* page) {
+void MachineMap::write(uint64_t mfn, const uint8_t* page, bool by_file) {
   auto& touched = touched_rw_.as<std::atomic<uint8_t>>()[mfn];
   if (touched.load(std::memory_order_relaxed)) {
     std::memcpy(memory_rw_.data() + mfn * kPageSize, page, kPageSize);
     return;
   }
   touched.store(1, std::memory_order_release);
-  memory_rw_.fill_page(mfn, page);
+  if (by_file)
+    memory_rw_.fill_page(mfn, page);
+  else
+    std::memcpy(memory_rw_.data() + mfn * kPageSize, page, kPageSize);
 }
 
 std::shared_ptr<EmbeddedMemory> EmbeddedMemory::open(std::shared_ptr<MachineMap> machine,
@@ -161,6 +164,9 @@ bool EmbeddedMemory::copy_out(const uint64_t* pfns, const uint64_t* entries, uin
 bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {
   if (options_.kind != ViewKind::build)
     return fault->raise("DOMAIN_WRONG_STATE", "this view of the domain's memory is read-only");
+  // Writing through the file is the cheaper way to a page that was never touched, but one thread at
+  // a time may: another one takes a page fault instead of waiting for its turn.
+  std::unique_lock<std::mutex> turn(machine_->file_turn, std::try_to_lock);
   for (uint32_t i = 0; i < n; i++) {
     fault->pfn = pfns[i];
     if (pfns[i] >= options_.nr_pfns) return fault->raise("RESTORE_FAILED", "pfn beyond the domain");
@@ -168,7 +174,7 @@ bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* sr
         host::mfn_of(__atomic_load_n(entries_.as<uint64_t>() + pfns[i], __ATOMIC_RELAXED));
     if (mfn >= machine_->fds().frames)
       return fault->raise("RESTORE_FAILED", "the page has no frame");
-    machine_->write(mfn, src + i * kPageSize);
+    machine_->write(mfn, src + i * kPageSize, turn.owns_lock());
   }
   fault->pfn = Fault::kNowhere;
   return true;

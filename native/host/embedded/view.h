@@ -22,7 +22,9 @@ class MachineMap {
   bool open(const MachineFds& fds, Fault* fault);
   // Maps the memory writable too, when it is first asked for.
   bool make_writable(Fault* fault);
-  void write(uint64_t mfn, const uint8_t* page);
+  // `by_file`: through the file where the page was never touched; one thread at a time may.
+  void write(uint64_t mfn, const uint8_t* page, bool by_file);
+  std::mutex file_turn;
 
   const MachineFds& fds() const { return fds_; }
   const uint8_t* page(uint64_t mfn) const { return memory_.data() + mfn * kPageSize; }

@@ -1,8 +1,8 @@
 // The N-API surface of the xen host, an addon of its own: src/host/xen/native.ts types it.
 // Arguments are validated there and asserted here.
-#include "binding/memory_tag.h"
 #include "binding/napi_util.h"
 #include "binding/registry.h"
+#include "host/memory_tag.h"
 #include "host/xen/builder_binding.h"
 #include "host/xen/control.h"
 #include "host/xen/domain_state.h"

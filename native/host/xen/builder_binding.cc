@@ -3,9 +3,9 @@
 
 #include <numeric>
 
-#include "binding/memory_tag.h"
 #include "binding/napi_util.h"
 #include "binding/registry.h"
+#include "host/memory_tag.h"
 #include "host/xen/domain_builder.h"
 
 namespace dormouse::xen {

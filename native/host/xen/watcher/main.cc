@@ -1,6 +1,7 @@
 // Stands beside a process that works on a domain and undoes what that process leaves open if it
 // dies.
-//   watch RUN_DIR DOMID PID START   standard input is a pipe from the owner, which ends the lease by
+//   watch RUN_DIR DOMID PID START   standard input is a pipe from the owner, which ends the lease
+//   by
 //                                   'd' (all is done) or 'u' (undo what is open); end of file
 //                                   without either means that it died
 //   undo RUN_DIR DOMID              undoes now if the owner is dead
