@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseArguments } from '../../src/helper/arguments.js';
 import { FdSource } from '../../src/helper/fd_source.js';
+import { configForXl } from '../../src/image/convert/xl_config.js';
 import { decodeJob, decodeReport, encodeLine } from '../../src/host/xen/job_wire.js';
 
 test('the arguments libxl gives', () => {
@@ -69,4 +70,19 @@ test('a job and its reports travel as lines; anything else is refused', () => {
   ])
     assert.throws(() => decodeReport(line), { code: 'HOST_PROTOCOL' }, line);
   assert.throws(() => decodeJob('{"nonce":"00"}'), { code: 'HOST_PROTOCOL' });
+});
+
+test('a configuration that ends with a NUL, as libxl stores it, keeps its devices', () => {
+  const uuid = 'e0b2e137-4b52-4e26-9d7a-ea3199174901';
+  const config =
+    JSON.stringify({ c_info: { type: 'pv', name: 'g', uuid }, disks: [{ vdev: 'xvda' }] }) + '\0';
+  const domain = { name: 'g', uuid, type: 'pv', vcpus: 1, maxMemoryKib: 4096, config } as const;
+  for (const name of ['g', 'other']) {
+    const written = JSON.parse(configForXl({ ...domain, name })) as {
+      c_info: { name: string };
+      disks: object[];
+    };
+    assert.equal(written.c_info.name, name);
+    assert.deepEqual(written.disks, [{ vdev: 'xvda' }]);
+  }
 });
