@@ -12,6 +12,7 @@
 #include "step/live_pass.h"
 #include "step/restore_step.h"
 #include "step/save_step.h"
+#include "step/stream_step.h"
 
 namespace dormouse::binding {
 namespace {
@@ -184,6 +185,29 @@ Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
   auto leaves = info[1].As<Napi::BigUint64Array>();
   Fault fault;
   if (!step::write_p2m_leaves(*memory, leaves.Data(), leaves.ElementLength(), &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// streamStep(memory, fd, firstPfn, count) -> bytes written
+Napi::Value stream_step(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  uint64_t bytes = 0;
+  Fault fault;
+  if (!step::stream_step(*memory, int(arg_u32(info, 1)), arg_u64(info, 2), arg_u64(info, 3), &bytes,
+                         &fault))
+    return failed(info.Env(), fault);
+  return num(info.Env(), bytes);
+}
+
+// localiseTables(memory, pfns: BigUint64Array, levels: Uint8Array)
+Napi::Value localise_tables(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  auto pfns = info[1].As<Napi::BigUint64Array>();
+  auto levels = info[2].As<Napi::Uint8Array>();
+  DM_ASSERT(pfns.ElementLength() == levels.ElementLength());
+  Fault fault;
+  if (!step::localise_tables(*memory, pfns.Data(), levels.Data(), pfns.ElementLength(), &fault))
     return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
@@ -383,6 +407,8 @@ Napi::Object init_step(Napi::Env env) {
   add("readPages", read_pages);
   add("writePages", write_pages);
   add("writeP2mLeaves", write_p2m_leaves);
+  add("streamStep", stream_step);
+  add("localiseTables", localise_tables);
   add("framesToPfns", frames_to_pfns);
   add("pfnsToFrames", pfns_to_frames);
   add("adoptMemory", adopt_memory);

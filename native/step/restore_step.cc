@@ -11,21 +11,6 @@ namespace {
 constexpr uint64_t kEntries = host::kPageSize / sizeof(uint64_t);
 alignas(64) const uint8_t kZeroPage[host::kPageSize] = {};
 
-bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
-                   uint8_t* out, Fault* fault) {
-  const pfn::TableResult result = pfn::localise(
-      maps, level, reinterpret_cast<const uint64_t*>(body), reinterpret_cast<uint64_t*>(out));
-  if (result.fault == pfn::TableFault::none) return true;
-  char text[160];
-  std::snprintf(text, sizeof text,
-                "page table at pfn %" PRIu64
-                " (level %d) of the image is not valid: entry %u is "
-                "0x%016" PRIx64 ": %s",
-                pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
-  fault->pfn = pfn;
-  return fault->raise("IMAGE_DAMAGED", text);
-}
-
 // Collects pages whose bodies lie one after the other, so that most of a chunk is one copy_in.
 class Placer {
  public:
@@ -83,6 +68,21 @@ bool place_chunk(host::DomainMemory& memory, image::Reader& reader, uint32_t chu
 }
 
 }  // namespace
+
+bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
+                   uint8_t* out, Fault* fault) {
+  const pfn::TableResult result = pfn::localise(
+      maps, level, reinterpret_cast<const uint64_t*>(body), reinterpret_cast<uint64_t*>(out));
+  if (result.fault == pfn::TableFault::none) return true;
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "page table at pfn %" PRIu64
+                " (level %d) of the image is not valid: entry %u is "
+                "0x%016" PRIx64 ": %s",
+                pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
+  fault->pfn = pfn;
+  return fault->raise("IMAGE_DAMAGED", text);
+}
 
 bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
                   uint32_t count, uint64_t* placed, Fault* fault) {

@@ -10,6 +10,11 @@ namespace dormouse::step {
 bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
                   uint32_t count, uint64_t* placed, Fault* fault);
 
+// Turns one canonical table into the new domain's: `out` is not `body`. IMAGE_DAMAGED naming pfn,
+// level, entry and why.
+bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
+                   uint8_t* out, Fault* fault);
+
 // Writes the leaf level of the guest's own p2m: entry i of the whole list is the machine frame of
 // pfn i, or all ones where it has none.
 bool write_p2m_leaves(host::DomainMemory& memory, const uint64_t* leaf_pfns, uint64_t n_leaves,

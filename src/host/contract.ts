@@ -6,6 +6,7 @@
  * (vcpu_guest_context of 5168 bytes and so on) and hold MFNs as the host sees them; src/domain turns them into PFNs.
  */
 import type { Buffer } from 'node:buffer';
+import type { Progress } from '../domain/progress.js';
 
 export type DomainType = 'pv' | 'pvh' | 'hvm';
 export type ShutdownReason = 'poweroff' | 'reboot' | 'suspend' | 'crash' | 'watchdog' | 'soft_reset';
@@ -152,6 +153,20 @@ export interface Builder {
   finish(): Promise<void>;
 }
 
+/** An image on this machine, verified whole. */
+export interface ImageToBuild {
+  readonly path: string;
+  /** What it is known by, should the path lead to another one meanwhile. */
+  readonly imageId: string;
+  readonly root: string;
+}
+
+export interface BuildOptions {
+  readonly paused: boolean;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
 export interface DomainEvent {
   readonly domid: number;
   readonly type: 'shutdown' | 'released' | 'created';
@@ -208,6 +223,12 @@ export interface Host {
   acquire(domid: number, operation: OperationKind): Promise<Lease>;
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
+
+  /**
+   * A new domain of an image, on a host whose own toolstack creates domains and runs this program to fill them; absent
+   * elsewhere. Returns the domid; after any error no domain is left. DOMAIN_EXISTS, CANCELLED, and restore's.
+   */
+  buildFromImage?(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number>;
 
   /** Asks the guest to suspend and waits until it has. SUSPEND_TIMEOUT after `timeoutMs`, the request withdrawn. */
   suspend(lease: Lease, timeoutMs: number): Promise<void>;

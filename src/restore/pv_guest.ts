@@ -7,11 +7,44 @@ import { findP2mRoot } from '../domain/p2m_root.js';
 import { localiseVcpus, newSharedInfo, startInfoPfn } from '../domain/pv_state.js';
 import { patchStartInfo, sharedInfoBytes, startInfoRings } from '../domain/vcpu_context.js';
 import { DormouseError } from '../errors.js';
-import type { Builder } from '../host/contract.js';
-import type { ImageReader } from '../image/reader.js';
+import type { Builder, DomainState, MemoryGeometry } from '../host/contract.js';
+import type { ImageReader, PageTableEntry } from '../image/reader.js';
 import { steps } from '../worker/steps.js';
 
 const noFrame = 0xffff_ffff_ffff_ffffn;
+
+/** What is known of a PV guest's pages when they are in place: an image, or a stream that has been read. */
+export interface PvSource {
+  readonly nrPfns: number;
+  readonly geometry: MemoryGeometry;
+  readonly state: DomainState;
+  pageType(pfn: number): number;
+  tables(): readonly PageTableEntry[];
+  /** A top-level table from which the walk leads to the p2m's leaves; null where the guest has no linear list. */
+  p2mRoot(): number | null;
+}
+
+export function pvSourceOf(reader: ImageReader): PvSource {
+  const { geometry, state } = reader.manifest;
+  return {
+    nrPfns: reader.nrPfns,
+    geometry,
+    state,
+    pageType: (pfn) => reader.pageEntry(pfn).type,
+    tables: () => reader.tables(),
+    p2mRoot: () =>
+      findP2mRoot({
+        sharedInfo: state.sharedInfo,
+        nrPfns: reader.nrPfns,
+        p2mFrames: geometry.p2mFrames,
+        l4Pfns: topTables(reader.tables()),
+        readPage: (pfn) => reader.readPages([pfn]),
+      }),
+  };
+}
+
+export const topTables = (tables: readonly PageTableEntry[]): number[] =>
+  tables.filter((table) => table.level === 4).map((table) => table.pfn);
 
 /** Refuses an image that cannot become a new domain, before anything is created. */
 export function requireRestorable(reader: ImageReader): void {
@@ -46,10 +79,10 @@ function frameOf(memory: number, pfn: number, what: string): bigint {
   return frame;
 }
 
-async function writeStartInfo(builder: Builder, reader: ImageReader, memory: number): Promise<void> {
-  const pfn = startInfoPfn(reader.manifest.state);
+async function writeStartInfo(builder: Builder, source: PvSource, memory: number): Promise<void> {
+  const pfn = startInfoPfn(source.state);
   frameOf(memory, pfn, 'start info');
-  if (reader.pageEntry(pfn).type !== 0)
+  if (source.pageType(pfn) !== 0)
     throw new DormouseError('IMAGE_DAMAGED', `start info (pfn ${pfn}) is a page table`, { place: { pfn } });
   const page = Buffer.from(steps().readPages(memory, BigUint64Array.of(BigInt(pfn))));
   const rings = startInfoRings(page);
@@ -57,7 +90,7 @@ async function writeStartInfo(builder: Builder, reader: ImageReader, memory: num
   const consoleFrame = frameOf(memory, rings.consolePfn, 'console ring');
   const ports = await builder.connectRings(rings);
   patchStartInfo(page, {
-    nrPages: reader.nrPfns,
+    nrPages: source.nrPfns,
     sharedInfoFrame: BigInt(await builder.sharedInfoFrame()),
     storeFrame,
     storePort: ports.storePort,
@@ -67,34 +100,21 @@ async function writeStartInfo(builder: Builder, reader: ImageReader, memory: num
   steps().writePages(memory, BigUint64Array.of(BigInt(pfn)), page);
 }
 
-/** Frame of a top-level table whose walk leads to the p2m's leaves; 0 where the guest has no linear p2m list. */
-function p2mRootFrame(reader: ImageReader, memory: number): bigint {
-  const { geometry, state } = reader.manifest;
-  const topTables = reader.tables().filter((table) => table.level === 4);
-  const root = findP2mRoot({
-    sharedInfo: state.sharedInfo,
-    nrPfns: reader.nrPfns,
-    p2mFrames: geometry.p2mFrames,
-    l4Pfns: topTables.map((table) => table.pfn),
-    readPage: (pfn) => reader.readPages([pfn]),
-  });
-  return root === null ? 0n : frameOf(memory, root, 'p2m root');
-}
-
 /** Registers, tables, p2m, start info and shared info of a 64-bit PV domain. IMAGE_DAMAGED, PAGE_TABLE_INVALID. */
-export async function finishPvState(builder: Builder, reader: ImageReader, memory: number): Promise<void> {
-  const { geometry, state } = reader.manifest;
-  const beyond = geometry.p2mFrames.find((pfn) => pfn >= reader.nrPfns);
+export async function finishPvState(builder: Builder, source: PvSource, memory: number): Promise<void> {
+  const { geometry, state } = source;
+  const beyond = geometry.p2mFrames.find((pfn) => pfn >= source.nrPfns);
   if (beyond !== undefined)
     throw new DormouseError('IMAGE_DAMAGED', `a p2m leaf lies at pfn ${beyond}, beyond the domain`);
   for (const pfn of geometry.p2mFrames) frameOf(memory, pfn, 'p2m leaf');
   steps().writeP2mLeaves(memory, BigUint64Array.from(geometry.p2mFrames, BigInt));
-  await writeStartInfo(builder, reader, memory);
-  await builder.pin(reader.tables().filter((table) => table.pinned));
+  await writeStartInfo(builder, source, memory);
+  const root = source.p2mRoot();
+  await builder.pin(source.tables().filter((table) => table.pinned));
   const toFrames = (pfns: BigUint64Array): BigUint64Array => steps().pfnsToFrames(memory, pfns);
   await builder.setState({
     ...state,
     vcpus: localiseVcpus(state.vcpus, toFrames),
-    sharedInfo: newSharedInfo(state.sharedInfo, p2mRootFrame(reader, memory)),
+    sharedInfo: newSharedInfo(state.sharedInfo, root === null ? 0n : frameOf(memory, root, 'p2m root')),
   });
 }

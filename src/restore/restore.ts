@@ -1,11 +1,13 @@
 /** `restore`: a new domain from an image, complete or not at all. */
+import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, PageCounts, Progress } from '../domain/progress.js';
-import type { Builder, DomainSpec, Host } from '../host/contract.js';
+import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import type { DomainSpec, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { DormouseError } from '../errors.js';
 import { chunksPerStep, laneCount, runOverRange, warmWorkers } from '../worker/pool.js';
-import { finishPvState, requireRestorable } from './pv_guest.js';
+import { fillDomain, ProgressOfRestore } from './fill.js';
+import { requireRestorable } from './pv_guest.js';
 
 export interface RestoreOptions extends OperationOptions {
   /** Leave the new domain paused (-p). */
@@ -22,34 +24,6 @@ export interface RestoreResult {
   readonly elapsedMs: number;
 }
 
-class ProgressOfRestore {
-  private readonly startedMs = performance.now();
-  private doneChunks = 0;
-
-  constructor(
-    private readonly reader: ImageReader,
-    private readonly options: OperationOptions,
-  ) {}
-
-  /** Chunks stand for pages in proportion: the two differ by what a chunk happens to hold. */
-  advance(phase: Progress['phase'], chunks: number): void {
-    this.doneChunks += chunks;
-    const share = this.doneChunks / Math.max(1, this.reader.nrChunks);
-    this.options.onProgress?.({
-      phase,
-      donePages: Math.round(share * this.reader.nrPfns),
-      totalPages: this.reader.nrPfns,
-      storedBytes: this.reader.storedBytes,
-      counts: this.reader.counts,
-      elapsedMs: performance.now() - this.startedMs,
-    });
-  }
-
-  restart(): void {
-    this.doneChunks = 0;
-  }
-}
-
 /** Every stored byte against its checksum, before anything is created. */
 async function verifyChunks(
   reader: ImageReader,
@@ -64,41 +38,6 @@ async function verifyChunks(
     done: (count) => progress.advance('verify', count),
   });
   progress.restart();
-}
-
-async function placePages(
-  reader: ImageReader,
-  memory: number,
-  progress: ProgressOfRestore,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  await runOverRange({
-    total: reader.nrChunks,
-    stride: chunksPerStep,
-    signal,
-    task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),
-    done: (count) => progress.advance('pages', count),
-  });
-}
-
-async function fill(
-  builder: Builder,
-  reader: ImageReader,
-  options: RestoreOptions,
-  progress: ProgressOfRestore,
-): Promise<void> {
-  const { manifest } = reader;
-  await builder.setGeometry(manifest.geometry);
-  await builder.populate(reader.frameRuns());
-  const memory = await builder.openMemory();
-  try {
-    await placePages(reader, memory.handle, progress, options.signal);
-    if (manifest.domain.type === 'pv') await finishPvState(builder, reader, memory.handle);
-    else await builder.setState(manifest.state);
-  } finally {
-    memory.close();
-  }
-  await builder.finish();
 }
 
 /** A PVH domain's ring pages come on top of its configured memory: its limit is never below what the image holds. */
@@ -122,9 +61,14 @@ async function build(
   options: RestoreOptions,
   progress: ProgressOfRestore,
 ): Promise<number> {
-  const { lease, builder } = await host.build(specOf(reader, options.name));
+  const spec = specOf(reader, options.name);
+  if (host.buildFromImage) {
+    const image = { path: resolve(reader.path), imageId: reader.header.imageId, root: reader.root };
+    return host.buildFromImage(spec, image, options);
+  }
+  const { lease, builder } = await host.build(spec);
   try {
-    await fill(builder, reader, options, progress);
+    await fillDomain(builder, reader, options, progress);
     if (!options.paused) await host.unpause(builder.domid);
     return builder.domid;
   } catch (thrown) {

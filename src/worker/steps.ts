@@ -24,6 +24,10 @@ export interface StepsNative {
   queryPages(memory: number, firstPfn: number, count: number): BigUint64Array;
   readPages(memory: number, pfns: BigUint64Array): Buffer;
   writePages(memory: number, pfns: BigUint64Array, pages: Buffer): void;
+  /** Writes PAGE_DATA records of the libxc stream to a descriptor, in canonical form; returns the bytes written. */
+  streamStep(memory: number, fd: number, firstPfn: number, count: number): number;
+  /** Localises tables that lie in canonical form in a memory being built. */
+  localiseTables(memory: number, pfns: BigUint64Array, levels: Uint8Array): void;
   writeP2mLeaves(memory: number, leafPfns: BigUint64Array): void;
   framesToPfns(memory: number, mfns: BigUint64Array): BigUint64Array;
   pfnsToFrames(memory: number, pfns: BigUint64Array): BigUint64Array;

@@ -3,6 +3,7 @@
 #include "binding/napi_util.h"
 #include "binding/registry.h"
 #include "host/memory_tag.h"
+#include "host/xen/builder_binding.h"
 #include "host/xen/control.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/xen_memory.h"
@@ -329,6 +330,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("notify", notify);
   add("requestSuspend", request_suspend);
   add("closePort", close_port);
+  add_builder(env, exports, handles);
   return exports;
 }
 

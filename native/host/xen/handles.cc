@@ -89,18 +89,19 @@ ForeignPages& ForeignPages::operator=(ForeignPages&& other) noexcept {
 }
 
 bool ForeignPages::map(std::shared_ptr<Handles> xen, uint32_t domid, const xen_pfn_t* frames,
-                       size_t n, int* errors) {
+                       size_t n, int* errors, bool writable) {
   reset();
-  void* at = xenforeignmemory_map(xen->memory(), domid, PROT_READ, n, frames, errors);
+  const int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* at = xenforeignmemory_map(xen->memory(), domid, access, n, frames, errors);
   if (!at) return false;
   xen_ = std::move(xen);
-  data_ = static_cast<const uint8_t*>(at);
+  data_ = static_cast<uint8_t*>(at);
   pages_ = n;
   return true;
 }
 
 void ForeignPages::reset() {
-  if (data_) xenforeignmemory_unmap(xen_->memory(), const_cast<uint8_t*>(data_), pages_);
+  if (data_) xenforeignmemory_unmap(xen_->memory(), data_, pages_);
   data_ = nullptr;
   pages_ = 0;
   xen_.reset();

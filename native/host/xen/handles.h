@@ -62,7 +62,7 @@ bool domain_info(const Handles& xen, uint32_t domid, xc_domaininfo_t* info, Faul
 
 inline bool is_hvm(const xc_domaininfo_t& info) { return info.flags & XEN_DOMINF_hvm_guest; }
 
-// A run of foreign frames mapped read-only, unmapped with the object.
+// A run of foreign frames in one mapping, unmapped with the object.
 class ForeignPages {
  public:
   ForeignPages() = default;
@@ -73,14 +73,16 @@ class ForeignPages {
   // Maps frames[0, n). errors[i] is 0 or the errno of that page, which must not be touched then;
   // false (errno set) where nothing could be mapped.
   bool map(std::shared_ptr<Handles> xen, uint32_t domid, const xen_pfn_t* frames, size_t n,
-           int* errors);
+           int* errors, bool writable = false);
   void reset();
   const uint8_t* data() const { return data_; }
+  // Only of a mapping made writable.
+  uint8_t* writable_data() { return data_; }
   size_t pages() const { return pages_; }
 
  private:
   std::shared_ptr<Handles> xen_;
-  const uint8_t* data_ = nullptr;
+  uint8_t* data_ = nullptr;
   size_t pages_ = 0;
 };
 

@@ -1,10 +1,10 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
-import { readFileSync } from 'node:fs';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
 import type {
   Builder,
+  BuildOptions,
   Capabilities,
   DomainEvent,
   DomainInfo,
@@ -13,6 +13,7 @@ import type {
   DomainType,
   EventChannels,
   Host,
+  ImageToBuild,
   Lease,
   MemoryGeometry,
   MemoryView,
@@ -20,8 +21,10 @@ import type {
   Snapshot,
   Tracker,
 } from '../contract.js';
+import { domainConfig } from './domain_config.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
+import { buildThroughXl } from './build_job.js';
 import { XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { suspendGuest } from './suspend.js';
@@ -32,7 +35,6 @@ const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
 /** XEN_SYSCTL_PHYSCAP_shadow */
 const shadowPaging = 1 << 4;
-const configDir = '/var/lib/xen';
 
 export interface XenHostOptions {
   /** Where leases are kept; /run/dormouse. */
@@ -100,16 +102,7 @@ export class XenHost implements Host {
 
   async config(domid: number): Promise<string> {
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
-    try {
-      return await Promise.resolve(
-        readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8'),
-      );
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return '';
-      throw new DormouseError('HOST_UNAVAILABLE', `the configuration of domain ${domid} cannot be read`, {
-        cause: thrown,
-      });
-    }
+    return domainConfig(this.xenstore, domid, uuid);
   }
 
   async create(spec: DomainSpec, options: { paused: boolean }): Promise<number> {
@@ -150,6 +143,12 @@ export class XenHost implements Host {
         'on Xen domains are built by libxl, with this program as its save helper',
       ),
     );
+  }
+
+  async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
+    if ((await this.list()).some(({ name }) => name === spec.name))
+      throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
+    return buildThroughXl(spec, image, options, (domid) => this.#removeHalfBuilt(domid));
   }
 
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
@@ -271,6 +270,12 @@ export class XenHost implements Host {
   async close(): Promise<void> {
     for (const lease of [...this.#held.values()]) await lease.release();
     this.xenstore.close();
+  }
+
+  /** What is left where xl died over a domain it was building. */
+  async #removeHalfBuilt(domid: number): Promise<void> {
+    if (native(() => this.#api.domains()).some((domain) => domain.domid === domid))
+      await xl('destroy', String(domid));
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */

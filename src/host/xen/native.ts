@@ -65,6 +65,45 @@ export interface XenNative {
   /** Has Xen signal this port of the domain's when it suspends, and signals it. */
   requestSuspend(domid: number, port: number): void;
   closePort(domid: number, port: number): boolean;
+
+  /** Work on a domain that was created and has not run. The number is the builder's in the calls below. */
+  builderOpen(domid: number): number;
+  /** Bodies of X86_CPUID_POLICY and X86_MSR_POLICY; empty where there is none. IMAGE_INCOMPATIBLE. */
+  builderSetPolicy(builder: number, cpuid: Buffer, msrs: Buffer): void;
+  /** Bytes of a PV guest's words. */
+  builderSetWidth(builder: number, width: number): void;
+  /** Size of the pfn space; it may only grow. */
+  builderSetNrPfns(builder: number, nrPfns: number): void;
+  /** Gives frames to those of the pfns that have none. NO_MEMORY. */
+  builderPopulate(builder: number, pfns: BigUint64Array): void;
+  builderPopulateRun(builder: number, firstPfn: number, count: number): void;
+  /** All of them have frames. */
+  builderDepopulate(builder: number, pfns: BigUint64Array): void;
+  /** For `adoptMemory`, as often as wanted. */
+  builderExport(builder: number): unknown;
+  /** In place; all ones where a pfn has no frame. */
+  builderFrames(builder: number, pfns: BigUint64Array): BigUint64Array;
+  builderSharedInfoFrame(builder: number): number;
+  /** Unmaps and pins. PAGE_TABLE_INVALID with the pfn. */
+  builderPin(builder: number, pfns: BigUint64Array, levels: Uint8Array): void;
+  builderSetPvState(builder: number, state: DomainState): void;
+  /** Returns the pfns of the two rings. */
+  builderSetHvmState(
+    builder: number,
+    state: DomainState,
+    storePort: number,
+    consolePort: number,
+  ): [store: number, console: number];
+  builderSeedGrants(
+    builder: number,
+    storeFrame: number,
+    storeDomid: number,
+    consoleFrame: number,
+    consoleDomid: number,
+  ): void;
+  builderUnmap(builder: number): void;
+  /** Idempotent. */
+  builderClose(builder: number): boolean;
 }
 
 const buildDir = join(packageRoot, 'build/Release');

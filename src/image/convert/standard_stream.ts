@@ -9,11 +9,13 @@ import { configForXl } from './xl_config.js';
 
 const { libxcRecord: rec, libxlRecord } = format;
 
+type Guest = Pick<Manifest, 'geometry' | 'state'>;
+
 /** The sender's version written into the domain header: that of the Xen whose stream this follows. */
 const xenVersion = { xenMajor: 4, xenMinor: 17 } as const;
 
 /** What manifest.stream would be had a stock `xl save` made the image. IMAGE_NOT_RESTORABLE if state is missing. */
-export function standardStream(manifest: Manifest): StreamManifest {
+export function standardStream(manifest: Pick<Manifest, 'domain' | 'geometry' | 'state'>): StreamManifest {
   const { domain } = manifest;
   if (domain.type === 'pv') requirePv(manifest);
   else requireHvm(manifest);
@@ -37,7 +39,7 @@ export function standardStream(manifest: Manifest): StreamManifest {
   };
 }
 
-function frameConfig(config: string): Buffer {
+export function frameConfig(config: string): Buffer {
   const text = Buffer.from(config + '\0', 'utf8');
   const length = Buffer.alloc(4);
   length.writeUInt32LE(text.length, 0);
@@ -49,7 +51,7 @@ function bare(layer: format.StreamLayer, type: number): StreamItem {
 }
 
 /** The records of these types that the state has something for. */
-function stateItems({ state }: Manifest, types: readonly number[]): StreamItem[] {
+function stateItems({ state }: Guest, types: readonly number[]): StreamItem[] {
   return types.flatMap((type) => {
     const field = stateFields.get(type);
     const there = field === undefined || state[field].length > 0;
@@ -59,7 +61,7 @@ function stateItems({ state }: Manifest, types: readonly number[]): StreamItem[]
 
 const pages: StreamItem = { kind: 'pages', records: 1 };
 
-function pvItems(manifest: Manifest): StreamItem[] {
+function pvItems(manifest: Guest): StreamItem[] {
   const vcpus = manifest.state.vcpus.flatMap((vcpu) =>
     [...vcpuFields]
       .filter(([, field]) => vcpu[field].length > 0)
@@ -75,7 +77,7 @@ function pvItems(manifest: Manifest): StreamItem[] {
   ];
 }
 
-function hvmItems(manifest: Manifest): StreamItem[] {
+function hvmItems(manifest: Guest): StreamItem[] {
   return [
     ...stateItems(manifest, [rec.cpuidPolicy, rec.msrPolicy]),
     bare('libxc', rec.staticDataEnd),
@@ -88,7 +90,7 @@ function require(holds: boolean, what: string): void {
   if (!holds) throw new DormouseError('IMAGE_NOT_RESTORABLE', `Xen could not build this domain: ${what}`);
 }
 
-function requirePv({ geometry, state }: Manifest): void {
+function requirePv({ geometry, state }: Guest): void {
   const { guestWidth, nrPfns, p2mFrames } = geometry;
   require(guestWidth !== 0, 'a PV guest without a word size');
   if (guestWidth === 0) return;
@@ -101,7 +103,7 @@ function requirePv({ geometry, state }: Manifest): void {
       format.vcpuContextBytes[guestWidth], `vCPU ${id} has ${basic.length} bytes of state`);
 }
 
-function requireHvm({ state }: Manifest): void {
+function requireHvm({ state }: Guest): void {
   require(state.hvmContext.length > 0, 'no HVM context');
   require(state.hvmParams.length >= 8, 'no HVM parameters');
 }

@@ -70,6 +70,16 @@ export async function parseStream(
   await new Parser(source, visitor, limits, signal).run();
 }
 
+/** Parses a libxc stream alone, from its header to its END; nothing beyond is read. Errors as parseStream's. */
+export async function parseLibxcStream(
+  source: ByteReader,
+  visitor: StreamVisitor,
+  limits: ParseLimits,
+  signal?: AbortSignal,
+): Promise<void> {
+  await new Parser(source, visitor, limits, signal).libxcStream();
+}
+
 interface RecordHeader {
   readonly type: number;
   readonly length: number;
@@ -97,7 +107,7 @@ class Parser {
       this.#admitLibxl(header, context);
       await this.#carry('libxl', header);
       if (header.type === libxlRecord.end) break;
-      if (header.type === libxlRecord.libxcContext) context = await this.#libxcStream();
+      if (header.type === libxlRecord.libxcContext) context = await this.libxcStream();
     }
     if (!(await this.source.atEnd()))
       throw streamInvalid('bytes follow the end of the stream', this.source.offset);
@@ -163,7 +173,7 @@ class Parser {
     if (length < 8) throw streamInvalid(`${name} is too short`, offset);
   }
 
-  async #libxcStream(): Promise<LibxcHeader> {
+  async libxcStream(): Promise<LibxcHeader> {
     const header = await this.#libxcHeader();
     this.visitor.libxcHeader?.(header);
     const order = new StreamOrder(header);

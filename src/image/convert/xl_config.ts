@@ -27,7 +27,7 @@ type XlConfig = z.infer<typeof configSchema>;
 /** The configuration as an object, or null if it is no JSON object of libxl_domain_config's form. */
 export function parseXlConfig(text: string): XlConfig | null {
   try {
-    const checked = configSchema.safeParse(JSON.parse(text));
+    const checked = configSchema.safeParse(JSON.parse(text.replace(/\0+$/, '')));
     return checked.success ? checked.data : null;
   } catch {
     return null;
@@ -79,7 +79,7 @@ export function configForXl(domain: Manifest['domain']): string {
   const parsed = parseXlConfig(domain.config);
   if (parsed?.c_info === undefined) return minimalConfig(domain);
   const { name, uuid } = parsed.c_info;
-  if (name === domain.name && uuid?.toLowerCase() === domain.uuid) return domain.config;
+  if (name === domain.name && uuid?.toLowerCase() === domain.uuid) return domain.config.replace(/\0+$/, '');
   const renamed = { ...parsed, c_info: { ...parsed.c_info, name: domain.name, uuid: domain.uuid } };
   return JSON.stringify(renamed, null, 4) + '\n';
 }

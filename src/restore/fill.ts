@@ -1,0 +1,75 @@
+/** Filling an empty domain from an image, whatever made the domain. */
+import { performance } from 'node:perf_hooks';
+import type { OperationOptions, Progress } from '../domain/progress.js';
+import type { Builder } from '../host/contract.js';
+import type { ImageReader } from '../image/reader.js';
+import { chunksPerStep, runOverRange } from '../worker/pool.js';
+import { finishPvState, pvSourceOf } from './pv_guest.js';
+
+/** Progress of one image through its verification and its placing. */
+export class ProgressOfRestore {
+  private readonly startedMs = performance.now();
+  private doneChunks = 0;
+
+  constructor(
+    private readonly reader: ImageReader,
+    private readonly options: OperationOptions,
+  ) {}
+
+  /** Chunks stand for pages in proportion: the two differ by what a chunk happens to hold. */
+  advance(phase: Progress['phase'], chunks: number): void {
+    this.doneChunks += chunks;
+    const share = this.doneChunks / Math.max(1, this.reader.nrChunks);
+    this.options.onProgress?.({
+      phase,
+      donePages: Math.round(share * this.reader.nrPfns),
+      totalPages: this.reader.nrPfns,
+      storedBytes: this.reader.storedBytes,
+      counts: this.reader.counts,
+      elapsedMs: performance.now() - this.startedMs,
+    });
+  }
+
+  restart(): void {
+    this.doneChunks = 0;
+  }
+}
+
+async function placePages(
+  reader: ImageReader,
+  memory: number,
+  progress: ProgressOfRestore,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await runOverRange({
+    total: reader.nrChunks,
+    stride: chunksPerStep,
+    signal,
+    task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),
+    done: (count) => progress.advance('pages', count),
+  });
+}
+
+/**
+ * Fills an empty domain from an image that was verified. IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; the
+ * domain is then to be destroyed.
+ */
+export async function fillDomain(
+  builder: Builder,
+  reader: ImageReader,
+  options: OperationOptions,
+  progress: ProgressOfRestore,
+): Promise<void> {
+  const { manifest } = reader;
+  await builder.setGeometry(manifest.geometry);
+  await builder.populate(reader.frameRuns());
+  const memory = await builder.openMemory();
+  try {
+    await placePages(reader, memory.handle, progress, options.signal);
+    if (manifest.domain.type === 'pv') await finishPvState(builder, pvSourceOf(reader), memory.handle);
+    else await builder.setState(manifest.state);
+  } finally {
+    memory.close();
+  }
+  await builder.finish();
+}

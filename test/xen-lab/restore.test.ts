@@ -1,0 +1,147 @@
+/** Restore on real Xen, and xl's own verbs with our save helper: each with guests that check themselves. */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { Guest, type GuestOptions } from './guests.js';
+import { startLab, type Lab } from './lab.js';
+import type { Tick } from './ticks.js';
+
+const helper = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
+const kinds: GuestOptions[] = [
+  { name: 'pvh', type: 'pvh', vcpus: 2, loadMib: 4, diskMib: 16, address: 102 },
+  { name: 'pv2', type: 'pv', vcpus: 2, loadMib: 4, diskMib: 16, address: 101 },
+  { name: 'pv1', type: 'pv', vcpus: 1, loadMib: 16, dirtyMibPerS: 8 },
+];
+const slow = { timeoutMs: 600_000 };
+
+function last(ticks: Tick[]): Tick {
+  const tick = ticks.at(-1);
+  assert.ok(tick);
+  return tick;
+}
+
+describe('restore on Xen', () => {
+  let lab: Lab;
+  const guests: Guest[] = [];
+  const create = async (options: GuestOptions): Promise<Guest> => {
+    const guest = await Guest.create(lab, options);
+    guests.push(guest);
+    return guest;
+  };
+  const must = (script: string): Promise<string> => lab.must(script, slow);
+  const domains = async (): Promise<string[]> =>
+    (await must("xl list | awk 'NR > 2 { print $1 }'")).split('\n').filter((name) => name !== '');
+
+  before(async () => {
+    lab = await startLab({ lifeMs: 3_600_000 });
+  });
+  afterEach(async () => {
+    for (const guest of guests.splice(0)) await guest.destroy();
+    await lab.exec('rm -f /images/*.img /images/*.xl');
+  });
+  after(() => lab.stop());
+
+  /** All of its memory is checked once more, and where it has them its disk and its network go on. */
+  async function goesOn(guest: Guest, { diskMib, address }: GuestOptions): Promise<void> {
+    const start = last(await guest.waitTicks(2));
+    let tick = start;
+    const behind = (): boolean =>
+      tick.rounds < start.rounds + 2 ||
+      (diskMib !== undefined && tick.diskOps < start.diskOps + 10) ||
+      (address !== undefined && tick.netReceived < start.netReceived + 20);
+    while (behind()) tick = last(await guest.waitTicks(1));
+    assert.equal(tick.bad + tick.diskBad + tick.diskErrors + tick.netBad, 0);
+    assert.equal(tick.cpus, start.cpus);
+  }
+
+  for (const kind of kinds) {
+    const { name } = kind;
+    test(`${name}: save and restore; an image of ours for xl; a file of xl's for us`, async () => {
+      const guest = await create(kind);
+      await must(`dormouse save ${name} /images/a.img`);
+      assert.deepEqual(await domains(), []);
+      await must('dormouse restore /images/a.img');
+      await goesOn(guest, kind);
+
+      await must(`dormouse save ${name} /images/b.img && dormouse image convert /images/b.img /images/b.xl`);
+      await must('xl restore /images/b.xl');
+      await goesOn(guest, kind);
+
+      await must(`xl save ${name} /images/c.xl && dormouse image convert /images/c.xl /images/c.img`);
+      await must('dormouse restore /images/c.img');
+      await goesOn(guest, kind);
+    });
+  }
+
+  test('-p leaves it paused, --name renames it, a taken name is refused before anything is made', async () => {
+    const guest = await create({ name: 'still', type: 'pv', loadMib: 4 });
+    await must('dormouse save -c still /images/a.img');
+    const taken = await lab.exec('dormouse --json restore /images/a.img', slow);
+    assert.equal(taken.code, 4, taken.stdout + taken.stderr);
+    assert.match(taken.stdout + taken.stderr, /DOMAIN_EXISTS/);
+    assert.deepEqual(await domains(), ['still']);
+    await must('dormouse restore -p --name other /images/a.img');
+    assert.equal((await must("xl list other | awk 'NR == 2 { print $5 }'")).trim(), '--p---');
+    await must('xl destroy other');
+    await guest.waitTicks(2);
+  });
+
+  test('a restore that fails leaves no domain and keeps the image', async () => {
+    const guest = await create({ name: 'frail', type: 'pv', loadMib: 4 });
+    await must('dormouse save frail /images/a.img');
+    const fails = async (what: string, script: string, code: RegExp): Promise<void> => {
+      const result = await lab.exec(script, slow);
+      assert.notEqual(result.code, 0, what);
+      assert.match(result.stdout + result.stderr, code, what);
+      assert.deepEqual(await domains(), [], what);
+    };
+    await fails(
+      'damaged image',
+      'cp /images/a.img /images/d.img; printf x | dd of=/images/d.img bs=1 seek=1000000 conv=notrunc 2>/dev/null; dormouse --json restore /images/d.img',
+      /IMAGE_DAMAGED/,
+    );
+    await fails(
+      'too little memory',
+      // What is free but 64 MiB goes to a domain that never runs.
+      `free=$(xl info | awk '/^free_memory/ { print $3 }'); xl create -q -p /domu/frail.cfg "name='hog'" "memory=$((free - 96))" "maxmem=$((free - 96))"; dormouse --json restore /images/a.img; code=$?; xl destroy hog; exit $code`,
+      /NO_MEMORY|RESTORE_FAILED/,
+    );
+    // Waits until the helper is at work.
+    const started =
+      'dormouse --json restore /images/a.img & restore=$!; ' +
+      'for i in $(seq 1200); do helper=$(pgrep -f "[s]ave-helper --restore-domain" | head -n 1); ' +
+      '[ -z "$helper" ] || break; sleep 0.1; done; sleep 1; ';
+    await fails('killed helper', started + 'kill -9 $helper; wait $restore', /RESTORE_FAILED/);
+    await fails('cancelled', started + 'kill -TERM $restore; wait $restore', /CANCELLED/);
+    await must(
+      started +
+        'kill -9 $restore; i=0; while [ $i -lt 60 ] && xl domid frail; do sleep 1; i=$((i + 1)); done',
+    );
+    assert.deepEqual(await domains(), [], 'killed restore');
+    await must('dormouse restore /images/a.img');
+    await goesOn(guest, { name: 'frail', type: 'pv' });
+  });
+
+  for (const kind of kinds) {
+    const { name } = kind;
+    test(`${name}: xl save, xl restore and xl migrate on our helper, and mixed with xl's own`, async () => {
+      const guest = await create(kind);
+      await must(`${helper} xl save -c ${name} /images/kept.xl`);
+      await goesOn(guest, kind);
+      const { stderr } = await lab.exec(`${helper} xl -v save ${name} /images/a.xl`, slow);
+      assert.match(stderr, /xc: info: Saving domain \d+, type x86 (PV|HVM)/);
+      assert.match(stderr, /xc: progress: Frames: \d+\/\d+ +100%/);
+      await must('xl restore /images/a.xl');
+      await goesOn(guest, kind);
+
+      await must(`xl save ${name} /images/b.xl`);
+      const restored = await lab.exec(`${helper} xl restore /images/b.xl`, slow);
+      assert.equal(restored.code, 0, restored.stderr);
+      assert.match(restored.stderr, /xc: info: Restoring domain\n[^]*xc: info: Restore successful/);
+      await goesOn(guest, kind);
+
+      await must(`${helper} xl migrate -s '' ${name} 'xl migrate-receive'`);
+      assert.deepEqual(await domains(), [name]);
+      await goesOn(guest, kind);
+    });
+  }
+});
