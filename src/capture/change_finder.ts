@@ -28,8 +28,9 @@ function byLog(tracker: Tracker): ChangeFinder {
     passKind: passKinds.live,
     maxPasses: 5,
     find: async (live, memory) => {
-      steps().liveMerge(live, await tracker.readAndClear());
+      // The slow part first: the log is to be as young as can be.
       native(() => steps().liveFindRetyped(live, memory.handle));
+      steps().liveMerge(live, await tracker.readAndClear());
     },
     askLast: () => tracker.readAndClear(),
     findLast: (live, memory, logged, thorough) => {

@@ -156,6 +156,8 @@ async function tryPause(
   const geometry = await host.geometry(lease.domid);
   requireSameSize(geometry, work);
   await finder.find(live, memory);
+  // A last short pass, over what is known to have changed: the pause is left what changes during it.
+  if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
   const stoppedMs = performance.now();
   const source = await copyPaused(work, { ...base, geometry }).catch(async (thrown: unknown) => {
     // The first error is the one to tell; a pause that cannot be taken back here ends with the lease.

@@ -161,6 +161,13 @@ bool EmbeddedMemory::copy_out(const uint64_t* pfns, const uint64_t* entries, uin
   return true;
 }
 
+const uint8_t* EmbeddedMemory::peek(uint64_t, uint64_t entry) {
+  alignas(64) static const uint8_t kBlankPage[kPageSize] = {};
+  const uint64_t mfn = host::mfn_of(entry);
+  if (options_.kind != ViewKind::live || mfn >= machine_->fds().frames) return nullptr;
+  return machine_->touched(mfn) ? machine_->page(mfn) : kBlankPage;
+}
+
 bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {
   if (options_.kind != ViewKind::build)
     return fault->raise("DOMAIN_WRONG_STATE", "this view of the domain's memory is read-only");

@@ -62,6 +62,7 @@ class EmbeddedMemory : public host::DomainMemory {
   bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) override;
   bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,
                 Fault* fault) override;
+  const uint8_t* peek(uint64_t pfn, uint64_t entry) override;
   bool copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) override;
   bool populate_gives_zeroes() const override { return true; }
 
