@@ -39,7 +39,7 @@ export async function writeLibxcStream(
   options: StreamOptions = {},
 ): Promise<void> {
   const { info, geometry } = source;
-  const state = canonicalState(source);
+  const state = canonicalState({ ...source, consistency: 'suspend-point' });
   const guest = {
     domain: { ...info, config: '' },
     geometry: { ...geometry, p2mFrames: [...geometry.p2mFrames] },
