@@ -117,7 +117,8 @@ for (const vcpus of [1, 4])
           assert.equal(digest, untouched, mode);
       for (const digest of await through(() => checkpointDuringSave(host, dir, guest)))
         assert.equal(digest, untouched, 'checkpoint during a save');
-      assert.deepEqual(Object.values(steps().openObjects()), [0, 0, 0, 0, 0]);
+      const open = Object.entries(steps().openObjects()).filter(([, count]) => count > 0);
+      assert.deepEqual(open, []);
       assert.deepEqual(await host.list(), []);
     });
 
