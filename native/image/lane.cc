@@ -25,8 +25,9 @@ Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* i
 // A chunk begins only below kSegmentBytes, so the longest one still fits behind it.
 bool Lane::allocate() {
   segment_ = allocate_aligned(kSegmentBytes + kMaxChunkSpan);
+  written_ = allocate_aligned(kSegmentBytes + kMaxChunkSpan);
   staging_ = allocate_aligned(kBlockBytes);
-  return segment_ && staging_;
+  return segment_ && written_ && staging_;
 }
 
 void Lane::open_chunk() {
@@ -108,15 +109,30 @@ void Lane::close_chunk() {
   open_ = false;
 }
 
+Lane::~Lane() {
+  if (writing_.joinable()) writing_.join();
+}
+
+bool Lane::finish_write(Fault* fault) {
+  if (writing_.joinable()) writing_.join();
+  if (!write_fault_) return true;
+  *fault = write_fault_;
+  return false;
+}
+
 bool Lane::write_segment(Fault* fault) {
+  if (!finish_write(fault)) return false;
   if (at_ == 0) return true;
   const uint64_t offset = file_.reserve(at_);
-  if (!file_.write_at(offset, segment_.get(), at_, fault)) return false;
   for (Closed& c : closed_) {
     c.entry.offset += offset;
     table_.put(c.chunk, c.entry);
   }
   closed_.clear();
+  std::swap(segment_, written_);
+  writing_ = std::thread([this, offset, bytes = at_] {
+    file_.write_at(offset, written_.get(), bytes, &write_fault_);
+  });
   at_ = 0;
   pending_.store(0, std::memory_order_relaxed);
   return true;
@@ -153,7 +169,7 @@ bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies
 
 bool Lane::flush(Fault* fault) {
   if (open_) close_chunk();
-  return write_segment(fault);
+  return write_segment(fault) && finish_write(fault);
 }
 
 }  // namespace dormouse::image

@@ -1,9 +1,10 @@
-// One lane of a writer: encodes pages into chunks and chunks into a segment of a few MiB, which it
-// writes when it is full. Used by one thread at a time.
+// One lane of a writer: encodes pages into chunks and chunks into a segment of a few MiB. A full
+// one is written beside the lane, which goes on with a second. Used by one thread at a time.
 #pragma once
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "codec/lz4.h"
@@ -39,6 +40,7 @@ class Lane {
   static constexpr uint64_t kSegmentBytes = 4ull << 20;
 
   Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* image_id);
+  ~Lane();
   bool allocate();
 
   // Arguments were validated by the writer.
@@ -65,13 +67,17 @@ class Lane {
   void add_body(const uint8_t* body);
   void encode_block(const uint8_t* pages, uint32_t n);
   bool write_segment(Fault* fault);
+  // Waits for the segment under way; its fault is the lane's.
+  bool finish_write(Fault* fault);
 
   OutputFile& file_;
   ChunkTable& table_;
   WriterMap& map_;
   const uint8_t* image_id_;
   codec::Lz4State lz4_;
-  AlignedBytes segment_, staging_;
+  AlignedBytes segment_, staging_, written_;
+  std::thread writing_;  // writes written_
+  Fault write_fault_;
   std::vector<Closed> closed_;
 
   uint64_t at_ = 0;  // end of what the segment holds

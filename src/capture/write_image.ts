@@ -8,7 +8,7 @@ import { canonicaliseVcpus } from '../domain/pv_state.js';
 import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import { ImageWriter } from '../image/writer.js';
-import { laneCount, pagesPerStep, runOverRange } from '../worker/pool.js';
+import { encodingLanes, laneCount, pagesPerStep, runOverRange } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 
@@ -73,6 +73,7 @@ export async function writePages(
   await runOverRange({
     total,
     stride: pagesPerStep,
+    lanes: encodingLanes,
     signal: options.signal,
     task: (lane, first, count) => ({
       step: 'save',

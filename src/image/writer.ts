@@ -11,7 +11,7 @@ import { nativeImage } from './native.js';
 export interface WriterOptions {
   /** Size of the pfn space: every pfn below it must be appended at least once. */
   readonly nrPfns: number;
-  /** How many threads may append at once, each in its own lane; at most 5. About 5.2 MiB of memory a lane. */
+  /** How many threads may append at once, each in its own lane; at most 5. About 10.3 MiB of memory a lane. */
   readonly lanes: number;
   readonly consistency: Consistency;
   /** The image that pages of class sameAsParent are found in: ids and roots in hex. */

@@ -2,15 +2,18 @@
  * The worker threads, shared by every operation of the process, and the loop that feeds them ranges.
  *
  * One range in flight a lane: a lane is a set of native buffers that one thread at a time may use. There is one lane more
- * than cores, so that while one waits for the disk the others keep every core compressing.
+ * than cores for what reads, so that while one waits for the disk the others keep every core busy.
  */
 import { availableParallelism } from 'node:os';
 import { Piscina } from 'piscina';
 import { DormouseError } from '../errors.js';
 import type { Task, TaskReply } from './task.js';
 
-/** Lanes of an operation; each costs native buffers of some 6 MiB. */
+/** Lanes of an operation; each costs a writer some 10 MiB of native buffers, a reader 2. */
 export const laneCount = Math.min(5, Math.max(2, availableParallelism() + 1));
+
+/** Lanes that only compute (writes go on beside them): one more would cost the others their caches. */
+export const encodingLanes = laneCount - 1;
 
 /** Pages a save step works on: 8 MiB, some 10 ms. */
 export const pagesPerStep = 2048;
