@@ -100,9 +100,9 @@ export class HostConnection {
     });
   }
 
-  /** The connection by itself does not keep a process from ending; what waits for it does. */
+  /** The connection by itself does not keep a process from ending; what waits for it, or for its end, does. */
   #hold(): void {
-    if (this.#pending.size > 0 || this.#listeners.size > 0) this.#socket.ref();
+    if (this.#pending.size > 0 || this.#listeners.size > 0 || this.#ended) this.#socket.ref();
     else this.#socket.unref();
   }
 
