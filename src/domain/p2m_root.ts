@@ -4,9 +4,7 @@
  * because the walk from it must lead to the p2m leaves, which are known.
  */
 import type { Buffer } from 'node:buffer';
-
-/** Byte offsets in the 64-bit shared_info (xen/include/public/arch-x86/xen.h). */
-export const sharedInfoOffsets = { p2mCr3: 3112, p2mVaddr: 3120 } as const;
+import { sharedInfo as sharedInfoOffsets } from './vcpu_context.js';
 
 const pageBytes = 4096;
 const entryBytes = 8;

@@ -35,7 +35,10 @@ export interface SaveResult {
   readonly standstillMs: number | null;
 }
 
-/** How the guest is brought to stand: a paused one cannot answer, so the host takes it where it stands. */
+/**
+ * How the guest is brought to stand: a paused one cannot answer, so the host takes it where it stands. One that is to be
+ * resumed gets here only where the host copies on write.
+ */
 async function standStill(
   host: Host,
   lease: Lease,
@@ -44,8 +47,7 @@ async function standStill(
 ): Promise<StandingStill> {
   const { suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
   if (info.paused) return snapshotLight(host, lease, info, { readOnce: true });
-  const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
-  return options.then === 'resume' && copiesOnWrite
+  return options.then === 'resume'
     ? suspendAndSnapshot(host, lease, info, { timeoutMs, signal })
     : suspendGuest(host, lease, info, { timeoutMs, signal });
 }

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { findP2mRoot, sharedInfoOffsets, type P2mRootSearch } from '../../src/domain/p2m_root.js';
+import { findP2mRoot, type P2mRootSearch } from '../../src/domain/p2m_root.js';
+import { sharedInfo as sharedInfoOffsets } from '../../src/domain/vcpu_context.js';
 
 const linuxP2mVaddr = 0xffffc90000000000n;
 
