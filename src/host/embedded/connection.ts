@@ -140,6 +140,9 @@ export class HostConnection {
   }
 }
 
+/** A host that dies between our knock and its answer resets the connection. */
+const NOBODY_LISTENS = new Set(['ENOENT', 'ECONNREFUSED', 'ECONNRESET']);
+
 /** A connected socket, or null where there is no socket file or no process behind it. */
 function connectSocket(path: string): Promise<Socket | null> {
   return new Promise((resolve, reject) => {
@@ -149,7 +152,7 @@ function connectSocket(path: string): Promise<Socket | null> {
       resolve(socket);
     });
     socket.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(null);
+      if (NOBODY_LISTENS.has(error.code ?? '')) resolve(null);
       else
         reject(
           new DormouseError('HOST_UNAVAILABLE', `${path}: ${error.message}`, {
