@@ -48,6 +48,7 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   const { api, release } = loadXen();
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
   const leases = new XenLeases(options.runDir ?? '/run/dormouse', watcherPath(release), notice);
+  await leases.undoAllOfDead();
   return new XenHost(api, release, await XenXenstore.open(), leases);
 }
 
@@ -122,8 +123,10 @@ export class XenHost implements Host {
     native(() => this.#api.domain(domid));
     // A mapping of its pages would keep the domain as a zombie.
     this.#unmap(domid);
+    // From here on it must not run again: its image may be complete.
+    this.#held.get(domid)?.note('destroy');
     await xl('destroy', String(domid));
-    this.#held.get(domid)?.strike('logdirty', 'suspend', 'pause', 'build');
+    this.#held.get(domid)?.strikeAll();
   }
 
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
@@ -146,9 +149,17 @@ export class XenHost implements Host {
   }
 
   async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
-    if ((await this.list()).some(({ name }) => name === spec.name))
-      throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
-    return buildThroughXl(spec, image, options, (domid) => this.#removeHalfBuilt(domid));
+    const lease = await this.#leases.acquireBuild(spec.uuid);
+    try {
+      const there = await this.list();
+      if (there.some(({ name }) => name === spec.name))
+        throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
+      const twins = there.filter(({ uuid }) => uuid === spec.uuid);
+      lease.note('build', ...twins.map(({ domid }) => `was ${domid}` as const));
+      return await buildThroughXl(spec, image, options, lease);
+    } finally {
+      await lease.release();
+    }
   }
 
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
@@ -270,12 +281,6 @@ export class XenHost implements Host {
   async close(): Promise<void> {
     for (const lease of [...this.#held.values()]) await lease.release();
     this.xenstore.close();
-  }
-
-  /** What is left where xl died over a domain it was building. */
-  async #removeHalfBuilt(domid: number): Promise<void> {
-    if (native(() => this.#api.domains()).some((domain) => domain.domid === domid))
-      await xl('destroy', String(domid));
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */
