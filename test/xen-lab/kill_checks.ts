@@ -131,7 +131,7 @@ async function leftOvers(host: XenHost, guest: string): Promise<string[]> {
 }
 
 class Run {
-  readonly #timelines = new Map<string, Seen[]>();
+  readonly #timelines = new Map<VictimVerb, Seen[]>();
   readonly #random: () => number;
   readonly #host: XenHost;
   readonly #notices: string[] = [];
@@ -174,15 +174,14 @@ class Run {
 
   /** Runs it to its end once, to know what there is to see of it. */
   async #timeline(verb: VictimVerb, guest: string): Promise<Seen[]> {
-    const key = `${verb} ${guest}`;
-    const known = this.#timelines.get(key);
+    const known = this.#timelines.get(verb);
     if (known) return known;
     const victim = this.#take();
     await victim.start(this.#request(verb, guest));
     await victim.ended;
     const seen = victim.events.slice(1);
-    assert.equal(seen.at(-1)?.event, 'closed', `${key} failed: ${JSON.stringify(seen)}`);
-    this.#timelines.set(key, seen);
+    assert.equal(seen.at(-1)?.event, 'closed', `${verb} failed: ${JSON.stringify(seen)}`);
+    this.#timelines.set(verb, seen);
     await this.#settle(verb, guest);
     return seen;
   }
@@ -302,7 +301,7 @@ const run = await Run.open(Number(seed));
 for (const guest of guests) await run.prepare(guest);
 for (let i = 0; i < Number(count); i++) {
   const verb = verbs[i % verbs.length] ?? 'save';
-  const guest = guests[Math.floor(i / verbs.length + i) % guests.length] ?? '';
+  const guest = guests[((i % verbs.length) + Math.floor(i / verbs.length)) % guests.length] ?? '';
   const also: Also = i % 6 === 4 ? 'watcher' : i % 6 === 2 && verb === 'restore' ? 'all' : 'nothing';
   process.stdout.write(`${JSON.stringify(await run.killOnce(verb, guest, also))}\n`);
 }

@@ -37,6 +37,8 @@ interface LeaseFiles {
 
 const exitAlive = 3;
 const maxTries = 10;
+/** Longer than a watcher takes for anything but a host that does not answer. */
+const undoTimeoutMs = 60_000;
 
 interface Outcome {
   readonly status: number | null;
@@ -144,10 +146,19 @@ class Journalled {
       );
   }
 
-  #askToUndo(): Promise<Outcome> {
+  /** One that does not come to its end in time goes on trying by itself. */
+  async #askToUndo(): Promise<Outcome> {
     this.#watcher.ref();
     this.#watcher.stdin?.end('u');
-    return this.#watcherEnd;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<Outcome>((resolve) => {
+      const output = 'the host does not answer; it is being tried further';
+      timer = setTimeout(() => resolve({ status: 1, output }), undoTimeoutMs);
+    });
+    const outcome = await Promise.race([this.#watcherEnd, late]);
+    clearTimeout(timer);
+    this.#watcher.unref();
+    return outcome;
   }
 
   #watch(): Promise<Outcome> {
