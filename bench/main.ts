@@ -63,14 +63,15 @@ async function main(): Promise<void> {
     process.stdout.write(`${JSON.stringify({ name: 'mixture', description: mixed.description })}\n`);
     const limits = measureLimits(dir, mixed.memory.subarray(0, 2 ** 29));
     printLimits(limits);
-    const nonZeroShare = withoutZeroPages(mixed.memory).length / mixed.memory.length;
+    const nonZero = withoutZeroPages(mixed.memory);
     await benchEngine({
       dir,
       guestBytes,
       corpus: mixed.memory,
-      nonZeroShare,
+      nonZero,
+      nonZeroShare: nonZero.length / mixed.memory.length,
       limits,
-      rounds: values.quick ? 1 : 3,
+      rounds: values.quick ? 1 : 5,
     });
     await benchPauses({
       dir,
