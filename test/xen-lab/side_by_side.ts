@@ -100,9 +100,10 @@ async function thereAndBack(
 }
 
 const pauseOf = (out: string): number => {
-  const { pauseMs } = JSON.parse(out) as { pauseMs?: number };
-  if (pauseMs === undefined) throw new LabError(`no pause in: ${out}`);
-  return pauseMs;
+  const { checkpoints } = JSON.parse(out) as { checkpoints?: { pauseMs: number }[] };
+  const [one] = checkpoints ?? [];
+  if (one === undefined) throw new LabError(`no checkpoint in: ${out}`);
+  return one.pauseMs;
 };
 
 /** A checkpoint tells its own pause in the document it prints. */
