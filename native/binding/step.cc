@@ -10,6 +10,7 @@
 #include "step/content_tracker.h"
 #include "step/digest_step.h"
 #include "step/live_pass.h"
+#include "step/pieces.h"
 #include "step/restore_step.h"
 #include "step/save_step.h"
 #include "step/stream_step.h"
@@ -356,6 +357,33 @@ Napi::Value live_copy(const Napi::CallbackInfo& info) {
   return num(info.Env(), live->copy().size());
 }
 
+Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
+  Napi::Array out = Napi::Array::New(env, pieces.size());
+  for (uint32_t i = 0; i < pieces.size(); ++i) {
+    Napi::Array piece = Napi::Array::New(env, 2);
+    piece.Set(0u, num(env, pieces[i].first));
+    piece.Set(1u, num(env, pieces[i].count));
+    out.Set(i, piece);
+  }
+  return out;
+}
+
+// memoryPieces(memory, nrPfns, pages) -> [first, count][]
+Napi::Value memory_pieces(const Napi::CallbackInfo& info) {
+  auto memory = held<host::DomainMemory>(info, 0);
+  return describe(info.Env(),
+                  step::cut_pieces(*memory, arg_u64(info, 1), arg_u64(info, 2), nullptr));
+}
+
+// livePieces(live, memory, pages) -> [first, count][]
+Napi::Value live_pieces(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  auto memory = held<host::DomainMemory>(info, 1);
+  const step::PendingSet& pending = live->pending();
+  return describe(info.Env(),
+                  step::cut_pieces(*memory, pending.nr_pfns(), arg_u64(info, 2), &pending));
+}
+
 // livePut(live, writer, lane, first, count) -> pages put, by class
 Napi::Value live_put(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
@@ -424,6 +452,8 @@ Napi::Object init_step(Napi::Env env) {
   add("liveFindRetyped", live_find_retyped);
   add("livePending", live_pending);
   add("liveCopy", live_copy);
+  add("memoryPieces", memory_pieces);
+  add("livePieces", live_pieces);
   add("livePut", live_put);
   add("liveRelease", live_release);
   add("openObjects", open_objects);

@@ -59,6 +59,12 @@ class DomainMemory {
   // Type and frame of pfns [first, first + n).
   virtual bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) = 0;
 
+  // The first pfn from `pfn` on that may have a frame. What lies before it has none and need not be
+  // queried, as long as knows_holes() holds.
+  virtual uint64_t next_present(uint64_t pfn) const { return pfn; }
+  // False where any pfn may have a frame, also of a sudden: when a query() found that frames moved.
+  virtual bool knows_holes() const { return false; }
+
   // Copies the listed pages to dst, one after the other. `entries` are what query() said of them.
   // A page that can no longer be read is an error (code GUEST_MEMORY_UNREADABLE), never skipped.
   virtual bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,

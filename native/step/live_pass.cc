@@ -148,6 +148,13 @@ bool LivePass::find_changed(host::DomainMemory& memory, unsigned threads, Fault*
 }
 
 bool LivePass::find_retyped(host::DomainMemory& memory, Fault* fault) {
+  const bool known = memory.knows_holes();
+  if (!compare_types(memory, fault)) return false;
+  // A frame that went may have come elsewhere: where none was, too.
+  return memory.knows_holes() == known || compare_types(memory, fault);
+}
+
+bool LivePass::compare_types(host::DomainMemory& memory, Fault* fault) {
   uint64_t entries[kQueryPages];
   for (uint64_t first = 0; first < types_.size(); first += kQueryPages) {
     const uint32_t n = uint32_t(std::min<uint64_t>(kQueryPages, types_.size() - first));

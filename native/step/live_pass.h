@@ -47,6 +47,7 @@ class LivePass {
 
  private:
   struct Taken;
+  bool compare_types(host::DomainMemory& memory, Fault* fault);
   bool seek(host::DomainMemory& memory, uint64_t first, uint64_t count, Fault* fault);
   bool read(host::DomainMemory& memory, uint64_t first, uint32_t n, Taken* taken, Fault* fault);
   bool read_bodies(host::DomainMemory& memory, Taken* taken, Fault* fault);

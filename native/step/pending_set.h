@@ -25,6 +25,10 @@ class PendingSet {
   uint32_t take(uint64_t first, uint32_t n, uint64_t* out);
 
   uint64_t count() const;
+  // Pfns of the set among the 64 from `first` on, a multiple of 64.
+  uint32_t count_word(uint64_t first) const {
+    return uint32_t(__builtin_popcountll(words_[first / 64].load(std::memory_order_relaxed)));
+  }
 
  private:
   uint64_t mask(uint64_t word, uint64_t first, uint64_t end) const;

@@ -8,7 +8,7 @@ import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
 import type { ImageWriter } from '../image/writer.js';
-import { pagesPerStep, runOverRange } from '../worker/pool.js';
+import { pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
@@ -73,9 +73,13 @@ async function pass(work: Work, kind: PassKind): Promise<number> {
   const report = progressReporter(options);
   let putPages = 0;
   let donePages = 0;
-  await runOverRange({
-    total: geometry.nrPfns,
-    stride: pagesPerStep,
+  const pieces =
+    kind === passKinds.seek
+      ? steps().memoryPieces(memory.handle, geometry.nrPfns, pagesPerStep)
+      : steps().livePieces(live, memory.handle, pagesPerStep);
+  const total = pieces.reduce((sum, [, count]) => sum + count, 0);
+  await runPieces({
+    pieces,
     signal: options.signal,
     task: (lane, first, count) => ({
       ...{ step: 'live', live, kind, lane, first, count },
@@ -85,8 +89,7 @@ async function pass(work: Work, kind: PassKind): Promise<number> {
     done: (count, counts) => {
       donePages += count;
       putPages += counts?.reduce((sum, n) => sum + n, 0) ?? 0;
-      if (options.onProgress)
-        report('pages', donePages, geometry.nrPfns, writer.storedBytes(), writer.counts());
+      if (options.onProgress) report('pages', donePages, total, writer.storedBytes(), writer.counts());
     },
   });
   return putPages;

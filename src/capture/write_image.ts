@@ -8,7 +8,7 @@ import { canonicaliseVcpus } from '../domain/pv_state.js';
 import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import { ImageWriter } from '../image/writer.js';
-import { encodingLanes, laneCount, pagesPerStep, runOverRange } from '../worker/pool.js';
+import { encodingLanes, laneCount, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 
@@ -70,9 +70,8 @@ export async function writePages(
   const report = progressReporter(options);
   const total = source.geometry.nrPfns;
   let donePages = 0;
-  await runOverRange({
-    total,
-    stride: pagesPerStep,
+  await runPieces({
+    pieces: steps().memoryPieces(source.memory.handle, total, pagesPerStep),
     lanes: encodingLanes,
     signal: options.signal,
     task: (lane, first, count) => ({

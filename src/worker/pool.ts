@@ -7,6 +7,7 @@
 import { availableParallelism } from 'node:os';
 import { Piscina } from 'piscina';
 import { DormouseError } from '../errors.js';
+import type { Piece } from './steps.js';
 import type { Task, TaskReply } from './task.js';
 
 /** Lanes of an operation; each costs a writer some 10 MiB of native buffers, a reader 2. */
@@ -48,10 +49,7 @@ export async function closeWorkers(): Promise<void> {
   await closing?.destroy();
 }
 
-export interface RangeWork {
-  /** The range is [0, total), handed out `stride` at a time. */
-  readonly total: number;
-  readonly stride: number;
+interface Work {
   /** Lanes to use; at most laneCount. */
   readonly lanes?: number;
   readonly signal?: AbortSignal | undefined;
@@ -60,29 +58,47 @@ export interface RangeWork {
   done?(count: number, counts: number[] | null): void;
 }
 
+export interface RangeWork extends Work {
+  /** The range is [0, total), handed out `stride` at a time. */
+  readonly total: number;
+  readonly stride: number;
+}
+
+export interface PiecesWork extends Work {
+  readonly pieces: readonly Piece[];
+}
+
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled');
 }
 
+/** As runPieces, over a whole range. */
+export function runOverRange({ total, stride, ...work }: RangeWork): Promise<void> {
+  const pieces = Array.from(
+    { length: Math.ceil(total / stride) },
+    (_, i) => [i * stride, Math.min(stride, total - i * stride)] as const,
+  );
+  return runPieces({ ...work, pieces });
+}
+
 /**
- * Runs a step over a whole range. Returns when every lane is idle, also on failure: the first error is thrown only then,
+ * Runs a step over each piece. Returns when every lane is idle, also on failure: the first error is thrown only then,
  * so that nothing still uses what the caller is about to release. Throws CANCELLED on abort.
  */
-export async function runOverRange(work: RangeWork): Promise<void> {
-  let next = 0;
+export async function runPieces(work: PiecesWork): Promise<void> {
+  const left = work.pieces.values();
   let failure: unknown;
   const runLane = async (lane: number): Promise<void> => {
-    while (failure === undefined && next < work.total) {
+    // One iterator for all lanes: each piece goes to the first that is free.
+    for (const [first, count] of left) {
       throwIfAborted(work.signal);
-      const first = next;
-      const count = Math.min(work.stride, work.total - first);
-      next += count;
       const reply = (await workers().run(work.task(lane, first, count))) as TaskReply;
       if (!reply.ok) throw new DormouseError(reply.code, reply.message, { place: reply.place });
       work.done?.(count, reply.counts);
+      if (failure !== undefined) return;
     }
   };
-  const lanes = Math.min(work.lanes ?? laneCount, Math.ceil(work.total / work.stride));
+  const lanes = Math.min(work.lanes ?? laneCount, work.pieces.length);
   await Promise.all(
     Array.from({ length: lanes }, (_, lane) =>
       runLane(lane).catch((thrown: unknown) => {

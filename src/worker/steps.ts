@@ -9,6 +9,9 @@ import { addon } from '../addon.js';
 export const passKinds = { live: 0, seek: 1, standing: 2 } as const;
 export type PassKind = (typeof passKinds)[keyof typeof passKinds];
 
+/** A stretch of pfns (or chunks): first and count. */
+export type Piece = readonly [first: number, count: number];
+
 export interface StepsNative {
   saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
   restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
@@ -69,6 +72,13 @@ export interface StepsNative {
    * suspend point and may map pages of the hypervisor's own. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
    */
   liveCopy(live: number, memory: number, anywhere: boolean): number;
+  /**
+   * Pieces of some `pages` pages of work each that cover [0, nrPfns): where a domain has no frames they are long. Each
+   * begins at a multiple of 64.
+   */
+  memoryPieces(memory: number, nrPfns: number, pages: number): Piece[];
+  /** The same over the pages of the set; what is not in it is left out. */
+  livePieces(live: number, memory: number, pages: number): Piece[];
   /** Appends copied pages [first, first + count) to the image, each once. */
   livePut(live: number, writer: number, lane: number, first: number, count: number): number[];
   liveRelease(live: number): boolean;

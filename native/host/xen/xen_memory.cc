@@ -68,18 +68,30 @@ bool XenMemory::resize(uint64_t nr_pfns, Fault* fault) {
   return true;
 }
 
-// Marks the populated pfns of a translated domain in states_, for map_chunk to map.
+// Marks the populated pfns of a translated domain in states_, for map_chunk to map. Its pfn space
+// reaches to 4 GiB and more however small it is, so the stretches without frames are remembered.
 bool XenMemory::find_populated(Fault* fault) {
+  holes_hold_ = false;
+  inhabited_.assign((nr_pfns_ + kTypeBatch - 1) / kTypeBatch, false);
   uint64_t frames[kTypeBatch] = {};
   uint8_t kinds[kTypeBatch];
   for (uint64_t first = 0; first < nr_pfns_; first += kTypeBatch) {
     const uint32_t n = uint32_t(std::min<uint64_t>(kTypeBatch, nr_pfns_ - first));
     for (uint32_t i = 0; i < n; ++i) frames[i] = first + i;
     if (!types(frames, n, kinds, fault)) return false;
-    for (uint32_t i = 0; i < n; ++i)
+    for (uint32_t i = 0; i < n; ++i) {
+      if (kinds[i] != host::kXtab) inhabited_[first / kTypeBatch] = true;
       if (host::has_body(kinds[i])) states_[first + i] = kInChunk;
+    }
   }
+  holes_hold_ = true;
   return true;
+}
+
+uint64_t XenMemory::next_present(uint64_t pfn) const {
+  if (!knows_holes()) return pfn;
+  while (pfn < nr_pfns_ && !inhabited_[pfn / kTypeBatch]) pfn = (pfn / kTypeBatch + 1) * kTypeBatch;
+  return std::min(pfn, nr_pfns_);
 }
 
 bool XenMemory::map_chunk(uint64_t index, Fault* fault) {
@@ -187,13 +199,20 @@ bool XenMemory::query(uint64_t first, uint32_t n, uint64_t* entries, Fault* faul
   if (n > kTypeBatch || first > nr_pfns_ || n > nr_pfns_ - first)
     return fault->raise("INTERNAL", "query beyond the domain's pfns");
   if (p2m_) follow_p2m(first, n);
+  if (in_hole(first, n)) {
+    std::fill(entries, entries + n, host::kNoMfn | uint64_t(host::kXtab) << 60);
+    return true;
+  }
   uint64_t frames[kTypeBatch] = {};
   uint8_t kinds[kTypeBatch];
   for (uint32_t i = 0; i < n; ++i) frames[i] = p2m_ ? frames_[first + i] : first + i;
   if (!types(frames, n, kinds, fault)) return false;
   for (uint32_t i = 0; i < n; ++i) {
     const bool none = kinds[i] == host::kXtab;
-    if (none && !p2m_ && states_[first + i] != kUnmapped) drop_page(first + i);
+    if (none && !p2m_ && states_[first + i] != kUnmapped) {
+      drop_page(first + i);
+      holes_hold_ = false;
+    }
     entries[i] = (none ? host::kNoMfn : frames[i]) | uint64_t(kinds[i]) << 60;
   }
   return true;

@@ -1,6 +1,7 @@
 // A domain's memory on real Xen: every frame mapped once, read-only, and kept. What moved since is
 // found by comparing with the guest's own p2m (PV) or by Xen's page count (PVH, HVM).
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -27,6 +28,8 @@ class XenMemory : public host::DomainMemory {
 
   host::FrameMaps maps() const override;
   bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) override;
+  uint64_t next_present(uint64_t pfn) const override;
+  bool knows_holes() const override { return !p2m_ && holes_hold_; }
   bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,
                 Fault* fault) override;
   const uint8_t* peek(uint64_t pfn, uint64_t entry) override;
@@ -47,6 +50,9 @@ class XenMemory : public host::DomainMemory {
   bool map_all(Fault* fault);
   bool resize(uint64_t nr_pfns, Fault* fault);
   bool find_populated(Fault* fault);
+  bool in_hole(uint64_t first, uint32_t n) const {
+    return knows_holes() && next_present(first) >= first + n;
+  }
   bool map_chunk(uint64_t index, Fault* fault);
   void follow_p2m(uint64_t first, uint32_t n);
   void drop_page(uint64_t pfn);
@@ -62,6 +68,10 @@ class XenMemory : public host::DomainMemory {
   std::unique_ptr<GuestP2m> p2m_;
   std::vector<uint64_t> frames_;  // private p2m (PV): what is mapped at each pfn
   std::vector<uint8_t> states_;
+  // Translated domains: which stretches of kTypeBatch pfns had frames when all were mapped. It goes
+  // on to hold: refresh() sees frames that came, and one that went ends it, for it may have moved.
+  std::vector<bool> inhabited_;
+  std::atomic<bool> holes_hold_{false};
   std::vector<Chunk> chunks_;
   std::mutex alone_lock_;
   std::unordered_map<uint64_t, ForeignPages> alone_;
