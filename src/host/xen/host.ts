@@ -6,6 +6,7 @@ import type {
   Builder,
   BuildOptions,
   Capabilities,
+  CoreState,
   DomainEvent,
   DomainInfo,
   DomainSpec,
@@ -235,6 +236,10 @@ export class XenHost implements Host {
 
   readState(domid: number): Promise<DomainState> {
     return this.#call(() => this.#api.readState(domid));
+  }
+
+  coreState(domid: number): Promise<CoreState> {
+    return this.#call(() => this.#api.coreState(domid));
   }
 
   async tracker(lease: Lease): Promise<Tracker> {
