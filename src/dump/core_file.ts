@@ -13,7 +13,12 @@ const sectionHeaderBytes = 64;
 const programHeaderBytes = 56;
 
 const sectionType = { none: 0, progbits: 1, strtab: 3, note: 7 } as const;
-const noteType = { none: 0x200_0000, header: 0x200_0001, hypervisor: 0x200_0002, format: 0x200_0003 } as const;
+const noteType = {
+  none: 0x200_0000,
+  header: 0x200_0001,
+  hypervisor: 0x200_0002,
+  format: 0x200_0003,
+} as const;
 const magicOf = { pv: 0xf00f_ebed, hvm: 0xf00f_ebee } as const;
 /** Major version in the upper half, minor in the lower. */
 const formatVersion = 1n;

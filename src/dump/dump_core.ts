@@ -36,7 +36,10 @@ interface Pages {
 }
 
 /** Goes through the pfns in steps, between which timers and signals are looked at. */
-async function eachStep({ nrPfns, signal }: Pages, act: (first: number, count: number) => void): Promise<void> {
+async function eachStep(
+  { nrPfns, signal }: Pages,
+  act: (first: number, count: number) => void,
+): Promise<void> {
   for (let first = 0; first < nrPfns; first += pfnsPerStep) {
     if (signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled');
     act(first, Math.min(pfnsPerStep, nrPfns - first));
@@ -70,7 +73,8 @@ class PageTable {
       if (!hasBody(Number(entry >> 60n))) continue;
       if (this.#filled === this.#entries.length) return false;
       this.#entries.writeBigUInt64LE(BigInt(first + i), this.#filled);
-      if (this.#entryBytes === 16) this.#entries.writeBigUInt64LE(BigInt.asUintN(52, entry), this.#filled + 8);
+      if (this.#entryBytes === 16)
+        this.#entries.writeBigUInt64LE(BigInt.asUintN(52, entry), this.#filled + 8);
       this.#filled += this.#entryBytes;
     }
     return true;

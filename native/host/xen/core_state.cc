@@ -60,7 +60,8 @@ bool read_contexts(const Handles& xen, const xc_domaininfo_t& info, std::vector<
 bool read_core_state(const std::shared_ptr<Handles>& xen, uint32_t domid, CoreBlobs* state,
                      Fault* fault) {
   xc_domaininfo_t info;
-  if (!domain_info(*xen, domid, &info, fault) || !read_hypervisor(*xen, &state->hypervisor, fault) ||
+  if (!domain_info(*xen, domid, &info, fault) ||
+      !read_hypervisor(*xen, &state->hypervisor, fault) ||
       !read_contexts(*xen, info, &state->contexts, fault))
     return false;
   const xen_pfn_t frame = info.shared_info_frame;
