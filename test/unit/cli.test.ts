@@ -97,7 +97,8 @@ function working(): Services {
     stopHost: () => Promise.resolve(false),
     hostStatus: () => Promise.resolve({ state: 'running', report }),
     save: () => Promise.resolve(saved),
-    restore: () => Promise.resolve({ domid: 3, name: 'web1', imageId, ...sizes }),
+    restore: () =>
+      Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], ...sizes }),
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
