@@ -10,7 +10,7 @@ import { DormouseError } from '../../errors.js';
 import type { Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
-export type Undoable = 'logdirty' | 'suspend' | 'pause' | 'build';
+export type Undoable = 'logdirty' | 'suspend' | 'pause' | 'build' | 'monitor';
 
 const exitAlive = 3;
 const maxTries = 10;
@@ -52,7 +52,8 @@ function ended(child: ChildProcess): Promise<Outcome> {
 export class XenLease implements Lease {
   readonly domid: number;
   readonly #files: { readonly lock: string; readonly journal: string };
-  readonly #noted = new Set<Undoable>();
+  /** With what the watcher has to know besides. */
+  readonly #noted = new Map<Undoable, string>();
   readonly #startWatcher: () => ChildProcess;
   readonly #onRelease: () => void;
   #watcher: ChildProcess;
@@ -82,8 +83,8 @@ export class XenLease implements Lease {
   }
 
   /** To be called before the thing is done: from then on it is undone if this process dies. */
-  note(what: Undoable): void {
-    this.#noted.add(what);
+  note(what: Undoable, detail = ''): void {
+    this.#noted.set(what, detail);
     this.#writeJournal();
   }
 
@@ -116,7 +117,7 @@ export class XenLease implements Lease {
     if (outcome.status !== 0)
       throw new DormouseError(
         'INTERNAL',
-        `domain ${this.domid} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
+        `domain ${this.domid} is left ${[...this.#noted.keys()].join(', ')}: ${outcome.output || 'the watcher failed'}`,
         { place: { domid: this.domid } },
       );
   }
@@ -136,7 +137,8 @@ export class XenLease implements Lease {
 
   #writeJournal(): void {
     const next = `${this.#files.journal}.new`;
-    writeFileSync(next, [...this.#noted].map((word) => `${word}\n`).join(''), { mode: 0o600 });
+    const lines = [...this.#noted].map(([word, detail]) => `${word}${detail && ` ${detail}`}\n`);
+    writeFileSync(next, lines.join(''), { mode: 0o600 });
     renameSync(next, this.#files.journal);
   }
 }

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +31,7 @@ struct Lock {
 
 struct Journal {
   bool log_dirty = false, suspend = false, pause = false, build = false;
+  LeaseOwner monitor;  // the xl process that is stopped; pid 0 where none is
 };
 
 std::string path_of(const std::string& run_dir, uint32_t domid, const char* kind) {
@@ -55,6 +57,10 @@ Journal read_journal(const std::string& path) {
   out.suspend = has("suspend");
   out.pause = has("pause");
   out.build = has("build");
+  const size_t at = text.find("\nmonitor ");
+  if (at != text.npos && std::sscanf(text.c_str() + at, " monitor %d %llu", &out.monitor.pid,
+                                     &out.monitor.start_time) != 2)
+    out.monitor = LeaseOwner();
   return out;
 }
 
@@ -198,7 +204,10 @@ UndoResult undo_locked(int fd, const std::string& run_dir, uint32_t domid,
     return UndoResult::kAlive;
   }
   const std::string journal_path = path_of(run_dir, domid, "journal");
-  if (!undo(domid, lock, read_journal(journal_path))) return UndoResult::kFailed;
+  const Journal journal = read_journal(journal_path);
+  if (!undo(domid, lock, journal)) return UndoResult::kFailed;
+  // Only now: a monitor that saw the domain suspended would give it up.
+  if (journal.monitor.pid > 0 && is_alive(journal.monitor)) kill(journal.monitor.pid, SIGCONT);
   unlink(journal_path.c_str());
   unlink(lock_path.c_str());
   return UndoResult::kDone;
