@@ -32,7 +32,7 @@ export interface EngineBench {
 
 const guest = 'bench';
 const gb = 1e9;
-/** kAcceleration of native/image/lane.h. */
+/** kAcceleration of native/image/encode.h. */
 const saveAcceleration = 2;
 /** The host scrubs a destroyed guest's memory beside the next operation: not part of what is measured. */
 const scrubMs = 2000;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "image/encode.h"
 #include "pfn/page_scan.h"
 
 namespace dormouse::image {
@@ -54,20 +55,10 @@ void Lane::open_chunk() {
   pages_ = bodies_ = blocks_ = compressed_ = runs_ = 0;
 }
 
-// Stored as it is where LZ4 does not gain about 2 %: decoding it would cost more than reading it.
 void Lane::encode_block(const uint8_t* pages, uint32_t n) {
-  const uint32_t raw = n * kPageBytes;
-  uint8_t* to = segment_.get() + at_;
-  uint32_t size = codec::lz4_compress(lz4_, pages, raw, to, raw - raw / 50, kAcceleration);
-  if (size) {
-    lengths_[blocks_++] = size;
-    compressed_++;
-  } else {
-    std::memcpy(to, pages, raw);
-    lengths_[blocks_++] = raw | kStoredFlag;
-    size = raw;
-  }
-  at_ += size;
+  uint32_t* length = &lengths_[blocks_++];
+  at_ += image::encode_block(lz4_, pages, n, segment_.get() + at_, length);
+  compressed_ += !(*length & kStoredFlag);
 }
 
 void Lane::add_body(const uint8_t* body) {
