@@ -2,9 +2,11 @@
  * `npm run bench`: one JSON line a figure, each beside its limit or peer of the same run.
  *
  * usage: npm run bench -- [--dir DIR] [--gib N] [--quick] [--write FILE]
+ *        npm run bench -- --xen [--quick] [--write FILE]
  *   --dir    where images are written (a real disk); default the system's temporary folder
  *   --gib    memory of the guest that is saved and restored; default 4
  *   --write  writes the report, docs/performance.md
+ *   --xen    dormouse beside xl on a Xen host of the lab (docs/lab.md), instead of the engine on the embedded host
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -18,13 +20,15 @@ import { figure, figures } from './figure.js';
 import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
 import { mixedMemory } from './mixed_memory.js';
 import { benchPauses } from './pauses.js';
-import { writeReport } from './report.js';
+import { writeEngineReport, writeXenReport } from './report.js';
+import { benchXen } from './xen.js';
 
 const { values } = parseArgs({
   options: {
     dir: { type: 'string', default: tmpdir() },
     gib: { type: 'string', default: '4' },
     quick: { type: 'boolean', default: false },
+    xen: { type: 'boolean', default: false },
     write: { type: 'string' },
   },
 });
@@ -54,7 +58,13 @@ function printLimits(limits: Limits): void {
   });
 }
 
-async function main(): Promise<void> {
+async function mainXen(): Promise<void> {
+  await benchXen(values.quick ? [128] : [128, 512, 1024]);
+  if (values.write !== undefined)
+    writeXenReport(values.write, figures(), `npm run bench -- --xen --write ${values.write}`);
+}
+
+async function mainEngine(): Promise<void> {
   const dir = mkdtempSync(join(values.dir, 'dormouse-bench-'));
   process.env.DORMOUSE_RUN_DIR = join(dir, 'run');
   try {
@@ -63,14 +73,15 @@ async function main(): Promise<void> {
     process.stdout.write(`${JSON.stringify({ name: 'mixture', description: mixed.description })}\n`);
     const limits = measureLimits(dir, mixed.memory.subarray(0, 2 ** 29));
     printLimits(limits);
-    const nonZeroShare = withoutZeroPages(mixed.memory).length / mixed.memory.length;
+    const nonZero = withoutZeroPages(mixed.memory);
     await benchEngine({
       dir,
       guestBytes,
       corpus: mixed.memory,
-      nonZeroShare,
+      nonZero,
+      nonZeroShare: nonZero.length / mixed.memory.length,
       limits,
-      rounds: values.quick ? 1 : 3,
+      rounds: values.quick ? 1 : 5,
     });
     await benchPauses({
       dir,
@@ -79,14 +90,19 @@ async function main(): Promise<void> {
       limits,
     });
     if (values.write !== undefined)
-      writeReport(values.write, figures(), mixed.description, `npm run bench -- --write ${values.write}`);
+      writeEngineReport(
+        values.write,
+        figures(),
+        mixed.description,
+        `npm run bench -- --write ${values.write}`,
+      );
   } finally {
     await closeWorkers();
     rmSync(dir, { recursive: true, force: true });
   }
 }
 
-main().catch((thrown: unknown) => {
+(values.xen ? mainXen() : mainEngine()).catch((thrown: unknown) => {
   process.stderr.write(`bench: ${asDormouseError(thrown).stack ?? String(thrown)}\n`);
   process.exitCode = 1;
 });

@@ -26,42 +26,55 @@ function row(figure: Figure): string {
   return `| ${cells.join(' | ')} |`;
 }
 
-const end = '<!-- end of figures -->';
+const table = (figures: readonly Figure[]): string[] => [
+  '| figure | ratio | value | limit | bar | | note |',
+  '| --- | --- | --- | --- | --- | --- | --- |',
+  ...figures.map(row),
+];
 
-/** Replaces everything up to the end mark of the file; what follows it is written by hand and kept. */
-export function writeReport(
+const written = (command: string): string =>
+  `Written by \`${command}\` on ${new Date().toISOString().slice(0, 10)}. Machine: ${machine()}.`;
+
+/** Replaces one marked part of the file, or adds it; all else is written by hand and kept. */
+function replacePart(path: string, part: 'engine' | 'xen', lines: readonly string[]): void {
+  const [begin, end] = [`<!-- begin of ${part} figures -->`, `<!-- end of ${part} figures -->`];
+  let old = '# Performance\n';
+  try {
+    old = readFileSync(path, 'utf8');
+  } catch {
+    // The first report makes the file.
+  }
+  const fresh = [begin, '', ...lines, '', end].join('\n');
+  const [from, to] = [old.indexOf(begin), old.indexOf(end)];
+  const whole =
+    from < 0 || to < from ? `${old}\n${fresh}\n` : old.slice(0, from) + fresh + old.slice(to + end.length);
+  writeFileSync(path, whole);
+}
+
+/** The engine on the embedded host, and the limits of the machine. */
+export function writeEngineReport(
   path: string,
   figures: readonly Figure[],
   mixture: string,
   command: string,
 ): void {
   const limits = figures.filter(({ name }) => name.startsWith('limit.'));
-  const results = figures.filter(({ name }) => !name.startsWith('limit.'));
-  const lines = [
-    '# Performance',
-    '',
-    `Written by \`${command}\` on ${new Date().toISOString().slice(0, 10)}. Machine: ${machine()}.`,
-    'A ratio is the figure by its limit, both measured in the same run; figures of other runs and machines do not compare.',
+  replacePart(path, 'engine', [
+    written(command),
     '',
     `Memory of the guest that is saved and restored: ${mixture}.`,
     '',
-    '| figure | ratio | value | limit | bar | | note |',
-    '| --- | --- | --- | --- | --- | --- | --- |',
-    ...results.map(row),
+    ...table(figures.filter(({ name }) => !name.startsWith('limit.'))),
     '',
     'Limits of this machine:',
     '',
     '| limit | value |',
     '| --- | --- |',
     ...limits.map(({ name, value, unit }) => `| ${name.slice(6)} | ${cell(value)} ${unit} |`),
-    '',
-    end,
-  ];
-  let kept = '\n';
-  try {
-    kept = readFileSync(path, 'utf8').split(end)[1] ?? '\n';
-  } catch {
-    // The first report has nothing to keep.
-  }
-  writeFileSync(path, lines.join('\n') + kept);
+  ]);
+}
+
+/** dormouse beside xl, on a Xen host of the lab. */
+export function writeXenReport(path: string, figures: readonly Figure[], command: string): void {
+  replacePart(path, 'xen', [written(command), '', ...table(figures)]);
 }

@@ -1,25 +1,30 @@
 // Runs a compiled script, first installing and building what is missing or stale, and saying so.
-// usage: with-build.mjs dist/FILE.js [ARG...]
+// usage: with-build.mjs [--xen] dist/FILE.js [ARG...]
+//   --xen  what is built must have the xen host
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { xenRelease } from './xen-release.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
-function checkTools() {
-  const missing = ['python3', 'make', 'g++'].filter((tool) => spawnSync(tool, ['--version']).error);
-  if (missing.length === 0) return;
-  const line = `apt-get install -y ${missing.join(' ')}`;
+/** Names what to install, or, as root where CI is set, installs it. */
+function needPackages(packages, why) {
+  if (packages.length === 0) return;
+  const line = `apt-get install -y ${packages.join(' ')}`;
   if (process.env.CI && process.getuid() === 0) {
-    console.error(`dormouse: missing ${missing.join(', ')}; running ${line}`);
+    console.error(`dormouse: missing ${packages.join(', ')}; running ${line}`);
     spawnSync('apt-get', ['update', '-q'], { stdio: 'inherit' });
     if (spawnSync('apt-get', line.split(' ').slice(1), { stdio: 'inherit' }).status === 0) return;
   }
-  console.error(
-    `dormouse: building the addon needs ${missing.join(', ')}. On Debian or Ubuntu: sudo ${line}`,
-  );
+  console.error(`dormouse: ${why} needs ${packages.join(', ')}. On Debian or Ubuntu: sudo ${line}`);
   process.exit(5);
+}
+
+function checkTools() {
+  const missing = ['python3', 'make', 'g++'].filter((tool) => spawnSync(tool, ['--version']).error);
+  needPackages(missing, 'building the addon');
 }
 
 function newest(dir, ends) {
@@ -35,6 +40,8 @@ function stale() {
   const addon = join(root, 'build/Release/dormouse.node');
   const compiled = join(root, 'dist/.tsbuildinfo');
   if (!existsSync(addon) || !existsSync(compiled)) return true;
+  const xen = xenRelease();
+  if (xen && !existsSync(join(root, `build/Release/dormouse_xen_${xen}.node`))) return true;
   const native = Math.max(newest('native', ['.cc', '.h']), statSync(join(root, 'binding.gyp')).mtimeMs);
   const scripts = Math.max(newest('src', ['.ts']), newest('test', ['.ts']), newest('bench', ['.ts']));
   return native > statSync(addon).mtimeMs || scripts > statSync(compiled).mtimeMs;
@@ -46,6 +53,11 @@ function run(command, args) {
   if (done.status !== 0) process.exit(done.status ?? 1);
 }
 
+const args = process.argv.slice(2);
+if (args[0] === '--xen') {
+  args.shift();
+  needPackages(xenRelease() ? [] : ['libxen-dev'], 'the xen host');
+}
 if (!existsSync(join(root, 'node_modules/.package-lock.json'))) {
   checkTools();
   console.error('dormouse: installing the packages of package-lock.json (npm ci) ...');
@@ -56,6 +68,6 @@ if (stale()) {
   console.error('dormouse: building the addon and compiling TypeScript (npm run build) ...');
   run(process.execPath, [join(root, 'scripts/build.mjs')]);
 }
-const [script, ...args] = process.argv.slice(2);
-const child = spawnSync(process.execPath, [join(root, script), ...args], { stdio: 'inherit' });
+const [script, ...rest] = args;
+const child = spawnSync(process.execPath, [join(root, script), ...rest], { stdio: 'inherit' });
 process.exit(child.status ?? 1);

@@ -2,6 +2,7 @@
 // ("4_17"), or nothing: then the xen host is not built.
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 function pkgConfigFile() {
   const dirs = ['/usr/lib/pkgconfig', '/usr/lib64/pkgconfig'];
@@ -9,6 +10,10 @@ function pkgConfigFile() {
   return dirs.map((dir) => join(dir, 'xencontrol.pc')).find((path) => existsSync(path));
 }
 
-const file = existsSync('/usr/include/xenctrl.h') ? pkgConfigFile() : undefined;
-const version = file && /^Version: *(\d+)\.(\d+)/m.exec(readFileSync(file, 'utf8'));
-process.stdout.write(version ? `${version[1]}_${version[2]}` : '');
+export function xenRelease() {
+  const file = existsSync('/usr/include/xenctrl.h') ? pkgConfigFile() : undefined;
+  const version = file && /^Version: *(\d+)\.(\d+)/m.exec(readFileSync(file, 'utf8'));
+  return version ? `${version[1]}_${version[2]}` : '';
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.stdout.write(xenRelease());

@@ -28,13 +28,13 @@ Bytes arg_bytes(const Napi::CallbackInfo& info, size_t i) {
   return {static_cast<const uint8_t*>(data), array.ByteLength()};
 }
 
-// The concrete classes are the only ones ever registered.
 std::shared_ptr<ImageWriter> arg_writer(const Napi::CallbackInfo& info) {
-  auto writer = std::static_pointer_cast<ImageWriter>(Writers::get().find(arg_u32(info, 0)));
+  auto writer = std::dynamic_pointer_cast<ImageWriter>(Writers::get().find(arg_u32(info, 0)));
   DM_ASSERT(writer);
   return writer;
 }
 
+// The concrete class is the only one ever registered.
 std::shared_ptr<ImageReader> arg_reader(const Napi::CallbackInfo& info) {
   auto reader = std::static_pointer_cast<ImageReader>(Readers::get().find(arg_u32(info, 0)));
   DM_ASSERT(reader);
@@ -86,9 +86,10 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle, lane, descs as BigUint64Array, bodies)
+// (handle of an image or a stream, lane, descs as BigUint64Array, bodies)
 Napi::Value append(const Napi::CallbackInfo& info) {
-  const auto writer = arg_writer(info);
+  const auto writer = Writers::get().find(arg_u32(info, 0));
+  DM_ASSERT(writer);
   const Bytes descs = arg_bytes(info, 2), bodies = arg_bytes(info, 3);
   DM_ASSERT(descs.size % 8 == 0 && bodies.size % image::kPageBytes == 0);
   Fault fault;

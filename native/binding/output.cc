@@ -7,6 +7,7 @@
 #include "binding/registry.h"
 #include "image/lane.h"
 #include "image/output_file.h"
+#include "step/page_batch.h"
 
 namespace dormouse::binding {
 
@@ -88,6 +89,30 @@ void write(const Napi::CallbackInfo& info) {
   if (!output_of(info)->write(bytes.Data(), bytes.Length(), &fault)) throw_fault(info.Env(), fault);
 }
 
+// writePages(output, memory, firstPfn, count) -> BigUint64Array of frame | page type << 60
+Napi::Value write_pages(const Napi::CallbackInfo& info) {
+  auto memory = Registry<host::DomainMemory>::get().find(arg_u32(info, 1));
+  const uint64_t first = arg_u64(info, 2);
+  const uint32_t count = arg_u32(info, 3);
+  DM_ASSERT(info.Length() == 4 && memory && count <= 1024);
+  auto output = output_of(info);
+  auto entries = Napi::BigUint64Array::New(info.Env(), count);
+  step::PageBatch& batch = step::thread_batch();
+  Fault fault;
+  for (uint32_t done = 0; done < count;) {
+    const uint32_t n = std::min(step::kBatchPages, count - done);
+    uint32_t bodies = 0;
+    if (!step::read_batch(*memory, first + done, n, &batch, &bodies, &fault) ||
+        !output->write(batch.pages, bodies * host::kPageSize, &fault)) {
+      throw_fault(info.Env(), fault);
+      return info.Env().Undefined();
+    }
+    memcpy(entries.Data() + done, batch.entries, n * sizeof(uint64_t));
+    done += n;
+  }
+  return entries;
+}
+
 Napi::Value seal(const Napi::CallbackInfo& info) {
   Fault fault;
   auto output = output_of(info);
@@ -110,6 +135,7 @@ Napi::Object init_output(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   exports.Set("create", Napi::Function::New(env, create));
   exports.Set("write", Napi::Function::New(env, write));
+  exports.Set("writePages", Napi::Function::New(env, write_pages));
   exports.Set("seal", Napi::Function::New(env, seal));
   exports.Set("publish", Napi::Function::New(env, publish));
   exports.Set("close", Napi::Function::New(env, close));

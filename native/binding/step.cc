@@ -13,7 +13,6 @@
 #include "step/pieces.h"
 #include "step/restore_step.h"
 #include "step/save_step.h"
-#include "step/stream_step.h"
 
 namespace dormouse::binding {
 namespace {
@@ -190,15 +189,17 @@ Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// streamStep(memory, fd, firstPfn, count) -> bytes written
-Napi::Value stream_step(const Napi::CallbackInfo& info) {
+// placePages(memory, descs: BigUint64Array, bodies: Buffer) -> pages written
+Napi::Value place_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  uint64_t bytes = 0;
+  auto descs = info[1].As<Napi::BigUint64Array>();
+  auto bodies = info[2].As<Napi::Buffer<uint8_t>>();
+  uint64_t placed = 0;
   Fault fault;
-  if (!step::stream_step(*memory, int(arg_u32(info, 1)), arg_u64(info, 2), arg_u64(info, 3), &bytes,
-                         &fault))
-    return failed(info.Env(), fault);
-  return num(info.Env(), bytes);
+  const step::PageBodies pages = {descs.Data(), uint32_t(descs.ElementLength()), bodies.Data(),
+                                  bodies.Length() / host::kPageSize};
+  if (!step::place_pages(*memory, pages, &placed, &fault)) return failed(info.Env(), fault);
+  return num(info.Env(), placed);
 }
 
 // localiseTables(memory, pfns: BigUint64Array, levels: Uint8Array)
@@ -435,7 +436,7 @@ Napi::Object init_step(Napi::Env env) {
   add("readPages", read_pages);
   add("writePages", write_pages);
   add("writeP2mLeaves", write_p2m_leaves);
-  add("streamStep", stream_step);
+  add("placePages", place_pages);
   add("localiseTables", localise_tables);
   add("framesToPfns", frames_to_pfns);
   add("pfnsToFrames", pfns_to_frames);

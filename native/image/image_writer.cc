@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "image/encode.h"
+
 namespace dormouse::image {
 
 static constexpr uint64_t kTailBytes = 1u << 20;
@@ -46,28 +48,6 @@ bool ImageWriter::failed(Fault* fault) {
   return true;
 }
 
-bool ImageWriter::check(const uint64_t* descs, uint32_t n_pages, uint32_t n_bodies,
-                        Fault* fault) const {
-  uint64_t with_body = 0;
-  for (uint32_t i = 0; i < n_pages; i++) {
-    const uint64_t d = descs[i];
-    const uint8_t page_class = desc_class(d);
-    with_body += class_has_body(page_class);
-    const bool fits = desc_pfn(d) < nr_pfns_ && (d >> 52 & 0xF) == 0 &&
-                      class_fits_type(page_class, desc_type(d)) &&
-                      (page_class != kClassSameAsParent || has_parent_);
-    if (fits) continue;
-    fault->pfn = desc_pfn(d);
-    return fault->raise("ACCOUNTING_MISMATCH", "pfn " + std::to_string(desc_pfn(d)) + " of class " +
-                                                   std::to_string(page_class) + " and type " +
-                                                   std::to_string(desc_type(d)) +
-                                                   " cannot be in this image");
-  }
-  if (with_body == n_bodies) return true;
-  return fault->raise("ACCOUNTING_MISMATCH", std::to_string(n_bodies) + " page bodies for " +
-                                                 std::to_string(with_body) + " pages");
-}
-
 bool ImageWriter::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
                          const uint8_t* bodies, uint32_t n_bodies, Fault* fault) {
   if (failed(fault)) return false;
@@ -75,7 +55,8 @@ bool ImageWriter::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
     fault->raise("INTERNAL", "no lane " + std::to_string(lane));
     return fail(fault);
   }
-  if (!check(descs, n_pages, n_bodies, fault)) return fail(fault);
+  if (!check_pages({descs, n_pages, bodies, n_bodies}, nr_pfns_, has_parent_, fault))
+    return fail(fault);
   return lanes_[lane]->append(descs, n_pages, bodies, fault) || fail(fault);
 }
 

@@ -52,7 +52,6 @@ class ImageWriter final : public Writer {
  private:
   explicit ImageWriter(const WriterSetup& setup);
   bool start(const WriterSetup& setup, Fault* fault);
-  bool check(const uint64_t* descs, uint32_t n_pages, uint32_t n_bodies, Fault* fault) const;
   bool fail(Fault* fault);
   bool failed(Fault* fault);
   bool flush_tail(Fault* fault);

@@ -84,6 +84,41 @@ bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const u
   return fault->raise("IMAGE_DAMAGED", text);
 }
 
+bool place_pages(host::DomainMemory& memory, const PageBodies& pages, uint64_t* placed,
+                 Fault* fault) {
+  Placer placer(memory, placed);
+  const uint8_t* body = pages.bodies;
+  const uint8_t* end = body + pages.n_bodies * host::kPageSize;
+  for (uint32_t i = 0; i < pages.n_pages; ++i) {
+    const uint64_t pfn = image::desc_pfn(pages.descs[i]);
+    const uint8_t page_class = image::desc_class(pages.descs[i]);
+    if (image::class_has_body(page_class)) {
+      if (body == end) return fault->raise("INTERNAL", "fewer bodies than pages");
+      if (!placer.add(pfn, body, fault)) return false;
+      body += host::kPageSize;
+    } else if (page_class == image::kClassZero) {
+      if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
+      ++*placed;
+    }
+  }
+  return placer.flush(fault);
+}
+
+bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uint8_t* levels,
+                     uint64_t n, Fault* fault) {
+  const host::FrameMaps maps = memory.maps();
+  alignas(64) uint8_t canonical[host::kPageSize], table[host::kPageSize];
+  for (uint64_t i = 0; i < n; ++i) {
+    uint64_t entry = 0;
+    if (!memory.query(pfns[i], 1, &entry, fault) ||
+        !memory.copy_out(&pfns[i], &entry, 1, canonical, fault) ||
+        !localise_body(maps, pfns[i], levels[i], canonical, table, fault) ||
+        !memory.copy_in(&pfns[i], 1, table, fault))
+      return false;
+  }
+  return true;
+}
+
 bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
                   uint32_t count, uint64_t* placed, Fault* fault) {
   Placer placer(memory, placed);

@@ -1,13 +1,14 @@
 /**
  * The image of a running domain on a host without copy-on-write. It is written while the guest runs; then the guest stands
  * still while what changed since is copied into buffers that already exist, and the copies are written when it runs again.
+ * A guest that will not run here again has them written at once.
  */
 import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
-import type { ImageWriter } from '../image/writer.js';
+import type { PageSink } from '../image/page_sink.js';
 import { pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
@@ -27,7 +28,7 @@ export interface LiveRequest {
   readonly host: Host;
   readonly lease: Lease;
   readonly info: DomainInfo;
-  readonly writer: ImageWriter;
+  readonly writer: PageSink;
   /** Of when the writer was made. */
   readonly geometry: MemoryGeometry;
   readonly options: OperationOptions;
@@ -49,7 +50,11 @@ interface Work extends LiveRequest {
   readonly live: number;
 }
 
-async function withWork<T>(request: LiveRequest, body: (work: Work) => Promise<T>): Promise<T> {
+async function withWork<T>(
+  request: LiveRequest,
+  mayCopyPages: number,
+  body: (work: Work) => Promise<T>,
+): Promise<T> {
   const { host, lease, geometry } = request;
   const memory = await host.openMemory(lease.domid);
   let live: number | undefined;
@@ -57,7 +62,7 @@ async function withWork<T>(request: LiveRequest, body: (work: Work) => Promise<T
   try {
     finder = await changeFinder(host, lease);
     const byContent = finder.by === 'content';
-    live = native(() => steps().liveCreate(geometry.nrPfns, byContent, maxCopiedPages));
+    live = native(() => steps().liveCreate(geometry.nrPfns, byContent, mayCopyPages));
     return await body({ ...request, memory, finder, live });
   } finally {
     if (live !== undefined) steps().liveRelease(live);
@@ -194,7 +199,7 @@ async function putCopied(work: Work, total: number): Promise<void> {
  * when it returns or throws.
  */
 export function livePaused(request: LiveRequest): Promise<LiveImage> {
-  return withWork(request, async (work) => {
+  return withWork(request, maxCopiedPages, async (work) => {
     const base = await describe(request.host, request.info);
     await livePasses(work);
     for (let i = 0; i < maxPauses; i++) {
@@ -222,8 +227,8 @@ interface Suspended {
   readonly copied: boolean;
 }
 
-/** The guest is suspended: copies what changed, or puts it at once if that is too much. */
-async function captureSuspended(work: Work): Promise<Suspended> {
+/** The guest is suspended: copies what changed, or puts it at once if that is more than may be copied. */
+async function captureSuspended(work: Work, mayCopyPages: number): Promise<Suspended> {
   const { host, lease, finder, live, memory } = work;
   const [logged, geometry, state] = await Promise.all([
     finder.askLast(),
@@ -234,7 +239,7 @@ async function captureSuspended(work: Work): Promise<Suspended> {
   memory.refresh?.();
   finder.findLast(live, memory, logged, true);
   const changed = steps().livePending(live);
-  const copied = changed <= maxCopiedPages;
+  const copied = changed <= mayCopyPages;
   if (copied) native(() => steps().liveCopy(live, memory.handle, false));
   else await pass(work, passKinds.standing);
   return { geometry, state, changed, copied };
@@ -250,18 +255,33 @@ export function liveSuspended(
   timeoutMs: number,
   onSuspended: () => void = () => undefined,
 ): Promise<LiveImage> {
-  return withWork(request, async (work) => {
+  return withWork(request, maxCopiedPages, async (work) => {
     const { host, lease, info, memory } = work;
     const base = await describe(host, info);
     await livePasses(work);
     const requestedMs = performance.now();
     await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
     onSuspended();
-    const { geometry, state, changed, copied } = await captureSuspended(work);
+    const { geometry, state, changed, copied } = await captureSuspended(work, maxCopiedPages);
     const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
     await host.resumeInPlace(lease);
     const pauseMs = performance.now() - requestedMs;
     if (copied) await putCopied(work, changed);
     return { source, pauseMs, copiedPages: changed };
+  });
+}
+
+/**
+ * For a guest that does not go on here: `suspend` has it stand, and what changed since the live passes is put at once.
+ * Nothing resumes it. Consistency `suspend-point`; errors: those of `suspend`, PAGE_TABLE_INVALID and the writer's.
+ */
+export function liveHandedOver(request: LiveRequest, suspend: () => Promise<void>): Promise<Finished> {
+  return withWork(request, 1, async (work) => {
+    const { host, info, memory } = work;
+    const base = await describe(host, info);
+    await livePasses(work);
+    await suspend();
+    const { geometry, state } = await captureSuspended(work, 0);
+    return finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
   });
 }

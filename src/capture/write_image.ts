@@ -7,6 +7,7 @@ import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js'
 import { canonicaliseVcpus } from '../domain/pv_state.js';
 import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
+import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
 import { encodingLanes, laneCount, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
@@ -63,7 +64,7 @@ export async function newImage(
 
 /** Writes all pages of the source. The first error is thrown after every lane is idle. */
 export async function writePages(
-  writer: ImageWriter,
+  writer: PageSink,
   source: CaptureSource,
   options: OperationOptions,
 ): Promise<void> {
@@ -105,7 +106,12 @@ export function finished({ memory, ...source }: CaptureSource): Finished {
   return { ...source, state: canonicalState({ ...source, memory }) };
 }
 
-function manifestOf(source: Finished, counts: PageCounts, pauseMs: number, elapsedMs: number): Manifest {
+export function manifestOf(
+  source: Finished,
+  counts: PageCounts,
+  pauseMs: number,
+  elapsedMs: number,
+): Manifest {
   const { info, geometry, state } = source;
   return {
     tool: `dormouse ${version}`,

@@ -2,6 +2,7 @@
 import type { checkpoint } from '../checkpoint/checkpoint.js';
 import type { DemoResult, DemoTalk } from '../demo/demo.js';
 import type { digestDomain, digestImage } from '../digest/digest.js';
+import type { dumpCore } from '../dump/dump_core.js';
 import type { Host } from '../host/contract.js';
 import type { hostStatus, startHost, stopHost } from '../host/embedded/lifecycle.js';
 import type { detectFormat } from '../image/convert/detect.js';
@@ -20,6 +21,7 @@ export interface Services {
   readonly save: typeof save;
   readonly restore: typeof restore;
   readonly checkpoint: typeof checkpoint;
+  readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
   readonly digestImage: typeof digestImage;
   readonly inspectImage: typeof inspectImage;
@@ -41,6 +43,7 @@ export const engine: Services = {
   save: async (...args) => await (await import('../save/save.js')).save(...args),
   restore: async (...args) => await (await import('../restore/restore.js')).restore(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
+  dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),
   inspectImage: async (path) => await (await import('../image/inspect.js')).inspectImage(path),

@@ -6,6 +6,7 @@ import { demo } from './verbs/demo.js';
 import { destroy } from './verbs/destroy.js';
 import { digest } from './verbs/digest.js';
 import { domstate } from './verbs/domstate.js';
+import { dumpCore } from './verbs/dump_core.js';
 import { hostStart } from './verbs/host_start.js';
 import { hostStatus } from './verbs/host_status.js';
 import { hostStop } from './verbs/host_stop.js';
@@ -30,6 +31,7 @@ export const verbs: readonly Verb[] = [
   restore,
   checkpoint,
   digest,
+  dumpCore,
   imageInspect,
   imageVerify,
   imageConvert,

@@ -1,10 +1,15 @@
-/** The arguments libxl starts its save helper with, all decimal. */
+/** The arguments libxl starts its save helper with, all decimal; `--stock` before them is ours. */
 import { DormouseError } from '../errors.js';
+import type { StreamFormat } from '../image/stream/writer.js';
 
 export interface SaveArguments {
   readonly verb: 'save';
   readonly streamFd: number;
   readonly domid: number;
+  /** The guest is to run while it is copied. */
+  readonly live: boolean;
+  /** What is written: ours, or what xl's own helper reads. */
+  readonly format: StreamFormat;
 }
 
 export interface RestoreArguments {
@@ -18,6 +23,8 @@ export interface RestoreArguments {
 }
 
 const plainStream = 0;
+/** XCFLAGS_LIVE */
+const liveFlag = 1;
 
 function numbers(words: readonly string[], count: number): number[] {
   if (words.length !== count || words.some((word) => !/^-?\d{1,10}$/.test(word)))
@@ -31,11 +38,14 @@ function requirePlain(streamType: number | undefined): void {
 }
 
 /** USAGE for anything else; STREAM_UNSUPPORTED for Remus and COLO. */
-export function parseArguments([verb, ...words]: readonly string[]): SaveArguments | RestoreArguments {
+export function parseArguments(given: readonly string[]): SaveArguments | RestoreArguments {
+  const stock = given[0] === '--stock';
+  const [verb, ...words] = stock ? given.slice(1) : given;
   if (verb === '--save-domain') {
-    const [streamFd = -1, , domid = 0, , , streamType] = numbers(words, 6);
+    const [streamFd = -1, , domid = 0, flags = 0, , streamType] = numbers(words, 6);
     requirePlain(streamType);
-    return { verb: 'save', streamFd, domid };
+    const live = (flags & liveFlag) !== 0;
+    return { verb: 'save', streamFd, domid, live, format: stock ? 'libxc' : 'frames' };
   }
   if (verb === '--restore-domain') {
     const [streamFd = -1, , domid = 0, storePort = 0, storeDomid = 0, consolePort = 0, ...rest] = numbers(

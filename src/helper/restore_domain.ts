@@ -1,11 +1,12 @@
-/** `--restore-domain`: fills the domain libxl has made, from an image named by a job, or from a libxc stream. */
+/** `--restore-domain`: fills the domain libxl has made, from an image named by a job, or from a stream of ours or libxc's. */
 import { Buffer } from 'node:buffer';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import { HelperBuilder } from '../host/xen/builder.js';
 import { jobMagic, nonceBytes } from '../host/xen/job_wire.js';
-import { streamInvalid } from '../image/convert/stream_format.js';
+import { libxcMarker, streamInvalid } from '../image/convert/stream_format.js';
 import { ImageReader } from '../image/reader.js';
+import { STREAM_MAGIC } from '../image/stream/layout.js';
 import { fillDomain, ProgressOfRestore } from '../restore/fill.js';
 import { requireRestorable } from '../restore/pv_guest.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
@@ -13,9 +14,9 @@ import type { RestoreArguments } from './arguments.js';
 import { type LibxlChannel, logLevel } from './channel.js';
 import { FdSource } from './fd_source.js';
 import { JobClient } from './job_client.js';
-import { restoreStream } from './stream_restore.js';
+import { restoreFrames, restoreLibxcStream } from './stream_restore.js';
 
-const libxcMarker = Buffer.alloc(8, 0xff);
+const streamMagic = Buffer.from(STREAM_MAGIC, 'hex');
 
 async function fromImage(
   builder: HelperBuilder,
@@ -62,10 +63,14 @@ export async function restoreDomain(
       await source.skip(jobMagic.length, 'the magic');
       const nonce = (await source.read(nonceBytes, 'the nonce')).toString('hex');
       job = await JobClient.take(nonce, args.domid, cancel);
-    } else if (!magic.equals(libxcMarker)) throw streamInvalid('neither a libxc stream nor a job', 0);
+    } else if (!magic.equals(libxcMarker) && !magic.equals(streamMagic))
+      throw streamInvalid('neither a stream of dormouse or libxc nor a job', 0);
     builder = HelperBuilder.open(args.domid, args);
     if (job) await fromImage(builder, job, channel, cancel.signal);
-    else await restoreStream(builder, source, channel, cancel.signal);
+    else {
+      const restore = magic.equals(streamMagic) ? restoreFrames : restoreLibxcStream;
+      await restore({ builder, source, channel, signal: cancel.signal });
+    }
     const { store, console } = builder.rings;
     builder.close();
     channel.log(logLevel.info, 'Restore successful');

@@ -1,13 +1,13 @@
-/** `--save-domain`: has libxl suspend the guest and writes it in the stock format. */
+/** `--save-domain`: writes the guest as a stream and has libxl suspend it for the end of it, or for all of it. */
 import { openXenHost } from '../host/xen/host.js';
 import { warmWorkers } from '../worker/pool.js';
 import type { SaveArguments } from './arguments.js';
 import { type LibxlChannel, logLevel } from './channel.js';
-import { writeLibxcStream } from './stream_save.js';
+import { streamDomain } from './stream_save.js';
 
-/** libxl resumes or destroys the guest afterwards, as the result says. SUSPEND_TIMEOUT, and writeLibxcStream's. */
+/** libxl resumes or destroys the guest afterwards, as the result says. LOCKED, and streamDomain's. */
 export async function saveDomain(
-  { domid, streamFd }: SaveArguments,
+  { domid, streamFd, live, format }: SaveArguments,
   channel: LibxlChannel,
   signal: AbortSignal,
 ): Promise<void> {
@@ -15,20 +15,18 @@ export async function saveDomain(
   try {
     const info = await host.find(String(domid));
     channel.log(logLevel.info, `Saving domain ${domid}, type ${info.type === 'pv' ? 'x86 PV' : 'x86 HVM'}`);
-    const memory = await host.openMemory(domid);
-    try {
-      await warmWorkers();
-      await channel.suspend();
-      memory.refresh?.();
-      const [geometry, state] = [await host.geometry(domid), await host.readState(domid)];
-      await writeLibxcStream({ info, geometry, memory, state }, streamFd, {
+    const lease = await host.acquire(domid, 'save');
+    await warmWorkers();
+    await streamDomain({
+      ...{ host, lease, info, fd: streamFd, format, live },
+      suspend: () => channel.suspend(),
+      options: {
         signal,
-        onPages: (done, total) => channel.progress('Frames', done, total),
-      });
-    } finally {
-      memory.close();
-    }
+        onProgress: ({ donePages, totalPages }) => channel.progress('Frames', donePages, totalPages),
+      },
+    });
   } finally {
+    // Ends the lease too: what is mapped must be gone before libxl destroys the domain.
     await host.close();
   }
 }

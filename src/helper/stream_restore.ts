@@ -1,10 +1,5 @@
-/** Fills a domain from a libxc stream, v2 or v3, as it arrives. */
-import type { Buffer } from 'node:buffer';
-import { findP2mRoot } from '../domain/p2m_root.js';
-import { sharedInfoBytes } from '../domain/vcpu_context.js';
-import { DormouseError } from '../errors.js';
-import type { MemoryView } from '../host/contract.js';
-import type { HelperBuilder } from '../host/xen/builder.js';
+/** Fills a domain from a stream as it arrives: ours, or libxc's v2 or v3. */
+import { Buffer } from 'node:buffer';
 import type { ByteReader } from '../image/convert/stream_parser.js';
 import {
   parseLibxcStream,
@@ -12,37 +7,64 @@ import {
   type StreamRecord,
   type StreamVisitor,
 } from '../image/convert/stream_parser.js';
+import { batchPfns, isTableType } from '../image/convert/stream_format.js';
 import { Survey } from '../image/convert/survey.js';
 import { MAX_PFNS } from '../image/format.js';
-import type { PageTableEntry } from '../image/reader.js';
-import { hasBody, isPinned, pageType, tableLevel } from '../pfn/page_type.js';
-import { finishPvState, topTables } from '../restore/pv_guest.js';
-import { steps } from '../worker/steps.js';
+import { readFrames } from '../image/stream/reader.js';
+import type { DomainState } from '../host/contract.js';
+import { hasBody, pageType } from '../pfn/page_type.js';
 import { type LibxlChannel, logLevel } from './channel.js';
+import { DomainFiller, type PageBuilder } from './domain_filler.js';
 
 /** Most bytes of records beside the pages. */
 const maxStateBytes = 32 << 20;
-const tablesPerStep = 1024;
-const noFrame = 0xffff_ffff_ffff_ffffn;
 
-class StreamRestorer implements StreamVisitor {
+/** A builder that libxl waits for: it sets the processor's policy and says what of it is missing. */
+export interface HelperTarget extends PageBuilder {
+  setPolicy(state: Pick<DomainState, 'cpuidPolicy' | 'msrPolicy'>): number;
+}
+
+export interface StreamRestore {
+  readonly builder: HelperTarget;
+  readonly source: ByteReader;
+  readonly channel: Pick<LibxlChannel, 'log' | 'progress' | 'staticDataDone'>;
+  readonly signal: AbortSignal;
+}
+
+const typeName = (type: string): string => (type === 'pv' ? 'x86 PV' : 'x86 HVM');
+
+function announce({ channel }: StreamRestore, found: string): void {
+  channel.log(logLevel.info, `Found ${found}`);
+  channel.log(logLevel.info, 'Restoring domain');
+}
+
+/** Numbers of native/image/chunk.h's PageClass. */
+const pageClass = { data: 1, table: 3, noFrame: 4, broken: 5, alloc: 6 } as const;
+
+function classOf(type: number): number {
+  if (type === pageType.xtab) return pageClass.noFrame;
+  if (type === pageType.broken) return pageClass.broken;
+  if (type === pageType.xalloc) return pageClass.alloc;
+  return isTableType(type) ? pageClass.table : pageClass.data;
+}
+
+const noBodies = Buffer.alloc(0);
+
+class LibxcRestorer implements StreamVisitor {
   readonly #survey = new Survey();
-  #types = new Uint8Array(0);
+  readonly #descs = new BigUint64Array(batchPfns);
+  readonly #words = new Uint32Array(this.#descs.buffer);
   #begun = false;
-  #placed = 0;
 
   constructor(
-    private readonly builder: HelperBuilder,
-    private readonly memory: MemoryView,
-    private readonly channel: LibxlChannel,
+    private readonly restore: StreamRestore,
+    private readonly filler: DomainFiller,
   ) {}
 
   libxcHeader: NonNullable<StreamVisitor['libxcHeader']> = (header) => {
     this.#survey.libxcHeader(header);
     const { type, xenMajor, xenMinor } = header;
-    const found = `Found ${type === 'pv' ? 'x86 PV' : 'x86 HVM'} domain from Xen ${xenMajor}.${xenMinor}`;
-    this.channel.log(logLevel.info, found);
-    this.channel.log(logLevel.info, 'Restoring domain');
+    announce(this.restore, `${typeName(type)} domain from Xen ${xenMajor}.${xenMinor}`);
   };
 
   record(record: StreamRecord): void {
@@ -53,121 +75,75 @@ class StreamRestorer implements StreamVisitor {
   async #begin(): Promise<void> {
     if (this.#begun) return;
     this.#begun = true;
-    await this.channel.staticDataDone(this.builder.setPolicy(this.#survey.state));
-    if (this.#survey.guestWidth === 4)
-      throw new DormouseError('IMAGE_INCOMPATIBLE', '32-bit PV guests are not supported');
-    await this.#resize(this.#survey.nrPfns);
-  }
-
-  async #resize(nrPfns: number): Promise<void> {
-    const { guestWidth, p2mFrames } = this.#survey;
-    await this.builder.setGeometry({ nrPfns, guestWidth, p2mFrames, p2mGeneration: 0 });
-    const types = new Uint8Array(nrPfns).fill(pageType.xtab);
-    types.set(this.#types);
-    this.#types = types;
+    const { channel, builder } = this.restore;
+    await channel.staticDataDone(builder.setPolicy(this.#survey.state));
+    await this.filler.begin(this.#survey);
   }
 
   async pages(slice: PageSlice, readBodies: () => Promise<Buffer>): Promise<void> {
     if (this.#survey.verifySeen) return;
     await this.#begin();
     this.#survey.pages(slice);
-    const known = this.#types.length;
-    if (this.#survey.nrPfns > known) await this.#resize(Math.max(this.#survey.nrPfns, 2 * known));
-    const toPopulate: bigint[] = [];
-    const toWrite: bigint[] = [];
     for (let i = 0; i < slice.count; ++i) {
       const [pfn, type] = [slice.pfns[i] ?? 0, slice.types[i] ?? 0];
-      this.#types[pfn] = type;
-      if (hasBody(type)) toWrite.push(BigInt(pfn));
-      if (hasBody(type) || type === pageType.xalloc) toPopulate.push(BigInt(pfn));
+      this.#words[2 * i] = pfn % 2 ** 32;
+      this.#words[2 * i + 1] = Math.floor(pfn / 2 ** 32) | (classOf(type) << 24) | (type << 28);
     }
-    this.builder.populatePfns(BigUint64Array.from(toPopulate));
-    if (toWrite.length > 0)
-      steps().writePages(this.memory.handle, BigUint64Array.from(toWrite), await readBodies());
-    this.#placed += slice.count;
-    this.channel.progress('Frames', this.#placed, Math.max(this.#placed, this.#survey.nrPfns));
-  }
-
-  #tables(): PageTableEntry[] {
-    const tables: PageTableEntry[] = [];
-    this.#types.forEach((type, pfn) => {
-      const level = tableLevel(type);
-      if (level !== 0) tables.push({ pfn, level, pinned: isPinned(type) });
-    });
-    return tables;
-  }
-
-  #localise(tables: readonly PageTableEntry[]): void {
-    for (let at = 0; at < tables.length; at += tablesPerStep) {
-      const some = tables.slice(at, at + tablesPerStep);
-      const pfns = BigUint64Array.from(some, ({ pfn }) => BigInt(pfn));
-      const levels = Uint8Array.from(some, ({ level }) => level);
-      steps().localiseTables(this.memory.handle, pfns, levels);
-    }
-  }
-
-  async #finishPv(): Promise<void> {
-    const { nrPfns, guestWidth, p2mFrames, state } = this.#survey;
-    if (state.sharedInfo.length !== sharedInfoBytes)
-      throw new DormouseError('STREAM_INVALID', 'the stream has no shared info');
-    const { handle } = this.memory;
-    const tables = this.#tables();
-    // The tables lie in memory as they came, in canonical form, until they are localised.
-    const root = findP2mRoot({
-      sharedInfo: state.sharedInfo,
-      nrPfns,
-      p2mFrames,
-      l4Pfns: topTables(tables),
-      readPage: (pfn) => steps().readPages(handle, BigUint64Array.of(BigInt(pfn))),
-    });
-    this.#localise(tables);
-    const source = {
-      nrPfns,
-      geometry: { nrPfns, guestWidth, p2mFrames, p2mGeneration: 0 },
-      state,
-      pageType: (pfn: number) => this.#types[pfn] ?? pageType.xtab,
-      tables: () => tables,
-      p2mRoot: () => root,
-    };
-    await finishPvState(this.builder, source, handle);
-  }
-
-  /** A page that was sent and then said to have no frame was given back by the guest while it was copied. */
-  #giveBack(): void {
-    const { handle } = this.memory;
-    const gone = new BigUint64Array(this.#types.length);
-    let count = 0;
-    this.#types.forEach((type, pfn) => {
-      if (!hasBody(type) && type !== pageType.xalloc) gone[count++] = BigInt(pfn);
-    });
-    const listed = gone.subarray(0, count);
-    const frames = steps().pfnsToFrames(handle, listed.slice());
-    const toFree = listed.filter((_, i) => frames[i] !== noFrame);
-    if (toFree.length > 0) this.builder.depopulate(toFree);
+    const anyBody = slice.types.subarray(0, slice.count).some(hasBody);
+    await this.filler.place(this.#descs.subarray(0, slice.count), anyBody ? await readBodies() : noBodies);
+    const { placed } = this.filler;
+    this.restore.channel.progress('Frames', placed, Math.max(placed, this.#survey.nrPfns));
   }
 
   async finish(): Promise<void> {
     await this.#begin();
-    this.#giveBack();
-    if (this.#survey.guestWidth !== 0) await this.#finishPv();
-    else await this.builder.setState(this.#survey.state);
-    await this.builder.finish();
+    const { nrPfns, guestWidth, p2mFrames, state } = this.#survey;
+    await this.filler.finish({ nrPfns, guestWidth, p2mFrames, p2mGeneration: 0 }, state);
   }
 }
 
-/** STREAM_INVALID, STREAM_UNSUPPORTED, IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED. */
-export async function restoreStream(
-  builder: HelperBuilder,
-  source: ByteReader,
-  channel: LibxlChannel,
-  signal: AbortSignal,
+async function withFiller(
+  { builder }: StreamRestore,
+  body: (filler: DomainFiller) => Promise<void>,
 ): Promise<void> {
-  const memory = await builder.openMemory();
+  const filler = new DomainFiller(builder);
   try {
-    const restorer = new StreamRestorer(builder, memory, channel);
-    await parseLibxcStream(source, restorer, { maxPfns: MAX_PFNS, maxStateBytes }, signal);
-    await restorer.finish();
+    await body(filler);
   } finally {
-    memory.close();
+    filler.close();
   }
+}
+
+/** From libxc's marker on. STREAM_INVALID, STREAM_UNSUPPORTED, IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED. */
+export function restoreLibxcStream(restore: StreamRestore): Promise<void> {
+  return withFiller(restore, async (filler) => {
+    const restorer = new LibxcRestorer(restore, filler);
+    await parseLibxcStream(restore.source, restorer, { maxPfns: MAX_PFNS, maxStateBytes }, restore.signal);
+    await restorer.finish();
+  });
+}
+
+/** From the head of our own stream on. Errors as above. */
+export function restoreFrames(restore: StreamRestore): Promise<void> {
+  const { builder, channel, source, signal } = restore;
+  return withFiller(restore, async (filler) => {
+    let nrPfns = 0;
+    await readFrames(
+      source,
+      {
+        begin: async (begin) => {
+          announce(restore, `${typeName(begin.type)} domain from ${begin.tool}`);
+          await channel.staticDataDone(builder.setPolicy(begin));
+          ({ nrPfns } = begin);
+          await filler.begin({ guestWidth: begin.guestWidth, nrPfns: 1 });
+        },
+        pages: async (descs, bodies) => {
+          await filler.place(descs, bodies);
+          channel.progress('Frames', filler.placed, Math.max(filler.placed, nrPfns));
+        },
+        end: ({ geometry, state }) => filler.finish(geometry, state),
+      },
+      signal,
+    );
+  });
 }

@@ -85,6 +85,16 @@ export interface DomainState {
   readonly hvmParams: Buffer;
 }
 
+/** What a core dump holds beside memory, as Xen's own tools write it. */
+export interface CoreState {
+  /** vcpu_guest_context of each vCPU that was ever set up, by id; machine frames inside. */
+  readonly contexts: readonly Buffer[];
+  /** The 4096-byte shared info page; empty where it cannot be read. */
+  readonly sharedInfo: Buffer;
+  /** The 1280 bytes of the dump's note about the hypervisor (docs/core-dumps.md). */
+  readonly hypervisor: Buffer;
+}
+
 /**
  * A view of a domain's memory, registered natively: `handle` is what worker threads pass to the addon's steps.
  * `live` sees memory as it changes, `snapshot` as it was when taken, `build` may be written.
@@ -114,7 +124,7 @@ export interface Snapshot {
   release(): Promise<void>;
 }
 
-export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest';
+export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest' | 'dump';
 
 /**
  * The right to work on one domain, held by this process: a second one is refused with LOCKED. If the holder dies, the
@@ -247,6 +257,8 @@ export interface Host {
   openMemory(domid: number): Promise<MemoryView>;
   /** Of a domain that is suspended or paused. */
   readState(domid: number): Promise<DomainState>;
+  /** Of a domain that stands still, in whatever way it came to. */
+  coreState(domid: number): Promise<CoreState>;
   tracker(lease: Lease): Promise<Tracker>;
 
   readonly xenstore: Xenstore;

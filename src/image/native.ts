@@ -11,6 +11,7 @@ export interface NativeImage {
     direct: boolean,
     unnamed: boolean,
   ): number;
+  /** To an image, or to a stream. */
   append(handle: number, lane: number, descs: BigUint64Array, bodies: Buffer): void;
   writerCounts(handle: number): {
     byClass: number[];

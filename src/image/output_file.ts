@@ -1,10 +1,14 @@
 /** A new file written front to back, which gets its name only when it is whole. */
 import type { Buffer } from 'node:buffer';
 import { addon, native } from '../addon.js';
+import { hasBody } from '../pfn/page_type.js';
+
+const pageBytes = 4096;
 
 interface OutputAddon {
   create(path: string, directIo: boolean): number;
   write(handle: number, bytes: Buffer): void;
+  writePages(handle: number, memory: number, firstPfn: number, count: number): BigUint64Array;
   /** Writes what is buffered; nothing can be written after it. Returns the descriptor. */
   seal(handle: number): number;
   publish(handle: number): void;
@@ -43,6 +47,16 @@ export class OutputFile {
       native(() => outputAddon().write(this.handle, piece));
       this.#bytes += piece.length;
     }
+  }
+
+  /**
+   * Writes those of at most 1024 pages of a memory that have content, as they are. Returns frame and page type
+   * (`mfn | type << 60`) of each of the `count`. GUEST_MEMORY_UNREADABLE, NO_SPACE, IMAGE_WRITE_FAILED.
+   */
+  writePages(memory: number, firstPfn: number, count: number): BigUint64Array {
+    const entries = native(() => outputAddon().writePages(this.handle, memory, firstPfn, count));
+    for (const entry of entries) if (hasBody(Number(entry >> 60n))) this.#bytes += pageBytes;
+    return entries;
   }
 
   /** A path under which this process can read what was written; ends the writing. */

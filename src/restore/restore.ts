@@ -1,21 +1,25 @@
 /** `restore`: a new domain from an image, complete or not at all. */
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import type { PageCounts } from '../domain/progress.js';
 import type { DomainSpec, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { DormouseError } from '../errors.js';
 import { chunksPerStep, laneCount, runOverRange, warmWorkers } from '../worker/pool.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
+import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
 import { requireRestorable } from './pv_guest.js';
 
-export interface RestoreOptions extends OperationOptions {
+export interface RestoreOptions extends ImageOptions {
   /** Leave the new domain paused (-p). */
   readonly paused: boolean;
   readonly name?: string;
 }
 
 export interface RestoreResult {
+  /** What the file was; the image of an `xl save` file is a temporary one. */
+  readonly from: RestoredFormat;
+  readonly notes: readonly string[];
   readonly domid: number;
   readonly name: string;
   readonly imageId: string;
@@ -79,13 +83,9 @@ async function build(
   }
 }
 
-/**
- * Builds a new domain from an image. The image is verified whole before a domain is created; it is never changed.
- * Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), DOMAIN_EXISTS,
- * NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED. After each of them no domain is left.
- */
-export async function restore(host: Host, path: string, options: RestoreOptions): Promise<RestoreResult> {
-  const startedMs = performance.now();
+type Restored = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs'>;
+
+async function restoreImage(host: Host, path: string, options: RestoreOptions): Promise<Restored> {
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
     requireRestorable(reader);
@@ -99,12 +99,27 @@ export async function restore(host: Host, path: string, options: RestoreOptions)
       imageId: reader.header.imageId,
       counts: reader.counts,
       memoryBytes: reader.nrPfns * 4096,
-      elapsedMs: performance.now() - startedMs,
     };
+  } finally {
+    reader.close();
+  }
+}
+
+/**
+ * Builds a new domain from an image or from a file of `xl save`, which is verified whole before a domain is created and never
+ * changed. Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), DOMAIN_EXISTS,
+ * NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; of an xl file also STREAM_INVALID, STREAM_UNSUPPORTED, NO_SPACE. After each of
+ * them no domain and no temporary image is left.
+ */
+export async function restore(host: Host, path: string, options: RestoreOptions): Promise<RestoreResult> {
+  const startedMs = performance.now();
+  try {
+    return await withImageOf(path, options, async ({ path: image, from, notes }) => {
+      const restored = await restoreImage(host, image, options);
+      return { ...restored, from, notes, elapsedMs: performance.now() - startedMs };
+    });
   } catch (thrown) {
     if (thrown instanceof DormouseError) throw thrown;
     throw new DormouseError('RESTORE_FAILED', `restore of ${path} failed`, { cause: thrown });
-  } finally {
-    reader.close();
   }
 }

@@ -27,8 +27,8 @@ export interface StepsNative {
   queryPages(memory: number, firstPfn: number, count: number): BigUint64Array;
   readPages(memory: number, pfns: BigUint64Array): Buffer;
   writePages(memory: number, pfns: BigUint64Array, pages: Buffer): void;
-  /** Writes PAGE_DATA records of the libxc stream to a descriptor, in canonical form; returns the bytes written. */
-  streamStep(memory: number, fd: number, firstPfn: number, count: number): number;
+  /** Writes pages, as a chunk has them, to frames they have: zero pages too, tables as they come. Returns how many. */
+  placePages(memory: number, descs: BigUint64Array, bodies: Buffer): number;
   /** Localises tables that lie in canonical form in a memory being built. */
   localiseTables(memory: number, pfns: BigUint64Array, levels: Uint8Array): void;
   writeP2mLeaves(memory: number, leafPfns: BigUint64Array): void;

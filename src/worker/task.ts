@@ -16,7 +16,6 @@ export type Task =
       count: number;
     }
   | { step: 'live-put'; live: number; writer: number; lane: number; first: number; count: number }
-  | { step: 'stream'; memory: number; fd: number; lane: number; first: number; count: number }
   | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
   | { step: 'check'; reader: number; lane: number; first: number; count: number }
   | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
@@ -39,8 +38,6 @@ function runStep(task: Task): number[] | null {
       return steps().liveStep(task.live, task.memory, task.writer, lane, task.kind, first, count);
     case 'live-put':
       return steps().livePut(task.live, task.writer, lane, first, count);
-    case 'stream':
-      return [steps().streamStep(task.memory, task.fd, first, count)];
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
     case 'check':

@@ -104,7 +104,7 @@ function hostileFiles(image: Buffer): [name: string, bytes: Buffer, code: ErrorC
       'IMAGE_INCOMPATIBLE',
     ],
     ['bomb', bomb(image), 'IMAGE_DAMAGED'],
-    ['xl save file', fileOf(pvParts()), 'IMAGE_INCOMPATIBLE'],
+    ['xl save file of nonsense', fileOf(pvParts()), 'IMAGE_DAMAGED'],
   ];
 }
 
@@ -135,7 +135,9 @@ test('what is no whole image becomes no domain', async (t) => {
     writeFileSync(path, bytes);
     messages[name] = await refused(path, code);
   }
-  assert.match(messages['xl save file'] ?? '', /convert it first/u);
+  assert.match(messages['xl save file of nonsense'] ?? '', /page table at pfn/u);
+  const asImage = ['digest', '--image', join(dir, 'xl save file of nonsense')];
+  assert.match((await failure(t, 'IMAGE_INCOMPATIBLE', 13, asImage)).message, /convert it first/u);
   assert.match(messages.text ?? '', /not a dormouse image/u);
   assert.match(messages['newer major'] ?? '', /format 2\./u);
   mkdirSync(join(dir, 'folder'));

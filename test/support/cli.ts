@@ -34,6 +34,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     save: () => missing('save'),
     restore: () => missing('restore'),
     checkpoint: () => missing('checkpoint'),
+    dumpCore: () => missing('dumpCore'),
     digestDomain: () => missing('digestDomain'),
     digestImage: () => missing('digestImage'),
     inspectImage: () => missing('inspectImage'),

@@ -74,6 +74,7 @@ export class FakeHost implements Host {
   geometry: Host['geometry'] = () => notHere();
   openMemory: Host['openMemory'] = () => notHere();
   readState: Host['readState'] = () => notHere();
+  coreState: Host['coreState'] = () => notHere();
   tracker: Host['tracker'] = () => notHere();
   get xenstore(): Host['xenstore'] {
     return notHere();

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { CheckpointResult } from '../../src/checkpoint/checkpoint.js';
 import type { Services } from '../../src/cli/services.js';
 import { verbs } from '../../src/cli/verbs.js';
+import type { DumpResult } from '../../src/dump/dump_core.js';
 import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
 import type { HostReport } from '../../src/host/embedded/ops.js';
 import type { Inspection } from '../../src/image/inspect.js';
@@ -32,6 +33,11 @@ function checkpointed(path: string): CheckpointResult {
     copiedPages: 0,
     ...sizes,
   };
+}
+
+function dumped(path: string): DumpResult {
+  const sizes = { vcpus: 2, pages: 128, fileBytes: 540_000, pauseMs: 4.25, elapsedMs: 12.5 };
+  return { path, domid: 1, name: 'web1', ...sizes };
 }
 
 const report: HostReport = {
@@ -92,8 +98,10 @@ function working(): Services {
     stopHost: () => Promise.resolve(false),
     hostStatus: () => Promise.resolve({ state: 'running', report }),
     save: () => Promise.resolve(saved),
-    restore: () => Promise.resolve({ domid: 3, name: 'web1', imageId, ...sizes }),
+    restore: () =>
+      Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], ...sizes }),
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
+    dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     inspectImage: () => Promise.resolve(inspected),
@@ -125,6 +133,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   restore: ['restore -p a.dmi', /^restored: +web1 \(domain 3\), paused\n/],
   checkpoint: ['checkpoint --count 2 web1 a-%d.dmi', /a-1\.dmi[^]*a-2\.dmi/],
   digest: ['digest --image a.dmi', /^ab12\n$/],
+  'dump-core': ['dump-core web1 web1.core', /holds: +128 pages, 2 vCPUs\n[^]*paused for: 4\.25 ms\n$/],
   'image inspect': ['image inspect a.dmi', /damage: +1\n {2}the manifest is damaged\n$/, 3],
   'image verify': ['image verify a.dmi', /result: +whole\n$/],
   'image convert': ['image convert a.xl a.dmi', /to an image\n[^]*note: a note\n$/],

@@ -4,20 +4,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { packageRoot } from '../../src/addon.js';
 import * as format from '../../src/image/format.js';
+import { fieldTable } from '../support/field_table.js';
 
 const text = readFileSync(join(packageRoot, 'docs/image-format.md'), 'utf8');
-
-/** The field table under a heading: name, offset and size of each row. */
-function fieldTable(heading: string): Record<string, [number, number]> {
-  const section = text.split(new RegExp(`^#+ ${heading}$`, 'm'))[1]?.split(/^#/m)[0] ?? '';
-  const rows = [...section.matchAll(/^\| (\d+) \| (\d+) \| (\w+) \|/gm)];
-  return Object.fromEntries(
-    rows.map(([, offset, size, name = '']): [string, [number, number]] => [
-      name,
-      [Number(offset), Number(size)],
-    ]),
-  );
-}
 
 const structures = {
   Header: [format.HEADER, format.PAGE_SIZE],
@@ -31,7 +20,7 @@ const structures = {
 
 for (const [heading, [layout, total]] of Object.entries(structures)) {
   test(`${heading}: the specification's table is the code's`, () => {
-    assert.deepEqual(fieldTable(heading), layout);
+    assert.deepEqual(fieldTable(text, heading), layout);
   });
   test(`${heading}: its fields follow each other without gap or overlap`, () => {
     let at = 0;

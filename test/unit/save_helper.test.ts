@@ -13,7 +13,11 @@ test('the arguments libxl gives', () => {
     verb: 'save',
     streamFd: 14,
     domid: 1,
+    live: false,
+    format: 'frames',
   });
+  const live = parseArguments('--stock --save-domain 14 11 1 1 136 0'.split(' '));
+  assert.deepEqual(live, { verb: 'save', streamFd: 14, domid: 1, live: true, format: 'libxc' });
   assert.deepEqual(parseArguments('--restore-domain 12 -1 3 1 0 2 0 768 0'.split(' ')), {
     verb: 'restore',
     streamFd: 12,

@@ -228,7 +228,7 @@ test('the kind of a file is told by its first bytes', async () => {
   assert.equal(await detectFormat(written(gzipSync(Buffer.from('short')))), 'unknown');
   assert.equal(await detectFormat(written(Buffer.alloc(0))), 'unknown');
   await assert.rejects(detectFormat(join(folder, 'absent')), hasCode('IMAGE_NOT_FOUND'));
-  await assert.rejects(detectFormat(folder), hasCode('IMAGE_READ_FAILED'));
+  await assert.rejects(detectFormat(folder), hasCode('IMAGE_NOT_FOUND'));
 });
 
 test('a refused file leaves nothing behind', async () => {

@@ -1,11 +1,10 @@
-/** Restore on real Xen, and xl's own verbs with our save helper: each with guests that check themselves. */
+/** Restore on real Xen, with guests that check themselves. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import type { Tick } from './ticks.js';
 
-const helper = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
 const kinds: GuestOptions[] = [
   { name: 'pvh', type: 'pvh', vcpus: 2, loadMib: 4, diskMib: 16, address: 102 },
   { name: 'pv2', type: 'pv', vcpus: 2, loadMib: 4, diskMib: 16, address: 101 },
@@ -121,28 +120,4 @@ describe('restore on Xen', () => {
     await must('dormouse restore /images/a.img');
     await goesOn(guest, { name: 'frail', type: 'pv' });
   });
-
-  for (const kind of kinds) {
-    const { name } = kind;
-    test(`${name}: xl save, xl restore and xl migrate on our helper, and mixed with xl's own`, async () => {
-      const guest = await create(kind);
-      await must(`${helper} xl save -c ${name} /images/kept.xl`);
-      await goesOn(guest, kind);
-      const { stderr } = await lab.exec(`${helper} xl -v save ${name} /images/a.xl`, slow);
-      assert.match(stderr, /xc: info: Saving domain \d+, type x86 (PV|HVM)/);
-      assert.match(stderr, /xc: progress: Frames: \d+\/\d+ +100%/);
-      await must('xl restore /images/a.xl');
-      await goesOn(guest, kind);
-
-      await must(`xl save ${name} /images/b.xl`);
-      const restored = await lab.exec(`${helper} xl restore /images/b.xl`, slow);
-      assert.equal(restored.code, 0, restored.stderr);
-      assert.match(restored.stderr, /xc: info: Restoring domain\n[^]*xc: info: Restore successful/);
-      await goesOn(guest, kind);
-
-      await must(`${helper} xl migrate -s '' ${name} 'xl migrate-receive'`);
-      assert.deepEqual(await domains(), [name]);
-      await goesOn(guest, kind);
-    });
-  }
 });

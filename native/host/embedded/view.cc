@@ -139,14 +139,16 @@ bool EmbeddedMemory::copy_frozen(uint64_t mfn, uint8_t* dst) const {
 
 bool EmbeddedMemory::copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n,
                               uint8_t* dst, Fault* fault) {
-  constexpr uint32_t kAhead = 4;
+  // The first lines of a page, until the processor sees the sequence by itself.
+  constexpr uint32_t kAhead = 4, kLines = 8;
   const bool frozen = options_.kind == ViewKind::snapshot;
   const uint64_t frames = machine_->fds().frames;
   for (uint32_t i = 0; i < n; i++) {
     if (i + kAhead < n) {
       const uint64_t next = host::mfn_of(entries[i + kAhead]);
       if (next < frames) {
-        __builtin_prefetch(machine_->page(next));
+        for (uint32_t line = 0; line < kLines; line++)
+          __builtin_prefetch(machine_->page(next) + line * 64);
         if (frozen) __builtin_prefetch(&machine_->cow_word(next));
       }
     }

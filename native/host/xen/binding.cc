@@ -5,6 +5,7 @@
 #include "host/memory_tag.h"
 #include "host/xen/builder_binding.h"
 #include "host/xen/control.h"
+#include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/xen_memory.h"
 
@@ -271,6 +272,22 @@ Napi::Value state(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// coreState(domid) -> CoreState of the contract
+Napi::Value core_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Fault fault;
+  CoreBlobs blobs;
+  if (!read_core_state(handles(), arg_u32(info, 0), &blobs, &fault)) return failed(env, fault);
+  Napi::Array contexts = Napi::Array::New(env);
+  for (const Bytes& context : blobs.contexts)
+    contexts.Set(contexts.Length(), buffer_of(env, context));
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("contexts", contexts);
+  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
+  out.Set("hypervisor", buffer_of(env, blobs.hypervisor));
+  return out;
+}
+
 // allocUnbound(domid, remoteDomid) -> port of the domain
 Napi::Value alloc_unbound(const Napi::CallbackInfo& info) {
   const auto port = xc_evtchn_alloc_unbound(handles()->xc(), arg_u32(info, 0), arg_u32(info, 1));
@@ -326,6 +343,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("geometryOf", geometry_of);
   add("geometry", geometry);
   add("readState", state);
+  add("coreState", core_state);
   add("allocUnbound", alloc_unbound);
   add("notify", notify);
   add("requestSuspend", request_suspend);

@@ -6,43 +6,61 @@ import { flag, textArgument, textOption, type Verb } from '../verb.js';
 
 export const restore: Verb = {
   name: 'restore',
-  summary: 'Builds a new domain from an image and lets it run',
-  details: 'The image is checked whole before a domain is made, and is never changed or removed.',
-  args: [{ form: '<file>', says: 'an image of save or of checkpoint' }],
+  summary: 'Builds a new domain from an image or an xl save file and lets it run',
+  details:
+    'The file is checked whole before a domain is made, and is never changed or removed. A file of xl save (plain or\n' +
+    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch.',
+  args: [{ form: '<file>', says: 'an image of save or of checkpoint, or a file of xl save' }],
   options: [
     { flags: '-p, --paused', says: 'leave the new domain paused' },
+    {
+      flags: '--scratch <folder>',
+      says: 'where the temporary image of an xl save file goes (default: beside it)',
+    },
     { flags: '--name <name>', says: 'name of the new domain, instead of the one in the image' },
   ],
   examples: [
     { command: 'dormouse restore web1.dmi', says: 'web1 goes on where it was saved' },
+    { command: 'dormouse restore web1.xl', says: 'web1 is taken over from xl save' },
     { command: 'dormouse restore -p --name copy web1.dmi', says: 'a paused copy under another name' },
   ],
   document: z.object({
     path: z.string(),
     domid: figures.count,
     name: z.string(),
+    from: z.enum(['dormouse', 'xl', 'xl-gzip']),
     imageId: z.string(),
     paused: z.boolean(),
     counts: pageCounts,
     memoryBytes: figures.count,
     elapsedMs: figures.milliseconds,
+    notes: z.array(z.string()),
   }),
   cancellable: true,
   async run(context, input) {
     const path = textArgument(input, 0);
     const paused = flag(input, 'paused');
     const name = textOption(input, 'name');
+    const scratchDir = textOption(input, 'scratch');
+    const chosen = { ...(name !== undefined && { name }), ...(scratchDir !== undefined && { scratchDir }) };
     const result = await context.withHost((host) =>
       context.withProgress(`restore ${path}`, (options) =>
-        context.services.restore(host, path, { ...options, paused, ...(name !== undefined && { name }) }),
+        context.services.restore(host, path, { ...options, paused, ...chosen }),
       ),
     );
     const text = renderFacts([
       ['restored', `${printable(result.name)} (domain ${result.domid}), ${paused ? 'paused' : 'running'}`],
-      ['image', result.imageId],
+      [
+        result.from === 'dormouse' ? 'image' : 'taken over from xl',
+        result.from === 'dormouse' ? result.imageId : printable(path),
+      ],
       ['memory', formatBytes(result.memoryBytes)],
       ['took', `${formatDuration(result.elapsedMs)}, ${formatRate(result.memoryBytes, result.elapsedMs)}`],
     ]);
-    return { document: { ...result, path, paused }, text };
+    const { notes } = result;
+    return {
+      document: { ...result, path, paused, notes: [...notes] },
+      text: text + notes.map((note) => `note: ${printable(note)}\n`).join(''),
+    };
   },
 };

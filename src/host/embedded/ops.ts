@@ -51,7 +51,7 @@ const state: z.ZodType<DomainState> = z.object({
   hvmContext: blob,
   hvmParams: blob,
 });
-const operation: z.ZodType<OperationKind> = z.enum(['save', 'checkpoint', 'restore', 'digest']);
+const operation: z.ZodType<OperationKind> = z.enum(['save', 'checkpoint', 'restore', 'digest', 'dump']);
 const level = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]);
 
 const none = z.object({});

@@ -6,6 +6,7 @@ import type {
   Builder,
   BuildOptions,
   Capabilities,
+  CoreState,
   DomainEvent,
   DomainInfo,
   DomainSpec,
@@ -27,6 +28,7 @@ import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
 import { XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
+import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
 import { XenXenstore } from './xenstore.js';
@@ -49,7 +51,7 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
   const leases = new XenLeases(options.runDir ?? '/run/dormouse', watcherPath(release), notice);
   await leases.undoAllOfDead();
-  return new XenHost(api, release, await XenXenstore.open(), leases);
+  return new XenHost(api, release, await XenXenstore.open(), leases, notice);
 }
 
 export class XenHost implements Host {
@@ -62,10 +64,20 @@ export class XenHost implements Host {
   /** Memories kept mapped as long as the lease of their domain. */
   readonly #mapped = new Map<number, number>();
   readonly #held = new Map<number, XenLease>();
+  /** Stopped while their domain is suspended; null where none was found. */
+  readonly #monitors = new Map<number, Monitor | null>();
+  readonly #notice: (text: string) => void;
 
-  constructor(api: XenNative, release: string, xenstore: XenXenstore, leases: XenLeases) {
+  constructor(
+    api: XenNative,
+    release: string,
+    xenstore: XenXenstore,
+    leases: XenLeases,
+    notice: (text: string) => void,
+  ) {
     this.#api = api;
     this.#leases = leases;
+    this.#notice = notice;
     this.xenstore = xenstore;
     this.description = `Xen ${release.replace('_', '.')}`;
     this.eventChannels = {
@@ -126,13 +138,16 @@ export class XenHost implements Host {
     // From here on it must not run again: its image may be complete.
     this.#held.get(domid)?.note('destroy');
     await xl('destroy', String(domid));
-    this.#held.get(domid)?.strikeAll();
+    const held = this.#held.get(domid);
+    if (held) this.#continueMonitor(held);
+    held?.strikeAll();
   }
 
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
     const lease = await this.#leases.acquire(domid, uuid, operation, () => {
       this.#held.delete(domid);
+      this.#monitors.delete(domid);
       this.#unmap(domid);
     });
     this.#held.set(domid, lease);
@@ -155,7 +170,7 @@ export class XenHost implements Host {
       if (there.some(({ name }) => name === spec.name))
         throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
       const twins = there.filter(({ uuid }) => uuid === spec.uuid);
-      lease.note('build', ...twins.map(({ domid }) => `was ${domid}` as const));
+      lease.note('build', twins.map(({ domid }) => domid).join(' '));
       return await buildThroughXl(spec, image, options, lease);
     } finally {
       await lease.release();
@@ -174,12 +189,16 @@ export class XenHost implements Host {
       throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is paused and cannot answer`, {
         place: { domid },
       });
+    await this.#stopMonitor(held);
     held.note('suspend');
     try {
       await suspendGuest(this.#api, this.xenstore, domid, timeoutMs);
     } catch (thrown) {
       // Withdrawn: nothing is left to undo. Else the request may still be taken, which the lease's end sees to.
-      if (asDormouseError(thrown).guest === 'resumed') held.strike('suspend');
+      if (asDormouseError(thrown).guest === 'resumed') {
+        held.strike('suspend');
+        this.#continueMonitor(held);
+      }
       throw thrown;
     }
   }
@@ -192,6 +211,9 @@ export class XenHost implements Host {
     native(() => this.#api.resumeInPlace(domid));
     await this.xenstore.resumeDomain(domid);
     held.strike('suspend');
+    if (this.#monitors.get(domid) === null)
+      this.#notice(`domain ${domid}: no xl process watches it: nothing will act on its crash or reboot`);
+    this.#continueMonitor(held);
   }
 
   holdPaused(lease: Lease): Promise<void> {
@@ -248,6 +270,10 @@ export class XenHost implements Host {
     return this.#call(() => this.#api.readState(domid));
   }
 
+  coreState(domid: number): Promise<CoreState> {
+    return this.#call(() => this.#api.coreState(domid));
+  }
+
   async tracker(lease: Lease): Promise<Tracker> {
     const held = this.#heldBy(lease);
     const { domid } = held;
@@ -281,6 +307,22 @@ export class XenHost implements Host {
   async close(): Promise<void> {
     for (const lease of [...this.#held.values()]) await lease.release();
     this.xenstore.close();
+  }
+
+  async #stopMonitor(held: XenLease): Promise<void> {
+    const monitor = findMonitor(held.domid);
+    this.#monitors.set(held.domid, monitor);
+    if (monitor === null) return;
+    held.note('monitor', `${monitor.pid} ${monitor.startTime}`);
+    await stopMonitor(monitor);
+  }
+
+  #continueMonitor(held: XenLease): void {
+    const monitor = this.#monitors.get(held.domid);
+    this.#monitors.delete(held.domid);
+    if (!monitor) return;
+    continueMonitor(monitor);
+    held.strike('monitor');
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */

@@ -20,8 +20,7 @@ import { DormouseError } from '../../errors.js';
 import type { Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
-export type Undoable =
-  'logdirty' | 'suspend' | 'pause' | 'destroy' | 'build' | `was ${number}` | `group ${number} ${string}`;
+export type Undoable = 'logdirty' | 'suspend' | 'pause' | 'destroy' | 'monitor' | 'build' | 'group';
 
 interface Watchers {
   readonly first: ChildProcess;
@@ -77,7 +76,8 @@ function ended(child: ChildProcess): Promise<Outcome> {
 class Journalled {
   readonly #what: string;
   readonly #files: LeaseFiles;
-  readonly #noted = new Set<Undoable>();
+  /** With what the watcher has to know besides. */
+  readonly #noted = new Map<Undoable, string>();
   readonly #startWatcher: () => ChildProcess;
   readonly #onRelease: () => void;
   #watcher: ChildProcess;
@@ -103,8 +103,8 @@ class Journalled {
   }
 
   /** To be called before the thing is done: from then on it is undone if this process dies. */
-  note(...what: Undoable[]): void {
-    for (const one of what) this.#noted.add(one);
+  note(what: Undoable, detail = ''): void {
+    this.#noted.set(what, detail);
     this.#writeJournal();
   }
 
@@ -116,7 +116,7 @@ class Journalled {
 
   /** Nothing is left to undo. */
   strikeAll(): void {
-    this.strike(...this.#noted);
+    this.strike(...this.#noted.keys());
   }
 
   release(): Promise<void> {
@@ -142,7 +142,7 @@ class Journalled {
     if (outcome.status !== 0)
       throw new DormouseError(
         'INTERNAL',
-        `${this.#what} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
+        `${this.#what} is left ${[...this.#noted.keys()].join(', ')}: ${outcome.output || 'the watcher failed'}`,
       );
   }
 
@@ -170,7 +170,8 @@ class Journalled {
 
   #writeJournal(): void {
     const next = `${this.#files.journal}.new`;
-    writeFileSync(next, [...this.#noted].map((word) => `${word}\n`).join(''), { mode: 0o600 });
+    const lines = [...this.#noted].map(([word, detail]) => `${word}${detail && ` ${detail}`}\n`);
+    writeFileSync(next, lines.join(''), { mode: 0o600 });
     renameSync(next, this.#files.journal);
   }
 }

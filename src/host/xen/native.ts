@@ -11,7 +11,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
-import type { DomainState, MemoryGeometry } from '../contract.js';
+import type { CoreState, DomainState, MemoryGeometry } from '../contract.js';
 
 /** What XEN_DOMCTL_getdomaininfo says; `flags` are XEN_DOMINF_*, pages are of 4096 bytes. */
 export interface NativeDomain {
@@ -60,6 +60,7 @@ export interface XenNative {
   geometry(domid: number): MemoryGeometry;
   /** Of a domain that stands still. */
   readState(domid: number): DomainState;
+  coreState(domid: number): CoreState;
   allocUnbound(domid: number, remoteDomid: number): number;
   notify(domid: number, port: number): void;
   /** Has Xen signal this port of the domain's when it suspends, and signals it. */

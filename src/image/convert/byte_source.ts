@@ -1,10 +1,11 @@
 /** Sequential reading of a plain or gzip file through one bounded buffer. */
 import { Buffer } from 'node:buffer';
 import { once } from 'node:events';
-import { constants, createReadStream, type ReadStream } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { createReadStream, type ReadStream } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { createGunzip, type Gunzip } from 'node:zlib';
 import { DormouseError } from '../../errors.js';
+import { openImageFile } from '../file.js';
 import { streamInvalid } from './stream_format.js';
 import type { ByteReader } from './stream_parser.js';
 
@@ -122,20 +123,6 @@ function readFailed(path: string, cause: unknown): DormouseError {
   );
 }
 
-/** Opens a regular file for reading. IMAGE_NOT_FOUND, or IMAGE_READ_FAILED if it is anything else. */
-export async function openRegular(path: string): Promise<{ handle: FileHandle; bytes: number }> {
-  let handle: FileHandle | undefined;
-  try {
-    handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const status = await handle.stat();
-    if (!status.isFile()) throw new Error('not a regular file');
-    return { handle, bytes: status.size };
-  } catch (cause) {
-    await handle?.close();
-    throw readFailed(path, cause);
-  }
-}
-
 export class ByteSource implements ByteReader {
   readonly #window = Buffer.allocUnsafeSlow(windowBytes);
   #start = 0;
@@ -149,7 +136,7 @@ export class ByteSource implements ByteReader {
    * IMAGE_NOT_FOUND, IMAGE_READ_FAILED.
    */
   static async open(path: string, limitBytes = Infinity): Promise<ByteSource> {
-    const { handle, bytes } = await openRegular(path);
+    const { file: handle, size: bytes } = await openImageFile(path);
     try {
       const head = Buffer.alloc(2);
       await handle.read(head, 0, 2, 0);

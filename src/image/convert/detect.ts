@@ -1,7 +1,8 @@
 /** What kind of file a path holds. */
 import { Buffer } from 'node:buffer';
 import { HEADER_MAGIC } from '../format.js';
-import { ByteSource, openRegular } from './byte_source.js';
+import { openImageFile } from '../file.js';
+import { ByteSource } from './byte_source.js';
 import { xlMagic } from './stream_format.js';
 
 export type FileFormat = 'dormouse' | 'xl' | 'xl-gzip' | 'unknown';
@@ -24,7 +25,7 @@ export async function detectFormat(path: string): Promise<FileFormat> {
 }
 
 async function firstBytes(path: string): Promise<Buffer> {
-  const { handle } = await openRegular(path);
+  const { file: handle } = await openImageFile(path);
   try {
     const head = Buffer.alloc(xlMagic.length);
     const { bytesRead } = await handle.read(head, 0, head.length, 0);

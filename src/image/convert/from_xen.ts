@@ -20,6 +20,7 @@ import {
   streamInvalid,
   withoutGuest,
 } from './stream_format.js';
+import type { FrameVisitor } from '../stream/reader.js';
 import { parseStream, type PageSlice, type StreamRecord, type StreamVisitor } from './stream_parser.js';
 import { Survey } from './survey.js';
 import { domainOfConfig } from './xl_config.js';
@@ -60,8 +61,30 @@ function classOfType(type: number): number {
   return isTableType(type) ? pageClass.table : pageClass.data;
 }
 
+/** Takes streams of dormouse's own too: what its last frame says is the image's manifest but for the domain's. */
+class FileSurvey extends Survey {
+  own: Manifest | null = null;
+  readonly frames: FrameVisitor = {
+    begin: ({ nrPfns }) => {
+      this.nrPfns = nrPfns;
+    },
+    pages: (descs) => this.listed(descs.length),
+    end: (manifest) => {
+      this.own = manifest;
+    },
+  };
+}
+
 /** Appends the stream's pages to an image. */
 class PageAppender implements StreamVisitor {
+  readonly frames: FrameVisitor = {
+    begin: () => undefined,
+    pages: (descs, bodies) => {
+      this.writer.append(0, descs, bodies);
+      this.report();
+    },
+    end: () => undefined,
+  };
   readonly #descs = new BigUint64Array(batchPfns);
   readonly #words = new Uint32Array(this.#descs.buffer);
   readonly #packed = Buffer.allocUnsafeSlow(batchPfns * pageBytes);
@@ -157,13 +180,14 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
   const started = performance.now();
   const elapsed = () => performance.now() - started;
   const { signal, onProgress } = options;
-  const survey: Survey = new Survey(() => {
+  const survey: FileSurvey = new FileSurvey(() => {
     const { listedPages, nrPfns } = survey;
     const total = Math.max(nrPfns, listedPages);
     const shown = { donePages: listedPages, totalPages: total, storedBytes: 0, counts: noPages };
     onProgress?.({ phase: 'verify', ...shown, elapsedMs: elapsed() });
   });
-  survey.checkProportion(await pass(inPath, survey, signal));
+  const length = await pass(inPath, survey, signal);
+  if (!survey.own) survey.checkProportion(length);
   const domain = domainOf(survey);
   const { nrPfns } = survey;
   const writer = await ImageWriter.create(outPath, {
@@ -180,7 +204,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
   try {
     const appender = new PageAppender(writer, nrPfns, () => report('pages'));
     await pass(inPath, appender, signal);
-    await appender.unmentioned(survey, signal);
+    if (!survey.own) await appender.unmentioned(survey, signal);
     report('commit');
     const counts = writer.counts();
     const committed = await writer.commit(manifestOf(survey, domain, counts, elapsed(), options));
@@ -191,7 +215,13 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
   }
 }
 
-function domainOf(survey: Survey): Manifest['domain'] {
+function domainOf(survey: FileSurvey): Manifest['domain'] {
+  if (survey.own) {
+    const { domain, geometry } = survey.own;
+    const { type, vcpus } = domain;
+    const seen = { type: type === 'pv' ? 'pv' : 'hvm', nrPfns: geometry.nrPfns, vcpus } as const;
+    return domainOfConfig(survey.xl?.config ?? '', seen);
+  }
   const { xl, header } = survey.parsed();
   return domainOfConfig(xl.config, {
     type: header.type,
@@ -201,12 +231,13 @@ function domainOf(survey: Survey): Manifest['domain'] {
 }
 
 function manifestOf(
-  survey: Survey,
+  survey: FileSurvey,
   domain: Manifest['domain'],
   pages: PageCounts,
   elapsedMs: number,
   options: FromXenOptions,
 ): Manifest {
+  if (survey.own) return { ...survey.own, tool: options.tool ?? 'dormouse', domain, pages };
   const { nrPfns, guestWidth, p2mFrames, state } = survey;
   return {
     tool: options.tool ?? 'dormouse',
@@ -231,13 +262,15 @@ function p2mGeneration({ guestWidth, state }: Survey): number {
 
 function resultOf(
   committed: { path: string; imageId: string; root: string; storedBytes: number },
-  survey: Survey,
+  survey: FileSurvey,
   domain: Manifest['domain'],
   counts: PageCounts,
   elapsedMs: number,
 ): FromXenResult {
   const { path, imageId, root, storedBytes } = committed;
   const notes: string[] = [];
+  if (survey.own)
+    notes.push("the pages were in a stream of dormouse's own; converted back they are in libxc's");
   if (survey.repeatedPages > 0)
     notes.push(`${survey.repeatedPages} pages were in the stream more than once; the last copy was taken`);
   if (survey.layoutLost) notes.push('the order of the pages in the stream was too irregular to be kept');

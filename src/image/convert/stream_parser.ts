@@ -2,6 +2,8 @@
 import { Buffer } from 'node:buffer';
 import * as format from './stream_format.js';
 import { StreamOrder, type LibxcHeader } from './stream_order.js';
+import { STREAM_MAGIC } from '../stream/layout.js';
+import { readFrames, type FrameVisitor } from '../stream/reader.js';
 
 const { libxcRecord, libxlRecord, streamInvalid, streamUnsupported } = format;
 
@@ -51,6 +53,8 @@ export interface StreamVisitor {
   record?(record: StreamRecord): void;
   /** `readBodies` gives the slice's bodies one after the other, a view until the next read; not called, they are skipped. */
   pages?(slice: PageSlice, readBodies: () => Promise<Buffer>): Promise<void> | void;
+  /** Takes a stream of dormouse's own where a libxc stream would be; absent, it is refused. */
+  readonly frames?: FrameVisitor;
 }
 
 export interface ParseLimits {
@@ -80,6 +84,8 @@ export async function parseLibxcStream(
   await new Parser(source, visitor, limits, signal).libxcStream();
 }
 
+const magicBytes = 8;
+
 interface RecordHeader {
   readonly type: number;
   readonly length: number;
@@ -101,13 +107,13 @@ class Parser {
   async run(): Promise<void> {
     await this.#xlHeader();
     await this.#libxlHeader();
-    let context: LibxcHeader | null = null;
+    let context: Pick<LibxcHeader, 'type'> | null = null;
     for (;;) {
       const header = await this.#recordHeader('libxl');
       this.#admitLibxl(header, context);
       await this.#carry('libxl', header);
       if (header.type === libxlRecord.end) break;
-      if (header.type === libxlRecord.libxcContext) context = await this.libxcStream();
+      if (header.type === libxlRecord.libxcContext) context = await this.#context();
     }
     if (!(await this.source.atEnd()))
       throw streamInvalid('bytes follow the end of the stream', this.source.offset);
@@ -150,7 +156,7 @@ class Parser {
     this.visitor.libxlHeader?.({ version, options });
   }
 
-  #admitLibxl({ type, length, offset }: RecordHeader, context: LibxcHeader | null): void {
+  #admitLibxl({ type, length, offset }: RecordHeader, context: Pick<LibxcHeader, 'type'> | null): void {
     const name = format.recordName('libxl', type);
     if (type === libxlRecord.checkpointEnd || type === libxlRecord.checkpointState)
       throw streamUnsupported(
@@ -173,8 +179,28 @@ class Parser {
     if (length < 8) throw streamInvalid(`${name} is too short`, offset);
   }
 
-  async libxcStream(): Promise<LibxcHeader> {
-    const header = await this.#libxcHeader();
+  async #context(): Promise<Pick<LibxcHeader, 'type'>> {
+    const { offset } = this.source;
+    const magic = Buffer.from(await this.source.read(magicBytes, 'the magic of the pages'));
+    if (magic.toString('hex') !== STREAM_MAGIC) return this.libxcStream(magic);
+    const { frames } = this.visitor;
+    if (!frames) throw streamUnsupported("pages in a stream of dormouse's own", offset);
+    let type: LibxcHeader['type'] = 'pv';
+    const visitor: FrameVisitor = {
+      begin: (first) => {
+        type = first.type === 'pv' ? 'pv' : 'hvm';
+        return frames.begin(first);
+      },
+      pages: (descs, bodies) => frames.pages(descs, bodies),
+      end: (manifest) => frames.end(manifest),
+    };
+    await readFrames(this.source, visitor, this.signal, magic);
+    return { type };
+  }
+
+  /** `read` are the first bytes, which were read already. */
+  async libxcStream(read: Buffer = Buffer.alloc(0)): Promise<LibxcHeader> {
+    const header = await this.#libxcHeader(read);
     this.visitor.libxcHeader?.(header);
     const order = new StreamOrder(header);
     for (;;) {
@@ -186,10 +212,10 @@ class Parser {
     }
   }
 
-  async #libxcHeader(): Promise<LibxcHeader> {
-    const { offset } = this.source;
-    const bytes = format.libxcHeaderBytes + format.domainHeaderBytes;
-    const head = await this.source.read(bytes, 'the libxc headers');
+  async #libxcHeader(read: Buffer): Promise<LibxcHeader> {
+    const offset = this.source.offset - read.length;
+    const bytes = format.libxcHeaderBytes + format.domainHeaderBytes - read.length;
+    const head = Buffer.concat([read, await this.source.read(bytes, 'the libxc headers')]);
     if (!head.subarray(0, 8).equals(format.libxcMarker))
       throw streamUnsupported('a legacy libxc stream', offset);
     if (head.readUInt32BE(8) !== format.libxcIdent) throw streamInvalid('not a libxc stream', offset + 8);

@@ -107,7 +107,11 @@ export class Survey implements StreamVisitor {
       this.#layout.page(pfn);
       if (this.header?.type === 'hvm' && pfn >= this.nrPfns) this.nrPfns = pfn + 1;
     }
-    this.listedPages += slice.count;
+    this.listed(slice.count);
+  }
+
+  protected listed(count: number): void {
+    this.listedPages += count;
     this.onPages();
   }
 

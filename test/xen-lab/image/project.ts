@@ -12,6 +12,7 @@ import {
   statSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { LabError } from '../errors.js';
 import { cacheDir, projectRoot } from '../paths.js';
 import { makeDisk } from './build.js';
 
@@ -68,6 +69,10 @@ function place(path: string, into: string): void {
  */
 export function needProjectDisk(): string {
   const files = projectFiles();
+  if (!files.some((path) => /dormouse_xen_\w+\.node$/.test(path)))
+    throw new LabError(
+      'the project was built without the xen host. On Debian 12: sudo apt-get install -y libxen-dev && npm run build',
+    );
   const hash = createHash('sha256');
   let bytes = 0;
   for (const path of files) {

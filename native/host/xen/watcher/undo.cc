@@ -35,6 +35,7 @@ struct Journal {
   bool log_dirty = false, suspend = false, pause = false, destroy = false, build = false;
   std::vector<uint32_t> was;  // domains that had the uuid before the build
   LeaseOwner builder;         // leads the process group that builds
+  LeaseOwner monitor;         // the xl process that is stopped; pid 0 where none is
 };
 
 std::string path_of(const std::string& run_dir, const std::string& key, const char* kind) {
@@ -45,6 +46,21 @@ std::string read_small(int fd) {
   char text[4096];
   const ssize_t n = pread(fd, text, sizeof text - 1, 0);
   return n > 0 ? std::string(text, size_t(n)) : std::string();
+}
+
+// What follows a word that begins a line; null where there is none.
+const char* words_after(const std::string& text, const std::string& word) {
+  const size_t at = text.find("\n" + word);
+  if (at == text.npos) return nullptr;
+  const char* after = text.c_str() + at + 1 + word.size();
+  return *after == ' ' || *after == '\n' ? after : nullptr;
+}
+
+LeaseOwner process_after(const std::string& text, const char* word) {
+  LeaseOwner out;
+  const char* at = words_after(text, word);
+  if (!at || std::sscanf(at, " %d %llu", &out.pid, &out.start_time) != 2) return LeaseOwner();
+  return out;
 }
 
 Journal read_journal(const std::string& path) {
@@ -60,12 +76,16 @@ Journal read_journal(const std::string& path) {
   out.suspend = has("suspend");
   out.pause = has("pause");
   out.destroy = has("destroy");
-  out.build = has("build");
-  for (size_t at = text.find("\nwas "); at != text.npos; at = text.find("\nwas ", at + 1))
-    out.was.push_back(uint32_t(std::strtoul(text.c_str() + at + 5, nullptr, 10)));
-  const size_t group = text.find("\ngroup ");
-  if (group != text.npos)
-    std::sscanf(text.c_str() + group, "\ngroup %d %llu", &out.builder.pid, &out.builder.start_time);
+  out.build = words_after(text, "build") != nullptr;
+  for (const char* at = words_after(text, "build"); at && *at == ' ';) {
+    char* end = nullptr;
+    const unsigned long domid = std::strtoul(at, &end, 10);
+    if (end == at) break;
+    out.was.push_back(uint32_t(domid));
+    at = end;
+  }
+  out.builder = process_after(text, "group");
+  out.monitor = process_after(text, "monitor");
   return out;
 }
 
@@ -258,7 +278,10 @@ UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& ke
     return UndoResult::kAlive;
   }
   const std::string journal_path = path_of(run_dir, key, "journal");
-  if (!undo(key, lock, read_journal(journal_path))) return UndoResult::kFailed;
+  const Journal journal = read_journal(journal_path);
+  if (!undo(key, lock, journal)) return UndoResult::kFailed;
+  // Only now: a monitor that saw the domain suspended would give it up.
+  if (journal.monitor.pid > 0 && is_alive(journal.monitor)) kill(journal.monitor.pid, SIGCONT);
   remove_build_files(path_of(run_dir, key, "dir"));
   unlink(journal_path.c_str());
   unlink(lock_path.c_str());

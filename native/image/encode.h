@@ -1,0 +1,35 @@
+// Pages on their way into chunks: pure functions without files or threads.
+#pragma once
+#include <cstdint>
+
+#include "codec/lz4.h"
+#include "fault.h"
+#include "image/chunk.h"
+
+namespace dormouse::image {
+
+// Of LZ4. Against 1: a ninth less time for 3 % more bytes, over programs, text and page tables.
+constexpr int kAcceleration = 2;
+
+// Pages without a body and with one mixed; `bodies` holds those with one, in order.
+struct PageRun {
+  const uint64_t* descs;
+  uint32_t n_pages;
+  const uint8_t* bodies;
+  uint32_t n_bodies;
+};
+
+// Whether these pages may be in an image of nr_pfns. Fault: ACCOUNTING_MISMATCH with the pfn.
+bool check_pages(const PageRun& pages, uint64_t nr_pfns, bool has_parent, Fault* fault);
+
+// Compresses n <= kBlockPages pages to `to`, which has room for them as they are. Returns the bytes
+// written; *length is the block's entry in the chunk's table.
+uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, uint8_t* to,
+                      uint32_t* length);
+
+// A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, numbered 0, without the
+// zeroes that pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
+uint32_t encode_chunk(codec::Lz4State& lz4, const uint8_t* image_id, const PageRun& pages,
+                      uint8_t* out);
+
+}  // namespace dormouse::image

@@ -1,0 +1,206 @@
+#include "image/page_stream.h"
+
+#include <poll.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+#include "pfn/page_scan.h"
+
+namespace dormouse::image {
+namespace {
+
+constexpr uint32_t kPageData = 1;
+constexpr uint32_t kRecordPages = 64;
+alignas(64) const uint8_t kZeroPage[kPageBytes] = {};
+
+struct RecordHead {
+  uint32_t type, length, count, reserved;
+  uint64_t pfns[kRecordPages];
+};
+
+bool write_failed(Fault* fault) {
+  fault->sys_errno = errno;
+  return fault->raise(errno == ENOSPC ? "NO_SPACE" : "IMAGE_WRITE_FAILED",
+                      std::string("writing the stream: ") + std::strerror(errno));
+}
+
+// Waits where the descriptor does not block and takes no more.
+bool may_go_on(int fd) {
+  if (errno == EINTR) return true;
+  if (errno != EAGAIN) return false;
+  pollfd ready = {fd, POLLOUT, 0};
+  return poll(&ready, 1, -1) >= 0 || errno == EINTR;
+}
+
+bool write_all(int fd, iovec* parts, int n, Fault* fault) {
+  while (n > 0) {
+    const ssize_t wrote = writev(fd, parts, n);
+    if (wrote < 0) {
+      if (may_go_on(fd)) continue;
+      return write_failed(fault);
+    }
+    size_t left = size_t(wrote);
+    while (n > 0 && left >= parts->iov_len) {
+      left -= parts->iov_len;
+      ++parts;
+      --n;
+    }
+    if (n == 0) break;
+    parts->iov_base = static_cast<uint8_t*>(parts->iov_base) + left;
+    parts->iov_len -= left;
+  }
+  return true;
+}
+
+iovec part(const void* from, uint64_t bytes) { return {const_cast<void*>(from), size_t(bytes)}; }
+
+// As many of the pages as a piece may hold.
+PageRun take_piece(PageRun* left, uint32_t max_pages, uint32_t max_bodies) {
+  PageRun piece = {left->descs, 0, left->bodies, 0};
+  while (piece.n_pages < std::min(max_pages, left->n_pages)) {
+    const bool has_body = class_has_body(desc_class(left->descs[piece.n_pages]));
+    if (has_body && piece.n_bodies == max_bodies) break;
+    piece.n_bodies += has_body;
+    ++piece.n_pages;
+  }
+  *left = {left->descs + piece.n_pages, left->n_pages - piece.n_pages,
+           left->bodies + uint64_t(piece.n_bodies) * kPageBytes, left->n_bodies - piece.n_bodies};
+  return piece;
+}
+
+// Whether the page's 4096 bytes are in a libxc stream, which knows no zero pages.
+bool in_record(uint64_t desc) {
+  return class_has_body(desc_class(desc)) || desc_class(desc) == kClassZero;
+}
+
+}  // namespace
+
+PageStream::PageStream(const StreamSetup& setup)
+    : fd_(setup.fd), format_(setup.format), nr_pfns_(setup.nr_pfns), map_(setup.nr_pfns) {
+  std::memcpy(id_, setup.id, sizeof id_);
+}
+
+std::shared_ptr<PageStream> PageStream::create(const StreamSetup& setup, Fault* fault) {
+  std::shared_ptr<PageStream> stream(new PageStream(setup));
+  bool allocated = stream->map_.allocated();
+  for (uint32_t i = 0; i < setup.lanes && allocated; ++i) {
+    stream->lanes_.push_back(std::make_unique<LaneBuffers>());
+    if (setup.format == StreamFormat::libxc) continue;
+    stream->lanes_[i]->chunk = allocate_aligned(kMaxChunkSpan);
+    allocated = stream->lanes_[i]->chunk != nullptr;
+  }
+  if (allocated) return stream;
+  fault->raise("NO_MEMORY", "no memory for the stream's lanes and page map");
+  return nullptr;
+}
+
+// Holding the output lock.
+bool PageStream::fail(Fault* fault) {
+  if (!fault_) fault_ = *fault;
+  return false;
+}
+
+bool PageStream::put_frame(uint8_t kind, const uint8_t* body, uint32_t n, Fault* fault) {
+  FrameHead head = {};
+  head.magic = kFrameMagic;
+  head.kind = kind;
+  head.head_size = sizeof head;
+  head.body_size = n;
+  const pfn::Hash128 of_body = pfn::hash128(body, n);
+  head.body_hash[0] = of_body.low;
+  head.body_hash[1] = of_body.high;
+  constexpr size_t kHashed = offsetof(FrameHead, head_hash);
+  uint8_t hashed[kHashed + sizeof id_];
+  std::lock_guard<std::mutex> hold(output_lock_);
+  if (fault_) {
+    *fault = fault_;
+    return false;
+  }
+  head.number = frames_++;
+  std::memcpy(hashed, &head, kHashed);
+  std::memcpy(hashed + kHashed, id_, sizeof id_);
+  const pfn::Hash128 of_head = pfn::hash128(hashed, sizeof hashed);
+  head.head_hash[0] = of_head.low;
+  head.head_hash[1] = of_head.high;
+  iovec parts[2] = {part(&head, sizeof head), part(body, n)};
+  if (!write_all(fd_, parts, 2, fault)) return fail(fault);
+  written_ += sizeof head + n;
+  return true;
+}
+
+bool PageStream::put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault) {
+  const uint32_t bytes = encode_chunk(lane.lz4, id_, pages, lane.chunk.get());
+  return put_frame(kFramePages, lane.chunk.get(), bytes, fault);
+}
+
+bool PageStream::put_record(const PageRun& pages, Fault* fault) {
+  RecordHead head;
+  iovec parts[1 + kRecordPages];
+  const uint8_t* body = pages.bodies;
+  uint32_t n_parts = 1, sent = 0;
+  for (uint32_t i = 0; i < pages.n_pages; ++i) {
+    const uint64_t desc = pages.descs[i];
+    head.pfns[i] = desc_pfn(desc) | uint64_t(desc_type(desc)) << 60;
+    if (!in_record(desc)) continue;
+    const bool is_zero = desc_class(desc) == kClassZero;
+    parts[n_parts++] = part(is_zero ? kZeroPage : body, kPageBytes);
+    body += is_zero ? 0 : kPageBytes;
+    ++sent;
+  }
+  const uint64_t head_bytes = 16 + 8ull * pages.n_pages;
+  head.type = kPageData;
+  head.length = uint32_t(head_bytes - 8 + uint64_t(sent) * kPageBytes);
+  head.count = pages.n_pages;
+  head.reserved = 0;
+  parts[0] = part(&head, head_bytes);
+  std::lock_guard<std::mutex> hold(output_lock_);
+  if (fault_) {
+    *fault = fault_;
+    return false;
+  }
+  if (!write_all(fd_, parts, int(n_parts), fault)) return fail(fault);
+  written_ += 8 + head.length;
+  return true;
+}
+
+void PageStream::account(const PageRun& pages) {
+  for (uint32_t i = 0; i < pages.n_pages; ++i) {
+    const uint8_t before = map_.put(pages.descs[i], 0, 0);
+    counts_[before].fetch_sub(1, std::memory_order_relaxed);
+    counts_[desc_class(pages.descs[i])].fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+bool PageStream::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
+                        const uint8_t* bodies, uint32_t n_bodies, Fault* fault) {
+  if (lane >= lanes_.size()) return fault->raise("INTERNAL", "no lane " + std::to_string(lane));
+  PageRun left = {descs, n_pages, bodies, n_bodies};
+  if (!check_pages(left, nr_pfns_, false, fault)) return false;
+  account(left);
+  while (left.n_pages > 0) {
+    const bool good =
+        format_ == StreamFormat::libxc
+            ? put_record(take_piece(&left, kRecordPages, kRecordPages), fault)
+            : put_chunk(*lanes_[lane], take_piece(&left, kMaxChunkPages, kMaxChunkBodies), fault);
+    if (!good) return false;
+  }
+  return true;
+}
+
+uint64_t PageStream::count(uint8_t page_class) const {
+  return uint64_t(std::max<int64_t>(counts_[page_class].load(std::memory_order_relaxed), 0));
+}
+
+bool PageStream::check_complete(Fault* fault) const {
+  const uint64_t absent = map_.first_absent();
+  if (absent == nr_pfns_) return true;
+  fault->pfn = absent;
+  return fault->raise("ACCOUNTING_MISMATCH",
+                      "pfn " + std::to_string(absent) + " was never put into the stream");
+}
+
+}  // namespace dormouse::image

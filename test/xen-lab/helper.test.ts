@@ -1,0 +1,114 @@
+/** xl's own verbs with our save helper, with guests that check themselves. */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { Guest } from './guests.js';
+import { startLab, type Lab } from './lab.js';
+import type { Tick } from './ticks.js';
+
+const ours = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
+const oursStock = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper-stock';
+const slow = { timeoutMs: 600_000 };
+
+function last(ticks: Tick[]): Tick {
+  const tick = ticks.at(-1);
+  assert.ok(tick);
+  return tick;
+}
+
+/** The kinds of lines a helper says: numbers and what only one of them has cut away, each kind once. */
+function kinds(stderr: string): string[] {
+  const lines = stderr.split('\n').filter((line) => /^xc: (info|progress):/.test(line));
+  const kind = (line: string): string =>
+    line
+      .replace(/from (Xen|dormouse) [\d.]+/, 'from SENDER')
+      .replace(/0x[0-9a-f]+|\d+/g, 'N')
+      .replace(/ +/g, ' ');
+  return [...new Set(lines.map(kind))];
+}
+
+describe('xl on our save helper', () => {
+  let lab: Lab;
+  const guests: Guest[] = [];
+
+  before(async () => {
+    lab = await startLab({ lifeMs: 3_600_000 });
+  });
+  afterEach(async () => {
+    for (const guest of guests.splice(0)) await guest.destroy();
+    await lab.exec('rm -f /images/*');
+  });
+  after(() => lab.stop());
+
+  /** Standard error of a script that must succeed. */
+  async function said(script: string): Promise<string> {
+    const { code, stderr } = await lab.exec(script, slow);
+    assert.equal(code, 0, `${script}: ${stderr}`);
+    return stderr;
+  }
+
+  const domains = async (): Promise<string[]> =>
+    (await lab.must("xl list | awk 'NR > 2 { print $1 }'")).split('\n').filter((name) => name !== '');
+
+  /** All of its memory is checked once more, and its network goes on. */
+  async function goesOn(guest: Guest): Promise<Tick[]> {
+    const ticks = await guest.waitTicks(2);
+    const start = last(ticks);
+    let tick = start;
+    while (tick.rounds < start.rounds + 2 || tick.netReceived < start.netReceived + 20) {
+      tick = last(await guest.waitTicks(1));
+      ticks.push(tick);
+    }
+    assert.equal(tick.bad + tick.netBad, 0);
+    assert.equal(tick.cpus, start.cpus);
+    return ticks;
+  }
+
+  const standstillMs = (ticks: Tick[]): number =>
+    Math.round(Math.max(...ticks.map(({ gapBootUs }) => gapBootUs)) / 1000);
+
+  for (const type of ['pvh', 'pv'] as const) {
+    const options = { name: type, type, vcpus: 2, loadMib: 4, address: type === 'pv' ? 101 : 102 };
+
+    test(`${type}: save, save -c and restore, also with xl's own helper at one end`, async (t) => {
+      const guest = await Guest.create(lab, options);
+      guests.push(guest);
+      await said(`${ours} xl save -c ${type} /images/kept.xl`);
+      await goesOn(guest);
+
+      const saved = kinds(await said(`${ours} xl -v save ${type} /images/a.xl`));
+      assert.deepEqual(await domains(), []);
+      const restored = kinds(await said(`${ours} xl -v restore /images/a.xl`));
+      await goesOn(guest);
+
+      await said(`${oursStock} xl save ${type} /images/b.xl`);
+      const stockRestored = kinds(await said('xl -v restore /images/b.xl'));
+      await goesOn(guest);
+
+      const stockSaved = kinds(await said(`xl -v save ${type} /images/c.xl`));
+      await said(`${ours} xl restore /images/c.xl`);
+      await goesOn(guest);
+
+      t.diagnostic(`stock: ${JSON.stringify([stockSaved, stockRestored])}`);
+      t.diagnostic(`ours: ${JSON.stringify([saved, restored])}`);
+      assert.deepEqual([saved, restored], [stockSaved, stockRestored]);
+      const bytes = await lab.must("for f in a b c; do stat -c %s /images/$f.xl; done | tr '\\n' ' '");
+      t.diagnostic(`bytes of ours, ours in stock format, stock: ${bytes}`);
+      const [own = 1, stock = 0] = bytes.trim().split(' ').map(Number);
+      assert.ok(own < stock / 2, `${own} bytes of ours, ${stock} of stock`);
+    });
+
+    test(`${type}: migrate, live`, async (t) => {
+      const guest = await Guest.create(lab, options);
+      guests.push(guest);
+      await goesOn(guest);
+      const startedMs = performance.now();
+      // To itself: xl runs the receiver in a shell of this host.
+      const log = await said(`${ours} xl -v migrate -s '' ${type} 'xl migrate-receive'`);
+      const elapsedMs = Math.round(performance.now() - startedMs);
+      assert.deepEqual(await domains(), [type]);
+      const ticks = await goesOn(guest);
+      t.diagnostic(`${type}: ${elapsedMs} ms, of which the guest stood still ${standstillMs(ticks)} ms`);
+      t.diagnostic(JSON.stringify(kinds(log)));
+    });
+  }
+});
