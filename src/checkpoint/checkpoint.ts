@@ -33,6 +33,8 @@ export interface CheckpointResult {
   readonly imageId: string;
   readonly domid: number;
   readonly name: string;
+  /** Whether the domain was paused, and still is. */
+  readonly paused: boolean;
   readonly mode: CheckpointMode;
   readonly consistency: Consistency;
   readonly counts: PageCounts;
@@ -92,7 +94,8 @@ function resultOf(
   image: Captured & Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'cowPages' | 'copiedPages'>,
 ): CheckpointResult {
   const elapsedMs = performance.now() - startedMs;
-  return { ...image, domid: info.domid, name: info.name, mode: options.mode, elapsedMs };
+  const { domid, name, paused } = info;
+  return { ...image, domid, name, paused, mode: options.mode, elapsedMs };
 }
 
 async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {

@@ -27,6 +27,8 @@ export interface SaveResult {
   readonly imageId: string;
   readonly domid: number;
   readonly name: string;
+  /** Whether the domain is left paused: as asked for, or because it was. */
+  readonly paused: boolean;
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
@@ -121,6 +123,7 @@ async function saveUnderLease(
       ...captured,
       domid: info.domid,
       name: info.name,
+      paused: options.then === 'pause' || (options.then === 'resume' && info.paused),
       elapsedMs: nowMs - startedMs,
       standstillMs: runs ? (still.pauseMs ?? nowMs - requestedMs) : null,
     };
@@ -151,7 +154,8 @@ async function saveLive(
     const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
     const captured = await commitImage(writer, source, { pauseMs, startedMs });
     const elapsedMs = performance.now() - startedMs;
-    return { ...captured, domid: info.domid, name: info.name, elapsedMs, standstillMs: pauseMs };
+    const { domid, name } = info;
+    return { ...captured, domid, name, paused: false, elapsedMs, standstillMs: pauseMs };
   } catch (thrown) {
     await writer.abandon();
     throw guest.suspended ? afterSuspend(thrown) : thrown;

@@ -70,6 +70,8 @@ async function saveAndRestore(t: TestContext, dir: string): Promise<string> {
   assert.match((await succeeds(t, 'domstate', 'web1')).stdout, /^(running|idle)\n$/u);
   assert.equal((await documentOf(t, 'save', ['-p', 'web1', at('paused.dmi')])).then, 'pause');
   assert.equal((await documentOf(t, 'domstate', ['web1'])).state, 'paused');
+  const still = await documentOf(t, 'save', ['-c', 'web1', at('still.dmi')]);
+  assert.deepEqual([still.paused, kept.paused], [true, false], 'one that was paused stays so');
   const digest = await digestOf(t, 'web1');
   assert.equal(await digestOf(t, '--image', at('paused.dmi')), digest);
   assert.notEqual(await digestOf(t, '--image', at('kept.dmi')), digest, 'the guest went on after save -c');

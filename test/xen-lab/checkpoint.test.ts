@@ -11,7 +11,6 @@ interface Seen {
   readonly pauseP50Ms: number;
   readonly pauseP99Ms: number;
   readonly elapsedP50Ms: number;
-  readonly rssMib: number;
 }
 
 describe('checkpoints of guests on real Xen', () => {

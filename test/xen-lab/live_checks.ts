@@ -1,9 +1,10 @@
 /**
  * Light checkpoints in a row, run in dom0: node live_checks.js DOMAIN TIMES FILE. Prints one line of JSON: pauses, and what
- * the process held before and after (descriptors, native objects). Every image is verified now and then, and removed.
+ * was held after the first few and at the end. An image is verified now and then; each is removed.
  */
 import assert from 'node:assert/strict';
-import { readdirSync, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { openXenHost } from '../../src/host/xen/host.js';
@@ -11,21 +12,43 @@ import { verifyImage } from '../../src/image/verify.js';
 import { steps } from '../../src/worker/steps.js';
 
 const verifyEvery = 25;
+/** Checkpoints after which nothing may grow any more. */
+const settled = 5;
+const rssSlackMib = 16;
+const xenSlackMib = 2;
 
 const quantile = (sorted: readonly number[], q: number): number =>
   Number(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))]?.toFixed(3));
 
+interface Held {
+  readonly files: number;
+  /** Mappings of other domains' memory. */
+  readonly foreignMappings: number;
+  readonly rssMib: number;
+  readonly xenstoreNodes: number;
+  /** Memory that Xen has left, its own heap included. */
+  readonly xenFreeMib: number;
+}
+
 /** Once the pipes of the last lease's watcher are closed. */
-async function openFiles(): Promise<number> {
+async function held(): Promise<Held> {
   await sleep(1000);
-  return readdirSync('/proc/self/fd').length;
+  const run = (program: string, ...args: string[]): string =>
+    execFileSync(program, args, { encoding: 'utf8', maxBuffer: 2 ** 26 });
+  return {
+    files: readdirSync('/proc/self/fd').length,
+    foreignMappings: (readFileSync('/proc/self/maps', 'utf8').match(/privcmd/g) ?? []).length,
+    rssMib: Math.round(process.memoryUsage().rss / 2 ** 20),
+    xenstoreNodes: run('xenstore-ls').split('\n').length,
+    xenFreeMib: Number(/^free_memory *: (\d+)/m.exec(run('xl', 'info'))?.[1]),
+  };
 }
 
 const [, , name = '', times = '1', image = ''] = process.argv;
 const host = await openXenHost();
 const pausesMs: number[] = [];
 const elapsedMs: number[] = [];
-let filesBefore = 0;
+let before: Held | undefined;
 const shutdowns = new Set<string>();
 const watch = setInterval(() => {
   void host.find(name).then(({ shutdown }) => {
@@ -39,13 +62,20 @@ for (let i = 0; i < Number(times); i++) {
   elapsedMs.push(result.elapsedMs);
   if (i % verifyEvery === 0) assert.deepEqual((await verifyImage(image)).findings, []);
   rmSync(image);
-  if (i === 0) filesBefore = await openFiles();
+  if (i + 1 === Math.min(settled, Number(times))) before = await held();
 }
 clearInterval(watch);
 assert.deepEqual([...shutdowns], [], 'it was never shut down');
-const filesAfter = await openFiles();
+const end = await held();
 const objects = steps().openObjects();
-assert.ok(filesAfter <= filesBefore, `${filesBefore} open files became ${filesAfter}`);
+assert.ok(before);
+const grown = JSON.stringify({ before, end });
+assert.ok(end.files <= before.files, grown);
+// Hypercall buffers are of the same device and stay; what grows is a leak.
+assert.ok(end.foreignMappings <= before.foreignMappings, grown);
+assert.ok(end.rssMib <= before.rssMib + rssSlackMib, grown);
+assert.equal(end.xenstoreNodes, before.xenstoreNodes, grown);
+assert.ok(end.xenFreeMib >= before.xenFreeMib - xenSlackMib, grown);
 assert.ok(
   Object.values(objects).every((n) => n === 0),
   JSON.stringify(objects),
@@ -60,7 +90,8 @@ process.stdout.write(
     pauseP50Ms: quantile(pausesMs, 0.5),
     pauseP99Ms: quantile(pausesMs, 0.99),
     elapsedP50Ms: quantile(elapsedMs, 0.5),
-    rssMib: Math.round(process.memoryUsage().rss / 2 ** 20),
+    before,
+    end,
   })}\n`,
 );
 await host.close();

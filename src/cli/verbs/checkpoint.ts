@@ -96,6 +96,7 @@ export const checkpoint: Verb = {
         imageId: z.string(),
         domid: figures.count,
         name: z.string(),
+        paused: z.boolean(),
         mode: z.enum(['light', 'cooperative']),
         consistency: z.enum(['suspend-point', 'paused']),
         counts: pageCounts,
@@ -114,7 +115,9 @@ export const checkpoint: Verb = {
     const checkpoints = await context.withHost((host) => takeAll(context, host, request));
     const text = checkpoints
       .map((result) =>
-        renderSaved(`checkpoint (${result.mode})`, result, 'runs on', [['paused for', result.pauseMs]]),
+        renderSaved(`checkpoint (${result.mode})`, result, result.paused ? 'left paused' : 'runs on', [
+          ['paused for', result.pauseMs],
+        ]),
       )
       .join('\n');
     return { document: { checkpoints }, text };

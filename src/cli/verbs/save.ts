@@ -36,6 +36,7 @@ export const save: Verb = {
     imageId: z.string(),
     domid: figures.count,
     name: z.string(),
+    paused: z.boolean(),
     then: z.enum(['destroy', 'resume', 'pause']),
     counts: pageCounts,
     memoryBytes: figures.count,
@@ -57,7 +58,7 @@ export const save: Verb = {
         }),
       ),
     );
-    const ending = { destroy: 'ended here', resume: 'runs on', pause: 'left paused' }[then];
+    const ending = then === 'destroy' ? 'ended here' : result.paused ? 'left paused' : 'runs on';
     const standstill = result.standstillMs === null ? [] : [['stood still', result.standstillMs] as const];
     return { document: { ...result, then }, text: renderSaved('saved', result, ending, standstill) };
   },

@@ -4,9 +4,8 @@
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../../addon.js';
@@ -24,6 +23,7 @@ import {
   type JobReport,
   nonceBytes,
 } from './job_wire.js';
+import { type BuildLease, startTime } from './leases.js';
 
 export const helperPath = join(packageRoot, 'bin/dormouse-save-helper');
 const maxOutput = 16_384;
@@ -136,7 +136,12 @@ interface XlOutcome {
  * Runs `xl restore` in a session of its own: a Ctrl-C is for us, who have the helper give up in good order. What it says goes
  * to a file, as a pipe would break, and kill it, if this process died.
  */
-async function runXl(file: string, socketPath: string, paused: boolean): Promise<XlOutcome> {
+async function runXl(
+  file: string,
+  socketPath: string,
+  paused: boolean,
+  started: (pid: number) => void,
+): Promise<XlOutcome> {
   const args = ['restore', ...(paused ? ['-p'] : []), file];
   const said = `${file}.log`;
   const log = openSync(said, 'wx', 0o600);
@@ -146,10 +151,12 @@ async function runXl(file: string, socketPath: string, paused: boolean): Promise
       detached: true,
       env: { ...process.env, LIBXL_SAVE_HELPER: helperPath, [jobSocketVariable]: socketPath },
     });
-    const code = await new Promise<number | null>((resolve, reject) => {
+    const exited = new Promise<number | null>((resolve, reject) => {
       child.once('error', reject);
       child.once('exit', resolve);
     });
+    if (child.pid !== undefined) started(child.pid);
+    const code = await exited;
     return { code, output: readFileSync(said, 'utf8').slice(-maxOutput).trim() };
   } catch (thrown) {
     const error = thrown as NodeJS.ErrnoException;
@@ -173,35 +180,35 @@ function failureOf(job: JobServer, outcome: XlOutcome, signal: AbortSignal | und
 }
 
 /**
- * A new domain of an image. Returns its id; after any error no domain is left: `removeHalfBuilt` is called with the id
- * of one that xl did not see to itself.
+ * A new domain of an image. Returns its id. After an error the lease has it removed, as far as xl did not do that itself.
  */
 export async function buildThroughXl(
   spec: DomainSpec,
   image: ImageToBuild,
   options: BuildOptions,
-  removeHalfBuilt: (domid: number) => Promise<void>,
+  lease: BuildLease,
 ): Promise<number> {
   const nonce = randomBytes(nonceBytes);
-  const dir = mkdtempSync(join(tmpdir(), 'dormouse-'));
   let job: JobServer | undefined;
   const cancel = (): void => job?.cancel();
   try {
-    const file = join(dir, 'domain');
-    const socketPath = join(dir, 'job');
+    const file = join(lease.dir, 'domain');
+    const socketPath = join(lease.dir, 'job');
     writeFileSync(file, saveFileOf(spec, nonce), { mode: 0o600 });
     const { path, imageId, root } = image;
     const line = encodeLine({ nonce: nonce.toString('hex'), path, imageId, root });
     job = await JobServer.listen(socketPath, line, options);
     options.signal?.addEventListener('abort', cancel);
     if (options.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled', { guest: 'none' });
-    const outcome = await runXl(file, socketPath, options.paused);
-    if (outcome.code === 0 && job.built && job.domid !== undefined) return job.domid;
-    if (job.domid !== undefined) await removeHalfBuilt(job.domid);
-    throw failureOf(job, outcome, options.signal);
+    const outcome = await runXl(file, socketPath, options.paused, (pid) =>
+      lease.note(`group ${pid} ${startTime(pid)}`),
+    );
+    if (outcome.code !== 0 || !job.built || job.domid === undefined)
+      throw failureOf(job, outcome, options.signal);
+    lease.strikeAll();
+    return job.domid;
   } finally {
     options.signal?.removeEventListener('abort', cancel);
     job?.close();
-    rmSync(dir, { recursive: true, force: true });
   }
 }

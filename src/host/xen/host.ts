@@ -26,7 +26,7 @@ import { domainConfig } from './domain_config.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
-import { XenLease, XenLeases } from './leases.js';
+import { type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
@@ -50,8 +50,11 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   const { api, release } = loadXen();
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
   const leases = new XenLeases(options.runDir ?? '/run/dormouse', watcherPath(release), notice);
+  await leases.undoAllOfDead();
   return new XenHost(api, release, await XenXenstore.open(), leases, notice);
 }
+
+const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
 
 export class XenHost implements Host {
   readonly description: string;
@@ -134,10 +137,12 @@ export class XenHost implements Host {
     native(() => this.#api.domain(domid));
     // A mapping of its pages would keep the domain as a zombie.
     this.#unmap(domid);
+    // From here on it must not run again: its image may be complete.
+    this.#held.get(domid)?.note('destroy');
     await xl('destroy', String(domid));
     const held = this.#held.get(domid);
     if (held) this.#continueMonitor(held);
-    held?.strike('logdirty', 'suspend', 'pause', 'build');
+    held?.strikeAll();
   }
 
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
@@ -161,9 +166,17 @@ export class XenHost implements Host {
   }
 
   async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
-    if ((await this.list()).some(({ name }) => name === spec.name))
-      throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
-    return buildThroughXl(spec, image, options, (domid) => this.#removeHalfBuilt(domid));
+    const lease = await this.#leases.acquireBuild(spec.uuid);
+    try {
+      const there = await this.list();
+      if (there.some(({ name }) => name === spec.name))
+        throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
+      const twins = there.filter(({ uuid }) => uuid === spec.uuid);
+      lease.note('build', ...twins.map(({ domid }) => `was ${domid}` as const));
+      return await buildThroughXl(spec, image, options, lease);
+    } finally {
+      await lease.release();
+    }
   }
 
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
@@ -302,7 +315,7 @@ export class XenHost implements Host {
     const monitor = findMonitor(held.domid);
     this.#monitors.set(held.domid, monitor);
     if (monitor === null) return;
-    held.note('monitor', `${monitor.pid} ${monitor.startTime}`);
+    held.note(stoppedMonitor(monitor));
     await stopMonitor(monitor);
   }
 
@@ -311,13 +324,7 @@ export class XenHost implements Host {
     this.#monitors.delete(held.domid);
     if (!monitor) return;
     continueMonitor(monitor);
-    held.strike('monitor');
-  }
-
-  /** What is left where xl died over a domain it was building. */
-  async #removeHalfBuilt(domid: number): Promise<void> {
-    if (native(() => this.#api.domains()).some((domain) => domain.domid === domid))
-      await xl('destroy', String(domid));
+    held.strike(stoppedMonitor(monitor));
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */

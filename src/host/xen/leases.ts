@@ -1,19 +1,51 @@
 /**
  * Who works on which domain. A lease is a lock file that names its owner, a journal of what is to be undone, and a small
- * watcher process that undoes it if the owner dies; if that is dead as well, the next lease finds the files and has it
- * done. native/host/xen/watcher describes the files.
+ * watcher process that undoes it if the owner dies; if that is dead as well, the next process to use this host finds the
+ * files and has it done. native/host/xen/watcher describes the files.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { linkSync, mkdirSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { DormouseError } from '../../errors.js';
 import type { Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
-export type Undoable = 'logdirty' | 'suspend' | 'pause' | 'build' | 'monitor';
+export type Undoable =
+  | 'logdirty'
+  | 'suspend'
+  | 'pause'
+  | 'destroy'
+  | 'build'
+  | `was ${number}`
+  | `group ${number} ${string}`
+  | `monitor ${number} ${string}`;
+
+interface Watchers {
+  readonly first: ChildProcess;
+  readonly start: () => ChildProcess;
+}
+
+interface LeaseFiles {
+  readonly lock: string;
+  readonly journal: string;
+  /** Of a build: what it hands to others. */
+  readonly dir: string;
+}
 
 const exitAlive = 3;
 const maxTries = 10;
+/** Longer than a watcher takes for anything but a host that does not answer. */
+const undoTimeoutMs = 60_000;
 
 interface Outcome {
   readonly status: number | null;
@@ -29,7 +61,7 @@ function unlinkIfThere(path: string): void {
 }
 
 /** Field 22 of /proc/PID/stat: with the pid it names a process for good. */
-function startTime(pid: number): string {
+export function startTime(pid: number): string {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const start = fields[19];
@@ -49,28 +81,23 @@ function ended(child: ChildProcess): Promise<Outcome> {
   });
 }
 
-export class XenLease implements Lease {
-  readonly domid: number;
-  readonly #files: { readonly lock: string; readonly journal: string };
-  /** With what the watcher has to know besides. */
-  readonly #noted = new Map<Undoable, string>();
+class Journalled {
+  readonly #what: string;
+  readonly #files: LeaseFiles;
+  readonly #noted = new Set<Undoable>();
   readonly #startWatcher: () => ChildProcess;
   readonly #onRelease: () => void;
   #watcher: ChildProcess;
   #watcherEnd: Promise<Outcome>;
   #released: Promise<void> | undefined;
 
-  constructor(
-    domid: number,
-    files: { readonly lock: string; readonly journal: string },
-    startWatcher: () => ChildProcess,
-    onRelease: () => void,
-  ) {
-    this.domid = domid;
+  /** `what` is named in errors: "domain 5". */
+  constructor(what: string, files: LeaseFiles, watchers: Watchers, onRelease: () => void) {
+    this.#what = what;
     this.#files = files;
-    this.#startWatcher = startWatcher;
+    this.#startWatcher = watchers.start;
     this.#onRelease = onRelease;
-    this.#watcher = startWatcher();
+    this.#watcher = watchers.first;
     this.#watcherEnd = this.#watch();
   }
 
@@ -83,8 +110,8 @@ export class XenLease implements Lease {
   }
 
   /** To be called before the thing is done: from then on it is undone if this process dies. */
-  note(what: Undoable, detail = ''): void {
-    this.#noted.set(what, detail);
+  note(...what: Undoable[]): void {
+    for (const one of what) this.#noted.add(one);
     this.#writeJournal();
   }
 
@@ -92,6 +119,11 @@ export class XenLease implements Lease {
   strike(...what: Undoable[]): void {
     for (const one of what) this.#noted.delete(one);
     this.#writeJournal();
+  }
+
+  /** Nothing is left to undo. */
+  strikeAll(): void {
+    this.strike(...this.#noted);
   }
 
   release(): Promise<void> {
@@ -117,15 +149,23 @@ export class XenLease implements Lease {
     if (outcome.status !== 0)
       throw new DormouseError(
         'INTERNAL',
-        `domain ${this.domid} is left ${[...this.#noted.keys()].join(', ')}: ${outcome.output || 'the watcher failed'}`,
-        { place: { domid: this.domid } },
+        `${this.#what} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
       );
   }
 
-  #askToUndo(): Promise<Outcome> {
+  /** One that does not come to its end in time goes on trying by itself. */
+  async #askToUndo(): Promise<Outcome> {
     this.#watcher.ref();
     this.#watcher.stdin?.end('u');
-    return this.#watcherEnd;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<Outcome>((resolve) => {
+      const output = 'the host does not answer; it is being tried further';
+      timer = setTimeout(() => resolve({ status: 1, output }), undoTimeoutMs);
+    });
+    const outcome = await Promise.race([this.#watcherEnd, late]);
+    clearTimeout(timer);
+    this.#watcher.unref();
+    return outcome;
   }
 
   #watch(): Promise<Outcome> {
@@ -143,6 +183,33 @@ export class XenLease implements Lease {
   }
 }
 
+export class XenLease extends Journalled implements Lease {
+  constructor(
+    readonly domid: number,
+    ...rest: [files: LeaseFiles, watchers: Watchers, onRelease: () => void]
+  ) {
+    super(`domain ${domid}`, ...rest);
+  }
+}
+
+/** Of a domain that is being built, which has no id yet: its uuid stands for it. */
+export class BuildLease extends Journalled {
+  /** An empty folder for what the build hands to others; it goes with the lease. */
+  readonly dir: string;
+
+  constructor(uuid: string, files: LeaseFiles, watchers: Watchers) {
+    super(`the domain of uuid ${uuid} being built`, files, watchers, () => undefined);
+    this.dir = files.dir;
+    rmSync(files.dir, { recursive: true, force: true });
+    mkdirSync(files.dir, { mode: 0o700 });
+  }
+
+  override async release(): Promise<void> {
+    await super.release();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
 export class XenLeases {
   readonly #runDir: string;
   readonly #watcherPath: string;
@@ -156,36 +223,61 @@ export class XenLeases {
   }
 
   /** LOCKED while another process that lives holds it; what a dead one left is undone first. */
-  async acquire(
-    domid: number,
-    uuid: string,
-    operation: OperationKind,
-    onRelease: () => void,
-  ): Promise<XenLease> {
-    mkdirSync(this.#runDir, { recursive: true, mode: 0o700 });
-    const files = {
-      lock: join(this.#runDir, `${domid}.lock`),
-      journal: join(this.#runDir, `${domid}.journal`),
-    };
-    const pid = String(process.pid);
-    const start = startTime(process.pid);
-    const line = `${pid} ${start} ${uuid} ${operation}\n`;
-    for (let tries = 0; tries < maxTries; tries++) {
-      if (this.#tryLock(files.lock, line)) {
-        const startWatcher = (): ChildProcess =>
-          this.#watcher(['watch', this.#runDir, String(domid), pid, start], true);
-        try {
-          return new XenLease(domid, files, startWatcher, onRelease);
-        } catch (thrown) {
-          unlinkIfThere(files.lock);
-          throw thrown;
-        }
-      }
-      await this.#undoOfDead(domid, files.lock);
+  acquire(domid: number, uuid: string, operation: OperationKind, onRelease: () => void): Promise<XenLease> {
+    return this.#take(
+      String(domid),
+      `${uuid} ${operation}`,
+      (files, watchers) => new XenLease(domid, files, watchers, onRelease),
+    );
+  }
+
+  /** The same for the domain of this uuid that is going to be built. */
+  acquireBuild(uuid: string): Promise<BuildLease> {
+    return this.#take(
+      `build-${uuid}`,
+      `${uuid} restore`,
+      (files, watchers) => new BuildLease(uuid, files, watchers),
+    );
+  }
+
+  /** Has undone what processes that are dead, and their watchers too, left of any domain. */
+  async undoAllOfDead(): Promise<void> {
+    const names = existsSync(this.#runDir) ? readdirSync(this.#runDir) : [];
+    for (const name of names.filter((one) => one.endsWith('.lock'))) {
+      const key = name.slice(0, -'.lock'.length);
+      if (ownerLives(join(this.#runDir, name))) continue;
+      await this.#undoOfDead(key).catch((thrown: unknown) => this.#notice((thrown as Error).message));
     }
-    throw new DormouseError('LOCKED', `the lease of domain ${domid} keeps changing hands`, {
-      place: { domid },
-    });
+  }
+
+  async #take<T>(
+    key: string,
+    purpose: string,
+    make: (files: LeaseFiles, watchers: Watchers) => T,
+  ): Promise<T> {
+    mkdirSync(this.#runDir, { recursive: true, mode: 0o700 });
+    const path = (kind: string): string => join(this.#runDir, `${key}.${kind}`);
+    const files = { lock: path('lock'), journal: path('journal'), dir: path('dir') };
+    const owner = [String(process.pid), startTime(process.pid)];
+    // The watcher comes before the lock, so that no moment leaves a lock that nobody looks after.
+    const startWatcher = (): ChildProcess => this.#watcher(['watch', this.#runDir, key, ...owner], true);
+    const watcher = startWatcher();
+    watcher.on('error', () => undefined);
+    watcher.stdin?.on('error', () => undefined);
+    if (watcher.pid === undefined)
+      throw new DormouseError('HOST_UNAVAILABLE', `${this.#watcherPath} cannot be run`);
+    try {
+      for (let tries = 0; tries < maxTries; tries++) {
+        if (this.#tryLock(files.lock, `${owner.join(' ')} ${purpose}\n`))
+          return make(files, { first: watcher, start: startWatcher });
+        await this.#undoOfDead(key);
+      }
+      throw new DormouseError('LOCKED', `the lease ${key} keeps changing hands`);
+    } catch (thrown) {
+      watcher.unref();
+      watcher.stdin?.end('d');
+      throw thrown;
+    }
   }
 
   /** True if the lock is ours: it appears whole or not at all. */
@@ -203,23 +295,20 @@ export class XenLeases {
     }
   }
 
-  async #undoOfDead(domid: number, lockPath: string): Promise<void> {
-    const { status, output } = await ended(this.#watcher(['undo', this.#runDir, String(domid)], false));
-    const place = { domid, path: lockPath };
+  async #undoOfDead(key: string): Promise<void> {
+    const path = join(this.#runDir, `${key}.lock`);
+    const { status, output } = await ended(this.#watcher(['undo', this.#runDir, key], false));
+    const what = key.startsWith('build-') ? `domain of uuid ${key.slice('build-'.length)}` : `domain ${key}`;
+    const place = { path, ...(/^\d+$/.test(key) && { domid: Number(key) }) };
     if (status === exitAlive)
-      throw new DormouseError('LOCKED', `domain ${domid} is being worked on: ${describeLock(lockPath)}`, {
-        place,
-      });
+      throw new DormouseError('LOCKED', `${what} is being worked on: ${describeLock(path)}`, { place });
     if (status !== 0)
       throw new DormouseError(
         'INTERNAL',
-        `what a dead process left of domain ${domid} cannot be undone: ${output}`,
-        {
-          place,
-        },
+        `what a dead process left of ${what} cannot be undone: ${output || `exit code ${status}`}`,
+        { place },
       );
-    if (output)
-      this.#notice(`domain ${domid}: a process that worked on it died; ${output.replace(/\n/g, ', ')}`);
+    if (output) this.#notice(`${what}: a process that worked on it died; ${output.replace(/\n/g, ', ')}`);
   }
 
   #watcher(args: string[], detached: boolean): ChildProcess {
@@ -227,6 +316,16 @@ export class XenLeases {
       stdio: [detached ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       detached,
     });
+  }
+}
+
+/** Whether the process named in a lock file is there; what cannot be told is left to the watcher. */
+function ownerLives(path: string): boolean {
+  try {
+    const [pid, start] = readFileSync(path, 'utf8').split(' ');
+    return startTime(Number(pid)) === start;
+  } catch {
+    return false;
   }
 }
 

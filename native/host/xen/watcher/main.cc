@@ -1,10 +1,10 @@
 // Stands beside a process that works on a domain and undoes what that process leaves open if it
 // dies.
-//   watch RUN_DIR DOMID PID START   standard input is a pipe from the owner, which ends the lease
+//   watch RUN_DIR KEY PID START     standard input is a pipe from the owner, which ends the lease
 //   by
 //                                   'd' (all is done) or 'u' (undo what is open); end of file
 //                                   without either means that it died
-//   undo RUN_DIR DOMID              undoes now if the owner is dead
+//   undo RUN_DIR KEY                undoes now if the owner is dead
 // Exit: 0 done or nothing to do, 1 failed, 2 usage, 3 the owner is alive.
 #include <unistd.h>
 
@@ -38,14 +38,16 @@ int exit_code(UndoResult result) {
 int main(int argc, char** argv) {
   const bool watch = argc == 6 && std::strcmp(argv[1], "watch") == 0;
   if (!watch && !(argc == 4 && std::strcmp(argv[1], "undo") == 0)) return 2;
-  const uint32_t domid = uint32_t(std::strtoul(argv[3], nullptr, 10));
-  if (!watch) return exit_code(undo_lease(argv[2], domid, nullptr));
+  const std::string key = argv[3];
+  if (!watch) return exit_code(undo_lease(argv[2], key, nullptr));
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
   if (chdir("/") != 0 || last_word() == 'd') return 0;
+  // Where the owner writes its lock before it links it.
+  unlink((std::string(argv[2]) + "/" + key + ".lock." + argv[4]).c_str());
   const LeaseOwner owner{std::atoi(argv[4]), std::strtoull(argv[5], nullptr, 10)};
   // A failure may pass (xenstored slow, say); the files stay for the next verb if it does not.
   for (int tries = 0; tries < 20; ++tries) {
-    const UndoResult result = undo_lease(argv[2], domid, &owner);
+    const UndoResult result = undo_lease(argv[2], key, &owner);
     if (result != UndoResult::kFailed) return exit_code(result);
     usleep(250'000);
   }

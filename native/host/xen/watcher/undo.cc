@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cinttypes>
 #include <csignal>
@@ -23,6 +24,7 @@ namespace {
 // A guest that has taken the request suspends within this time or, it is believed, never will.
 constexpr int kSuspendWaitMs = 15'000;
 constexpr int kPollMs = 10;
+constexpr int kBuilderEndMs = 5'000;
 
 struct Lock {
   LeaseOwner owner;
@@ -30,18 +32,30 @@ struct Lock {
 };
 
 struct Journal {
-  bool log_dirty = false, suspend = false, pause = false, build = false;
-  LeaseOwner monitor;  // the xl process that is stopped; pid 0 where none is
+  bool log_dirty = false, suspend = false, pause = false, destroy = false, build = false;
+  std::vector<uint32_t> was;  // domains that had the uuid before the build
+  LeaseOwner builder;         // leads the process group that builds
+  LeaseOwner monitor;         // the xl process that is stopped; pid 0 where none is
 };
 
-std::string path_of(const std::string& run_dir, uint32_t domid, const char* kind) {
-  return run_dir + "/" + std::to_string(domid) + "." + kind;
+std::string path_of(const std::string& run_dir, const std::string& key, const char* kind) {
+  return run_dir + "/" + key + "." + kind;
 }
 
 std::string read_small(int fd) {
-  char text[1024];
+  char text[4096];
   const ssize_t n = pread(fd, text, sizeof text - 1, 0);
   return n > 0 ? std::string(text, size_t(n)) : std::string();
+}
+
+// "WORD PID START_TIME"; pid 0 where the journal has no such line.
+LeaseOwner process_after(const std::string& text, const char* word) {
+  LeaseOwner process;
+  const size_t at = text.find(word);
+  if (at == text.npos || std::sscanf(text.c_str() + at + std::strlen(word), "%d %llu", &process.pid,
+                                     &process.start_time) != 2)
+    return LeaseOwner();
+  return process;
 }
 
 Journal read_journal(const std::string& path) {
@@ -56,11 +70,12 @@ Journal read_journal(const std::string& path) {
   out.log_dirty = has("logdirty");
   out.suspend = has("suspend");
   out.pause = has("pause");
+  out.destroy = has("destroy");
   out.build = has("build");
-  const size_t at = text.find("\nmonitor ");
-  if (at != text.npos && std::sscanf(text.c_str() + at, " monitor %d %llu", &out.monitor.pid,
-                                     &out.monitor.start_time) != 2)
-    out.monitor = LeaseOwner();
+  for (size_t at = text.find("\nwas "); at != text.npos; at = text.find("\nwas ", at + 1))
+    out.was.push_back(uint32_t(std::strtoul(text.c_str() + at + 5, nullptr, 10)));
+  out.builder = process_after(text, "\ngroup ");
+  out.monitor = process_after(text, "\nmonitor ");
   return out;
 }
 
@@ -135,7 +150,7 @@ bool undo_pause(const Handles& xen, uint32_t domid, const xc_domaininfo_t& info)
 }
 
 // A domain of the toolstack's: devices and xenstore nodes go with it.
-bool destroy(uint32_t domid) {
+bool destroy(uint32_t domid, const char* done) {
   std::fflush(stdout);
   const std::string id = std::to_string(domid);
   const pid_t child = fork();
@@ -149,17 +164,60 @@ bool destroy(uint32_t domid) {
   }
   int status = 0;
   if (child < 0 || waitpid(child, &status, 0) != child || status != 0) return false;
-  std::printf("removed the half-built domain\n");
+  std::printf("%s\n", done);
   return true;
 }
 
-bool undo(uint32_t domid, const Lock& lock, const Journal& journal) {
+// Ends xl and the save helper it started. True if xl was still there.
+bool end_builder(const LeaseOwner& builder) {
+  if (builder.pid <= 1 || !is_alive(builder)) return false;
+  kill(-builder.pid, SIGKILL);
+  for (int waited = 0; waited < kBuilderEndMs && is_alive(builder); waited += kPollMs)
+    usleep(kPollMs * 1000);
+  return true;
+}
+
+// What of a build is there: the domains of its uuid that were not there before.
+bool find_built(const Handles& xen, const Lock& lock, const Journal& journal,
+                std::vector<xc_domaininfo_t>* out) {
+  std::vector<xc_domaininfo_t> batch(64);
+  for (uint32_t first = 1;;) {
+    const int got = xc_domain_getinfolist(xen.xc(), first, unsigned(batch.size()), batch.data());
+    if (got < 0) return false;
+    for (int i = 0; i < got; ++i) {
+      const auto& was = journal.was;
+      const bool is_old = std::find(was.begin(), was.end(), batch[i].domain) != was.end();
+      if (!is_old && uuid_of(batch[i]) == lock.uuid) out->push_back(batch[i]);
+    }
+    if (got < int(batch.size())) return true;
+    first = batch[got - 1].domain + 1;
+  }
+}
+
+// A domain that was let go by a builder which came to its end is whole: it stays.
+bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
+  const bool was_building = end_builder(journal.builder);
+  std::vector<xc_domaininfo_t> built;
+  if (!find_built(xen, lock, journal, &built)) return false;
+  bool good = true;
+  for (const xc_domaininfo_t& info : built) {
+    if (was_building || (info.flags & (XEN_DOMINF_paused | XEN_DOMINF_dying)))
+      good = destroy(info.domain, "removed the half-built domain") && good;
+    else
+      std::printf("the restored domain %u is whole and runs\n", unsigned(info.domain));
+  }
+  return good;
+}
+
+bool undo(const std::string& key, const Lock& lock, const Journal& journal) {
   Fault fault;
   const auto xen = Handles::open(&fault);
   if (!xen) {
     complain(fault);
     return false;
   }
+  if (journal.build) return undo_build(*xen, lock, journal);
+  const uint32_t domid = uint32_t(std::strtoul(key.c_str(), nullptr, 10));
   xc_domaininfo_t info;
   if (!domain_info(*xen, domid, &info, &fault)) {
     if (std::strcmp(fault.code, "DOMAIN_NOT_FOUND") == 0) return true;
@@ -167,7 +225,7 @@ bool undo(uint32_t domid, const Lock& lock, const Journal& journal) {
     return false;
   }
   if (uuid_of(info) != lock.uuid) return true;  // the id is another domain's by now
-  if (journal.build) return destroy(domid);
+  if (journal.destroy) return destroy(domid, "ended it, as it was saved");
   bool good = true;
   if (journal.log_dirty) {
     good = log_dirty_off(*xen, domid, &fault);
@@ -191,9 +249,15 @@ bool is_same_file(int fd, const std::string& path) {
          a.st_dev == b.st_dev;
 }
 
-UndoResult undo_locked(int fd, const std::string& run_dir, uint32_t domid,
+// What a build handed to xl and to the save helper.
+void remove_build_files(const std::string& dir) {
+  for (const char* name : {"domain", "domain.log", "job"}) unlink((dir + "/" + name).c_str());
+  rmdir(dir.c_str());
+}
+
+UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& key,
                        const LeaseOwner* dead_owner) {
-  const std::string lock_path = path_of(run_dir, domid, "lock");
+  const std::string lock_path = path_of(run_dir, key, "lock");
   if (!is_same_file(fd, lock_path)) return UndoResult::kNoLease;
   Lock lock;
   const bool readable = parse_lock(read_small(fd), &lock);
@@ -203,11 +267,12 @@ UndoResult undo_locked(int fd, const std::string& run_dir, uint32_t domid,
   } else if (readable && is_alive(lock.owner)) {
     return UndoResult::kAlive;
   }
-  const std::string journal_path = path_of(run_dir, domid, "journal");
+  const std::string journal_path = path_of(run_dir, key, "journal");
   const Journal journal = read_journal(journal_path);
-  if (!undo(domid, lock, journal)) return UndoResult::kFailed;
+  if (!undo(key, lock, journal)) return UndoResult::kFailed;
   // Only now: a monitor that saw the domain suspended would give it up.
   if (journal.monitor.pid > 0 && is_alive(journal.monitor)) kill(journal.monitor.pid, SIGCONT);
+  remove_build_files(path_of(run_dir, key, "dir"));
   unlink(journal_path.c_str());
   unlink(lock_path.c_str());
   return UndoResult::kDone;
@@ -234,11 +299,12 @@ bool is_alive(const LeaseOwner& owner) {
   return start == owner.start_time && state != 'Z' && state != 'X';
 }
 
-UndoResult undo_lease(const std::string& run_dir, uint32_t domid, const LeaseOwner* dead_owner) {
-  const int fd = open(path_of(run_dir, domid, "lock").c_str(), O_RDONLY | O_CLOEXEC);
+UndoResult undo_lease(const std::string& run_dir, const std::string& key,
+                      const LeaseOwner* dead_owner) {
+  const int fd = open(path_of(run_dir, key, "lock").c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return UndoResult::kNoLease;
   UndoResult result = UndoResult::kFailed;
-  if (flock(fd, LOCK_EX) == 0) result = undo_locked(fd, run_dir, domid, dead_owner);
+  if (flock(fd, LOCK_EX) == 0) result = undo_locked(fd, run_dir, key, dead_owner);
   close(fd);
   return result;
 }
