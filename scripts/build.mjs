@@ -1,8 +1,8 @@
 // Builds the addon and compiles TypeScript: what `npm run build` does.
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cpus } from 'node:os';
 
@@ -21,7 +21,19 @@ function headerArguments() {
   return existsSync(join(prefix, 'include/node/node_api.h')) ? [`--nodedir=${prefix}`] : [];
 }
 
+/** What the compiler wrote of a source that is gone: a test among it would still be run. */
+function removeOrphans() {
+  const dist = join(root, 'dist');
+  if (!existsSync(dist)) return;
+  for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath ?? entry.path, entry.name);
+    const source = relative(dist, path).replace(/\.(js|js\.map)$/, '.ts');
+    if (entry.isFile() && source.endsWith('.ts') && !existsSync(join(root, source))) rmSync(path);
+  }
+}
+
 export function build() {
+  removeOrphans();
   const gyp = require.resolve('node-gyp/bin/node-gyp.js');
   const steps =
     existsSync(join(root, 'build/config.gypi')) && !process.argv.includes('--clean') ? [] : ['clean'];

@@ -141,5 +141,6 @@ test('whatever tools do and wherever they die, guests are given back and nothing
   });
   const outcome = await fc.check(schedule, { numRuns: 60, endOnFailure: true });
   t.diagnostic(`seed ${outcome.seed}, ${outcome.numRuns} schedules`);
-  assert.ok(!outcome.failed, fc.defaultReportMessage(outcome));
+  const why = outcome.errorInstance as Error | null;
+  assert.ok(!outcome.failed, `${fc.defaultReportMessage(outcome)}\n${why?.stack ?? ''}`);
 });

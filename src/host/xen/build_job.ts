@@ -201,7 +201,7 @@ export async function buildThroughXl(
     options.signal?.addEventListener('abort', cancel);
     if (options.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled', { guest: 'none' });
     const outcome = await runXl(file, socketPath, options.paused, (pid) =>
-      lease.note('group', `${pid} ${startTime(pid)}`),
+      lease.note(`group ${pid} ${startTime(pid)}`),
     );
     if (outcome.code !== 0 || !job.built || job.domid === undefined)
       throw failureOf(job, outcome, options.signal);

@@ -26,7 +26,7 @@ import { domainConfig } from './domain_config.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
-import { XenLease, XenLeases } from './leases.js';
+import { type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
@@ -53,6 +53,8 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   await leases.undoAllOfDead();
   return new XenHost(api, release, await XenXenstore.open(), leases, notice);
 }
+
+const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
 
 export class XenHost implements Host {
   readonly description: string;
@@ -170,7 +172,7 @@ export class XenHost implements Host {
       if (there.some(({ name }) => name === spec.name))
         throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
       const twins = there.filter(({ uuid }) => uuid === spec.uuid);
-      lease.note('build', twins.map(({ domid }) => domid).join(' '));
+      lease.note('build', ...twins.map(({ domid }) => `was ${domid}` as const));
       return await buildThroughXl(spec, image, options, lease);
     } finally {
       await lease.release();
@@ -313,7 +315,7 @@ export class XenHost implements Host {
     const monitor = findMonitor(held.domid);
     this.#monitors.set(held.domid, monitor);
     if (monitor === null) return;
-    held.note('monitor', `${monitor.pid} ${monitor.startTime}`);
+    held.note(stoppedMonitor(monitor));
     await stopMonitor(monitor);
   }
 
@@ -322,7 +324,7 @@ export class XenHost implements Host {
     this.#monitors.delete(held.domid);
     if (!monitor) return;
     continueMonitor(monitor);
-    held.strike('monitor');
+    held.strike(stoppedMonitor(monitor));
   }
 
   /** Sets what a synchronous native call throws as the promise's rejection, typed. */

@@ -20,7 +20,15 @@ import { DormouseError } from '../../errors.js';
 import type { Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
-export type Undoable = 'logdirty' | 'suspend' | 'pause' | 'destroy' | 'monitor' | 'build' | 'group';
+export type Undoable =
+  | 'logdirty'
+  | 'suspend'
+  | 'pause'
+  | 'destroy'
+  | 'build'
+  | `was ${number}`
+  | `group ${number} ${string}`
+  | `monitor ${number} ${string}`;
 
 interface Watchers {
   readonly first: ChildProcess;
@@ -77,8 +85,7 @@ function ended(child: ChildProcess): Promise<Outcome> {
 class Journalled {
   readonly #what: string;
   readonly #files: LeaseFiles;
-  /** With what the watcher has to know besides. */
-  readonly #noted = new Map<Undoable, string>();
+  readonly #noted = new Set<Undoable>();
   readonly #startWatcher: () => ChildProcess;
   readonly #onRelease: () => void;
   #watcher: ChildProcess;
@@ -104,8 +111,8 @@ class Journalled {
   }
 
   /** To be called before the thing is done: from then on it is undone if this process dies. */
-  note(what: Undoable, detail = ''): void {
-    this.#noted.set(what, detail);
+  note(...what: Undoable[]): void {
+    for (const one of what) this.#noted.add(one);
     this.#writeJournal();
   }
 
@@ -117,7 +124,7 @@ class Journalled {
 
   /** Nothing is left to undo. */
   strikeAll(): void {
-    this.strike(...this.#noted.keys());
+    this.strike(...this.#noted);
   }
 
   release(): Promise<void> {
@@ -143,7 +150,7 @@ class Journalled {
     if (outcome.status !== 0)
       throw new DormouseError(
         outcome.late ? 'HOST_UNAVAILABLE' : 'INTERNAL',
-        `${this.#what} is left ${[...this.#noted.keys()].join(', ')}: ${outcome.output || 'the watcher failed'}`,
+        `${this.#what} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
       );
   }
 

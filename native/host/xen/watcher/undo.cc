@@ -48,19 +48,14 @@ std::string read_small(int fd) {
   return n > 0 ? std::string(text, size_t(n)) : std::string();
 }
 
-// What follows a word that begins a line; null where there is none.
-const char* words_after(const std::string& text, const std::string& word) {
-  const size_t at = text.find("\n" + word);
-  if (at == text.npos) return nullptr;
-  const char* after = text.c_str() + at + 1 + word.size();
-  return *after == ' ' || *after == '\n' ? after : nullptr;
-}
-
+// "WORD PID START_TIME"; pid 0 where the journal has no such line.
 LeaseOwner process_after(const std::string& text, const char* word) {
-  LeaseOwner out;
-  const char* at = words_after(text, word);
-  if (!at || std::sscanf(at, " %d %llu", &out.pid, &out.start_time) != 2) return LeaseOwner();
-  return out;
+  LeaseOwner process;
+  const size_t at = text.find(word);
+  if (at == text.npos || std::sscanf(text.c_str() + at + std::strlen(word), "%d %llu", &process.pid,
+                                     &process.start_time) != 2)
+    return LeaseOwner();
+  return process;
 }
 
 Journal read_journal(const std::string& path) {
@@ -76,16 +71,11 @@ Journal read_journal(const std::string& path) {
   out.suspend = has("suspend");
   out.pause = has("pause");
   out.destroy = has("destroy");
-  out.build = words_after(text, "build") != nullptr;
-  for (const char* at = words_after(text, "build"); at && *at == ' ';) {
-    char* end = nullptr;
-    const unsigned long domid = std::strtoul(at, &end, 10);
-    if (end == at) break;
-    out.was.push_back(uint32_t(domid));
-    at = end;
-  }
-  out.builder = process_after(text, "group");
-  out.monitor = process_after(text, "monitor");
+  out.build = has("build");
+  for (size_t at = text.find("\nwas "); at != text.npos; at = text.find("\nwas ", at + 1))
+    out.was.push_back(uint32_t(std::strtoul(text.c_str() + at + 5, nullptr, 10)));
+  out.builder = process_after(text, "\ngroup ");
+  out.monitor = process_after(text, "\nmonitor ");
   return out;
 }
 

@@ -3,13 +3,11 @@
 // Files of a lease, in the run directory. KEY is the domain's id, or build-UUID for one that is
 // being built and has no id yet:
 //   KEY.lock     one line: PID START-TIME UUID OPERATION. Its owner holds the lease.
-//   KEY.journal  a line for each thing to undo. Written before the thing is done, so that at worst
-//                something is undone that was not yet done.
-//                  logdirty, suspend, pause
-//                  destroy                the domain is to end instead
-//                  monitor PID START-TIME the xl that watches the domain, and is stopped meanwhile
-//                  build DOMID...         a domain is being built; these had its uuid before
-//                  group PID START-TIME   the xl that builds it, which leads a process group
+//   KEY.journal  a line for each thing to undo: logdirty, suspend, pause; destroy for a domain
+//                that is to end instead; or build, with `was DOMID` for each domain that had the
+//                uuid before, and `group PID START-TIME` for xl, which leads a process group.
+//                Written before the thing is done, so that at worst something is undone that was
+//                not yet done.
 //   KEY.dir      of a build: the files it hands to xl
 #pragma once
 #include <cstdint>
