@@ -57,12 +57,13 @@ describe('faults on Xen', () => {
   });
 
   test('xenstored that does not answer for some seconds is waited for; for longer it is an error', async () => {
-    const stopped = (seconds: number, command: string): string =>
-      `kill -STOP $(pidof xenstored); (sleep ${seconds}; kill -CONT $(pidof xenstored)) > /dev/null 2>&1 & ${command}; ` +
-      'code=$?; kill -CONT $(pidof xenstored); exit $code';
-    const { code, stderr } = await lab.exec(stopped(8, 'dormouse save -c pvh /images/slow.img'), slow);
-    assert.equal(code, 0, stderr);
-    const error = await failure(stopped(100, 'dormouse --json save pv /images/never.img'));
+    const stop = 'kill -STOP $(pidof xenstored)';
+    const goOn = 'kill -CONT $(pidof xenstored)';
+    const later = `(sleep 8; ${goOn}) > /dev/null 2>&1 &`;
+    const waited = await lab.exec(`${stop}; ${later} dormouse save -c pvh /images/slow.img`, slow);
+    assert.equal(waited.code, 0, waited.stderr);
+    const never = 'dormouse --json save pv /images/never.img';
+    const error = await failure(`${stop}; ${never}; code=$?; ${goOn}; exit $code`);
     assert.deepEqual([error.name, error.code], ['HOST_UNAVAILABLE', 5]);
     assert.match(error.message, /xenstored does not answer/);
     assert.equal(await lab.must('ls /images | grep never || true'), '');
