@@ -107,6 +107,14 @@ function processes(what: RegExp): number[] {
   });
 }
 
+function isStopped(pid: number): boolean {
+  try {
+    return /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
 function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
@@ -124,7 +132,8 @@ async function leftOvers(host: XenHost, guest: string): Promise<string[]> {
   for (const { domid, name, dying } of all) if (dying) left.push(`domain ${domid} ${name} is dying`);
   const found = all.find(({ name }) => name === guest);
   if (found && (found.paused || found.shutdown !== null)) left.push(`${guest} does not run`);
-  for (const pid of processes(/dormouse-xen-watcher|save-helper|^xl restore/)) left.push(`process ${pid}`);
+  for (const pid of processes(/dormouse-xen-watcher|save-helper/)) left.push(`process ${pid}`);
+  for (const pid of processes(/^xl /)) if (isStopped(pid)) left.push(`the monitor ${pid} is stopped`);
   const copy = all.find(({ name }) => name === copyName);
   if (copy && (copy.paused || copy.shutdown !== null)) left.push('a half-built domain');
   return left;
@@ -231,9 +240,12 @@ class Run {
     const watchers = processes(new RegExp(`dormouse-xen-watcher.* ${victim.pid} `));
     if (also !== 'nothing') for (const pid of watchers) kill(pid);
     kill(victim.pid);
-    if (also === 'all') for (const pid of processes(/save-helper|^xl restore/)) kill(pid);
-    const journals = leftFiles(runDir).filter((name) => name.endsWith('.journal'));
-    return journals.map((name) => readFileSync(`${runDir}/${name}`, 'utf8')).join('');
+    const names = leftFiles(runDir).filter((name) => name.endsWith('.journal'));
+    const journals = names.map((name) => readFileSync(`${runDir}/${name}`, 'utf8')).join('');
+    const xl = /^group (\d+)/m.exec(journals)?.[1];
+    if (also === 'all')
+      for (const pid of [...processes(/save-helper/), Number(xl ?? 0)]) if (pid > 1) kill(pid);
+    return journals;
   }
 
   /** Opening the host is what each verb begins with: it undoes what is left, and says so. */

@@ -45,11 +45,12 @@ interface LeaseFiles {
 const exitAlive = 3;
 const maxTries = 10;
 /** Longer than a watcher takes for anything but a host that does not answer. */
-const undoTimeoutMs = 60_000;
+const undoTimeoutMs = 30_000;
 
 interface Outcome {
   readonly status: number | null;
   readonly output: string;
+  readonly late?: boolean;
 }
 
 function unlinkIfThere(path: string): void {
@@ -148,7 +149,7 @@ class Journalled {
     }
     if (outcome.status !== 0)
       throw new DormouseError(
-        'INTERNAL',
+        outcome.late ? 'HOST_UNAVAILABLE' : 'INTERNAL',
         `${this.#what} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
       );
   }
@@ -160,7 +161,7 @@ class Journalled {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<Outcome>((resolve) => {
       const output = 'the host does not answer; it is being tried further';
-      timer = setTimeout(() => resolve({ status: 1, output }), undoTimeoutMs);
+      timer = setTimeout(() => resolve({ status: 1, output, late: true }), undoTimeoutMs);
     });
     const outcome = await Promise.race([this.#watcherEnd, late]);
     clearTimeout(timer);
