@@ -28,6 +28,10 @@ export interface GuestOptions {
   onCrash?: 'preserve' | 'destroy' | 'restart';
   /** Default restart. */
   onReboot?: 'restart' | 'destroy' | 'preserve';
+  /** Default destroy. */
+  onPoweroff?: 'destroy' | 'preserve';
+  /** A reference by which dom0 grants it a page: it maps that page for good. */
+  grantRef?: number;
   /** The kernel panics after so many ticks. */
   crashAfterS?: number;
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
@@ -43,6 +47,7 @@ function extra(options: GuestOptions, lab: Lab): string {
   if (options.diskMib !== undefined) words.push('lab.disk=1');
   if (options.address !== undefined)
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
+  if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);
   if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
   return words.join(' ');
 }
@@ -61,6 +66,7 @@ export function guestConfig(options: GuestOptions, lab: Lab): string {
     `extra = "${extra(options, lab)}"`,
     `on_crash = "${options.onCrash ?? 'preserve'}"`,
     `on_reboot = "${options.onReboot ?? 'restart'}"`,
+    `on_poweroff = "${options.onPoweroff ?? 'destroy'}"`,
   ];
   if (options.diskMib !== undefined) lines.push(`disk = ["/images/${name}.disk,raw,xvda,w"]`);
   if (address !== undefined)
