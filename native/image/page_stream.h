@@ -44,8 +44,8 @@ class PageStream final : public Writer {
   // Null on a fault: NO_MEMORY.
   static std::shared_ptr<PageStream> create(const StreamSetup& setup, Fault* fault);
 
-  // Writes frames or records that are each whole whatever other lanes write meanwhile. Pages without
-  // a body may wait for more of their kind until the step ends.
+  // Writes frames or records that are each whole whatever other lanes write meanwhile. Pages
+  // without a body may wait for more of their kind until the step ends.
   bool append(uint32_t lane, const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies,
               uint32_t n_bodies, Fault* fault) override;
   bool end_step(uint32_t lane, Fault* fault) override;
