@@ -95,7 +95,8 @@ Napi::Value append(const Napi::CallbackInfo& info) {
   Fault fault;
   if (!writer->append(arg_u32(info, 1), reinterpret_cast<const uint64_t*>(descs.data),
                       uint32_t(descs.size / 8), bodies.data,
-                      uint32_t(bodies.size / image::kPageBytes), &fault))
+                      uint32_t(bodies.size / image::kPageBytes), &fault) ||
+      !writer->end_step(arg_u32(info, 1), &fault))
     throw_fault(info.Env(), fault);
   return {};
 }

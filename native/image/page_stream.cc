@@ -14,7 +14,7 @@ namespace dormouse::image {
 namespace {
 
 constexpr uint32_t kPageData = 1;
-constexpr uint32_t kRecordPages = 64;
+constexpr uint32_t kRecordPages = 1000;  // a writev takes no more parts than 1024
 alignas(64) const uint8_t kZeroPage[kPageBytes] = {};
 
 struct RecordHead {
@@ -178,14 +178,30 @@ void PageStream::account(const PageRun& pages) {
 bool PageStream::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
                         const uint8_t* bodies, uint32_t n_bodies, Fault* fault) {
   if (lane >= lanes_.size()) return fault->raise("INTERNAL", "no lane " + std::to_string(lane));
-  PageRun left = {descs, n_pages, bodies, n_bodies};
-  if (!check_pages(left, nr_pfns_, false, fault)) return false;
-  account(left);
-  while (left.n_pages > 0) {
+  const PageRun pages = {descs, n_pages, bodies, n_bodies};
+  if (!check_pages(pages, nr_pfns_, false, fault)) return false;
+  account(pages);
+  LaneBuffers& own = *lanes_[lane];
+  if (n_bodies != 0 || n_pages > kMaxChunkPages) return put(own, pages, fault);
+  if (own.n_waiting + n_pages > kMaxChunkPages && !end_step(lane, fault)) return false;
+  std::copy(descs, descs + n_pages, own.waiting + own.n_waiting);
+  own.n_waiting += n_pages;
+  return true;
+}
+
+bool PageStream::end_step(uint32_t lane, Fault* fault) {
+  LaneBuffers& own = *lanes_[lane];
+  const PageRun pages = {own.waiting, own.n_waiting, nullptr, 0};
+  own.n_waiting = 0;
+  return put(own, pages, fault);
+}
+
+bool PageStream::put(LaneBuffers& lane, PageRun pages, Fault* fault) {
+  while (pages.n_pages > 0) {
     const bool good =
         format_ == StreamFormat::libxc
-            ? put_record(take_piece(&left, kRecordPages, kRecordPages), fault)
-            : put_chunk(*lanes_[lane], take_piece(&left, kMaxChunkPages, kMaxChunkBodies), fault);
+            ? put_record(take_piece(&pages, kRecordPages, kRecordPages), fault)
+            : put_chunk(lane, take_piece(&pages, kMaxChunkPages, kMaxChunkBodies), fault);
     if (!good) return false;
   }
   return true;

@@ -44,10 +44,11 @@ class PageStream final : public Writer {
   // Null on a fault: NO_MEMORY.
   static std::shared_ptr<PageStream> create(const StreamSetup& setup, Fault* fault);
 
-  // Everything is on its way to the descriptor when it returns, in frames or records that are each
-  // whole whatever other lanes write meanwhile.
+  // Writes frames or records that are each whole whatever other lanes write meanwhile. Pages
+  // without a body may wait for more of their kind until the step ends.
   bool append(uint32_t lane, const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies,
               uint32_t n_bodies, Fault* fault) override;
+  bool end_step(uint32_t lane, Fault* fault) override;
   uint32_t lanes() const override { return uint32_t(lanes_.size()); }
 
   // A frame of another kind.
@@ -63,8 +64,11 @@ class PageStream final : public Writer {
   struct LaneBuffers {
     codec::Lz4State lz4;
     AlignedBytes chunk;
+    uint64_t waiting[kMaxChunkPages];
+    uint32_t n_waiting = 0;
   };
   explicit PageStream(const StreamSetup& setup);
+  bool put(LaneBuffers& lane, PageRun pages, Fault* fault);
   bool put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault);
   bool put_record(const PageRun& pages, Fault* fault);
   void account(const PageRun& pages);

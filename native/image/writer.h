@@ -22,6 +22,12 @@ class Writer {
   // ACCOUNTING_MISMATCH (pfn out of range, class not of its type, bodies that do not add up).
   virtual bool append(uint32_t lane, const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies,
                       uint32_t n_bodies, Fault* fault) = 0;
+  // A step is done: the next one may put the same pages again through another lane, and is then
+  // the one that counts. Faults: as append.
+  virtual bool end_step(uint32_t lane, Fault* fault) {
+    (void)lane, (void)fault;
+    return true;
+  }
   virtual uint32_t lanes() const = 0;
 };
 

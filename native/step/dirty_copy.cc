@@ -99,7 +99,7 @@ bool DirtyCopy::put(image::Writer& writer, uint32_t lane, uint64_t first, uint64
                            pages_ + uint64_t(body_at_[at]) * host::kPageSize};
     if (!put_pages(writer, lane, list, counts, fault)) return false;
   }
-  return true;
+  return writer.end_step(lane, fault);
 }
 
 }  // namespace dormouse::step

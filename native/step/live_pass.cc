@@ -137,7 +137,7 @@ bool LivePass::step(host::DomainMemory& memory, image::Writer& writer, uint32_t 
     const PageList list = {taken.batch.pfns, taken.batch.entries, taken.n, taken.batch.pages};
     if (taken.n != 0 && !put_pages(writer, lane, list, counts, fault)) return false;
   }
-  return true;
+  return writer.end_step(lane, fault);
 }
 
 bool LivePass::find_changed(host::DomainMemory& memory, unsigned threads, Fault* fault) {

@@ -35,7 +35,7 @@ bool save_step(host::DomainMemory& memory, image::Writer& writer, uint32_t lane,
     if (!put_pages(writer, lane, list, counts, fault)) return false;
     done += n;
   }
-  return true;
+  return writer.end_step(lane, fault);
 }
 
 }  // namespace dormouse::step

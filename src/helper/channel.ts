@@ -25,7 +25,6 @@ export const logLevel = { debug: 1, verbose: 2, detail: 3, info: 5, warn: 7, err
 const fd = { replies: 0, messages: 1 } as const;
 const context = 'xc';
 const maxText = 8192;
-const progressStep = 5;
 
 function u32(value: number): Buffer {
   const out = Buffer.alloc(4);
@@ -59,18 +58,19 @@ export function writeWhole(target: number, bytes: Buffer): void {
 }
 
 export class LibxlChannel {
+  #doing = '';
   #percent = 0;
 
   log(level: number, line: string): void {
     this.#send(message.log, u32(level), u32(-1), text(context), text(line));
   }
 
-  /** Told to libxl every five percent: closer steps count as details there, which only `xl -v` shows. */
+  /** Told to libxl as often as the percentage changes; where it grows by less than five that is a detail to it. */
   progress(doing: string, done: number, total: number): void {
-    const percent = total === 0 ? 100 : Math.floor((100 * done) / total);
-    if (percent < this.#percent) this.#percent = 0;
-    if (percent < this.#percent + progressStep || (percent > 100 - progressStep && percent < 100)) return;
+    const percent = total === 0 ? 0 : Math.floor((100 * done) / total);
+    if (percent === this.#percent && doing === this.#doing) return;
     this.#percent = percent;
+    this.#doing = doing;
     this.#send(message.progress, text(context), text(doing), u64(done), u64(total));
   }
 

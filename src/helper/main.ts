@@ -1,13 +1,15 @@
-/** The program libxl runs as its save helper. Descriptors 0 and 1 are libxl's: nothing else may use them. */
+/**
+ * The program libxl runs as its save helper. Descriptors 0 and 1 are libxl's: nothing else may use them. The guest's user waits
+ * while it starts, so that only what the verb needs is loaded.
+ */
 import { constants } from 'node:os';
 import { asDormouseError } from '../errors.js';
 import { parseArguments } from './arguments.js';
 import { LibxlChannel, logLevel } from './channel.js';
-import { restoreDomain } from './restore_domain.js';
-import { saveDomain } from './save_domain.js';
-import { closeWorkers } from '../worker/pool.js';
 
 const { errno } = constants;
+/** How long what was cancelled may take to end. */
+const cancelMs = 10_000;
 
 function errnoOf(thrown: unknown): number {
   const { code } = asDormouseError(thrown);
@@ -21,10 +23,19 @@ async function main(): Promise<void> {
   const args = parseArguments(process.argv.slice(2));
   const channel = new LibxlChannel();
   const cancel = new AbortController();
-  process.on('SIGTERM', () => cancel.abort());
+  process.on('SIGTERM', () => {
+    cancel.abort();
+    // A thread may hang in a write that nobody reads. What is open then is undone by the lease's watcher, and by libxl.
+    setTimeout(() => process.kill(process.pid, 'SIGKILL'), cancelMs).unref();
+  });
   try {
-    if (args.verb === 'save') await saveDomain(args, channel, cancel.signal);
-    else await restoreDomain(args, channel, cancel);
+    if (args.verb === 'save') {
+      const { saveDomain } = await import('./save_domain.js');
+      await saveDomain(args, channel, cancel.signal);
+    } else {
+      const { restoreDomain } = await import('./restore_domain.js');
+      await restoreDomain(args, channel, cancel);
+    }
   } catch (thrown) {
     const { code, message } = asDormouseError(thrown);
     channel.log(logLevel.error, `dormouse: ${message} (${code})`);
@@ -40,5 +51,6 @@ try {
   process.stderr.write(`dormouse-save-helper: ${asDormouseError(thrown).message}\n`);
   process.exitCode = 1;
 } finally {
+  const { closeWorkers } = await import('../worker/pool.js');
   await closeWorkers();
 }

@@ -28,13 +28,19 @@ export interface GuestOptions {
   onCrash?: 'preserve' | 'destroy' | 'restart';
   /** Default restart. */
   onReboot?: 'restart' | 'destroy' | 'preserve';
+  /** Default destroy. */
+  onPoweroff?: 'destroy' | 'preserve';
+  /** A reference by which dom0 grants it a page: it maps that page for good. */
+  grantRef?: number;
   /** The kernel panics after so many ticks. */
   crashAfterS?: number;
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
   deaf?: boolean;
 }
 
-const consoleDir = '/var/log/xen/console';
+/** Where xenconsoled keeps what a domain prints: under the name that it had when it was created. */
+const logOf = (name: string): string => `/var/log/xen/console/guest-${name}.log`;
+const incoming = (name: string): string => `${name}--incoming`;
 
 function extra(options: GuestOptions, lab: Lab): string {
   const words = ['console=hvc0', 'quiet'];
@@ -43,6 +49,7 @@ function extra(options: GuestOptions, lab: Lab): string {
   if (options.diskMib !== undefined) words.push('lab.disk=1');
   if (options.address !== undefined)
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
+  if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);
   if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
   return words.join(' ');
 }
@@ -61,6 +68,7 @@ export function guestConfig(options: GuestOptions, lab: Lab): string {
     `extra = "${extra(options, lab)}"`,
     `on_crash = "${options.onCrash ?? 'preserve'}"`,
     `on_reboot = "${options.onReboot ?? 'restart'}"`,
+    `on_poweroff = "${options.onPoweroff ?? 'destroy'}"`,
   ];
   if (options.diskMib !== undefined) lines.push(`disk = ["/images/${name}.disk,raw,xvda,w"]`);
   if (address !== undefined)
@@ -72,11 +80,14 @@ export function guestConfig(options: GuestOptions, lab: Lab): string {
 export class Guest {
   private text = '';
   private readBytes = 0;
+  private log: string;
 
   private constructor(
     readonly name: string,
     private lab: Lab,
-  ) {}
+  ) {
+    this.log = logOf(name);
+  }
 
   /** Writes its configuration to /domu/NAME.cfg, makes its disk and starts it. Throws LabError. */
   static async create(lab: Lab, options: GuestOptions): Promise<Guest> {
@@ -84,7 +95,7 @@ export class Guest {
     await lab.must(`cat > /domu/${name}.cfg <<'EOF'\n${guestConfig(options, lab)}EOF`);
     if (options.diskMib !== undefined)
       await lab.must(`rm -f /images/${name}.disk; truncate -s ${options.diskMib}M /images/${name}.disk`);
-    await lab.must(`rm -f ${consoleDir}/guest-${name}.log; xl create -q /domu/${name}.cfg`, {
+    await lab.must(`rm -f ${logOf(name)} ${logOf(incoming(name))}; xl create -q /domu/${name}.cfg`, {
       timeoutMs: 120_000,
     });
     const guest = new Guest(name, lab);
@@ -93,10 +104,11 @@ export class Guest {
     return guest;
   }
 
-  /** From now on the guest is looked for on another host: it was migrated, or restored there. */
-  async moveTo(lab: Lab): Promise<void> {
+  /** It was migrated by xl, to that host. What it prints is logged under the name it had while it arrived. */
+  async migrated(lab: Lab): Promise<void> {
     await this.console();
     this.lab = lab;
+    this.log = logOf(incoming(this.name));
     this.readBytes = 0;
   }
 
@@ -113,12 +125,10 @@ export class Guest {
 
   /** Everything it printed since it was created, over saves, restores and migrations. */
   async console(): Promise<string> {
-    const fresh = await this.lab
-      .read(`${consoleDir}/guest-${this.name}.log`, this.readBytes)
-      .catch((error: unknown) => {
-        if ((error as Error).message.includes('ENOENT')) return Buffer.alloc(0);
-        throw error;
-      });
+    const fresh = await this.lab.read(this.log, this.readBytes).catch((error: unknown) => {
+      if ((error as Error).message.includes('ENOENT')) return Buffer.alloc(0);
+      throw error;
+    });
     this.readBytes += fresh.length;
     this.text += fresh.toString('latin1');
     return this.text;

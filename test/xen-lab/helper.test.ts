@@ -15,11 +15,12 @@ function last(ticks: Tick[]): Tick {
   return tick;
 }
 
-/** The kinds of lines a helper says: numbers and what only one of them has cut away, each kind once. */
+/** What a helper says besides details, and of its progress all: numbers cut away, each kind of line once. */
 function kinds(stderr: string): string[] {
-  const lines = stderr.split('\n').filter((line) => /^xc: (info|progress):/.test(line));
+  const lines = stderr.split('\n').filter((line) => /^xc: (info|progress):|: \d+\/\d+ +\d+%$/.test(line));
   const kind = (line: string): string =>
     line
+      .replace(/^xc: (detail|progress): /, '')
       .replace(/from (Xen|dormouse) [\d.]+/, 'from SENDER')
       .replace(/0x[0-9a-f]+|\d+/g, 'N')
       .replace(/ +/g, ' ');
@@ -50,17 +51,13 @@ describe('xl on our save helper', () => {
     (await lab.must("xl list | awk 'NR > 2 { print $1 }'")).split('\n').filter((name) => name !== '');
 
   /** All of its memory is checked once more, and its network goes on. */
-  async function goesOn(guest: Guest): Promise<Tick[]> {
-    const ticks = await guest.waitTicks(2);
-    const start = last(ticks);
+  async function goesOn(guest: Guest): Promise<void> {
+    const start = last(await guest.waitTicks(2));
     let tick = start;
-    while (tick.rounds < start.rounds + 2 || tick.netReceived < start.netReceived + 20) {
+    while (tick.rounds < start.rounds + 2 || tick.netReceived < start.netReceived + 20)
       tick = last(await guest.waitTicks(1));
-      ticks.push(tick);
-    }
     assert.equal(tick.bad + tick.netBad, 0);
     assert.equal(tick.cpus, start.cpus);
-    return ticks;
   }
 
   const standstillMs = (ticks: Tick[]): number =>
@@ -68,6 +65,25 @@ describe('xl on our save helper', () => {
 
   for (const type of ['pvh', 'pv'] as const) {
     const options = { name: type, type, vcpus: 2, loadMib: 4, address: type === 'pv' ? 101 : 102 };
+
+    test(`${type}: migrate, live`, async (t) => {
+      const guest = await Guest.create(lab, options);
+      guests.push(guest);
+      await goesOn(guest);
+      const before = (await guest.ticks()).length;
+      const startedMs = performance.now();
+      // To itself: xl runs the receiver in a shell of this host. Between two hosts: peers.test.ts.
+      const log = await said(`${ours} xl -v migrate -s '' ${type} 'xl migrate-receive'`);
+      const elapsedMs = Math.round(performance.now() - startedMs);
+      assert.deepEqual(await domains(), [type]);
+      await guest.migrated(lab);
+      await goesOn(guest);
+      const ticks = (await guest.ticks()).slice(before);
+      t.diagnostic(
+        `${type}: ${elapsedMs} ms, of which the guest stood still at most ${standstillMs(ticks)} ms`,
+      );
+      assert.match(log, /xc: detail: fd \d+, dom \d+, live 1,/);
+    });
 
     test(`${type}: save, save -c and restore, also with xl's own helper at one end`, async (t) => {
       const guest = await Guest.create(lab, options);
@@ -90,25 +106,16 @@ describe('xl on our save helper', () => {
 
       t.diagnostic(`stock: ${JSON.stringify([stockSaved, stockRestored])}`);
       t.diagnostic(`ours: ${JSON.stringify([saved, restored])}`);
-      assert.deepEqual([saved, restored], [stockSaved, stockRestored]);
+      assert.deepEqual(saved, stockSaved);
+      // Xen's own says nothing of how far a restore is.
+      assert.deepEqual(
+        restored.filter((line) => !line.startsWith('Frames')),
+        stockRestored,
+      );
       const bytes = await lab.must("for f in a b c; do stat -c %s /images/$f.xl; done | tr '\\n' ' '");
       t.diagnostic(`bytes of ours, ours in stock format, stock: ${bytes}`);
       const [own = 1, stock = 0] = bytes.trim().split(' ').map(Number);
       assert.ok(own < stock / 2, `${own} bytes of ours, ${stock} of stock`);
-    });
-
-    test(`${type}: migrate, live`, async (t) => {
-      const guest = await Guest.create(lab, options);
-      guests.push(guest);
-      await goesOn(guest);
-      const startedMs = performance.now();
-      // To itself: xl runs the receiver in a shell of this host.
-      const log = await said(`${ours} xl -v migrate -s '' ${type} 'xl migrate-receive'`);
-      const elapsedMs = Math.round(performance.now() - startedMs);
-      assert.deepEqual(await domains(), [type]);
-      const ticks = await goesOn(guest);
-      t.diagnostic(`${type}: ${elapsedMs} ms, of which the guest stood still ${standstillMs(ticks)} ms`);
-      t.diagnostic(JSON.stringify(kinds(log)));
     });
   }
 });

@@ -2,6 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
+import { receiveOnce, sendThrough } from './migrate.js';
+
+const ours = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
+/** Self-check after a migration, in ticks of a second. */
+const watchedTicks = 30;
 
 describe('two hosts on one wire', () => {
   let lab: Lab;
@@ -35,6 +40,28 @@ describe('two hosts on one wire', () => {
     await lab.must(`node -e "${send}"`, { timeoutMs: 120_000 });
     assert.equal(await received, sum);
   });
+
+  for (const type of ['pvh', 'pv'] as const)
+    test(`${type}: xl migrate on our save helper takes it over while it runs`, async (t) => {
+      const options = { name: type, type, loadMib: 4, address: type === 'pv' ? 121 : 122 };
+      const guest = await Guest.create(lab, options);
+      const before = (await guest.ticks()).length;
+      const { ended } = await receiveOnce(peer, ours);
+      const startedMs = performance.now();
+      await lab.must(`${ours} ${sendThrough(peer, type)}`, { timeoutMs: 600_000 });
+      await ended;
+      const elapsedMs = Math.round(performance.now() - startedMs);
+      assert.notEqual((await lab.exec(`xl domid ${type}`)).code, 0, 'it is gone where it was');
+      await guest.migrated(peer);
+      const ticks = await guest.waitTicks(watchedTicks, 600_000);
+      const since = (await guest.ticks()).slice(before);
+      const stoodMs = Math.round(Math.max(...since.map(({ gapBootUs }) => gapBootUs)) / 1000);
+      t.diagnostic(`${type}: ${elapsedMs} ms, of which it stood still at most ${stoodMs} ms`);
+      const [first, last] = [ticks[0], ticks.at(-1)];
+      assert.ok(first && last && last.rounds > first.rounds && last.netReceived > first.netReceived);
+      assert.equal(last.bad + last.netBad, 0);
+      await guest.destroy();
+    });
 
   test("a guest's datagrams reach the other host", async () => {
     const guest = await Guest.create(lab, { name: 'far', type: 'pv', loadMib: 1, address: 120, echo: peer });

@@ -20,6 +20,11 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+// What the kernel's header takes from Xen's.
+typedef uint32_t grant_ref_t;
+typedef uint16_t domid_t;
+#include <xen/gntdev.h>
+
 typedef uint64_t u64;
 enum { kPage = 4096, kWords = kPage / 8, kDiskBlock = 65536, kEchoPort = 7007, kDatagramWords = 64, kWindow = 1024 };
 
@@ -244,6 +249,16 @@ static void tick(u64 count) {
       __atomic_exchange_n(&disk_slowest_us, 0, __ATOMIC_RELAXED), have_net, net_sent, net_received, net_lost, net_bad);
 }
 
+// Maps a page of dom0's, which so gets a frame of dom0's into a page table of this process.
+static void map_grant(void) {
+  struct ioctl_gntdev_map_grant_ref map = {.count = 1, .refs = {{.domid = 0, .ref = (uint32_t)number("grant", 0)}}};
+  int device = open("/dev/xen/gntdev", O_RDWR);
+  if (device < 0 || ioctl(device, IOCTL_GNTDEV_MAP_GRANT_REF, &map) != 0) return bad("grant", (u64)errno, 0, 0);
+  const volatile u64* page = mmap(NULL, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)map.index);
+  if (page == MAP_FAILED) return bad("grant", (u64)errno, 1, 0);
+  say("granted page holds %016lx\n", *page);
+}
+
 static void crash(void) {
   int trigger = open("/proc/sysrq-trigger", O_WRONLY);
   say("crash asked for\n");
@@ -260,6 +275,7 @@ int main(void) {
   pthread_create(&thread, NULL, use_memory, NULL);
   if (access("/dev/xvda", F_OK) == 0) pthread_create(&thread, NULL, use_disk, NULL);
   if (option("echo")) pthread_create(&thread, NULL, use_network, NULL);
+  if (option("grant")) map_grant();
   const u64 crash_tick = (u64)number("crash_s", 0);
   for (u64 count = 1;; ++count) {
     sleep_us(1000000);

@@ -17,7 +17,7 @@ export function layOutGuest(root: string, modules: Modules): void {
     copyFileSync(join(sourceDir, 'guest', name), join(root, place));
     chmodSync(join(root, place), 0o755);
   }
-  for (const name of ['xen-blkfront', 'xen-netfront'])
+  for (const name of ['xen-blkfront', 'xen-netfront', 'xen-gntdev'])
     copyFileSync(modules.file(name), join(root, 'modules', `${name}.ko`));
   const load = join(sourceDir, 'guest/load.c');
   run('gcc', [
