@@ -13,8 +13,8 @@ import { steps } from '../../src/worker/steps.js';
 
 const verifyEvery = 25;
 /** Checkpoints after which nothing may grow any more. */
-const settled = 5;
-const rssSlackMib = 16;
+const settled = 20;
+const rssSlackMib = 24;
 const xenSlackMib = 2;
 
 const quantile = (sorted: readonly number[], q: number): number =>
