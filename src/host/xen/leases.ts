@@ -178,8 +178,7 @@ class Journalled {
 
   #writeJournal(): void {
     const next = `${this.#files.journal}.new`;
-    const lines = [...this.#noted].map(([word, detail]) => `${word}${detail && ` ${detail}`}\n`);
-    writeFileSync(next, lines.join(''), { mode: 0o600 });
+    writeFileSync(next, [...this.#noted].map((line) => `${line}\n`).join(''), { mode: 0o600 });
     renameSync(next, this.#files.journal);
   }
 }
