@@ -32,8 +32,6 @@ export interface EngineBench {
 
 const guest = 'bench';
 const gb = 1e9;
-/** kAcceleration of native/image/encode.h. */
-const saveAcceleration = 2;
 /** The host scrubs a destroyed guest's memory beside the next operation: not part of what is measured. */
 const scrubMs = 2000;
 
@@ -72,11 +70,6 @@ function reportSaves(bench: EngineBench, rounds: readonly SaveRound[]): void {
   const limit = saveLimit(bench, median(rounds.map(({ lz4Gbps }) => lz4Gbps)));
   const saves = rounds.map(({ saved }) => saved);
   const gbps = median(saves.map((done) => done.memoryBytes / done.elapsedMs / 1e6));
-  const [plain, chosen] = [1, saveAcceleration].map((level) => measureLz4(bench.nonZero, 2, level));
-  const trade =
-    plain && chosen
-      ? `; saves compress with acceleration ${saveAcceleration}, ${(chosen.compressGbps / plain.compressGbps).toFixed(2)} x as fast in the same loop, ${(chosen.storedShare / plain.storedShare).toFixed(3)} x the bytes`
-      : '';
   figure({
     name: 'save',
     value: gbps,
@@ -86,7 +79,7 @@ function reportSaves(bench: EngineBench, rounds: readonly SaveRound[]): void {
     ratio: gbps / limit.gbps,
     bar: '>= 0.9 of the limit',
     met: gbps >= 0.9 * limit.gbps,
-    note: `${(bench.guestBytes / 2 ** 30).toString()} GiB, median of ${saves.length}, synced to disk; the limit is measured before each save, with LZ4's default acceleration of 1${trade}`,
+    note: `${(bench.guestBytes / 2 ** 30).toString()} GiB, median of ${saves.length}, synced to disk; the limit is measured before each save`,
   });
   const last = saves.at(-1);
   if (last)

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "host/xen/control.h"
@@ -48,35 +49,44 @@ std::string read_small(int fd) {
   return n > 0 ? std::string(text, size_t(n)) : std::string();
 }
 
-// "WORD PID START_TIME"; pid 0 where the journal has no such line.
-LeaseOwner process_after(const std::string& text, const char* word) {
-  LeaseOwner process;
-  const size_t at = text.find(word);
-  if (at == text.npos || std::sscanf(text.c_str() + at + std::strlen(word), "%d %llu", &process.pid,
-                                     &process.start_time) != 2)
-    return LeaseOwner();
-  return process;
+bool read_process(const char* text, LeaseOwner* process) {
+  return std::sscanf(text, "%d %llu", &process->pid, &process->start_time) == 2;
 }
 
-Journal read_journal(const std::string& path) {
-  Journal out;
+// One thing that is open; see Undoable in src/host/xen/leases.ts.
+bool read_line(const std::string& line, Journal* out) {
+  const size_t space = line.find(' ');
+  const std::string word = line.substr(0, space);
+  const char* rest = space == line.npos ? "" : line.c_str() + space + 1;
+  const std::pair<const char*, bool*> plain[] = {{"logdirty", &out->log_dirty},
+                                                 {"suspend", &out->suspend},
+                                                 {"pause", &out->pause},
+                                                 {"destroy", &out->destroy},
+                                                 {"build", &out->build}};
+  for (const auto& [name, flag] : plain)
+    if (line == name) return *flag = true;
+  if (word == "group") return read_process(rest, &out->builder);
+  if (word == "monitor") return read_process(rest, &out->monitor);
+  if (word != "was" || !*rest) return false;
+  out->was.push_back(uint32_t(std::strtoul(rest, nullptr, 10)));
+  return true;
+}
+
+// False where it cannot all be understood: what is open must not be taken for undone.
+bool read_journal(const std::string& path, Journal* out) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return out;
-  const std::string text = "\n" + read_small(fd);
+  if (fd < 0) return errno == ENOENT;
+  const std::string text = read_small(fd);
   close(fd);
-  auto has = [&](const char* word) {
-    return text.find("\n" + std::string(word) + "\n") != text.npos;
-  };
-  out.log_dirty = has("logdirty");
-  out.suspend = has("suspend");
-  out.pause = has("pause");
-  out.destroy = has("destroy");
-  out.build = has("build");
-  for (size_t at = text.find("\nwas "); at != text.npos; at = text.find("\nwas ", at + 1))
-    out.was.push_back(uint32_t(std::strtoul(text.c_str() + at + 5, nullptr, 10)));
-  out.builder = process_after(text, "\ngroup ");
-  out.monitor = process_after(text, "\nmonitor ");
-  return out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    at = end + 1;
+    if (read_line(line, out)) continue;
+    std::fprintf(stderr, "%s has a line that is not understood: %s\n", path.c_str(), line.c_str());
+    return false;
+  }
+  return true;
 }
 
 std::string uuid_of(const xc_domaininfo_t& info) {
@@ -268,8 +278,9 @@ UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& ke
     return UndoResult::kAlive;
   }
   const std::string journal_path = path_of(run_dir, key, "journal");
-  const Journal journal = read_journal(journal_path);
-  if (!undo(key, lock, journal)) return UndoResult::kFailed;
+  Journal journal;
+  if (!read_journal(journal_path, &journal) || !undo(key, lock, journal))
+    return UndoResult::kFailed;
   // Only now: a monitor that saw the domain suspended would give it up.
   if (journal.monitor.pid > 0 && is_alive(journal.monitor)) kill(journal.monitor.pid, SIGCONT);
   remove_build_files(path_of(run_dir, key, "dir"));
