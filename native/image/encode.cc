@@ -54,34 +54,39 @@ uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, ui
   return raw;
 }
 
+uint8_t* close_chunk(ChunkHeader* h, const uint8_t* image_id, const uint32_t* lengths,
+                     const ChunkRun* runs, uint8_t* begin, uint8_t* end) {
+  const bool compressed =
+      std::any_of(lengths, lengths + h->blocks, [](uint32_t n) { return !(n & kStoredFlag); });
+  h->magic = kChunkMagic;
+  h->kind = h->bodies == 0 ? kChunkZero : compressed ? kChunkLz4 : kChunkStored;
+  h->header_size = sizeof *h;
+  std::memcpy(h->image_id, image_id, sizeof h->image_id);
+  h->payload_size = uint32_t(end - begin - sizeof *h);
+  std::memcpy(end, lengths, h->blocks * 4ull);
+  end += h->blocks * 4ull;
+  std::memcpy(end, runs, h->runs * sizeof(ChunkRun));
+  end += h->runs * sizeof(ChunkRun);
+  h->span = uint32_t(whole_pages(uint64_t(end - begin)));
+  std::memcpy(begin, h, sizeof *h);
+  return end;
+}
+
 uint32_t encode_chunk(codec::Lz4State& lz4, const uint8_t* image_id, const PageRun& pages,
                       uint8_t* out) {
   uint32_t lengths[kMaxChunkBlocks];
   ChunkRun runs[kMaxChunkPages];
   ChunkHeader h = {};
   uint8_t* at = out + sizeof h;
-  bool compressed = false;
   for (uint32_t done = 0; done < pages.n_bodies; done += kBlockPages) {
     const uint32_t n = std::min(kBlockPages, pages.n_bodies - done);
-    uint32_t* length = &lengths[h.blocks++];
-    at += encode_block(lz4, pages.bodies + uint64_t(done) * kPageBytes, n, at, length);
-    compressed |= !(*length & kStoredFlag);
+    at +=
+        encode_block(lz4, pages.bodies + uint64_t(done) * kPageBytes, n, at, &lengths[h.blocks++]);
   }
-  h.payload_size = uint32_t(at - out - sizeof h);
-  h.magic = kChunkMagic;
-  h.kind = pages.n_bodies == 0 ? kChunkZero : compressed ? kChunkLz4 : kChunkStored;
-  h.header_size = sizeof h;
-  std::memcpy(h.image_id, image_id, sizeof h.image_id);
   h.pages = uint16_t(pages.n_pages);
   h.bodies = uint16_t(pages.n_bodies);
   h.runs = encode_runs(pages, runs);
-  std::memcpy(at, lengths, h.blocks * 4ull);
-  at += h.blocks * 4ull;
-  std::memcpy(at, runs, h.runs * sizeof(ChunkRun));
-  at += h.runs * sizeof(ChunkRun);
-  h.span = uint32_t(whole_pages(uint64_t(at - out)));
-  std::memcpy(out, &h, sizeof h);
-  return uint32_t(at - out);
+  return uint32_t(close_chunk(&h, image_id, lengths, runs, out, at) - out);
 }
 
 }  // namespace dormouse::image

@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint64_t kHugePageBytes = 2u << 20;
 
-// Twice as fast to fill and to hand to direct I/O as small pages.
+// Less for the kernel to fill and to pin for direct I/O than small pages.
 AlignedBytes allocate_huge(uint64_t bytes) {
   const uint64_t whole = (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
   AlignedBytes made(static_cast<uint8_t*>(std::aligned_alloc(kHugePageBytes, whole)));
@@ -52,13 +52,11 @@ void Lane::open_chunk() {
   start_ = at_;
   number_ = table_.next_number();
   at_ += sizeof(ChunkHeader);
-  pages_ = bodies_ = blocks_ = compressed_ = runs_ = 0;
+  pages_ = bodies_ = blocks_ = runs_ = 0;
 }
 
 void Lane::encode_block(const uint8_t* pages, uint32_t n) {
-  uint32_t* length = &lengths_[blocks_++];
-  at_ += image::encode_block(lz4_, pages, n, segment_.get() + at_, length);
-  compressed_ += !(*length & kStoredFlag);
+  at_ += image::encode_block(lz4_, pages, n, segment_.get() + at_, &lengths_[blocks_++]);
 }
 
 void Lane::add_body(const uint8_t* body) {
@@ -93,24 +91,14 @@ void Lane::close_chunk() {
   direct_pages_ = staged_pages_ = 0;
   uint8_t* base = segment_.get() + start_;
   ChunkHeader h = {};
-  h.magic = kChunkMagic;
-  h.kind = bodies_ == 0 ? kChunkZero : compressed_ ? kChunkLz4 : kChunkStored;
-  h.header_size = sizeof h;
-  std::memcpy(h.image_id, image_id_, sizeof h.image_id);
   h.chunk = number_;
   h.pages = uint16_t(pages_);
   h.bodies = uint16_t(bodies_);
   h.runs = uint16_t(runs_);
   h.blocks = uint16_t(blocks_);
-  h.payload_size = uint32_t(at_ - start_ - sizeof h);
-  std::memcpy(segment_.get() + at_, lengths_, blocks_ * 4ull);
-  at_ += blocks_ * 4ull;
-  std::memcpy(segment_.get() + at_, run_, runs_ * sizeof(ChunkRun));
-  at_ += runs_ * sizeof(ChunkRun);
-  h.span = uint32_t(whole_pages(at_ - start_));
-  std::memset(segment_.get() + at_, 0, start_ + h.span - at_);
+  uint8_t* end = image::close_chunk(&h, image_id_, lengths_, run_, base, segment_.get() + at_);
+  std::memset(end, 0, size_t(base + h.span - end));
   at_ = start_ + h.span;
-  std::memcpy(base, &h, sizeof h);
   const pfn::Hash128 hash = pfn::hash128(base, h.span);
   closed_.push_back({number_, {start_, h.span, h.pages, h.bodies, hash.low, hash.high}});
   open_ = false;

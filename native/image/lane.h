@@ -84,7 +84,7 @@ class Lane {
   bool open_ = false;
   uint64_t start_ = 0;  // of the open chunk
   uint32_t number_ = 0;
-  uint32_t pages_ = 0, bodies_ = 0, blocks_ = 0, compressed_ = 0, runs_ = 0;
+  uint32_t pages_ = 0, bodies_ = 0, blocks_ = 0, runs_ = 0;
   uint32_t lengths_[kMaxChunkBlocks];
   ChunkRun run_[kMaxChunkPages];
   const uint8_t* direct_ = nullptr;  // bodies of this append not yet encoded

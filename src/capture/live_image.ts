@@ -133,7 +133,8 @@ function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Wo
     );
 }
 
-const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
+/** Whether the p2m lies in the same pfns. */
+export const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
 /** In the pause: null if more changed than may be copied, else the registers, canonical. */

@@ -1,7 +1,7 @@
 /** A guest as a stream: in our own frames, or as the libxc v3 stream that stock Xen would write of it. */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import { liveHandedOver } from '../capture/live_image.js';
+import { liveHandedOver, sameP2m } from '../capture/live_image.js';
 import { describe } from '../capture/stand_still.js';
 import {
   type CaptureSource,
@@ -59,14 +59,6 @@ function ownFrames(fd: number, stream: StreamWriter): Frame {
   };
 }
 
-function sameP2m(first: MemoryGeometry, { p2mFrames, nrPfns }: MemoryGeometry): boolean {
-  return (
-    nrPfns === first.nrPfns &&
-    p2mFrames.length === first.p2mFrames.length &&
-    p2mFrames.every((pfn, i) => pfn === first.p2mFrames[i])
-  );
-}
-
 function guestOf({ info, geometry, state }: Known) {
   return {
     domain: { ...info, config: '' },
@@ -100,7 +92,7 @@ function libxcRecords(fd: number, stream: StreamWriter): Frame {
     },
     end: (source) => {
       // They were sent ahead of the pages, and a libxc stream has no second place for them.
-      if (!first || !sameP2m(first, source.geometry))
+      if (first?.nrPfns !== source.geometry.nrPfns || !sameP2m(first, source.geometry))
         throw new DormouseError(
           'GUEST_MEMORY_UNREADABLE',
           `the p2m of ${source.info.name} was rebuilt meanwhile`,

@@ -2,13 +2,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import type { Tick } from './ticks.js';
-
-function last(ticks: Tick[]): Tick {
-  const tick = ticks.at(-1);
-  assert.ok(tick);
-  return tick;
-}
+import { lastTick, type Tick } from './ticks.js';
 
 describe('guests of the lab', () => {
   let lab: Lab;
@@ -28,9 +22,9 @@ describe('guests of the lab', () => {
 
   /** The load rewrites all of its memory at least once more, and finds what it expects. */
   async function clean(guest: Guest): Promise<Tick> {
-    const before = last(await guest.ticks());
+    const before = lastTick(await guest.ticks());
     let tick = before;
-    while (tick.rounds < before.rounds + 2) tick = last(await guest.waitTicks(1));
+    while (tick.rounds < before.rounds + 2) tick = lastTick(await guest.waitTicks(1));
     assert.equal(tick.bad + tick.diskBad + tick.diskErrors + tick.netBad, 0);
     assert.ok(tick.pagesWritten > before.pagesWritten);
     return tick;
@@ -56,11 +50,11 @@ describe('guests of the lab', () => {
       await lab.must(`xl save ${guest.name} /images/saved`, { timeoutMs: 300_000 });
       assert.equal(await guest.state(), undefined);
       await lab.must('xl restore /images/saved', { timeoutMs: 300_000 });
-      const resumed = last(await guest.waitTicks(1));
+      const resumed = lastTick(await guest.waitTicks(1));
       let tick = await clean(guest);
       // Frontends take their time to come back; what is sent meanwhile is lost.
       while (tick.netReceived < resumed.netReceived + 20 || tick.diskOps < resumed.diskOps + 10)
-        tick = last(await guest.waitTicks(1));
+        tick = lastTick(await guest.waitTicks(1));
       const settled = await clean(guest);
       assert.ok(settled.netReceived > tick.netReceived && settled.diskOps > tick.diskOps);
     });
@@ -93,15 +87,15 @@ describe('guests of the lab', () => {
       maxMemoryMib: 192,
       loadMib: 1,
     });
-    const small = last(await guest.ticks()).memKib;
+    const small = lastTick(await guest.ticks()).memKib;
     await lab.must('xl mem-set balloon 176');
-    let tick = last(await guest.ticks());
+    let tick = lastTick(await guest.ticks());
     for (let tries = 0; tick.memKib < small + 40 * 1024 && tries < 60; ++tries)
-      tick = last(await guest.waitTicks(1));
+      tick = lastTick(await guest.waitTicks(1));
     assert.ok(tick.memKib >= small + 40 * 1024, `${small} KiB, then ${tick.memKib} KiB`);
     await lab.must('xl mem-set balloon 128');
     for (let tries = 0; tick.memKib > small + 8 * 1024 && tries < 60; ++tries)
-      tick = last(await guest.waitTicks(1));
+      tick = lastTick(await guest.waitTicks(1));
     assert.ok(tick.memKib <= small + 8 * 1024, `${small} KiB, then ${tick.memKib} KiB`);
     await clean(guest);
   });

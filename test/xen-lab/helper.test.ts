@@ -3,17 +3,11 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import type { Tick } from './ticks.js';
+import { lastTick, type Tick } from './ticks.js';
 
 const ours = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
 const oursStock = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper-stock';
 const slow = { timeoutMs: 600_000 };
-
-function last(ticks: Tick[]): Tick {
-  const tick = ticks.at(-1);
-  assert.ok(tick);
-  return tick;
-}
 
 /** What a helper says besides details, and of its progress all: numbers cut away, each kind of line once. */
 function kinds(stderr: string): string[] {
@@ -52,10 +46,10 @@ describe('xl on our save helper', () => {
 
   /** All of its memory is checked once more, and its network goes on. */
   async function goesOn(guest: Guest): Promise<void> {
-    const start = last(await guest.waitTicks(2));
+    const start = lastTick(await guest.waitTicks(2));
     let tick = start;
     while (tick.rounds < start.rounds + 2 || tick.netReceived < start.netReceived + 20)
-      tick = last(await guest.waitTicks(1));
+      tick = lastTick(await guest.waitTicks(1));
     assert.equal(tick.bad + tick.netBad, 0);
     assert.equal(tick.cpus, start.cpus);
   }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import type { Tick } from './ticks.js';
+import { lastTick } from './ticks.js';
 
 const kinds: GuestOptions[] = [
   { name: 'pvh', type: 'pvh', vcpus: 2, loadMib: 4, diskMib: 16, address: 102 },
@@ -11,12 +11,6 @@ const kinds: GuestOptions[] = [
   { name: 'pv1', type: 'pv', vcpus: 1, loadMib: 16, dirtyMibPerS: 8 },
 ];
 const slow = { timeoutMs: 600_000 };
-
-function last(ticks: Tick[]): Tick {
-  const tick = ticks.at(-1);
-  assert.ok(tick);
-  return tick;
-}
 
 describe('restore on Xen', () => {
   let lab: Lab;
@@ -41,13 +35,13 @@ describe('restore on Xen', () => {
 
   /** All of its memory is checked once more, and where it has them its disk and its network go on. */
   async function goesOn(guest: Guest, { diskMib, address }: GuestOptions): Promise<void> {
-    const start = last(await guest.waitTicks(2));
+    const start = lastTick(await guest.waitTicks(2));
     let tick = start;
     const behind = (): boolean =>
       tick.rounds < start.rounds + 2 ||
       (diskMib !== undefined && tick.diskOps < start.diskOps + 10) ||
       (address !== undefined && tick.netReceived < start.netReceived + 20);
-    while (behind()) tick = last(await guest.waitTicks(1));
+    while (behind()) tick = lastTick(await guest.waitTicks(1));
     assert.equal(tick.bad + tick.diskBad + tick.diskErrors + tick.netBad, 0);
     assert.equal(tick.cpus, start.cpus);
   }

@@ -53,3 +53,10 @@ export function parseTicks(text: string): Tick[] {
     .filter((line) => line.startsWith('tick '))
     .map(parseTick);
 }
+
+/** Throws LabError where there is none. */
+export function lastTick(ticks: readonly Tick[]): Tick {
+  const tick = ticks.at(-1);
+  if (tick === undefined) throw new LabError('no tick');
+  return tick;
+}

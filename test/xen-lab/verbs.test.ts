@@ -9,16 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Guest, guestConfig, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { projectRoot, sourceDir } from './paths.js';
-import type { Tick } from './ticks.js';
+import { lastTick } from './ticks.js';
 
 const slow = { timeoutMs: 600_000 };
 const checks = 'node /project/dist/test/xen-lab/host_checks.js';
-
-function last(ticks: Tick[]): Tick {
-  const tick = ticks.at(-1);
-  assert.ok(tick);
-  return tick;
-}
 
 describe('verbs on Xen', () => {
   let lab: Lab;
@@ -246,8 +240,8 @@ describe('verbs on Xen', () => {
     const guest = await create({ name: 'taken', type: 'pv', loadMib: 8 });
     await must('xl save taken /images/taken.xl && dormouse restore /images/taken.xl');
     assert.equal((await must('ls -A /images | grep -v lost')).trim(), 'taken.xl');
-    const from = last(await guest.waitTicks(1)).rounds;
-    while (last(await guest.waitTicks(1)).rounds < from + 2);
+    const from = lastTick(await guest.waitTicks(1)).rounds;
+    while (lastTick(await guest.waitTicks(1)).rounds < from + 2);
     await guest.destroy();
     await must('rm /images/taken.xl');
   });
@@ -255,20 +249,20 @@ describe('verbs on Xen', () => {
   for (const type of ['pv', 'pvh'] as const)
     test(`a ${type} guest that balloons while it is saved comes back in the right size`, async () => {
       const guest = await create({ name: 'balloon', type, memoryMib: 160 });
-      const full = last(await guest.ticks()).memKib;
+      const full = lastTick(await guest.ticks()).memKib;
       const started =
         'for i in $(seq 900); do [ -e /run/dormouse/$(xl domid balloon).lock ] && break; sleep 0.1; done';
       await must(
         `dormouse save -c balloon /images/b.img & save=$!; ${started}; xl mem-set balloon 128; wait $save`,
       );
-      let small = last(await guest.waitTicks(2)).memKib;
-      while (small > full - 28 * 1024) small = last(await guest.waitTicks(1)).memKib;
+      let small = lastTick(await guest.waitTicks(2)).memKib;
+      while (small > full - 28 * 1024) small = lastTick(await guest.waitTicks(1)).memKib;
       const image = JSON.parse(await must('dormouse --json image inspect /images/b.img')) as {
         counts: { data: number; zero: number; table: number };
       };
       await must('xl destroy balloon && dormouse restore /images/b.img && rm /images/b.img');
-      let tick = last(await guest.waitTicks(2));
-      while (tick.memKib > full - 28 * 1024) tick = last(await guest.waitTicks(1));
+      let tick = lastTick(await guest.waitTicks(2));
+      while (tick.memKib > full - 28 * 1024) tick = lastTick(await guest.waitTicks(1));
       assert.ok(Math.abs(tick.memKib - small) < 1024, `${tick.memKib} KiB, before ${small} KiB`);
       const { data, zero, table } = image.counts;
       const shown = Number((await must("xl list balloon | awk 'NR == 2 { print $3 }'")).trim());
