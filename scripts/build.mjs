@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { cpus } from 'node:os';
+import { bundle } from './bundle.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
@@ -27,12 +28,13 @@ function removeOrphans() {
   if (!existsSync(dist)) return;
   for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
+    if (relative(dist, path).startsWith('bundle')) continue;
     const source = relative(dist, path).replace(/\.(js|js\.map)$/, '.ts');
     if (entry.isFile() && source.endsWith('.ts') && !existsSync(join(root, source))) rmSync(path);
   }
 }
 
-export function build() {
+export async function build() {
   removeOrphans();
   const gyp = require.resolve('node-gyp/bin/node-gyp.js');
   const steps =
@@ -41,6 +43,7 @@ export function build() {
     run(process.execPath, [gyp, step, '--loglevel=warn', ...headerArguments()]);
   run(process.execPath, [gyp, 'build', '--loglevel=warn', `--jobs=${cpus().length}`]);
   run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', '.']);
+  await bundle(root);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) build();
+if (process.argv[1] === fileURLToPath(import.meta.url)) await build();

@@ -38,12 +38,18 @@ function newest(dir, ends) {
 
 function stale() {
   const addon = join(root, 'build/Release/dormouse.node');
-  const compiled = join(root, 'dist/.tsbuildinfo');
+  const compiled = join(root, 'dist/bundle');
   if (!existsSync(addon) || !existsSync(compiled)) return true;
   const xen = xenRelease();
   if (xen && !existsSync(join(root, `build/Release/dormouse_xen_${xen}.node`))) return true;
   const native = Math.max(newest('native', ['.cc', '.h']), statSync(join(root, 'binding.gyp')).mtimeMs);
-  const scripts = Math.max(newest('src', ['.ts']), newest('test', ['.ts']), newest('bench', ['.ts']));
+  const bundler = statSync(join(root, 'scripts/bundle.mjs')).mtimeMs;
+  const scripts = Math.max(
+    bundler,
+    newest('src', ['.ts']),
+    newest('test', ['.ts']),
+    newest('bench', ['.ts']),
+  );
   return native > statSync(addon).mtimeMs || scripts > statSync(compiled).mtimeMs;
 }
 

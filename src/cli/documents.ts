@@ -1,5 +1,5 @@
 /** Schemas that several verbs' JSON documents share. Unit suffixes are part of the names. */
-import { z } from 'zod';
+import * as z from 'zod';
 import { stateReason, stateWord, stateWords } from '../domain/states.js';
 import type { DomainInfo } from '../host/contract.js';
 

@@ -1,5 +1,5 @@
 /** What a verb is: its words for the command line, its JSON document, and what it does. */
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type { Context } from './context.js';
 
 export interface VerbArgument {

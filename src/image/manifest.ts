@@ -3,7 +3,7 @@
  *
  * State blobs are canonical, as in libxc's stream: every MFN in them has been turned into its PFN.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { totalPages } from '../pfn/counts.js';
 import { MAX_PFNS } from './format.js';
 import { decodeMessage, encodeMessage } from './message.js';

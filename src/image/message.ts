@@ -1,7 +1,7 @@
 /** What images and streams say of a domain besides its pages, coded in a strict subset of MessagePack. */
 import type { Buffer } from 'node:buffer';
 import { Packr, Unpackr } from 'msgpackr';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DormouseError } from '../errors.js';
 import { MAX_MANIFEST_BYTES } from './format.js';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { decodeFooter } from '../../src/image/frame.js';
 import { command, documentOf, failure, type Ended } from '../support/command.js';
 import { until, useRunDir } from '../support/hosts.js';

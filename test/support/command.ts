@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { packageRoot } from '../../src/addon.js';
 import { verbs } from '../../src/cli/verbs.js';
 import type { ErrorCode } from '../../src/errors.js';

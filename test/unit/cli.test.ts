@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { CheckpointResult } from '../../src/checkpoint/checkpoint.js';
 import type { Services } from '../../src/cli/services.js';
 import { verbs } from '../../src/cli/verbs.js';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { z } from 'zod';
+import * as z from 'zod';
 import { packageRoot } from '../../src/addon.js';
 import { programSettings } from '../../src/cli/create_spec.js';
 import { globalOptions } from '../../src/cli/program.js';

@@ -1,11 +1,12 @@
 /**
  * Runs the tests that need real Xen: `npm run test:xen`, or `npm run test:xen -- NAME...` for the files whose path contains
- * one of the names. One process a file, one after the other: each file starts the hosts it needs. When a file's process
- * ends, or this one does, in whatever way, the kernel ends their hosts.
+ * one of the names. One process a file, as many at a time as the machine has room for (DORMOUSE_LAB_JOBS): each file starts the
+ * hosts it needs, and what it says is printed when it has ended. When a file's process ends, or this one does, in whatever
+ * way, the kernel ends their hosts.
  */
 import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, freemem, tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { needBootFiles } from './image/build.js';
@@ -15,7 +16,12 @@ import { endWithParent, spawnBound } from './process.js';
 const here = dirname(fileURLToPath(import.meta.url));
 const wanted = process.argv.slice(2);
 /** How long one file may take. */
-const fileLimitMs = Number(process.env.DORMOUSE_LAB_FILE_MS ?? 900_000);
+const fileLimitMs = Number(process.env.DORMOUSE_LAB_FILE_MS ?? 1_200_000);
+/** A host waits about half of its time; two of them take 8 GiB. */
+const roomFor = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 9e9)));
+const jobs = Number(process.env.DORMOUSE_LAB_JOBS ?? roomFor);
+/** What takes longest is begun first, so that nothing long is left for the end. */
+const longestFirst = ['verbs', 'faults', 'checkpoint', 'restore', 'peers', 'helper'];
 
 interface Outcome {
   name: string;
@@ -23,12 +29,17 @@ interface Outcome {
   problem: string | undefined;
 }
 
+function rank(path: string): number {
+  const at = longestFirst.findIndex((name) => relative(here, path).startsWith(name));
+  return at < 0 ? longestFirst.length : at;
+}
+
 function testFiles(dir: string): string[] {
   return readdirSync(dir, { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.test.js'))
     .map((path) => join(dir, path))
     .filter((path) => wanted.length === 0 || wanted.some((name) => relative(here, path).includes(name)))
-    .sort();
+    .sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
 }
 
 function count(tap: string, what: string): number {
@@ -47,17 +58,21 @@ function problemOf(code: number | null, tap: string): string | undefined {
 
 async function runFile(path: string, tapFile: string): Promise<Outcome> {
   const start = Date.now();
+  process.stdout.write(`lab: ${relative(here, path)} ...\n`);
   const reporters = ['spec', 'stdout', 'tap', tapFile];
   const args = reporters.map((value, at) => `--test-reporter${at % 2 === 0 ? '' : '-destination'}=${value}`);
   const child: ChildProcess = spawnBound(process.execPath, [...args, path], {
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
+  const said: Buffer[] = [];
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (bytes: Buffer) => said.push(bytes));
   const timer = setTimeout(() => child.kill('SIGKILL'), fileLimitMs);
   const code = await new Promise<number | null>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', resolve);
   });
   clearTimeout(timer);
+  process.stdout.write(Buffer.concat(said));
   const seconds = (Date.now() - start) / 1000;
   const late = seconds * 1000 >= fileLimitMs ? `killed after ${fileLimitMs} ms` : undefined;
   return {
@@ -78,7 +93,11 @@ async function main(): Promise<number> {
   needProjectDisk();
   const dir = mkdtempSync(join(tmpdir(), `dormouse-lab-${process.pid}-`));
   const outcomes: Outcome[] = [];
-  for (const [index, file] of files.entries()) outcomes.push(await runFile(file, join(dir, `${index}.tap`)));
+  const queue = files.entries();
+  const worker = async (): Promise<void> => {
+    for (const [index, file] of queue) outcomes.push(await runFile(file, join(dir, `${index}.tap`)));
+  };
+  await Promise.all(Array.from({ length: jobs }, worker));
   rmSync(dir, { recursive: true, force: true });
   for (const { name, seconds, problem } of outcomes)
     process.stdout.write(

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { CheckpointMode, CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
 import { DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { domainSpec } from '../create_spec.js';
 import { figures } from '../documents.js';
 import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings } from '../domain_config.js';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { figures } from '../documents.js';
 import type { Verb } from '../verb.js';
 

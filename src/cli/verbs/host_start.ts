@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { embeddedName, nameOption } from '../host_name.js';
 import { parseSize } from '../parse.js';
 import { textOption, type Verb } from '../verb.js';

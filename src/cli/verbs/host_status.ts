@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { describeDomain, domainDocument, figures } from '../documents.js';
 import { embeddedName, nameOption } from '../host_name.js';
 import { renderList } from '../render/list.js';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { embeddedName, nameOption } from '../host_name.js';
 import { flag, type Verb } from '../verb.js';
 

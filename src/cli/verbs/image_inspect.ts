@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Inspection } from '../../image/inspect.js';
 import { figures, pageCounts } from '../documents.js';
 import { renderClasses } from '../render/progress.js';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Finding } from '../../image/verify.js';
 import { figures } from '../documents.js';
 import { renderFacts } from '../render/table.js';

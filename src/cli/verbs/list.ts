@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { describeDomain, domainDocument } from '../documents.js';
 import { renderList } from '../render/list.js';
 import { flag, listArgument, type Verb } from '../verb.js';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { figures, pageCounts } from '../documents.js';
 import { renderFacts } from '../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../render/units.js';

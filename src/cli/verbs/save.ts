@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { figures, pageCounts } from '../documents.js';
 import { parseSeconds } from '../parse.js';

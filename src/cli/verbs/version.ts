@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../../image/format.js';
 import { version as ownVersion } from '../../version.js';
 import type { Verb } from '../verb.js';

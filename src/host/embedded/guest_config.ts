@@ -2,7 +2,7 @@
  * What the configuration string of an embedded domain may hold: which program the guest runs and how. Images carry the
  * string untouched, so a domain of another host has one of another form; such a domain can be held but not booted.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import type { DomainSpec } from '../contract.js';
 import { type GuestOptions, guestPrograms } from './hypervisor.js';

@@ -2,7 +2,7 @@
  * The operations of the embedded host: what each takes, checked by the host before anything else, and what it gives.
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import type {
   Capabilities,
   DomainInfo,

@@ -4,7 +4,7 @@
  * with `{id, ok}` or `{id, error}` and sends events `{event}` in between. The first request is `hello`.
  */
 import { Packr, Unpackr } from 'msgpackr';
-import { z } from 'zod';
+import * as z from 'zod';
 import { asDormouseError, DormouseError, isErrorCode } from '../../errors.js';
 import type { DomainEvent } from '../contract.js';
 

@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { addon, native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 

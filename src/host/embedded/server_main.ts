@@ -2,7 +2,7 @@
  * The process of an embedded host: `server_main.js NAME MEMORY_BYTES`. It outlives the terminal it was started from and
  * ends on SIGTERM or when it is told to. Exits 75 if a host of that name is there already.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { asDormouseError } from '../../errors.js';
 import { exitAlreadyRunning } from './lifecycle.js';
 import { hostPaths, logLine, readHostState, removeHostFiles, tryHostLock } from './run_dir.js';

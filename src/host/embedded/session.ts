@@ -1,6 +1,6 @@
 /** The host's end of one tool's connection: reads requests, answers them, and undoes what the tool held when it goes. */
 import type { Socket } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import {
   encodeFrame,

@@ -7,7 +7,7 @@
  * without an outcome has died or has cancelled.
  */
 import { Buffer } from 'node:buffer';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Progress } from '../../domain/progress.js';
 import { DormouseError, isErrorCode, type ErrorCode, type ErrorPlace } from '../../errors.js';
 

@@ -3,7 +3,7 @@
  * records no other field of the manifest holds, and how the pages were divided into PAGE_DATA records.
  */
 import { Buffer } from 'node:buffer';
-import { z } from 'zod';
+import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { MAX_PFNS } from '../format.js';
 import { maxOptionalDataBytes, maxRecordBytes, maxVcpus } from './stream_format.js';

@@ -1,6 +1,6 @@
 /** What is needed of the configuration in an xl header: a libxl_domain_config as JSON. */
 import { randomUUID } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Manifest } from '../manifest.js';
 import { streamInvalid, xlHeaderBytes } from './stream_format.js';
 

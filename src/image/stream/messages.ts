@@ -1,6 +1,6 @@
 /** What the first and the last frame of a stream say. */
 import { Buffer } from 'node:buffer';
-import { z } from 'zod';
+import * as z from 'zod';
 import { MAX_PFNS } from '../format.js';
 import { encodeManifest, manifestSchema, type Manifest } from '../manifest.js';
 import { decodeMessage, encodeMessage } from '../message.js';

@@ -48,7 +48,7 @@ function projectFiles(): string[] {
     : [];
   return [
     'package.json',
-    ...['bin', 'dist/src', 'dist/test/xen-lab', ...productionPackages()].flatMap(filesUnder),
+    ...['bin', 'dist/bundle', 'dist/src', 'dist/test/xen-lab', ...productionPackages()].flatMap(filesUnder),
     ...[...addons, ...helpers].map((name) => join('build/Release', name)),
   ].filter((path) => !path.endsWith('.map') && existsSync(join(projectRoot, path)));
 }
