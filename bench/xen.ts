@@ -99,7 +99,13 @@ export async function benchXen(sizesMib: readonly number[]): Promise<void> {
     for (const memoryMib of sizesMib)
       for (const type of ['pvh', 'pv'] as const)
         report(
-          await measureSideBySide(lab, { name: `side-${type}`, type, memoryMib, loadMib: memoryMib / 8 }),
+          await measureSideBySide(lab, {
+            name: `side-${type}`,
+            type,
+            memoryMib,
+            loadMib: memoryMib / 8,
+            clockUs: 1000,
+          }),
         );
   } finally {
     await lab.stop();

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { checkpoints as times } from './extent.js';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-
-const times = Number(process.env.DORMOUSE_LAB_CHECKPOINTS ?? 200);
 
 interface Seen {
   readonly times: number;

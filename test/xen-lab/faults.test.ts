@@ -2,10 +2,10 @@
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { kills } from './extent.js';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 
-const kills = Number(process.env.DORMOUSE_LAB_KILLS ?? 12);
 const seed = Number(process.env.DORMOUSE_LAB_SEED ?? randomInt(2 ** 31));
 const slow = { timeoutMs: 300_000 };
 

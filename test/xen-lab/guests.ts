@@ -16,7 +16,7 @@ export interface GuestOptions {
   loadMib?: number;
   /** How much of it per second; default 4. */
   dirtyMibPerS?: number;
-  /** Sleep between two looks at the clocks, in microseconds; default 1000. */
+  /** Sleep between two looks at the clocks, in microseconds; default 20,000. A thousand looks a second take half a processor. */
   clockUs?: number;
   /** Size of a disk, a file on the host's /images, which the load uses too; default: no disk. */
   diskMib?: number;
@@ -60,7 +60,7 @@ export function guestConfig(options: GuestOptions, lab: Lab): string {
   const lines = [
     `name = "${name}"`,
     `type = "${type}"`,
-    'kernel = "/domu/vmlinuz"',
+    'kernel = "/domu/vmlinux"',
     'ramdisk = "/domu/initrd"',
     `memory = ${memoryMib}`,
     `maxmem = ${options.maxMemoryMib ?? memoryMib}`,
@@ -105,11 +105,13 @@ export class Guest {
   }
 
   /** It was migrated by xl, to that host. What it prints is logged under the name it had while it arrived. */
-  async migrated(lab: Lab): Promise<void> {
-    await this.console();
-    this.lab = lab;
-    this.log = logOf(incoming(this.name));
-    this.readBytes = 0;
+  migrated(lab: Lab): Promise<void> {
+    return this.movedTo(lab, logOf(incoming(this.name)));
+  }
+
+  /** It was saved, and restored on that host. */
+  restoredOn(lab: Lab): Promise<void> {
+    return this.movedTo(lab, logOf(this.name));
   }
 
   /** Its domain id. Throws LabError if it is not on its host. */
@@ -178,6 +180,13 @@ export class Guest {
   async destroy(): Promise<void> {
     await this.lab.exec(`xl destroy ${this.name}`);
     await this.waitState((state) => state === undefined);
+  }
+
+  private async movedTo(lab: Lab, log: string): Promise<void> {
+    await this.console();
+    this.lab = lab;
+    this.log = log;
+    this.readBytes = 0;
   }
 
   /** Takes the guest's right to read control/shutdown: xenstored then tells it nothing of what is written there. */

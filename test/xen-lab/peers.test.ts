@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { watchedTicks } from './extent.js';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { receiveOnce, sendThrough } from './migrate.js';
 
+const slow = { timeoutMs: 600_000 };
 const ours = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
-/** Self-check after a migration, in ticks of a second. */
-const watchedTicks = 30;
 
 describe('two hosts on one wire', () => {
   let lab: Lab;
@@ -48,7 +48,9 @@ describe('two hosts on one wire', () => {
       const before = (await guest.ticks()).length;
       const { ended } = await receiveOnce(peer, ours);
       const startedMs = performance.now();
-      await lab.must(`${ours} ${sendThrough(peer, type)}`, { timeoutMs: 600_000 });
+      const sent = await lab.exec(`${ours} ${sendThrough(peer, type, '-v')}`, slow);
+      assert.equal(sent.code, 0, sent.stderr);
+      assert.match(sent.stderr, /xc: detail: fd \d+, dom \d+, live 1,/);
       await ended;
       const elapsedMs = Math.round(performance.now() - startedMs);
       assert.notEqual((await lab.exec(`xl domid ${type}`)).code, 0, 'it is gone where it was');
@@ -62,6 +64,49 @@ describe('two hosts on one wire', () => {
       assert.equal(last.bad + last.netBad, 0);
       await guest.destroy();
     });
+
+  const domains = async (host: Lab): Promise<string> =>
+    (await host.must("xl list | awk 'NR > 2 { print $1 }'")).trim();
+
+  /** A script that kills our helper of that kind once it is at work. */
+  const killHelper = (kind: 'save' | 'restore'): string =>
+    'for i in $(seq 600); do for p in /proc/[0-9]*; do ' +
+    `tr "\\0" " " 2>/dev/null < $p/cmdline | grep -q "[s]ave-helper --${kind}-domain" && helper=\${p#/proc/}; done; ` +
+    '[ -n "$helper" ] && sleep 2 && kill -9 $helper && exit 0; sleep 0.1; done; exit 1';
+
+  for (const [end, kind] of [
+    ['sender', 'save'],
+    ['receiver', 'restore'],
+  ] as const)
+    test(`a migration whose ${end}'s helper is killed leaves the guest running where it was`, async () => {
+      const guest = await Guest.create(lab, { name: 'stays', type: 'pv', loadMib: 4, dirtyMibPerS: 8 });
+      const { ended } = await receiveOnce(peer, ours);
+      const sent = lab.exec(`${ours} ${sendThrough(peer, 'stays')}`, slow);
+      await (end === 'sender' ? lab : peer).must(killHelper(kind), slow);
+      assert.notEqual((await sent).code, 0);
+      await assert.rejects(ended, /migrate-receive ended with/);
+      assert.deepEqual([await domains(lab), await domains(peer)], ['stays', '']);
+      const [first] = await guest.waitTicks(1);
+      while (((await guest.waitTicks(1)).at(-1)?.rounds ?? 0) < (first?.rounds ?? 0) + 2);
+      assert.equal(await lab.must('ls /run/dormouse'), '');
+      await guest.destroy();
+    });
+
+  test('an image of ours is restored on the other host', async () => {
+    const guest = await Guest.create(lab, { name: 'carried', type: 'pv', loadMib: 4, address: 123 });
+    await lab.must('dormouse save carried /images/c.img', slow);
+    const taken = peer.must('nc -l -p 7300 > /images/c.img', slow);
+    await peer.must('for i in $(seq 60); do netstat -ltn | grep -q :7300 && exit; sleep 0.2; done; exit 1');
+    await lab.must(`nc ${peer.ip} 7300 < /images/c.img`, slow);
+    await taken;
+    await peer.must('dormouse image verify /images/c.img && dormouse restore /images/c.img', slow);
+    await guest.restoredOn(peer);
+    const ticks = await guest.waitTicks(watchedTicks, 600_000);
+    const [first, last] = [ticks[0], ticks.at(-1)];
+    assert.ok(first && last && last.rounds > first.rounds && last.netReceived > first.netReceived);
+    assert.equal(last.bad + last.netBad, 0);
+    await guest.destroy();
+  });
 
   test("a guest's datagrams reach the other host", async () => {
     const guest = await Guest.create(lab, { name: 'far', type: 'pv', loadMib: 1, address: 120, echo: peer });

@@ -1,6 +1,7 @@
 /** Restore on real Xen, with guests that check themselves. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { watchedTicks } from './extent.js';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { lastTick } from './ticks.js';
@@ -36,7 +37,7 @@ describe('restore on Xen', () => {
   /** All of its memory is checked once more, and where it has them its disk and its network go on. */
   async function goesOn(guest: Guest, { diskMib, address }: GuestOptions): Promise<void> {
     const start = lastTick(await guest.waitTicks(2));
-    let tick = start;
+    let tick = lastTick(await guest.waitTicks(watchedTicks));
     const behind = (): boolean =>
       tick.rounds < start.rounds + 2 ||
       (diskMib !== undefined && tick.diskOps < start.diskOps + 10) ||

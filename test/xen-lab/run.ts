@@ -9,14 +9,13 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { availableParallelism, freemem, tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { fileLimitMs } from './extent.js';
 import { needBootFiles } from './image/build.js';
 import { needProjectDisk } from './image/project.js';
 import { endWithParent, spawnBound } from './process.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const wanted = process.argv.slice(2);
-/** How long one file may take. */
-const fileLimitMs = Number(process.env.DORMOUSE_LAB_FILE_MS ?? 1_200_000);
 /** A host waits about half of its time; two of them take 8 GiB. */
 const roomFor = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 9e9)));
 const jobs = Number(process.env.DORMOUSE_LAB_JOBS ?? roomFor);

@@ -103,7 +103,7 @@ static void raise_to(u64* most, u64 value) {
 }
 
 static void* watch_clocks(void* unused) {
-  long period = number("clock_us", 1000);
+  long period = number("clock_us", 20000);
   struct sched_param priority = {.sched_priority = 10};
   sched_setscheduler(0, SCHED_FIFO, &priority);
   u64 mono = clock_us(CLOCK_MONOTONIC), boot = clock_us(CLOCK_BOOTTIME), tsc = __rdtsc();
@@ -122,7 +122,7 @@ static void* watch_clocks(void* unused) {
 
 static void* use_memory(void* unused) {
   const u64 count = (u64)number("mem", 32) * 256;
-  const long per_slot = number("rate", 4) * 256 / 100 > 0 ? number("rate", 4) * 256 / 100 : 1;
+  const long per_slot = number("rate", 4) * 256 / 20 > 0 ? number("rate", 4) * 256 / 20 : 1;
   u64* memory = mmap(NULL, count * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   u64* generations = calloc(count, sizeof *generations);
   if (memory == MAP_FAILED || !generations) return bad("allocation", count, 0, 0), unused;
@@ -146,7 +146,7 @@ static void* use_memory(void* unused) {
       seen = 0;
       __atomic_add_fetch(&rounds, 1, __ATOMIC_RELAXED);
     }
-    if ((long)(step % (u64)per_slot) == per_slot - 1) sleep_us(10000);
+    if ((long)(step % (u64)per_slot) == per_slot - 1) sleep_us(50000);
   }
 }
 

@@ -14,6 +14,7 @@ function command(name: string): () => boolean {
 const tools: Tool[] = [
   { package: 'qemu-system-x86', present: command('qemu-system-x86_64') },
   { package: 'busybox-static', present: () => spawnSync('dpkg', ['-s', 'busybox-static']).status === 0 },
+  { package: 'xz-utils', present: command('xz') },
   { package: 'cpio', present: command('cpio') },
   { package: 'e2fsprogs', present: () => existsSync('/sbin/mke2fs') },
   { package: 'gcc', present: command('gcc') },

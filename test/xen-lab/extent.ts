@@ -1,0 +1,15 @@
+/** How much the tests do of what may be done as often as one likes; with DORMOUSE_LAB_SHORT=1 they take a third of the time. */
+const short = process.env.DORMOUSE_LAB_SHORT === '1';
+
+function setting(name: string, whole: number, inShort: number): number {
+  return Number(process.env[name] ?? (short ? inShort : whole));
+}
+
+/** Light checkpoints in a row. */
+export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 12);
+/** Random moments at which a process is killed. */
+export const kills = setting('DORMOUSE_LAB_KILLS', 50, 12);
+/** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
+export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 5);
+/** How long one test file may take. */
+export const fileLimitMs = setting('DORMOUSE_LAB_FILE_MS', 3_600_000, 1_200_000);
