@@ -28,7 +28,7 @@ function removeOrphans() {
   if (!existsSync(dist)) return;
   for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath ?? entry.path, entry.name);
-    if (relative(dist, path).startsWith('bundle')) continue;
+    if (relative(dist, path).match(/^(bundle|lab)\b/)) continue;
     const source = relative(dist, path).replace(/\.(js|js\.map)$/, '.ts');
     if (entry.isFile() && source.endsWith('.ts') && !existsSync(join(root, source))) rmSync(path);
   }

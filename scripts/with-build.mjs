@@ -38,7 +38,7 @@ function newest(dir, ends) {
 
 function stale() {
   const addon = join(root, 'build/Release/dormouse.node');
-  const compiled = join(root, 'dist/bundle');
+  const compiled = join(root, 'dist/lab');
   if (!existsSync(addon) || !existsSync(compiled)) return true;
   const xen = xenRelease();
   if (xen && !existsSync(join(root, `build/Release/dormouse_xen_${xen}.node`))) return true;

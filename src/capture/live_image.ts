@@ -9,7 +9,7 @@ import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
 import type { PageSink } from '../image/page_sink.js';
-import { pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
+import { encodingLanes, pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
@@ -84,6 +84,7 @@ async function pass(work: Work, kind: PassKind): Promise<number> {
       : steps().livePieces(live, memory.handle, pagesPerStep);
   const total = pieces.reduce((sum, [, count]) => sum + count, 0);
   await runPieces({
+    lanes: encodingLanes,
     pieces,
     signal: options.signal,
     task: (lane, first, count) => ({
@@ -187,6 +188,7 @@ async function tryPause(
 async function putCopied(work: Work, total: number): Promise<void> {
   const { options, writer, live } = work;
   await runOverRange({
+    lanes: encodingLanes,
     total,
     stride: pagesPerStep,
     signal: options.signal,

@@ -9,7 +9,7 @@ import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../hos
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
-import { encodingLanes, laneCount, pagesPerStep, runPieces } from '../worker/pool.js';
+import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 
@@ -59,7 +59,7 @@ export async function newImage(
   geometry: MemoryGeometry,
   consistency: Consistency,
 ): Promise<ImageWriter> {
-  return ImageWriter.create(path, { nrPfns: geometry.nrPfns, lanes: laneCount, consistency });
+  return ImageWriter.create(path, { nrPfns: geometry.nrPfns, lanes: encodingLanes, consistency });
 }
 
 /** Writes all pages of the source. The first error is thrown after every lane is idle. */

@@ -19,7 +19,7 @@ import {
 } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
-import { warmWorkers } from '../worker/pool.js';
+import { encodingLanes, warmWorkers } from '../worker/pool.js';
 
 export type CheckpointMode = 'light' | 'cooperative';
 
@@ -103,7 +103,7 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
   try {
-    await warmWorkers();
+    await warmWorkers(encodingLanes);
     still = await standStill(job);
     await writePages(writer, still.source, options);
     const pauseMs = still.pauseMs ?? 0;
@@ -131,7 +131,7 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
   const consistency = options.mode === 'light' ? 'paused' : 'suspend-point';
   const writer = await newImage(path, geometry, consistency);
   try {
-    await warmWorkers();
+    await warmWorkers(encodingLanes);
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs, copiedPages } = await captureLive(request, options);
     const captured = await commitImage(writer, source, { pauseMs, startedMs });

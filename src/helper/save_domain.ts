@@ -1,7 +1,7 @@
 /** `--save-domain`: writes the guest as a stream and has libxl suspend it for the end of it, or for all of it. */
 import type { Progress } from '../domain/progress.js';
 import { openXenHost } from '../host/xen/host.js';
-import { warmWorkers } from '../worker/pool.js';
+import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { SaveArguments } from './arguments.js';
 import { type LibxlChannel, logLevel } from './channel.js';
 import { streamDomain } from './stream_save.js';
@@ -29,7 +29,7 @@ export async function saveDomain(
     channel.log(logLevel.detail, `fd ${streamFd}, dom ${domid}, live ${Number(live)}, hvm ${Number(!isPv)}`);
     channel.log(logLevel.info, `Saving domain ${domid}, type ${isPv ? 'x86 PV' : 'x86 HVM'}`);
     const lease = await host.acquire(domid, 'save');
-    await warmWorkers();
+    await warmWorkers(encodingLanes);
     await streamDomain({
       ...{ host, lease, info, fd: streamFd, format, live },
       suspend: () => channel.suspend(),

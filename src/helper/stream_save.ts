@@ -18,7 +18,7 @@ import type { StreamItem } from '../image/convert/stream_manifest.js';
 import { libxcHead, paddedRecord, stateBody, vcpuBody } from '../image/convert/stream_writer.js';
 import { type StreamFormat, StreamWriter } from '../image/stream/writer.js';
 import { version } from '../version.js';
-import { laneCount } from '../worker/pool.js';
+import { encodingLanes } from '../worker/pool.js';
 import { writeWhole } from './channel.js';
 
 export interface StreamRequest {
@@ -142,7 +142,7 @@ export async function streamDomain(request: StreamRequest): Promise<void> {
   if (!live) await request.suspend();
   const first = await (live ? glance(request) : readKnown(request));
   const { nrPfns } = first.geometry;
-  const stream = StreamWriter.create(fd, { format, nrPfns, lanes: laneCount });
+  const stream = StreamWriter.create(fd, { format, nrPfns, lanes: encodingLanes });
   try {
     const frame = (format === 'libxc' ? libxcRecords : ownFrames)(fd, stream);
     frame.begin(first);

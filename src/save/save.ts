@@ -13,7 +13,7 @@ import { liveSuspended } from '../capture/live_image.js';
 import { commitImage, finished, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
-import { warmWorkers } from '../worker/pool.js';
+import { encodingLanes, warmWorkers } from '../worker/pool.js';
 
 export interface SaveOptions extends OperationOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
@@ -109,7 +109,7 @@ async function saveUnderLease(
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
   try {
-    await warmWorkers();
+    await warmWorkers(encodingLanes);
     const requestedMs = performance.now();
     still = await standStill(host, lease, info, options);
     await writePages(writer, still.source, options);
@@ -148,7 +148,7 @@ async function saveLive(
   const writer = await newImage(path, geometry, 'suspend-point');
   const guest = { suspended: false };
   try {
-    await warmWorkers();
+    await warmWorkers(encodingLanes);
     const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));

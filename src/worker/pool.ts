@@ -26,20 +26,22 @@ let pool: Piscina | undefined;
 function workers(): Piscina {
   pool ??= new Piscina({
     filename: new URL('./task.js', import.meta.url).href,
-    minThreads: laneCount,
+    // Threads are started when there is work for them, and stay.
+    minThreads: 0,
     maxThreads: laneCount,
+    idleTimeout: Infinity,
     concurrentTasksPerWorker: 1,
     resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4 },
   });
   return pool;
 }
 
-/** Waits until the threads have loaded the addon, before a guest is stopped for what they will do. */
-export async function warmWorkers(): Promise<void> {
+/** Waits until as many threads have loaded the addon, before a guest is stopped for what they will do. */
+export async function warmWorkers(lanes = laneCount): Promise<void> {
   const started = pool;
   if (started) return;
   const fresh = workers();
-  await Promise.all(Array.from({ length: laneCount }, () => fresh.run({ step: 'warm' } satisfies Task)));
+  await Promise.all(Array.from({ length: lanes }, () => fresh.run({ step: 'warm' } satisfies Task)));
 }
 
 /** Ends the threads; the next operation starts new ones. */

@@ -37,7 +37,7 @@ describe('checkpoints of guests on real Xen', () => {
   for (const type of ['pvh', 'pv'] as const)
     test(`${type}: ${times} light ones in a row, never shut down, self-check clean`, async (t) => {
       const guest = await Guest.create(lab, { name: `light-${type}`, type, memoryMib: 128 });
-      const script = `node /project/dist/test/xen-lab/live_checks.js ${guest.name} ${times} /images/light`;
+      const script = `node /project/dist/lab/live_checks.js ${guest.name} ${times} /images/light`;
       const work = lab.must(script, { timeoutMs: 60_000 + times * 40_000 });
       const states = await watch(guest.name, work);
       const seen = JSON.parse(await work) as Seen;

@@ -11,5 +11,10 @@ export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 12);
 export const kills = setting('DORMOUSE_LAB_KILLS', 50, 12);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
 export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 5);
+/** Memory of the guests that dormouse and xl work on side by side, and their types. */
+export const sideBySide = {
+  sizesMib: (process.env.DORMOUSE_LAB_SIZES ?? '128').split(',').map(Number),
+  types: short ? (['pvh'] as const) : (['pvh', 'pv'] as const),
+};
 /** How long one test file may take. */
 export const fileLimitMs = setting('DORMOUSE_LAB_FILE_MS', 3_600_000, 1_200_000);

@@ -88,7 +88,7 @@ describe('faults on Xen', () => {
   });
 
   test(`kill -9 at ${kills} random moments of every operation (seed ${seed})`, async (t) => {
-    const script = 'node /project/dist/test/xen-lab/kill_checks.js';
+    const script = 'node /project/dist/lab/kill_checks.js';
     const out = await lab.must(`${script} ${kills} ${seed} pv pvh`, { timeoutMs: 120_000 + kills * 60_000 });
     const lines = out.trim().split('\n');
     for (const line of lines) t.diagnostic(line);

@@ -25,10 +25,7 @@ describe('a host of the lab', () => {
     const load =
       "process.dlopen({exports:{}}, '/project/build/Release/dormouse.node'); console.log('loaded')";
     assert.equal(await lab.must(`node -e "${load}"`), 'loaded\n');
-    assert.equal(
-      await lab.must('test -f /project/dist/src/errors.js && test -d /project/node_modules/zod && echo yes'),
-      'yes\n',
-    );
+    assert.match(await lab.must('dormouse version'), /^dormouse \d/);
     const [free] = (await lab.must("df -m /images | awk 'NR == 2 { print $4 }'")).split('\n');
     assert.ok(Number(free) > 5500, `${String(free)} MiB free on /images`);
   });

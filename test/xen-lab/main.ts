@@ -55,7 +55,7 @@ function shell(lab: Lab): Promise<number> {
 
 async function main(): Promise<number> {
   endWithParent();
-  process.stderr.write('lab: starting a Xen host; this takes about half a minute ...\n');
+  process.stderr.write('lab: starting a Xen host; this takes about ten seconds ...\n');
   const lab = await startLab(options());
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => void lab.stop().finally(() => process.exit(130)));

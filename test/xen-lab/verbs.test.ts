@@ -8,11 +8,11 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Guest, guestConfig, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import { projectRoot, sourceDir } from './paths.js';
+import { sourceDir } from './paths.js';
 import { lastTick } from './ticks.js';
 
 const slow = { timeoutMs: 600_000 };
-const checks = 'node /project/dist/test/xen-lab/host_checks.js';
+const checks = 'node /project/dist/lab/host_checks.js';
 
 describe('verbs on Xen', () => {
   let lab: Lab;
@@ -32,7 +32,6 @@ describe('verbs on Xen', () => {
     lab = await startLab({ cpus: 6 });
     await oracle('core_pages', '-lxenctrl', '-lxenforeignmemory');
     await oracle('grant_page');
-    await lab.put(join(projectRoot, 'dist/test/support/elf_core.js'), '/tmp/elf_core.mjs');
   });
   /** Whatever a test that failed left would take processors from the next ones. */
   afterEach(async () => {
@@ -174,7 +173,7 @@ describe('verbs on Xen', () => {
     await must('xl pause hvcore; dormouse dump-core hvcore /images/a.core');
     // xl itself looks at a million empty pfns one by one, which takes it minutes here.
     const script =
-      "import { CoreDump } from '/tmp/elf_core.mjs'; const core = new CoreDump('/images/a.core');" +
+      "import { CoreDump } from '/project/dist/lab/elf_core.js'; const core = new CoreDump('/images/a.core');" +
       "const at = (name) => core.section(name); const pages = at('.xen_pfn').bytes / 8;" +
       "console.log(at('.xen_pages').offset, at('.xen_pfn').offset, pages)";
     const places = (await must(`node --input-type=module -e "${script}"`)).trim();
@@ -314,6 +313,13 @@ describe('verbs on Xen', () => {
       assert.deepEqual([error.name, error.guest], ['PAGE_TABLE_INVALID', state], verb);
       assert.match(String(error.message), /page table at pfn \d+ \(level 1\)/);
       assert.equal((await must('ls -A /images | grep -v lost; true')).trim(), '');
+      await guest.waitTicks(2);
+    }
+    const ours = 'LIBXL_SAVE_HELPER=/project/bin/dormouse-save-helper';
+    for (const verb of ['save -c', 'save']) {
+      const { code, stderr } = await lab.exec(`${ours} xl ${verb} borrower /images/f.xl`, slow);
+      assert.ok(code !== 0);
+      assert.match(stderr, /page table at pfn \d+ \(level 1\)/, verb);
       await guest.waitTicks(2);
     }
     await guest.destroy();

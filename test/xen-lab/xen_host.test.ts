@@ -9,7 +9,7 @@ import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { sourceDir } from './paths.js';
 
-const script = 'node /project/dist/test/xen-lab/host_checks.js';
+const script = 'node /project/dist/lab/host_checks.js';
 const leaseFiles = 'ls /run/dormouse 2>/dev/null';
 /** Within this time after its death nothing of a process is left on a guest. */
 const undoneMs = 5000;

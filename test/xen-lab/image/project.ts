@@ -5,7 +5,6 @@ import {
   linkSync,
   mkdirSync,
   mkdtempSync,
-  readFileSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -15,21 +14,6 @@ import { dirname, join } from 'node:path';
 import { LabError } from '../errors.js';
 import { cacheDir, projectRoot } from '../paths.js';
 import { makeDisk } from './build.js';
-
-interface LockFile {
-  packages: Record<string, { dev?: boolean }>;
-}
-
-/** Only what builds the addon, and so no part of what runs. */
-const buildOnly = ['node_modules/node-gyp', 'node_modules/node-addon-api'];
-
-function productionPackages(): string[] {
-  const lock = JSON.parse(readFileSync(join(projectRoot, 'package-lock.json'), 'utf8')) as LockFile;
-  return Object.entries(lock.packages)
-    .filter(([path, facts]) => path !== '' && facts.dev !== true && !buildOnly.includes(path))
-    .map(([path]) => path)
-    .filter((path) => existsSync(join(projectRoot, path)));
-}
 
 function filesUnder(path: string): string[] {
   const full = join(projectRoot, path);
@@ -48,7 +32,7 @@ function projectFiles(): string[] {
     : [];
   return [
     'package.json',
-    ...['bin', 'dist/bundle', 'dist/src', 'dist/test/xen-lab', ...productionPackages()].flatMap(filesUnder),
+    ...['bin', 'dist/bundle', 'dist/lab'].flatMap(filesUnder),
     ...[...addons, ...helpers].map((name) => join('build/Release', name)),
   ].filter((path) => !path.endsWith('.map') && existsSync(join(projectRoot, path)));
 }
@@ -64,7 +48,7 @@ function place(path: string, into: string): void {
 }
 
 /**
- * Makes the disk that dom0 mounts on /project: the compiled project, its addons and the packages it runs with. One that was
+ * Makes the disk that dom0 mounts on /project: what runs of the project, its addons, and the programs of the tests. One that was
  * made of the same files is used again. Throws LabError.
  */
 export function needProjectDisk(): string {
