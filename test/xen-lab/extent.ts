@@ -8,9 +8,9 @@ function setting(name: string, whole: number, inShort: number): number {
 /** Light checkpoints in a row. */
 export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 12);
 /** Random moments at which a process is killed. */
-export const kills = setting('DORMOUSE_LAB_KILLS', 50, 12);
+export const kills = setting('DORMOUSE_LAB_KILLS', 50, 8);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
-export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 5);
+export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 3);
 /** Memory of the guests that dormouse and xl work on side by side, and their types. */
 export const sideBySide = {
   sizesMib: (process.env.DORMOUSE_LAB_SIZES ?? '128').split(',').map(Number),

@@ -20,7 +20,7 @@ const wanted = process.argv.slice(2);
 const roomFor = Math.max(1, Math.min(availableParallelism(), Math.floor(freemem() / 9e9)));
 const jobs = Number(process.env.DORMOUSE_LAB_JOBS ?? roomFor);
 /** What takes longest is begun first, so that nothing long is left for the end. */
-const longestFirst = ['verbs', 'faults', 'checkpoint', 'restore', 'peers', 'helper'];
+const longestFirst = ['restore', 'verbs', 'faults', 'xen_host', 'peers', 'checkpoint', 'helper'];
 
 interface Outcome {
   name: string;
