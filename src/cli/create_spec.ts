@@ -1,8 +1,8 @@
 /** From the settings of a configuration to what the host is asked to create. */
 import { randomUUID } from 'node:crypto';
 import { DormouseError } from '../errors.js';
-import type { DomainSpec, DomainType } from '../host/contract.js';
-import type { ConfigValue, Settings } from './domain_config.js';
+import type { DomainSpec, DomainType, XlDomain } from '../host/contract.js';
+import { type ConfigValue, renderSettings, type Settings } from './domain_config.js';
 import { xlOnlySettings } from './xl_settings.js';
 
 /** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
@@ -70,6 +70,16 @@ function programConfig(settings: Settings): string {
   });
 }
 
+/** The domain to create where xl judges the settings. CONFIG_INVALID if it has no name. */
+export function xlDomain(settings: Settings): XlDomain {
+  return { name: requiredName(settings), xlConfig: renderSettings(settings) };
+}
+
+function requiredName(settings: Settings): string {
+  const name = text(settings, 'name');
+  return name === undefined || name === '' ? invalid('the name is missing: name = "..."') : name;
+}
+
 /**
  * The domain to create, and the settings that xl knows and that mean nothing here. CONFIG_INVALID for a setting that
  * is missing, unknown or of the wrong form.
@@ -78,8 +88,7 @@ export function domainSpec(settings: Settings): { spec: DomainSpec; ignored: str
   const foreign = [...settings.keys()].filter((name) => !ownSettings.has(name));
   const unknown = foreign.filter((name) => !xlOnlySettings.has(name));
   if (unknown.length > 0) invalid(`unknown setting${unknown.length > 1 ? 's' : ''} ${unknown.join(', ')}`);
-  const name = text(settings, 'name');
-  if (name === undefined || name === '') invalid('the name is missing: name = "..."');
+  const name = requiredName(settings);
   const memoryMib = number(settings, 'memory') ?? 256;
   if (memoryMib < 1 || memoryMib > 2 ** 26) invalid(`memory: 1 to ${2 ** 26} MiB, not ${memoryMib}`);
   const spec: DomainSpec = {

@@ -53,6 +53,26 @@ export function applyOverride(settings: Settings, argument: string): void {
     settings.set(key, parsed);
 }
 
+/** The settings as a configuration text that parses to the same. */
+export function renderSettings(settings: Settings): string {
+  return [...settings].map(([name, value]) => `${name} = ${renderValue(value)}\n`).join('');
+}
+
+function renderValue(value: ConfigValue): string {
+  if (typeof value === 'number') return String(value);
+  if (Array.isArray(value)) return `[${value.map(renderValue).join(', ')}]`;
+  const escaped = value.replace(/[\\"\p{Cc}]/gu, (character) =>
+    `\\"`.includes(character) ? `\\${character}` : escapeControl(character),
+  );
+  return `"${escaped}"`;
+}
+
+/** By an escape, where xl.cfg(5) has one for it: those of ASCII. */
+function escapeControl(character: string): string {
+  const code = character.charCodeAt(0);
+  return code > 0x7f ? character : `\\x${code.toString(16).padStart(2, '0')}`;
+}
+
 function fail(source: string, line: number, message: string): never {
   throw new DormouseError('CONFIG_INVALID', `${source} line ${line}: ${message}`);
 }

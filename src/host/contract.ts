@@ -41,6 +41,12 @@ export interface DomainSpec {
   readonly config: string;
 }
 
+/** What a new domain is to be on a host that has `xl-config`: the text of an xl.cfg(5), which the host's own tools judge. */
+export interface XlDomain {
+  readonly name: string;
+  readonly xlConfig: string;
+}
+
 export type CapabilityName =
   | 'light-suspend-point'
   | 'cow-snapshot'
@@ -48,7 +54,8 @@ export type CapabilityName =
   | 'cooperative-suspend'
   | 'soft-reset'
   | 'hot-plug'
-  | 'create';
+  | 'create'
+  | 'xl-config';
 /** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
 export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
@@ -224,8 +231,11 @@ export interface Host {
   /** The configuration string the domain was created with. */
   config(domid: number): Promise<string>;
 
-  /** Boots a new domain from nothing (embedded: its program; xen: handed to xl). */
-  create(spec: DomainSpec, options: { paused: boolean }): Promise<number>;
+  /**
+   * Boots a new domain from nothing: an XlDomain where the host has `xl-config`, else a spec with a guest program.
+   * DOMAIN_EXISTS, CONFIG_INVALID.
+   */
+  create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number>;
   pause(domid: number): Promise<void>;
   unpause(domid: number): Promise<void>;
   destroy(domid: number): Promise<void>;

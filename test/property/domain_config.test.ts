@@ -7,6 +7,7 @@ import {
   type ConfigValue,
   isOverride,
   parseConfig,
+  renderSettings,
   type Settings,
 } from '../../src/cli/domain_config.js';
 import { DormouseError } from '../../src/errors.js';
@@ -53,6 +54,16 @@ test('what is written is what is read, however it is laid out', () => {
         .join('');
       const expected: Settings = new Map(settings.map(([key, given]) => [key, given]));
       assert.deepEqual(parseConfig(text, 'test.cfg'), expected);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('what is rendered is read as the same settings', () => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(name, value), { maxLength: 12 }), (settings) => {
+      const given: Settings = new Map(settings);
+      assert.deepEqual(parseConfig(renderSettings(given), 'test.cfg'), given);
     }),
     { numRuns: 300 },
   );

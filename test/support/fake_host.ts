@@ -1,6 +1,6 @@
 /** A host in memory, for tests of the command line: it lists, pauses and destroys, and holds no pages. */
 import { DormouseError } from '../../src/errors.js';
-import type { DomainInfo, DomainSpec, Host } from '../../src/host/contract.js';
+import type { DomainInfo, DomainSpec, Host, XlDomain } from '../../src/host/contract.js';
 
 /** A running domain; `over` says what is different about it. */
 export function domainInfo(over: Partial<DomainInfo> = {}): DomainInfo {
@@ -31,14 +31,28 @@ export class FakeHost implements Host {
   readonly kind = 'embedded';
   readonly description = 'fake host';
   readonly domains: DomainInfo[];
-  readonly created: { spec: DomainSpec; paused: boolean }[] = [];
+  readonly created: { spec: DomainSpec | XlDomain; paused: boolean }[] = [];
   closed = 0;
 
-  constructor(domains: readonly DomainInfo[] = []) {
+  /** `xlConfig`: as Xen it takes the settings of xl. */
+  constructor(
+    domains: readonly DomainInfo[] = [],
+    private readonly xlConfig = false,
+  ) {
     this.domains = [...domains];
   }
 
-  capabilities: Host['capabilities'] = () => notHere();
+  capabilities: Host['capabilities'] = () =>
+    Promise.resolve({
+      'light-suspend-point': 'no pages',
+      'cow-snapshot': 'no pages',
+      'log-dirty': 'no pages',
+      'cooperative-suspend': 'no pages',
+      'soft-reset': 'no pages',
+      'hot-plug': 'no devices',
+      create: true,
+      'xl-config': this.xlConfig || 'guest programs',
+    });
   list: Host['list'] = () => Promise.resolve(this.domains);
   find: Host['find'] = (selector) => {
     const found = this.domains.find(({ name, domid, uuid }) =>
@@ -53,7 +67,8 @@ export class FakeHost implements Host {
   create: Host['create'] = (spec, { paused }) => {
     this.created.push({ spec, paused });
     const domid = 1 + Math.max(0, ...this.domains.map((info) => info.domid));
-    this.domains.push(domainInfo({ ...spec, domid, paused }));
+    const { name } = spec;
+    this.domains.push(domainInfo({ ...('xlConfig' in spec ? { name } : spec), domid, paused }));
     return Promise.resolve(domid);
   };
   pause: Host['pause'] = (domid) => this.change(domid, { paused: true, running: false });

@@ -61,6 +61,7 @@ const report: HostReport = {
     'soft-reset': 'soft-reset: not written yet',
     'hot-plug': 'not written yet',
     create: true,
+    'xl-config': 'guest programs',
   },
 };
 
@@ -300,6 +301,24 @@ test('create hands on what the settings say, and warns of what it passes over', 
     },
   );
   assert.equal((await cli(services(host), ['create', '-q', 'name=b', 'kernel=/k'])).stderr, '');
+});
+
+test('create hands all settings on to a host that takes those of xl', async () => {
+  const host = new FakeHost([], true);
+  const given = [
+    'create',
+    '-p',
+    'name=a',
+    'memory=64',
+    'kernel=/boot/a b',
+    'disk=["/x,raw,xvda,w"]',
+    'of_xl_5=1',
+  ];
+  const ran = await cli(services(host), given);
+  assert.deepEqual([ran.exitCode, ran.stderr], [0, '']);
+  const xlConfig = 'name = "a"\nmemory = 64\nkernel = "/boot/a b"\ndisk = ["/x,raw,xvda,w"]\nof_xl_5 = 1\n';
+  assert.deepEqual(host.created, [{ spec: { name: 'a', xlConfig }, paused: true }]);
+  assert.equal((await cli(services(host), ['create', 'memory=64'])).exitCode, 2);
 });
 
 test('verify names what is damaged and exits with 3', async () => {

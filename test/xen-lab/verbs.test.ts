@@ -154,6 +154,29 @@ describe('verbs on Xen', () => {
     await asleep.destroy();
   });
 
+  test('create, pause, unpause, digest and destroy', async () => {
+    const config = guestConfig({ name: 'made', type: 'pv', loadMib: 1 }, lab);
+    await must(`cat > /domu/made.cfg <<'EOF'\n${config}EOF`);
+    await must("dormouse create -p /domu/made.cfg 'on_crash=destroy'");
+    assert.equal(await stateOf('made'), '--p---');
+    const taken = await lab.exec('dormouse --json create /domu/made.cfg', slow);
+    assert.deepEqual([taken.code, /"name":"(\w+)"/.exec(taken.stderr)?.[1]], [4, 'DOMAIN_EXISTS']);
+    const wrong = await lab.exec("dormouse --json create /domu/made.cfg name=other 'kernel=/no/such'", slow);
+    assert.deepEqual([wrong.code, /"name":"(\w+)"/.exec(wrong.stderr)?.[1]], [2, 'CONFIG_INVALID']);
+    assert.match(wrong.stderr, /\/no\/such/);
+    assert.equal((await must("xl list | awk 'NR > 2 { print $1 }'")).trim(), 'made');
+    await must('dormouse unpause made');
+    await reaches('made', /^[r-][b-]----$/);
+    const log = '/var/log/xen/console/guest-made.log';
+    await must(`for i in $(seq 600); do grep -q '^tick 2' ${log} && exit 0; sleep 0.1; done; exit 1`);
+    const { pages } = JSON.parse(await must('dormouse --json digest made')) as { pages: number };
+    assert.ok(pages >= 128 * 256);
+    await must('dormouse pause made');
+    assert.equal(await stateOf('made'), '--p---');
+    await must('dormouse destroy made');
+    assert.notEqual((await lab.exec('xl domid made')).code, 0);
+  });
+
   test('dump-core of a paused PV guest is the file of xl dump-core; of a running one it goes on', async () => {
     const guest = await create({ name: 'pvcore', type: 'pv', vcpus: 2 });
     await must('xl pause pvcore');

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { domainSpec } from '../create_spec.js';
+import { domainSpec, xlDomain } from '../create_spec.js';
 import { figures } from '../documents.js';
 import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings } from '../domain_config.js';
 import { readConfigFile } from '../config_file.js';
@@ -21,9 +21,9 @@ export const create: Verb = {
   name: 'create',
   summary: 'Boots a new domain from a configuration',
   details:
-    'The file has the syntax of xl.cfg(5); NAME=VALUE arguments come after it and win. The embedded host takes name,\n' +
-    'memory (MiB), vcpus, uuid, type, program (idle, counter, writer, churner, crasher), seed, steps, rate and the\n' +
-    'settings of the programs (docs/operating.md). Settings that only xl knows are passed over with a warning.',
+    'The file has the syntax of xl.cfg(5); NAME=VALUE arguments come after it and win. On Xen xl create gets them.\n' +
+    'The embedded host takes name, memory (MiB), vcpus, uuid, type, program (idle, counter, writer, churner, crasher),\n' +
+    'seed, steps, rate and the settings of the programs (docs/operating.md), and passes over what only xl knows.',
   args: [{ form: '[config...]', says: 'a configuration file, then NAME=VALUE settings' }],
   options: [{ flags: '-p, --paused', says: 'leave the new domain paused' }],
   examples: [
@@ -43,11 +43,13 @@ export const create: Verb = {
   cancellable: false,
   async run(context, input) {
     const settings = await readSettings(listArgument(input, 0));
-    const { spec, ignored } = domainSpec(settings);
-    if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
     const paused = flag(input, 'paused');
-    const domid = await context.withHost((host) => host.create(spec, { paused }));
-    const { name, uuid } = spec;
+    const { domid, name, uuid, ignored } = await context.withHost(async (host) => {
+      const forXl = (await host.capabilities())['xl-config'] === true;
+      const { spec, ignored } = forXl ? { spec: xlDomain(settings), ignored: [] } : domainSpec(settings);
+      if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
+      return { ...(await host.find(String(await host.create(spec, { paused })))), ignored };
+    });
     const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
     return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };
   },

@@ -28,6 +28,7 @@ export const capabilities: Capabilities = {
   'soft-reset': 'soft-reset: the embedded host has none',
   'hot-plug': 'hot-plug: guests of the embedded host have no devices',
   create: true,
+  'xl-config': 'xl-config: the embedded host boots guest programs, no kernels',
 };
 
 type Subset<N extends keyof Handlers> = Pick<Handlers, N>;

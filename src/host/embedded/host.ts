@@ -19,6 +19,7 @@ import type {
   Snapshot,
   Tracker,
   Xenstore,
+  XlDomain,
 } from '../contract.js';
 import type { HostConnection } from './connection.js';
 import type { GuestProgress } from './hypervisor.js';
@@ -99,7 +100,9 @@ export class EmbeddedHost implements Host {
     return this.#connection.call('config', { domid });
   }
 
-  create(spec: DomainSpec, { paused }: { paused: boolean }): Promise<number> {
+  async create(spec: DomainSpec | XlDomain, { paused }: { paused: boolean }): Promise<number> {
+    if ('xlConfig' in spec)
+      throw new DormouseError('CONFIG_INVALID', 'the embedded host boots guest programs, no kernels');
     return this.#connection.call('create', { spec, paused });
   }
 

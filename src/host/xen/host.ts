@@ -21,6 +21,7 @@ import type {
   OperationKind,
   Snapshot,
   Tracker,
+  XlDomain,
 } from '../contract.js';
 import { domainConfig } from './domain_config.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
@@ -98,6 +99,7 @@ export class XenHost implements Host {
       'soft-reset': 'not offered on Xen',
       'hot-plug': 'devices are plugged by xl',
       create: true,
+      'xl-config': true,
     }));
   }
 
@@ -120,9 +122,12 @@ export class XenHost implements Host {
     return domainConfig(this.xenstore, domid, uuid);
   }
 
-  async create(spec: DomainSpec, options: { paused: boolean }): Promise<number> {
-    await xlCreate(spec.config, options.paused);
-    return (await this.find(spec.name)).domid;
+  async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
+    if (!('xlConfig' in domain))
+      throw new DormouseError('CONFIG_INVALID', "on Xen a domain is created from xl's settings");
+    this.#refuseTaken(domain.name, await this.list());
+    await xlCreate(domain.xlConfig, options.paused);
+    return (await this.find(domain.name)).domid;
   }
 
   pause(domid: number): Promise<void> {
@@ -165,12 +170,16 @@ export class XenHost implements Host {
     );
   }
 
+  #refuseTaken(wanted: string, there: readonly DomainInfo[]): void {
+    if (there.some(({ name }) => name === wanted))
+      throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${wanted}'`);
+  }
+
   async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
     const lease = await this.#leases.acquireBuild(spec.uuid);
     try {
       const there = await this.list();
-      if (there.some(({ name }) => name === spec.name))
-        throw new DormouseError('DOMAIN_EXISTS', `there is a domain named '${spec.name}'`);
+      this.#refuseTaken(spec.name, there);
       const twins = there.filter(({ uuid }) => uuid === spec.uuid);
       lease.note('build', ...twins.map(({ domid }) => `was ${domid}` as const));
       return await buildThroughXl(spec, image, options, lease);

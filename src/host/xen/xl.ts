@@ -4,15 +4,15 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { DormouseError } from '../../errors.js';
+import { DormouseError, type ErrorCode } from '../../errors.js';
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
 const timeoutMs = 300_000;
 
-/** Runs xl; its own words are the error's. HOST_LACKS where there is none. */
-export async function xl(...args: string[]): Promise<string> {
+/** Runs xl; its own words are the error's. HOST_LACKS where there is none, else `code`. */
+async function run(args: string[], code: ErrorCode): Promise<string> {
   try {
-    return (await run('xl', args, { timeout: timeoutMs })).stdout;
+    return (await execute('xl', args, { timeout: timeoutMs })).stdout;
   } catch (thrown) {
     const error = thrown as NodeJS.ErrnoException & { stderr?: string };
     if (error.code === 'ENOENT')
@@ -20,22 +20,22 @@ export async function xl(...args: string[]): Promise<string> {
         cause: error,
       });
     const said = (error.stderr ?? '').trim() || error.message;
-    throw new DormouseError('DOMAIN_WRONG_STATE', `xl ${args[0]}: ${said}`, { cause: error });
+    throw new DormouseError(code, `xl ${args[0]}: ${said}`, { cause: error });
   }
 }
 
-/** Creates a domain from the text of an xl configuration file. CONFIG_INVALID for anything else. */
+/** Runs xl on a domain. HOST_LACKS, and DOMAIN_WRONG_STATE with xl's own words. */
+export function xl(...args: string[]): Promise<string> {
+  return run(args, 'DOMAIN_WRONG_STATE');
+}
+
+/** Creates a domain from the text of an xl.cfg(5). HOST_LACKS, and CONFIG_INVALID with xl's own words; no domain is left then. */
 export async function xlCreate(config: string, paused: boolean): Promise<void> {
-  if (config.trim() === '' || config.trimStart().startsWith('{'))
-    throw new DormouseError(
-      'CONFIG_INVALID',
-      "on Xen a domain is created from an xl configuration file's text",
-    );
   const dir = mkdtempSync(join(tmpdir(), 'dormouse-'));
   try {
     const path = join(dir, 'domain.cfg');
     writeFileSync(path, config, { mode: 0o600 });
-    await xl('create', '-q', ...(paused ? ['-p'] : []), path);
+    await run(['create', '-q', ...(paused ? ['-p'] : []), path], 'CONFIG_INVALID');
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
