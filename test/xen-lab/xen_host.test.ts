@@ -117,7 +117,7 @@ describe('the xen host', () => {
     assert.match((await guest.state()) ?? '', /ss/);
     const { code, stderr } = await lab.exec(`${script} takeOver guest`);
     assert.equal(code, 0);
-    assert.match(stderr, /a process that worked on it died; resumed it/);
+    assert.match(stderr, /a process that worked on it died; resumed it, released its lease/);
     await guest.waitTicks(2);
   });
 

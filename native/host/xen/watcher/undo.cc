@@ -286,6 +286,7 @@ UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& ke
   remove_build_files(path_of(run_dir, key, "dir"));
   unlink(journal_path.c_str());
   unlink(lock_path.c_str());
+  std::printf("released its lease\n");
   return UndoResult::kDone;
 }
 
