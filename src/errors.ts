@@ -19,7 +19,11 @@ const kinds = {
   DOMAIN_EXISTS: { exit: 4, guest: 'untouched', advice: 'Destroy or rename the domain of that name first.' },
   DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
   LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
-  HOST_UNAVAILABLE: { exit: 5, guest: 'none', advice: 'Start it with `dormouse host start`.' },
+  HOST_UNAVAILABLE: {
+    exit: 5,
+    guest: 'none',
+    advice: 'An embedded host: `dormouse host start`. Xen: as root in its control domain.',
+  },
   HOST_DIED: { exit: 5, guest: 'gone', advice: 'Its guests died with it; restore them from their images.' },
   HOST_LACKS: {
     exit: 5,

@@ -8,6 +8,14 @@ export const nameOption = {
   says: 'which embedded host (default: that of --host, else default)',
 };
 
+/** Whether what is meant is this machine's Xen: --host, else DORMOUSE_HOST, else where we are. */
+export async function meansXen(context: Context, input: VerbInput): Promise<boolean> {
+  if (textOption(input, 'name') !== undefined) return false;
+  const { parseHostSpec, defaultHostSpec } = await import('../host/open.js');
+  const { host } = context.globals;
+  return (host === undefined ? defaultHostSpec() : parseHostSpec(host)).kind === 'xen';
+}
+
 /** USAGE if --host or DORMOUSE_HOST names one that is not embedded. */
 export async function embeddedName(context: Context, input: VerbInput): Promise<string> {
   const name = textOption(input, 'name');

@@ -13,10 +13,8 @@ export async function openImageFile(path: string): Promise<{ file: FileHandle; s
     const missing = ['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes(
       (cause as NodeJS.ErrnoException).code ?? '',
     );
-    throw new DormouseError(missing ? 'IMAGE_NOT_FOUND' : 'IMAGE_READ_FAILED', String(cause), {
-      cause,
-      place: { path },
-    });
+    if (missing) throw new DormouseError('IMAGE_NOT_FOUND', `${path}: no such file`, { place: { path } });
+    throw new DormouseError('IMAGE_READ_FAILED', `${path} cannot be read`, { cause, place: { path } });
   }
   const stat = await file.stat();
   if (stat.isFile()) return { file, size: stat.size };

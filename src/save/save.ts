@@ -12,6 +12,7 @@ import {
 import { liveSuspended } from '../capture/live_image.js';
 import { commitImage, finished, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import { DormouseError } from '../errors.js';
 import type { DomainInfo, Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 
@@ -39,7 +40,7 @@ export interface SaveResult {
 
 /**
  * How the guest is brought to stand: a paused one cannot answer, so the host takes it where it stands. One that is to be
- * resumed gets here only where the host copies on write.
+ * resumed or is paused gets here only where the host copies on write.
  */
 async function standStill(
   host: Host,
@@ -90,7 +91,13 @@ export async function save(
   const lease = await host.acquire(info.domid, 'save');
   try {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
-    const live = options.then === 'resume' && !info.paused && !copiesOnWrite;
+    if (info.paused && !copiesOnWrite)
+      throw new DormouseError(
+        'DOMAIN_WRONG_STATE',
+        `${info.name} is paused, so it cannot suspend itself, as it must to be saved here: unpause it first ` +
+          '(`checkpoint` takes a light image of it as it is)',
+      );
+    const live = options.then === 'resume' && !copiesOnWrite;
     const run = live ? saveLive : saveUnderLease;
     return await run(host, lease, info, path, options, startedMs);
   } finally {

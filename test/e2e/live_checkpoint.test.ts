@@ -83,6 +83,25 @@ for (const tracker of trackers)
         assert.deepEqual(steps().openObjects(), noObjects);
       });
 
+test('a paused guest, which cannot suspend itself, is not saved but can be checkpointed', async (t) => {
+  const { host, dir } = await setUp(t);
+  await bootGuest(host, 'held', {
+    program: 'counter',
+    vcpus: 1,
+    seed: 1,
+    steps: 600,
+    rate: 4000,
+    memoryMib: 8,
+  });
+  await host.pause((await host.find('held')).domid);
+  const plain = plainHost(host, { tracker: 'content' });
+  for (const then of ['destroy', 'resume', 'pause'] as const)
+    await assert.rejects(save(plain, 'held', join(dir, then), { then }), { code: 'DOMAIN_WRONG_STATE' });
+  assert.deepEqual(readdirSync(dir), []);
+  const { paused } = await checkpoint(plain, 'held', join(dir, 'light'), { mode: 'light' });
+  assert.ok(paused && (await host.find('held')).paused);
+});
+
 /** A light checkpoint and what the domain's memory was in its pause. */
 async function lightWithReadout(
   host: EmbeddedHost,

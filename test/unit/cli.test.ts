@@ -107,7 +107,7 @@ function working(): Services {
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     inspectImage: () => Promise.resolve(inspected),
     verifyImage: () => Promise.resolve(verified),
-    detectFormat: () => Promise.resolve('xl'),
+    detectFormat: (path) => Promise.resolve(path.endsWith('.xl') ? 'xl' : 'dormouse'),
     convertFromXen: (_in, path) =>
       Promise.resolve({ path, imageId, root, name: 'web1', type: 'pv', notes: ['a note'], ...sizes }),
     demo: () =>
@@ -241,6 +241,8 @@ test('what is no command line is a usage error', async () => {
     'digest web1 --image a.dmi',
     'image convert --to core a.xl a.dmi',
     'image convert --to xen a.xl a.dmi',
+    'image inspect a.xl',
+    'image verify a.xl',
     'host start --memory lots',
     'host start --host xen',
     'create a.cfg b.cfg',
@@ -264,6 +266,19 @@ test('a domain that is not there is exit code 4, and the host is closed in every
     assert.equal((await cli(services(host), argv)).exitCode, 4);
   assert.equal((await cli(services(host), ['list'])).exitCode, 0);
   assert.equal(host.closed, 4);
+});
+
+test('host status tells of Xen where that is meant', async () => {
+  const ran = await cli(services(new FakeHost([domainInfo()])), [
+    'host',
+    'status',
+    '--host',
+    'xen',
+    '--json',
+  ]);
+  assert.equal(ran.exitCode, 0, ran.stderr);
+  checkDocument('host status', ran);
+  assert.match(ran.stdout, /"name": "xen"[^]*"cow-snapshot": "no pages"[^]*"name": "web1"/);
 });
 
 test('pause and destroy change the domain once', async () => {
@@ -337,7 +352,10 @@ test('verify names what is damaged and exits with 3', async () => {
     ],
     more: 2,
   };
-  const given = services(new FakeHost(), { verifyImage: () => Promise.resolve(damaged) });
+  const given = services(new FakeHost(), {
+    verifyImage: () => Promise.resolve(damaged),
+    detectFormat: dormouse,
+  });
   const ran = await cli(given, ['image', 'verify', 'a.dmi']);
   assert.equal(ran.exitCode, 3);
   assert.match(

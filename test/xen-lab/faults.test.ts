@@ -23,7 +23,7 @@ describe('faults on Xen', () => {
   /** Nothing is left of whatever was tried, and both guests go on, clean. */
   afterEach(async () => {
     const noLease =
-      'for i in $(seq 100); do [ -z "$(ls /run/dormouse 2> /dev/null)" ] && exit; sleep 0.1; done; exit 1';
+      'for i in $(seq 100); do [ -z "$(ls /run/dormouse/xen 2> /dev/null)" ] && exit; sleep 0.1; done; exit 1';
     await lab.must(noLease);
     const names = await lab.must("xl list | awk 'NR > 2 { print $1 }'");
     assert.deepEqual(names.trim().split('\n').sort(), ['pv', 'pvh']);
@@ -72,7 +72,7 @@ describe('faults on Xen', () => {
   test('xenstored stops answering in the middle of a save: an error in time, and the guest goes on', async () => {
     const error = await failure(
       'dormouse --json save pv /images/gone.img & save=$!; ' +
-        'for i in $(seq 600); do ls /run/dormouse/*.lock > /dev/null 2>&1 && break; sleep 0.05; done; ' +
+        'for i in $(seq 600); do ls /run/dormouse/xen/*.lock > /dev/null 2>&1 && break; sleep 0.05; done; ' +
         'kill -STOP $(pidof xenstored); wait $save; code=$?; kill -CONT $(pidof xenstored); exit $code',
     );
     assert.deepEqual([error.name, error.code], ['HOST_UNAVAILABLE', 5], JSON.stringify(error));

@@ -20,7 +20,7 @@ import type { VictimRequest, VictimVerb } from './victim.js';
 const verbs: VictimVerb[] = ['light', 'save', 'restore', 'cooperative', 'save -c'];
 const undoneMs = 5000;
 const dir = '/images/kill';
-const runDir = '/run/dormouse';
+const runDir = '/run/dormouse/xen';
 const copyName = 'copy';
 
 /** What is killed besides the process itself. */

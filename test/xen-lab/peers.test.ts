@@ -91,7 +91,7 @@ describe('two hosts on one wire', () => {
       assert.deepEqual([await domains(lab), await domains(peer)], ['stays', '']);
       const [first] = await guest.waitTicks(1);
       while (((await guest.waitTicks(1)).at(-1)?.rounds ?? 0) < (first?.rounds ?? 0) + 2);
-      assert.equal(await lab.must('ls /run/dormouse'), '');
+      assert.equal(await lab.must('ls /run/dormouse/xen'), '');
       await guest.destroy();
     });
 

@@ -173,6 +173,14 @@ describe('verbs on Xen', () => {
     assert.ok(pages >= 128 * 256);
     await must('dormouse pause made');
     assert.equal(await stateOf('made'), '--p---');
+    for (const verb of ['save', 'save -c', 'save -p']) {
+      const { code, stderr } = await lab.exec(`dormouse --json ${verb} made /images/m.img`, slow);
+      assert.deepEqual([code, /"name":"(\w+)"/.exec(stderr)?.[1]], [4, 'DOMAIN_WRONG_STATE'], stderr);
+    }
+    assert.match(
+      await must('dormouse host status'),
+      /^host: +Xen 4\.17\n[^]*^cow-snapshot: +no: [^]*^made /m,
+    );
     await must('dormouse destroy made');
     assert.notEqual((await lab.exec('xl domid made')).code, 0);
   });
@@ -273,7 +281,7 @@ describe('verbs on Xen', () => {
       const guest = await create({ name: 'balloon', type, memoryMib: 160 });
       const full = lastTick(await guest.ticks()).memKib;
       const started =
-        'for i in $(seq 900); do [ -e /run/dormouse/$(xl domid balloon).lock ] && break; sleep 0.1; done';
+        'for i in $(seq 900); do [ -e /run/dormouse/xen/$(xl domid balloon).lock ] && break; sleep 0.1; done';
       await must(
         `dormouse save -c balloon /images/b.img & save=$!; ${started}; xl mem-set balloon 128; wait $save`,
       );
@@ -293,6 +301,19 @@ describe('verbs on Xen', () => {
       await guest.destroy();
     });
 
+  test('an embedded host on the same machine is left alone', async () => {
+    await must('dormouse host start');
+    try {
+      const { stdout, stderr } = await lab.exec('dormouse list', { timeoutMs: 60_000 });
+      assert.match(stdout, /^Domain-0 /m);
+      assert.equal(stderr, '');
+      assert.match(await must('dormouse --host embedded create name=here memory=8'), /here/);
+      assert.match(await must('dormouse --host embedded list'), /^here /m);
+    } finally {
+      await must('dormouse host stop --force');
+    }
+  });
+
   test('a guest that never answers is as it was after the timeout, its monitor too', async () => {
     const guest = await create({ name: 'deaf', type: 'pv', deaf: true, onCrash: 'restart' });
     const domid = await guest.domid();
@@ -304,8 +325,8 @@ describe('verbs on Xen', () => {
       assert.equal((await must(`xenstore-read ${control}`)).trim(), '');
       assert.match(await stateOf('deaf'), /^[r-][b-]----$/);
       assert.equal(
-        (await must('ls -A /images /run/dormouse | grep -v lost')).trim(),
-        '/images:\n\n/run/dormouse:',
+        (await must('ls -A /images /run/dormouse/xen | grep -v lost')).trim(),
+        '/images:\n\n/run/dormouse/xen:',
       );
       await guest.waitTicks(2);
     }

@@ -10,7 +10,7 @@ import { startLab, type Lab } from './lab.js';
 import { sourceDir } from './paths.js';
 
 const script = 'node /project/dist/lab/host_checks.js';
-const leaseFiles = 'ls /run/dormouse 2>/dev/null';
+const leaseFiles = 'ls /run/dormouse/xen 2>/dev/null';
 /** Within this time after its death nothing of a process is left on a guest. */
 const undoneMs = 5000;
 

@@ -1,15 +1,35 @@
 import * as z from 'zod';
 import { describeDomain, domainDocument, figures } from '../documents.js';
-import { embeddedName, nameOption } from '../host_name.js';
+import type { Context } from '../context.js';
+import { embeddedName, meansXen, nameOption } from '../host_name.js';
 import { renderList } from '../render/list.js';
 import { renderFacts } from '../render/table.js';
 import { formatBytes, printable } from '../render/units.js';
-import type { Verb } from '../verb.js';
+import type { Outcome, Verb } from '../verb.js';
+
+function renderCapabilities(capabilities: Readonly<Record<string, true | string>>): [string, string][] {
+  return Object.entries(capabilities).map(([can, why]) => [
+    can,
+    why === true ? 'yes' : `no: ${printable(why.replace(`${can}: `, ''))}`,
+  ]);
+}
+
+function statusOfXen(context: Context): Promise<Outcome> {
+  return context.withHost(async (host) => {
+    const [capabilities, guests] = [await host.capabilities(), await host.list()];
+    const facts = renderFacts([['host', host.description], ...renderCapabilities(capabilities)]);
+    return {
+      document: { name: 'xen', state: 'running', capabilities, guests: guests.map(describeDomain) },
+      text: `${facts}\n${renderList(guests)}`,
+    };
+  });
+}
 
 export const hostStatus: Verb = {
   name: 'host status',
-  summary: 'Says whether an embedded host runs, what it can do and what runs on it',
-  details: 'Starts nothing. Also names the guests that were lost if the host died.',
+  summary: 'Says whether a host runs, what it can do and what runs on it',
+  details:
+    'Starts nothing. Of an embedded host also names the guests that were lost if it died. In the control domain of Xen: of Xen, unless --name is given.',
   args: [],
   options: [nameOption],
   examples: [{ command: 'dormouse host status', says: 'of the default host' }],
@@ -33,6 +53,7 @@ export const hostStatus: Verb = {
   }),
   cancellable: false,
   async run(context, input) {
+    if (await meansXen(context, input)) return await statusOfXen(context);
     const name = await embeddedName(context, input);
     const status = await context.services.hostStatus(name);
     if (status.state === 'stopped')
@@ -53,10 +74,7 @@ export const hostStatus: Verb = {
       ...report.leases.map(
         (lease) => ['lease', `${lease.operation} of domain ${lease.domid} by process ${lease.pid}`] as const,
       ),
-      ...Object.entries(report.capabilities).map(
-        ([can, why]) =>
-          [can, why === true ? 'yes' : `no: ${printable(why.replace(`${can}: `, ''))}`] as const,
-      ),
+      ...renderCapabilities(report.capabilities),
     ]);
     const document = { ...report, name, state: 'running', guests: guests.map(describeDomain) };
     return { document, text: `${facts}\n${renderList(guests)}` };

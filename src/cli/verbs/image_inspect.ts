@@ -1,10 +1,11 @@
 import * as z from 'zod';
 import type { Inspection } from '../../image/inspect.js';
 import { figures, pageCounts } from '../documents.js';
+import { imageArgument } from '../image_argument.js';
 import { renderClasses } from '../render/progress.js';
 import { renderFacts } from '../render/table.js';
 import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../render/units.js';
-import { textArgument, type Verb } from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const id = z.string().regex(/^[0-9a-f]+$/u);
 
@@ -117,7 +118,7 @@ export const imageInspect: Verb = {
   document,
   cancellable: false,
   async run(context, input) {
-    const described = describe(await context.services.inspectImage(textArgument(input, 0)));
+    const described = describe(await context.services.inspectImage(await imageArgument(context, input)));
     return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
   },
 };

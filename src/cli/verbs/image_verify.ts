@@ -1,9 +1,10 @@
 import * as z from 'zod';
 import type { Finding } from '../../image/verify.js';
 import { figures } from '../documents.js';
+import { imageArgument } from '../image_argument.js';
 import { renderFacts } from '../render/table.js';
 import { formatBytes, formatCount, printable } from '../render/units.js';
-import { textArgument, type Verb } from '../verb.js';
+import type { Verb } from '../verb.js';
 
 const mostRunsShown = 8;
 
@@ -53,7 +54,7 @@ export const imageVerify: Verb = {
   }),
   cancellable: true,
   async run(context, input) {
-    const path = textArgument(input, 0);
+    const path = await imageArgument(context, input);
     const report = await context.withByteProgress(`verify ${path}`, (options) =>
       context.services.verifyImage(path, options),
     );

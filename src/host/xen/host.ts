@@ -36,11 +36,13 @@ import { XenXenstore } from './xenstore.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
+/** Apart from the files of embedded hosts, which this machine may have as well. */
+const xenRunDir = '/run/dormouse/xen';
 /** XEN_SYSCTL_PHYSCAP_shadow */
 const shadowPaging = 1 << 4;
 
 export interface XenHostOptions {
-  /** Where leases are kept; /run/dormouse. */
+  /** Where leases are kept; /run/dormouse/xen. */
   readonly runDir?: string;
   /** Told of what was undone of a process that died; standard error by default. */
   readonly notice?: (text: string) => void;
@@ -50,7 +52,7 @@ export interface XenHostOptions {
 export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost> {
   const { api, release } = loadXen();
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
-  const leases = new XenLeases(options.runDir ?? '/run/dormouse', watcherPath(release), notice);
+  const leases = new XenLeases(options.runDir ?? xenRunDir, watcherPath(release), notice);
   await leases.undoAllOfDead();
   return new XenHost(api, release, await XenXenstore.open(), leases, notice);
 }
