@@ -27,7 +27,7 @@ if (!existsSync(bin('eslint'))) {
   console.error('dormouse: run `npm ci --ignore-scripts` first');
   process.exit(1);
 }
-run(bin('eslint'), ['src', 'test', 'bench', 'scripts', ...(fix ? ['--fix'] : [])]);
+run(bin('eslint'), ['src', 'test', 'bench', 'scripts', 'bin', ...(fix ? ['--fix'] : [])]);
 run(bin('prettier'), [
   fix ? '--write' : '--check',
   '--log-level=warn',
@@ -35,6 +35,7 @@ run(bin('prettier'), [
   'test',
   'bench',
   'scripts',
+  'bin/*.mjs',
   '*.json',
   '*.mjs',
 ]);

@@ -17,7 +17,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { packageRoot } from '../../src/addon.js';
@@ -139,10 +139,14 @@ test('damage to an image is found, named, and not restored', () => {
 test('a tree that is not built says how to build it', () => {
   const bare = join(dir, 'bare', 'bin');
   mkdirSync(bare, { recursive: true });
-  copyFileSync(program, join(bare, 'dormouse.mjs'));
-  const ran = spawnSync(process.execPath, [join(bare, 'dormouse.mjs'), 'list'], { encoding: 'utf8' });
-  assert.equal(ran.status, 5);
-  assert.match(ran.stderr, /^dormouse: not built yet; run .*npm run build/u);
+  const programs = ['dormouse', 'dormouse-save-helper', 'dormouse-save-helper-stock'];
+  copyFileSync(join(dirname(program), 'start.mjs'), join(bare, 'start.mjs'));
+  for (const name of programs) {
+    copyFileSync(join(dirname(program), name), join(bare, `${name}.mjs`));
+    const ran = spawnSync(process.execPath, [join(bare, `${name}.mjs`), 'list'], { encoding: 'utf8' });
+    assert.equal(ran.status, 5);
+    assert.match(ran.stderr, /^dormouse: not built yet; run .*npm run build/u);
+  }
 });
 
 test('a reader that goes away is no error', () => {
