@@ -9,6 +9,7 @@ import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../hos
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
+import { memoryBytesOf } from '../pfn/counts.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
@@ -146,7 +147,7 @@ export async function commitImage(
     path: done.path,
     imageId: done.imageId,
     counts,
-    memoryBytes: source.geometry.nrPfns * 4096,
+    memoryBytes: memoryBytesOf(counts),
     storedBytes: done.storedBytes,
   };
 }

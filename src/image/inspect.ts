@@ -1,7 +1,7 @@
 /** Says what is inside an image, and goes on as far as it can through damage. Read-only. */
 import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
-import { totalPages, type PageCounts } from '../pfn/counts.js';
+import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
 import { openImageFile, readExactly } from './file.js';
 import { CHUNK_ENTRY_SIZE, MAX_CHUNK_SPAN, MAX_MANIFEST_BYTES, PAGE_SIZE, wholePages } from './format.js';
 import {
@@ -45,6 +45,8 @@ export interface Inspection {
   /** Pages in all chunks, also those replaced by a later copy. */
   readonly storedPages: number;
   readonly storedBodies: number;
+  /** Of the pages that have a frame; null where the footer is damaged. */
+  readonly memoryBytes: number | null;
   /** Bytes of memory the pages stand for, divided by the size of the file. */
   readonly ratio: number;
   /** Sentences about what could not be read, at most 1000. Empty for an image whose structures are whole. */
@@ -189,7 +191,8 @@ export async function inspectImage(path: string): Promise<Inspection> {
       chunks: { count: Object.values(byKind).reduce((sum, n) => sum + n, 0), byKind },
       storedPages: footer?.storedPages ?? scanned.pages,
       storedBodies: footer?.storedBodies ?? scanned.bodies,
-      ratio: size === 0 ? 0 : ((totalPages(counts) - counts.noFrame) * PAGE_SIZE) / size,
+      memoryBytes: footer && memoryBytesOf(counts),
+      ratio: size === 0 ? 0 : memoryBytesOf(counts) / size,
       damage,
     };
   } finally {

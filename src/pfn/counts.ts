@@ -16,3 +16,8 @@ export function totalPages(counts: Readonly<PageCounts>): number {
   const { data, zero, table, noFrame, broken, alloc, sameAsParent } = counts;
   return data + zero + table + noFrame + broken + alloc + sameAsParent;
 }
+
+/** Bytes of the pages that have a frame: what the domain has of memory, however far apart its pfns lie. */
+export function memoryBytesOf(counts: Readonly<PageCounts>): number {
+  return (totalPages(counts) - counts.noFrame - counts.broken) * 4096;
+}

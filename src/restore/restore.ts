@@ -4,6 +4,7 @@ import { performance } from 'node:perf_hooks';
 import type { PageCounts } from '../domain/progress.js';
 import type { DomainSpec, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
+import { memoryBytesOf } from '../pfn/counts.js';
 import { DormouseError } from '../errors.js';
 import { chunksPerStep, laneCount, runOverRange, warmWorkers } from '../worker/pool.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
@@ -98,7 +99,7 @@ async function restoreImage(host: Host, path: string, options: RestoreOptions): 
       name: options.name ?? reader.manifest.domain.name,
       imageId: reader.header.imageId,
       counts: reader.counts,
-      memoryBytes: reader.nrPfns * 4096,
+      memoryBytes: memoryBytesOf(reader.counts),
     };
   } finally {
     reader.close();

@@ -88,6 +88,7 @@ const inspected: Inspection = {
   chunks: { count: 2, byKind: { lz4: 2 } },
   storedPages: 125,
   storedBodies: 105,
+  memoryBytes: 125 * 4096,
   ratio: 2.62,
   damage: ['the manifest is damaged'],
 };

@@ -31,6 +31,7 @@ const document = z.object({
     })
     .nullable(),
   nrPfns: figures.count.nullable(),
+  memoryBytes: figures.count.nullable(),
   counts: pageCounts,
   chunks: z.object({ count: figures.count, byKind: z.record(z.string(), figures.count) }),
   storedPages: figures.count,
@@ -44,6 +45,7 @@ const document = z.object({
 function describe(found: Inspection): z.infer<typeof document> {
   const { header, manifest } = found;
   const { path, fileBytes, committed, root, counts, chunks, storedPages, storedBodies, ratio } = found;
+  const { memoryBytes } = found;
   return {
     ...{ path, fileBytes, committed },
     format: header && { major: header.major, minor: header.minor },
@@ -62,6 +64,7 @@ function describe(found: Inspection): z.infer<typeof document> {
       maxMemoryKib: manifest.domain.maxMemoryKib,
     },
     nrPfns: header?.nrPfns ?? manifest?.geometry.nrPfns ?? null,
+    memoryBytes,
     counts: { ...counts },
     chunks: { count: chunks.count, byKind: { ...chunks.byKind } },
     ...{ storedPages, storedBodies },
@@ -74,6 +77,12 @@ function describe(found: Inspection): z.infer<typeof document> {
 
 function words(value: string | number | null | undefined): string {
   return value === null || value === undefined ? 'unreadable' : printable(String(value));
+}
+
+/** Without the footer only how far the pfns go is known. */
+function memoryWords({ memoryBytes, nrPfns }: z.infer<typeof document>): string {
+  if (memoryBytes !== null) return formatBytes(memoryBytes);
+  return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * 4096)}`;
 }
 
 function render(image: z.infer<typeof document>): string {
@@ -94,7 +103,7 @@ function render(image: z.infer<typeof document>): string {
     ['written', `${words(image.createdAt)} by ${words(image.tool)} on ${words(image.hostKind)}`],
     ['domain', domain ? `${printable(domain.name)} (${domain.type}, ${domain.uuid})` : 'unreadable'],
     ['vCPUs', words(domain?.vcpus)],
-    ['memory', image.nrPfns === null ? 'unreadable' : formatBytes(image.nrPfns * 4096)],
+    ['memory', memoryWords(image)],
     ['pages', renderClasses(image.counts)],
     ['chunks', `${formatCount(chunks.count)}${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}`],
     ['ratio', formatRatio(image.ratio)],

@@ -4,7 +4,7 @@
  */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import { totalPages, type PageCounts } from '../../pfn/counts.js';
+import { memoryBytesOf, totalPages, type PageCounts } from '../../pfn/counts.js';
 import { MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageWriter } from '../writer.js';
@@ -275,7 +275,7 @@ function resultOf(
     notes.push(`${survey.repeatedPages} pages were in the stream more than once; the last copy was taken`);
   if (survey.layoutLost) notes.push('the order of the pages in the stream was too irregular to be kept');
   if (survey.verifySeen) notes.push('the stream ended with a VERIFY run, which is not kept');
-  const memoryBytes = (counts.data + counts.zero + counts.table + counts.alloc) * pageBytes;
+  const memoryBytes = memoryBytesOf(counts);
   const { name, type } = domain;
   return { path, imageId, root, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes };
 }

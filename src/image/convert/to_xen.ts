@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
 import { DormouseError } from '../../errors.js';
-import { totalPages, type PageCounts } from '../../pfn/counts.js';
+import { memoryBytesOf, type PageCounts } from '../../pfn/counts.js';
 import { MAX_MANIFEST_BYTES, MAX_PFNS } from '../format.js';
 import type { Manifest } from '../manifest.js';
 import { ImageReader } from '../reader.js';
@@ -82,7 +82,6 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
       options.signal,
     );
     const { counts, manifest } = reader;
-    const memoryBytes = (totalPages(counts) - counts.noFrame - counts.broken) * format.pageBytes;
     const { name, type } = manifest.domain;
     const elapsedMs = performance.now() - started;
     return {
@@ -90,7 +89,7 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
       name,
       type,
       counts,
-      memoryBytes,
+      memoryBytes: memoryBytesOf(counts),
       storedBytes,
       elapsedMs,
       fromStream: kept !== null,
