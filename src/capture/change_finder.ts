@@ -32,7 +32,8 @@ function byLog(tracker: Tracker): ChangeFinder {
       native(() => steps().liveFindRetyped(live, memory.handle));
       steps().liveMerge(live, await tracker.readAndClear());
     },
-    askLast: () => tracker.readAndClear(),
+    // Nothing is read after it, unless the pause was in vain: and then it is wanted again.
+    askLast: () => tracker.peek(),
     findLast: (live, memory, logged, thorough) => {
       if (logged) steps().liveMerge(live, logged);
       if (thorough) native(() => steps().liveFindRetyped(live, memory.handle));

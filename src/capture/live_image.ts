@@ -63,7 +63,11 @@ async function withWork<T>(
     finder = await changeFinder(host, lease);
     const byContent = finder.by === 'content';
     live = native(() => steps().liveCreate(geometry.nrPfns, byContent, mayCopyPages));
-    return await body({ ...request, memory, finder, live });
+    const result = await body({ ...request, memory, finder, live });
+    // Tells of a log that was not this process's alone: then changes may be missing.
+    await finder.off();
+    finder = undefined;
+    return result;
   } finally {
     if (live !== undefined) steps().liveRelease(live);
     memory.close();

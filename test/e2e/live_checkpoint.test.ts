@@ -162,7 +162,8 @@ test('a guest that writes more than fits: light gives up, cooperative streams', 
         : async (lease: Parameters<Host['tracker']>[0]) => {
             const real = await plain.tracker(lease);
             const readAndClear = async () => (await real.readAndClear()).fill(0xff);
-            return { ...real, readAndClear };
+            const peek = async () => (await real.peek()).fill(0xff);
+            return { ...real, readAndClear, peek };
           },
   });
   await assert.rejects(checkpoint(flooded, 'busy', join(dir, 'light'), { mode: 'light' }), {

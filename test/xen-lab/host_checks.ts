@@ -3,11 +3,13 @@
  * Each prints one line of JSON with what it saw and exits 0, or throws.
  */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DomainInfo, MemoryView } from '../../src/host/contract.js';
+import type { DomainInfo, Lease, MemoryView, Tracker } from '../../src/host/contract.js';
 import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
+import { loadXen } from '../../src/host/xen/native.js';
 import { steps } from '../../src/worker/steps.js';
 
 type Check = (host: XenHost, domain: DomainInfo, args: string[]) => Promise<object>;
@@ -270,6 +272,58 @@ const logDirtyRefused: Check = async (host, { domid }) => {
   return {};
 };
 
+/** Starts `xl migrate` to a receiver that says it is ready and then reads nothing; ends that one after `liveMs`. */
+async function migrateNowhere(domid: number, liveMs: number): Promise<ChildProcess> {
+  const receiver = `printf 'xl migration receiver ready, send binary domain data.\\n'; sleep ${liveMs / 1000}`;
+  const xl = spawn(
+    'xl',
+    ['migrate', '-s', `sh -c "${receiver.replaceAll('"', '\\"')}" --`, String(domid), 'x'],
+    {
+      stdio: 'ignore',
+    },
+  );
+  for (let i = 0; i < 300; i++) {
+    if (spawnSync('pidof', ['libxl-save-helper']).status === 0) return xl;
+    await sleep(50);
+  }
+  throw new Error('xl migrate does not begin');
+}
+
+/** What libxl takes of the dirty log, or ends, is told; what a dead tool left on is taken over. */
+const logTakenOver: Check = async (host, { domid }) => {
+  const taken = { code: 'LOCKED' };
+  const { api } = loadXen();
+  const begin = async (): Promise<{ lease: Lease; tracker: Tracker }> => {
+    const lease = await host.acquire(domid, 'checkpoint');
+    return { lease, tracker: await host.tracker(lease) };
+  };
+  api.logDirtyOn(domid);
+  const first = await begin();
+  const xl = await migrateNowhere(domid, 5000);
+  await assert.rejects(first.tracker.readAndClear(), taken);
+  await first.lease.release();
+  await assert.rejects(host.acquire(domid, 'checkpoint'), taken);
+  await once(xl, 'exit');
+
+  // One that comes and goes between two looks, and is killed: the log is on, without what it had.
+  const second = await begin();
+  await sleep(1000);
+  await once(await migrateNowhere(domid, 1000), 'exit');
+  await assert.rejects(second.tracker.readAndClear(), taken);
+  await second.lease.release();
+
+  const third = await begin();
+  api.logDirtyOff(domid);
+  await assert.rejects(third.tracker.off(), taken);
+  await third.lease.release();
+  const last = await begin();
+  await sleep(500);
+  await last.tracker.readAndClear();
+  await last.tracker.off();
+  await last.lease.release();
+  return {};
+};
+
 /** A second lease is refused while the first is held, and given after it. */
 const locked: Check = async (host, { domid }) => {
   const lease = await host.acquire(domid, 'save');
@@ -376,6 +430,7 @@ const checks: Record<string, Check> = {
   contentTracker,
   logDirty,
   logDirtyRefused,
+  logTakenOver,
   locked,
   hold,
   takeOver,

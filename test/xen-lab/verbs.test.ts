@@ -301,6 +301,15 @@ describe('verbs on Xen', () => {
       await guest.destroy();
     });
 
+  test('nothing stops the control domain', async () => {
+    for (const verb of ['pause', 'destroy', 'save', 'save -c', 'checkpoint', 'dump-core', 'digest']) {
+      const file = /^(pause|destroy|digest)$/.test(verb) ? '' : '/images/zero';
+      const { code, stderr } = await lab.exec(`dormouse --json ${verb} Domain-0 ${file}`, slow);
+      assert.deepEqual([code, /"name":"(\w+)"/.exec(stderr)?.[1]], [4, 'DOMAIN_WRONG_STATE'], stderr);
+    }
+    assert.equal((await must('ls /images | grep -v lost || true')).trim(), '');
+  });
+
   test('an embedded host on the same machine is left alone', async () => {
     await must('dormouse host start');
     try {

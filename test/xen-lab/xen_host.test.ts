@@ -69,7 +69,10 @@ describe('the xen host', () => {
         t.diagnostic(JSON.stringify(await check(args[0] ?? '', 'guest', ...args.slice(1))));
       await check('suspendTimeout', 'guest');
       await check('watcherKilled', 'guest');
-      if (type === 'pvh') t.diagnostic(JSON.stringify(await check('logDirty', 'guest')));
+      if (type === 'pvh') {
+        t.diagnostic(JSON.stringify(await check('logDirty', 'guest')));
+        await check('logTakenOver', 'guest');
+      }
       await guest.waitTicks(3);
       await check('destroy', 'guest');
     });

@@ -114,6 +114,15 @@ Napi::Value on_domain(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// logDirtyOff(domid) -> whether it was on
+Napi::Value end_log_dirty(const Napi::CallbackInfo& info) {
+  Fault fault;
+  bool was_on = false;
+  if (!log_dirty_off(*handles(), arg_u32(info, 0), &was_on, &fault))
+    return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), was_on);
+}
+
 // logDirtyRead(domid, nrPfns, clean) -> bitmap
 Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
@@ -332,7 +341,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("unpause", on_domain<unpause_domain>);
   add("resumeInPlace", on_domain<resume_in_place>);
   add("logDirtyOn", on_domain<log_dirty_on>);
-  add("logDirtyOff", on_domain<log_dirty_off>);
+  add("logDirtyOff", end_log_dirty);
   add("logDirtyRead", log_dirty_bitmap);
   add("openMemory", open_memory);
   add("refreshMemory", refresh_memory);

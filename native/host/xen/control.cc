@@ -11,6 +11,21 @@ int shadow_op(const Handles& xen, uint32_t domid, uint32_t op, xen_domctl* call)
   return domctl(xen, domid, XEN_DOMCTL_shadow_op, call);
 }
 
+int enable_log_dirty(const Handles& xen, uint32_t domid) {
+  xen_domctl call = {};
+  const int failed = shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, &call);
+  if (failed) return failed;
+  // Ending it leaves the count of dirty pages as it is: without a bitmap only the count is reset.
+  call = {};
+  return shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_CLEAN, &call);
+}
+
+uint64_t count_bits(const uint64_t* words, size_t count) {
+  uint64_t bits = 0;
+  for (size_t i = 0; i < count; i++) bits += static_cast<uint64_t>(__builtin_popcountll(words[i]));
+  return bits;
+}
+
 }  // namespace
 
 bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault) {
@@ -18,10 +33,13 @@ bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault) {
 }
 
 bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault) {
-  xen_domctl call = {};
-  if (shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, &call) == 0) return true;
-  if (errno == EINVAL) return fault->raise("DOMAIN_WRONG_STATE", "log-dirty is on already");
-  return raise_errno(fault, "enabling log-dirty", domid);
+  if (enable_log_dirty(xen, domid) == 0) return true;
+  if (errno != EINVAL) return raise_errno(fault, "enabling log-dirty", domid);
+  if (!log_dirty_off(xen, domid, nullptr, fault)) return false;
+  if (enable_log_dirty(xen, domid) == 0) return true;
+  if (errno != EINVAL) return raise_errno(fault, "enabling log-dirty", domid);
+  return fault->raise("DOMAIN_WRONG_STATE",
+                      "log-dirty refused: the domain has a device of the host's");
 }
 
 bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
@@ -37,10 +55,15 @@ bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool c
   if (shadow_op(xen, domid, op, &call) != 0)
     return raise_errno(fault, "reading the dirty bitmap", domid);
   bitmap->assign(buffer.as<uint8_t>(), buffer.as<uint8_t>() + (nr_pfns + 7) / 8);
+  // Who ends the log and begins it anew, as libxc does, takes the bits but not the count.
+  if (call.u.shadow_op.stats.dirty_count > count_bits(buffer.as<uint64_t>(), bytes / 8))
+    return fault->raise("LOCKED", "another tool took pages from the dirty log of the domain");
   return true;
 }
 
-bool log_dirty_off(const Handles& xen, uint32_t domid, Fault* fault) {
+bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault) {
+  // Reading and ending it succeed whether it is on or not; only enabling tells.
+  if (was_on) *was_on = enable_log_dirty(xen, domid) != 0 && errno == EINVAL;
   xen_domctl call = {};
   if (shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_OFF, &call) == 0 || errno == EINVAL) return true;
   return raise_errno(fault, "ending log-dirty", domid);

@@ -10,12 +10,14 @@ namespace dormouse::xen {
 // A suspended domain goes on in place; its suspend call returns 1, "cancelled".
 bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault);
 
+// One that a dead tool left on is ended first, as libxc does it: see that nobody alive uses it.
 bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault);
-// One bit a pfn for pfns [0, nr_pfns); with `clean` reset in the same step.
+// One bit a pfn for pfns [0, nr_pfns); with `clean` reset in the same step. LOCKED if pages were
+// marked since the last reset that are not in it.
 bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
                     std::vector<uint8_t>* bitmap, Fault* fault);
-// Idempotent.
-bool log_dirty_off(const Handles& xen, uint32_t domid, Fault* fault);
+// Idempotent; `was_on` may be null.
+bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault);
 
 // Ports of other domains that this process is bound to. Not for several threads at once.
 class EventPorts {

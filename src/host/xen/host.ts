@@ -29,6 +29,7 @@ import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
 import { type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
+import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
@@ -58,6 +59,18 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
 }
 
 const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
+
+/** Stopping it would stop the host, and this process. */
+function refuseControlDomain(domid: number): void {
+  if (domid !== 0) return;
+  throw new DormouseError(
+    'DOMAIN_WRONG_STATE',
+    'Domain-0 runs this host and this program: it is not stopped',
+    {
+      place: { domid },
+    },
+  );
+}
 
 export class XenHost implements Host {
   readonly description: string;
@@ -133,7 +146,10 @@ export class XenHost implements Host {
   }
 
   pause(domid: number): Promise<void> {
-    return this.#call(() => this.#api.pause(domid));
+    return this.#call(() => {
+      refuseControlDomain(domid);
+      this.#api.pause(domid);
+    });
   }
 
   unpause(domid: number): Promise<void> {
@@ -141,6 +157,7 @@ export class XenHost implements Host {
   }
 
   async destroy(domid: number): Promise<void> {
+    refuseControlDomain(domid);
     native(() => this.#api.domain(domid));
     // A mapping of its pages would keep the domain as a zombie.
     this.#unmap(domid);
@@ -153,6 +170,8 @@ export class XenHost implements Host {
   }
 
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
+    refuseControlDomain(domid);
+    refuseOtherSaver(domid);
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
     const lease = await this.#leases.acquire(domid, uuid, operation, () => {
       this.#held.delete(domid);
@@ -301,16 +320,35 @@ export class XenHost implements Host {
       if (error.code !== 'HOST_LACKS') throw error;
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
+    const read = (clear: boolean): Promise<Buffer> =>
+      this.#call(() => {
+        // Looked for where it takes nothing from a guest's pause, and at the end.
+        if (!held.has('pause') && !held.has('suspend')) this.#requireOwnLog(held);
+        return api.logDirtyRead(domid, nrPfns, clear);
+      });
     return {
-      readAndClear: () => this.#call(() => api.logDirtyRead(domid, nrPfns, true)),
-      peek: () => this.#call(() => api.logDirtyRead(domid, nrPfns, false)),
+      readAndClear: () => read(true),
+      peek: () => read(false),
       off: () =>
         this.#call(() => {
           if (!held.has('logdirty')) return;
-          api.logDirtyOff(domid);
+          this.#requireOwnLog(held);
+          const wasOn = api.logDirtyOff(domid);
           held.strike('logdirty');
+          if (!wasOn)
+            throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
         }),
     };
+  }
+
+  /** LOCKED if libxl has taken the dirty log over, which is then left to it. */
+  #requireOwnLog(held: XenLease): void {
+    try {
+      refuseOtherSaver(held.domid);
+    } catch (thrown) {
+      held.strike('logdirty');
+      throw thrown;
+    }
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {

@@ -42,8 +42,8 @@ export interface XenNative {
   resumeInPlace(domid: number): void;
   /** HOST_LACKS where the hypervisor cannot. */
   logDirtyOn(domid: number): void;
-  /** Idempotent. */
-  logDirtyOff(domid: number): void;
+  /** False if it was off already: what changed since somebody ended it is not known. */
+  logDirtyOff(domid: number): boolean;
   /** One bit a pfn for the first `nrPfns`; `clean` resets them in the same step. */
   logDirtyRead(domid: number, nrPfns: number, clean: boolean): Buffer;
   /** Maps all of the domain's memory, read-only. The number is the memory's in the calls below. */

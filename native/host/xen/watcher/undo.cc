@@ -238,7 +238,7 @@ bool undo(const std::string& key, const Lock& lock, const Journal& journal) {
   if (journal.destroy) return destroy(domid, "ended it, as it was saved");
   bool good = true;
   if (journal.log_dirty) {
-    good = log_dirty_off(*xen, domid, &fault);
+    good = log_dirty_off(*xen, domid, nullptr, &fault);
     if (good) std::printf("ended its log-dirty mode\n");
   }
   if (journal.pause) good = undo_pause(*xen, domid, info) && good;
