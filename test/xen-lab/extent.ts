@@ -7,6 +7,8 @@ function setting(name: string, whole: number, inShort: number): number {
 
 /** Light checkpoints in a row. */
 export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 12);
+/** Suspensions in a row, and the vCPUs of the PV guests that see them. */
+export const suspensions = { times: short ? 5 : 20, pvVcpus: short ? [2] : [1, 2] };
 /** Random moments at which a process is killed. */
 export const kills = setting('DORMOUSE_LAB_KILLS', 50, 8);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */

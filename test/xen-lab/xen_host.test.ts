@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { suspensions } from './extent.js';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { sourceDir } from './paths.js';
@@ -58,14 +59,15 @@ describe('the xen host', () => {
     await pv.waitTicks(2);
   });
 
-  for (const [type, vcpus] of [
-    ['pv', 1],
-    ['pv', 2],
-    ['pvh', 1],
-  ] as const)
+  for (const [type, vcpus] of [...suspensions.pvVcpus.map((n) => ['pv', n] as const), ['pvh', 1] as const])
     test(`${type} with ${vcpus} vCPU: state, memory, suspend and resume`, async (t) => {
       const guest = await create({ name: 'guest', type, vcpus });
-      for (const args of [['canonical'], ['copyTwice'], ['contentTracker'], ['suspend']])
+      for (const args of [
+        ['canonical'],
+        ['copyTwice'],
+        ['contentTracker'],
+        ['suspend', String(suspensions.times)],
+      ])
         t.diagnostic(JSON.stringify(await check(args[0] ?? '', 'guest', ...args.slice(1))));
       await check('suspendTimeout', 'guest');
       await check('watcherKilled', 'guest');
