@@ -1,15 +1,34 @@
-// Starts a compiled program of dist/bundle, or says what is missing.
-import { existsSync } from 'node:fs';
+// Starts a program of dist/bundle, or says what is missing.
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Script } from 'node:vm';
 
-export async function start(name) {
-  const program = new URL(`../dist/bundle/${name}`, import.meta.url);
-  const addon = new URL('../build/Release/dormouse.node', import.meta.url);
-  if (existsSync(program) && existsSync(addon)) {
-    await import(program.href);
+/** A CommonJS file as the function that Node.js makes of one. */
+export function moduleScript(filename, cachedData) {
+  const source = readFileSync(filename, 'utf8');
+  return new Script(`(function (exports, require, module, __filename, __dirname) {${source}\n})`, {
+    filename,
+    cachedData,
+  });
+}
+
+/** Runs a file with the code cache that the build wrote beside it (scripts/bundle.mjs), if it is there. */
+function run(filename) {
+  const cache = `${filename}.cache`;
+  const script = moduleScript(filename, existsSync(cache) ? readFileSync(cache) : undefined);
+  const module = { exports: {} };
+  script.runInThisContext()(module.exports, createRequire(filename), module, filename, dirname(filename));
+}
+
+export function start(name) {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const program = `${root}dist/bundle/${name}`;
+  if (existsSync(program) && existsSync(`${root}build/Release/dormouse.node`)) {
+    run(program);
     return;
   }
-  const root = fileURLToPath(new URL('..', import.meta.url));
   process.stderr.write(
     `dormouse: not built yet; run \`npm ci --ignore-scripts && npm run build\` in ${root}\n`,
   );

@@ -18,13 +18,17 @@ for (const stream of [process.stdout, process.stderr])
     if (error.code !== 'EPIPE') throw error;
   });
 
-const exitCode = await runCli(process.argv.slice(2), {
-  stdout: process.stdout,
-  stderr: process.stderr,
-  services: engine,
-  signal: controller.signal,
-  cancellable: (is) => (cancellable = is),
-});
-for (const stream of [process.stdout, process.stderr])
-  await new Promise<void>((written) => stream.write('', () => written()));
-process.exit(exitCode);
+async function main(): Promise<void> {
+  const exitCode = await runCli(process.argv.slice(2), {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    services: engine,
+    signal: controller.signal,
+    cancellable: (is) => (cancellable = is),
+  });
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((written) => stream.write('', () => written()));
+  process.exit(exitCode);
+}
+
+void main();

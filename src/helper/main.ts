@@ -45,12 +45,16 @@ async function main(): Promise<void> {
   await channel.complete(0, 0);
 }
 
-try {
-  await main();
-} catch (thrown) {
-  process.stderr.write(`dormouse-save-helper: ${asDormouseError(thrown).message}\n`);
-  process.exitCode = 1;
-} finally {
-  const { closeWorkers } = await import('../worker/pool.js');
-  await closeWorkers();
+async function run(): Promise<void> {
+  try {
+    await main();
+  } catch (thrown) {
+    process.stderr.write(`dormouse-save-helper: ${asDormouseError(thrown).message}\n`);
+    process.exitCode = 1;
+  } finally {
+    const { closeWorkers } = await import('../worker/pool.js');
+    await closeWorkers();
+  }
 }
+
+void run();

@@ -27,10 +27,11 @@ async function main(): Promise<number> {
   return 0;
 }
 
-try {
-  process.exit(await main());
-} catch (thrown) {
-  const { code, message } = asDormouseError(thrown);
-  logLine(`${code}: ${message}`);
-  process.exit(1);
-}
+main().then(
+  (exitCode) => process.exit(exitCode),
+  (thrown: unknown) => {
+    const { code, message } = asDormouseError(thrown);
+    logLine(`${code}: ${message}`);
+    process.exit(1);
+  },
+);
