@@ -6,11 +6,11 @@ function setting(name: string, whole: number, inShort: number): number {
 }
 
 /** Light checkpoints in a row. */
-export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 12);
+export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 6);
 /** Suspensions in a row, and the vCPUs of the PV guests that see them. */
 export const suspensions = { times: short ? 5 : 20, pvVcpus: short ? [2] : [1, 2] };
 /** Random moments at which a process is killed. */
-export const kills = setting('DORMOUSE_LAB_KILLS', 50, 8);
+export const kills = setting('DORMOUSE_LAB_KILLS', 50, 6);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
 export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 3);
 /** Memory of the guests that dormouse and xl work on side by side, and their types. */
