@@ -12,12 +12,13 @@ import {
   snapshotLight,
   suspendGuest,
   defaultSuspendTimeoutMs,
+  type StandingStill,
 } from '../capture/stand_still.js';
 import type { CaptureSource } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';
 import { blankStartInfo, digestibleContext } from '../domain/vcpu_context.js';
-import type { DomainState, DomainType, Host } from '../host/contract.js';
+import type { DomainInfo, DomainState, DomainType, Host, Lease } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { chunksPerStep, laneCount, pagesPerStep, runOverRange, warmWorkers } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
@@ -94,6 +95,19 @@ function subjectOfDomain(source: CaptureSource, options: OperationOptions): Dige
   };
 }
 
+async function standForDigest(
+  host: Host,
+  lease: Lease,
+  info: DomainInfo,
+  signal: AbortSignal | undefined,
+): Promise<StandingStill> {
+  const light = (await host.capabilities())['cow-snapshot'] === true;
+  const ready = warmWorkers();
+  if (!light) return suspendGuest(host, lease, info, { timeoutMs: defaultSuspendTimeoutMs, signal, ready });
+  await ready;
+  return snapshotLight(host, lease, info, { readOnce: false });
+}
+
 /**
  * Digest of a domain's canonical memory and registers. A running one goes on where the host can snapshot it, else it
  * suspends itself and is resumed. Errors: DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED, SUSPEND_TIMEOUT, CANCELLED.
@@ -107,11 +121,7 @@ export async function digestDomain(
   requireWhole(info);
   const lease = await host.acquire(info.domid, 'digest');
   try {
-    await warmWorkers();
-    const light = (await host.capabilities())['cow-snapshot'] === true;
-    const still = light
-      ? await snapshotLight(host, lease, info, { readOnce: false })
-      : await suspendGuest(host, lease, info, { timeoutMs: defaultSuspendTimeoutMs, signal: options.signal });
+    const still = await standForDigest(host, lease, info, options.signal);
     try {
       return await digestOf(subjectOfDomain(still.source, options));
     } finally {

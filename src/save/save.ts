@@ -49,10 +49,13 @@ async function standStill(
   options: SaveOptions,
 ): Promise<StandingStill> {
   const { suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
-  if (info.paused) return snapshotLight(host, lease, info, { readOnce: true });
-  return options.then === 'resume'
-    ? suspendAndSnapshot(host, lease, info, { timeoutMs, signal })
-    : suspendGuest(host, lease, info, { timeoutMs, signal });
+  const ready = warmWorkers(encodingLanes);
+  if (!info.paused && options.then !== 'resume')
+    return suspendGuest(host, lease, info, { timeoutMs, signal, ready });
+  await ready;
+  return info.paused
+    ? snapshotLight(host, lease, info, { readOnce: true })
+    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
 }
 
 /** What follows the commit. Returns true if the guest runs (or may run) again. */
@@ -116,8 +119,6 @@ async function saveUnderLease(
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
   try {
-    await warmWorkers(encodingLanes);
-    const requestedMs = performance.now();
     still = await standStill(host, lease, info, options);
     await writePages(writer, still.source, options);
     const captured = await commitImage(writer, finished(still.source), {
@@ -125,14 +126,13 @@ async function saveUnderLease(
       startedMs,
     });
     const runs = await settle(host, lease, info, still, options.then);
-    const nowMs = performance.now();
     return {
       ...captured,
       domid: info.domid,
       name: info.name,
       paused: options.then === 'pause' || (options.then === 'resume' && info.paused),
-      elapsedMs: nowMs - startedMs,
-      standstillMs: runs ? (still.pauseMs ?? nowMs - requestedMs) : null,
+      elapsedMs: performance.now() - startedMs,
+      standstillMs: runs ? still.pauseMs : null,
     };
   } catch (thrown) {
     await writer.abandon();
