@@ -35,7 +35,8 @@ const bundles = {
   // What the lab's tests run in dom0.
   'dist/lab': {
     format: {
-      ...{ format: 'esm', splitting: true },
+      format: 'esm',
+      splitting: true,
       // CommonJS packages among them look for these.
       banner: {
         js: `import { createRequire as createRequireOfBundle } from 'node:module';

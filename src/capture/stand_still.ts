@@ -128,8 +128,8 @@ export async function snapshotLight(
 async function openAhead(host: Host, domid: number, ready: Promise<void>): Promise<MemoryView> {
   const opening = host.openMemory(domid);
   try {
-    await Promise.all([opening, ready]);
-    return await opening;
+    const [memory] = await Promise.all([opening, ready]);
+    return memory;
   } catch (thrown) {
     await opening.then(
       (view) => view.close(),

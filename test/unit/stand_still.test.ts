@@ -13,19 +13,20 @@ type Step = (typeof steps)[number];
 function scene(failing?: Step): { asked: string[]; stand: () => ReturnType<typeof suspendGuest> } {
   const asked: string[] = [];
   const host = new FakeHost();
-  const does = <T>(step: Step, value: T): Promise<T> => {
+  const take = (step: Step): void => {
     asked.push(step);
-    if (step === failing) return Promise.reject(new DormouseError('NO_MEMORY', `no ${step}`));
-    return Promise.resolve(value);
+    if (step === failing) throw new DormouseError('NO_MEMORY', `no ${step}`);
   };
+  const does = <T>(step: Step, value: T): Promise<T> =>
+    new Promise((resolve) => {
+      take(step);
+      resolve(value);
+    });
   host.openMemory = () =>
     does('open', {
       handle: 1,
       kind: 'live' as const,
-      refresh: () => {
-        asked.push('refresh');
-        if (failing === 'refresh') throw new DormouseError('NO_MEMORY', 'no refresh');
-      },
+      refresh: () => take('refresh'),
       close: () => void asked.push('close'),
     });
   host.config = () => does('config', '');
