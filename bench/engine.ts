@@ -11,7 +11,7 @@ import { checkpoint } from '../src/checkpoint/checkpoint.js';
 import { embeddedConfig } from '../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../src/host/embedded/host.js';
 import { startHost, stopHost } from '../src/host/embedded/lifecycle.js';
-import { openEmbeddedHost } from '../src/host/open.js';
+import { openEmbeddedHost } from '../src/host/open/open_host.js';
 import { verifyImage } from '../src/image/verify.js';
 import { restore } from '../src/restore/restore.js';
 import { save, type SaveResult } from '../src/save/save.js';

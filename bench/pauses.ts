@@ -7,7 +7,7 @@ import { checkpoint } from '../src/checkpoint/checkpoint.js';
 import { embeddedConfig } from '../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../src/host/embedded/host.js';
 import { startHost, stopHost } from '../src/host/embedded/lifecycle.js';
-import { openEmbeddedHost } from '../src/host/open.js';
+import { openEmbeddedHost } from '../src/host/open/open_host.js';
 import { figure, quantile } from './figure.js';
 import type { Limits } from './limits.js';
 import { benchLivePauses } from './live_pauses.js';

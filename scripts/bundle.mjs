@@ -25,7 +25,7 @@ const bundles = {
       banner: { js: "const urlOfBundle = require('node:url').pathToFileURL(__filename).href;" },
     },
     entries: {
-      dormouse: 'dist/src/cli/main.js',
+      dormouse: 'dist/src/cli/program/main.js',
       'dormouse-save-helper': 'dist/src/helper/main.js',
       server_main: 'dist/src/host/embedded/server_main.js',
       ...threads,

@@ -7,13 +7,14 @@ import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
-import type { DomainInfo, DomainState, Host, Lease, MemoryGeometry, MemoryView } from '../host/contract.js';
+import type { Host, Lease, MemoryView } from '../host/contract.js';
 import type { PageSink } from '../image/page_sink.js';
 import { encodingLanes, pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
+import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
 const maxCopiedPages = 16_384;

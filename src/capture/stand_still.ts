@@ -1,8 +1,9 @@
 /** How a domain is brought to stand still for an image, and let go again. */
 import { performance } from 'node:perf_hooks';
 import { asDormouseError, DormouseError } from '../errors.js';
-import type { DomainInfo, Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
+import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
+import type { DomainInfo } from '../domain/state.js';
 
 export const defaultSuspendTimeoutMs = 60_000;
 

@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
-import type { DomainInfo, DomainState, MemoryGeometry, MemoryView } from '../host/contract.js';
+import type { MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
@@ -13,6 +13,7 @@ import { memoryBytesOf } from '../pfn/counts.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
+import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
 
 export type Consistency = 'suspend-point' | 'paused';
 

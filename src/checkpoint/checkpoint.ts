@@ -18,8 +18,9 @@ import {
   writePages,
 } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
-import type { DomainInfo, Host, Lease } from '../host/contract.js';
+import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
+import type { DomainInfo } from '../domain/state.js';
 
 export type CheckpointMode = 'light' | 'cooperative';
 

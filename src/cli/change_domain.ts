@@ -1,8 +1,9 @@
 /** What pause, unpause and destroy have in common. */
-import type { DomainInfo, Host } from '../host/contract.js';
+import type { Host } from '../host/contract.js';
 import type { Context } from './context.js';
-import { printable } from './render/units.js';
+import { printable } from '../render/units.js';
 import type { Outcome } from './verb.js';
+import type { DomainInfo } from '../domain/state.js';
 
 export const domainArgument = { form: '<domain>', says: 'name, id or uuid' };
 

@@ -1,8 +1,8 @@
 /** What every verb is given: the global options, the engine, and where to say things. */
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { Host } from '../host/contract.js';
-import { createProgress } from './render/progress.js';
-import { printable } from './render/units.js';
+import { createProgress } from '../render/progress.js';
+import { printable } from '../render/units.js';
 import type { Services } from './services.js';
 
 const pageBytes = 4096;

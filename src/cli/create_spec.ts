@@ -1,9 +1,10 @@
 /** From the settings of a configuration to what the host is asked to create. */
 import { randomUUID } from 'node:crypto';
 import { DormouseError } from '../errors.js';
-import type { DomainSpec, DomainType, XlDomain } from '../host/contract.js';
+import type { DomainSpec, XlDomain } from '../host/contract.js';
 import { type ConfigValue, renderSettings, type Settings } from './domain_config.js';
 import { xlOnlySettings } from './xl_settings.js';
+import type { DomainType } from '../domain/state.js';
 
 /** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
 export const programSettings: Readonly<

@@ -1,7 +1,7 @@
 /** Schemas that several verbs' JSON documents share. Unit suffixes are part of the names. */
 import * as z from 'zod';
 import { stateReason, stateWord, stateWords } from '../domain/states.js';
-import type { DomainInfo } from '../host/contract.js';
+import type { DomainInfo } from '../domain/state.js';
 
 const count = z.int().nonnegative();
 const milliseconds = z.number().nonnegative();

@@ -11,7 +11,7 @@ export const nameOption = {
 /** Whether what is meant is this machine's Xen: --host, else DORMOUSE_HOST, else where we are. */
 export async function meansXen(context: Context, input: VerbInput): Promise<boolean> {
   if (textOption(input, 'name') !== undefined) return false;
-  const { parseHostSpec, defaultHostSpec } = await import('../host/open.js');
+  const { parseHostSpec, defaultHostSpec } = await import('../host/open/open_host.js');
   const { host } = context.globals;
   return (host === undefined ? defaultHostSpec() : parseHostSpec(host)).kind === 'xen';
 }
@@ -20,7 +20,7 @@ export async function meansXen(context: Context, input: VerbInput): Promise<bool
 export async function embeddedName(context: Context, input: VerbInput): Promise<string> {
   const name = textOption(input, 'name');
   if (name !== undefined) return name;
-  const { parseHostSpec, defaultHostName } = await import('../host/open.js');
+  const { parseHostSpec, defaultHostName } = await import('../host/open/open_host.js');
   const selector = context.globals.host ?? process.env.DORMOUSE_HOST ?? '';
   if (selector === '') return defaultHostName;
   const host = parseHostSpec(selector);

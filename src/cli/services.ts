@@ -5,9 +5,9 @@ import type { digestDomain, digestImage } from '../digest/digest.js';
 import type { dumpCore } from '../dump/dump_core.js';
 import type { Host } from '../host/contract.js';
 import type { hostStatus, startHost, stopHost } from '../host/embedded/lifecycle.js';
-import type { detectFormat } from '../image/convert/detect.js';
-import type { convertFromXen } from '../image/convert/from_xen.js';
-import type { convertToXen } from '../image/convert/to_xen.js';
+import type { detectFormat } from '../xenstream/detect.js';
+import type { convertFromXen } from '../convert/from_xen.js';
+import type { convertToXen } from '../convert/to_xen.js';
 import type { inspectImage } from '../image/inspect.js';
 import type { verifyImage } from '../image/verify.js';
 import type { restore } from '../restore/restore.js';
@@ -36,7 +36,7 @@ const lifecycle = (): Promise<typeof import('../host/embedded/lifecycle.js')> =>
   import('../host/embedded/lifecycle.js');
 
 export const engine: Services = {
-  openHost: async (selector) => await (await import('../host/open.js')).openHost(selector),
+  openHost: async (selector) => await (await import('../host/open/open_host.js')).openHost(selector),
   startHost: async (options) => await (await lifecycle()).startHost(options),
   stopHost: async (...args) => await (await lifecycle()).stopHost(...args),
   hostStatus: async (name) => await (await lifecycle()).hostStatus(name),
@@ -48,9 +48,8 @@ export const engine: Services = {
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),
   inspectImage: async (path) => await (await import('../image/inspect.js')).inspectImage(path),
   verifyImage: async (...args) => await (await import('../image/verify.js')).verifyImage(...args),
-  detectFormat: async (path) => await (await import('../image/convert/detect.js')).detectFormat(path),
-  convertFromXen: async (...args) =>
-    await (await import('../image/convert/from_xen.js')).convertFromXen(...args),
-  convertToXen: async (...args) => await (await import('../image/convert/to_xen.js')).convertToXen(...args),
+  detectFormat: async (path) => await (await import('../xenstream/detect.js')).detectFormat(path),
+  convertFromXen: async (...args) => await (await import('../convert/from_xen.js')).convertFromXen(...args),
+  convertToXen: async (...args) => await (await import('../convert/to_xen.js')).convertToXen(...args),
   demo: async (talk) => await (await import('../demo/demo.js')).runDemo(talk),
 };

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { checkpoint, type CheckpointResult } from '../checkpoint/checkpoint.js';
-import { formatBytes, formatCount, formatDuration } from '../cli/render/units.js';
+import { formatBytes, formatCount, formatDuration } from '../render/units.js';
 import { digestDomain } from '../digest/digest.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { DomainSpec } from '../host/contract.js';

@@ -1,7 +1,7 @@
 /** The table the demo ends with: what was measured, beside what this machine allows. */
 import type { CheckpointResult } from '../checkpoint/checkpoint.js';
-import { renderTable } from '../cli/render/table.js';
-import { formatBytes, formatDuration, formatRate } from '../cli/render/units.js';
+import { renderTable } from '../render/table.js';
+import { formatBytes, formatDuration, formatRate } from '../render/units.js';
 import type { RestoreResult } from '../restore/restore.js';
 import type { SaveResult } from '../save/save.js';
 import type { Limits } from './limits.js';

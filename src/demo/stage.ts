@@ -3,12 +3,12 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { formatBytes } from '../cli/render/units.js';
+import { formatBytes } from '../render/units.js';
 import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
 import type { EmbeddedHost } from '../host/embedded/host.js';
 import { startHost, stopHost } from '../host/embedded/lifecycle.js';
-import { openEmbeddedHost } from '../host/open.js';
+import { openEmbeddedHost } from '../host/open/open_host.js';
 
 const gib = 2 ** 30;
 const hostName = 'demo';

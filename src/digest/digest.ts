@@ -18,10 +18,11 @@ import type { CaptureSource } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';
 import { blankStartInfo, digestibleContext } from '../domain/vcpu_context.js';
-import type { DomainInfo, DomainState, DomainType, Host, Lease } from '../host/contract.js';
+import type { Host, Lease } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { chunksPerStep, laneCount, pagesPerStep, runOverRange, warmWorkers } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
+import type { DomainInfo, DomainState, DomainType } from '../domain/state.js';
 
 export interface DigestResult {
   /** Hex; equal for two domains or images with the same pages, types and registers, whatever their machine frames. */

@@ -4,7 +4,6 @@
  */
 import { Buffer } from 'node:buffer';
 import { DormouseError } from '../errors.js';
-import type { DomainState, VcpuState } from '../host/contract.js';
 import {
   sharedInfo,
   sharedInfoBytes,
@@ -13,6 +12,7 @@ import {
   vcpuContextBytes,
   type FrameField,
 } from './vcpu_context.js';
+import type { DomainState, VcpuState } from './state.js';
 
 /** Translates frame numbers; all ones where there is no translation. */
 export type Translate = (frames: BigUint64Array) => BigUint64Array;

@@ -1,5 +1,5 @@
+import type { DomainInfo } from './state.js';
 /** A domain's state in words, from the flags of XEN_DOMCTL_getdomaininfo. */
-import type { DomainInfo } from '../host/contract.js';
 
 /** virsh's words. */
 export const stateWords = ['running', 'idle', 'paused', 'in shutdown', 'shut off', 'crashed'] as const;

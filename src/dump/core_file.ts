@@ -4,7 +4,7 @@
  * `xl dump-core`. All integers are little-endian.
  */
 import { Buffer } from 'node:buffer';
-import type { CoreState, DomainType } from '../host/contract.js';
+import type { CoreState, DomainType } from '../domain/state.js';
 
 export const pageBytes = 4096;
 

@@ -5,11 +5,12 @@ import { setImmediate } from 'node:timers/promises';
 import { requireWhole } from '../capture/stand_still.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
-import type { DomainInfo, Host, Lease, MemoryView } from '../host/contract.js';
+import type { Host, Lease, MemoryView } from '../host/contract.js';
 import { OutputFile } from '../image/output_file.js';
 import { hasBody } from '../pfn/page_type.js';
 import { steps } from '../worker/steps.js';
 import { coreFrame, tableEntryBytes } from './core_file.js';
+import type { DomainInfo } from '../domain/state.js';
 
 /** Xen answers for the types of so many pfns at a time; 4 MiB of pages, some milliseconds. */
 const pfnsPerStep = 1024;

@@ -1,6 +1,6 @@
 /** The arguments libxl starts its save helper with, all decimal; `--stock` before them is ours. */
 import { DormouseError } from '../errors.js';
-import type { StreamFormat } from '../image/stream/writer.js';
+import type { StreamFormat } from '../xenstream/frames/writer.js';
 
 export interface SaveArguments {
   readonly verb: 'save';

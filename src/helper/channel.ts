@@ -4,9 +4,10 @@
  * Source: tools/libs/light/libxl_save_msgs_gen.pl and libxl_save_callout.c of Xen 4.17, as a specification.
  */
 import { Buffer } from 'node:buffer';
-import { read as readCallback, writeSync } from 'node:fs';
+import { read as readCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { DormouseError } from '../errors.js';
+import { writeWhole } from '../transfer/write_whole.js';
 
 const read = promisify(readCallback);
 
@@ -43,26 +44,16 @@ function text(value: string): Buffer {
   return Buffer.concat([u32(bytes.length), bytes]);
 }
 
-const pause = new Int32Array(new SharedArrayBuffer(4));
-
-/** Writes all of it, waiting where the descriptor does not block and takes no more. */
-export function writeWhole(target: number, bytes: Buffer): void {
-  for (let at = 0; at < bytes.length;) {
-    try {
-      at += writeSync(target, bytes, at);
-    } catch (thrown) {
-      if ((thrown as NodeJS.ErrnoException).code !== 'EAGAIN') throw thrown;
-      Atomics.wait(pause, 0, 0, 1);
-    }
-  }
-}
-
 export class LibxlChannel {
   #doing = '';
   #percent = 0;
 
   log(level: number, line: string): void {
     this.#send(message.log, u32(level), u32(-1), text(context), text(line));
+  }
+
+  say(line: string): void {
+    this.log(logLevel.info, line);
   }
 
   /** Told to libxl as often as the percentage changes; where it grows by less than five that is a detail to it. */

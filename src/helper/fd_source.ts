@@ -3,8 +3,7 @@ import { Buffer } from 'node:buffer';
 import { read as readCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { DormouseError } from '../errors.js';
-import { streamInvalid } from '../image/convert/stream_format.js';
-import type { ByteReader } from '../image/convert/stream_parser.js';
+import { streamInvalid, type ByteReader } from '../xenstream/frames/byte_reader.js';
 
 const read = promisify(readCallback);
 const windowBytes = 4 * 1024 * 1024;

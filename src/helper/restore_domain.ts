@@ -4,17 +4,18 @@ import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import { HelperBuilder } from '../host/xen/builder.js';
 import { jobMagic, nonceBytes } from '../host/xen/job_wire.js';
-import { libxcMarker, streamInvalid } from '../image/convert/stream_format.js';
+import { libxcMarker } from '../xenstream/stream_format.js';
 import { ImageReader } from '../image/reader.js';
-import { STREAM_MAGIC } from '../image/stream/layout.js';
+import { STREAM_MAGIC } from '../xenstream/frames/layout.js';
 import { fillDomain, ProgressOfRestore } from '../restore/fill.js';
 import { requireRestorable } from '../restore/pv_guest.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
 import type { RestoreArguments } from './arguments.js';
-import { type LibxlChannel, logLevel } from './channel.js';
+import type { LibxlChannel } from './channel.js';
 import { FdSource } from './fd_source.js';
 import { JobClient } from './job_client.js';
-import { restoreFrames, restoreLibxcStream } from './stream_restore.js';
+import { restoreFrames, restoreLibxcStream } from '../transfer/receive.js';
+import { streamInvalid } from '../xenstream/frames/byte_reader.js';
 
 const streamMagic = Buffer.from(STREAM_MAGIC, 'hex');
 
@@ -30,8 +31,8 @@ async function fromImage(
     if (reader.header.imageId !== imageId || reader.root !== root)
       throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was verified`);
     requireRestorable(reader);
-    channel.log(logLevel.info, `Found ${reader.manifest.domain.type} image ${imageId}`);
-    channel.log(logLevel.info, 'Restoring domain');
+    channel.say(`Found ${reader.manifest.domain.type} image ${imageId}`);
+    channel.say('Restoring domain');
     await warmWorkers();
     const { state } = reader.manifest;
     await channel.staticDataDone(builder.setPolicy(state));
@@ -69,16 +70,16 @@ export async function restoreDomain(
     if (job) await fromImage(builder, job, channel, cancel.signal);
     else {
       const restore = magic.equals(streamMagic) ? restoreFrames : restoreLibxcStream;
-      await restore({ builder, source, channel, signal: cancel.signal });
+      await restore({ builder, source, receiver: channel, signal: cancel.signal });
     }
     const { store, console } = builder.rings;
     builder.close();
-    channel.log(logLevel.info, 'Restore successful');
+    channel.say('Restore successful');
     for (const [what, frame, dom, port] of [
       ['XenStore', store, args.storeDomid, args.storePort],
       ['Console', console, args.consoleDomid, args.consolePort],
     ] as const)
-      channel.log(logLevel.info, `${what}: mfn 0x${frame.toString(16)}, dom ${dom}, evt ${port}`);
+      channel.say(`${what}: mfn 0x${frame.toString(16)}, dom ${dom}, evt ${port}`);
     channel.restoreResults(store, console);
     job?.report({ kind: 'built' });
   } catch (thrown) {

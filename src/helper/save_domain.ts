@@ -4,7 +4,7 @@ import { openXenHost } from '../host/xen/host.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { SaveArguments } from './arguments.js';
 import { type LibxlChannel, logLevel } from './channel.js';
-import { streamDomain } from './stream_save.js';
+import { streamDomain } from '../transfer/send.js';
 
 /** In the words of xl's own helper, which counts the passes over a running guest. */
 function reportFrames(channel: LibxlChannel, live: boolean): (progress: Progress) => void {

@@ -7,28 +7,7 @@
  */
 import type { Buffer } from 'node:buffer';
 import type { Progress } from '../domain/progress.js';
-
-export type DomainType = 'pv' | 'pvh' | 'hvm';
-export type ShutdownReason = 'poweroff' | 'reboot' | 'suspend' | 'crash' | 'watchdog' | 'soft_reset';
-
-/** One domain, as XEN_DOMCTL_getdomaininfo has it. `shutdown` is set only while the shutdown bit is. */
-export interface DomainInfo {
-  readonly domid: number;
-  readonly name: string;
-  readonly uuid: string;
-  readonly type: DomainType;
-  readonly memoryKib: number;
-  readonly maxMemoryKib: number;
-  readonly vcpus: number;
-  readonly running: boolean;
-  readonly blocked: boolean;
-  readonly paused: boolean;
-  readonly dying: boolean;
-  readonly shutdown: ShutdownReason | null;
-  /** True while a domain is being built and nothing of it has run. */
-  readonly building: boolean;
-  readonly cpuTimeNs: number;
-}
+import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../domain/state.js';
 
 /** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
 export interface DomainSpec {
@@ -58,49 +37,6 @@ export type CapabilityName =
   | 'xl-config';
 /** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
 export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
-
-export interface MemoryGeometry {
-  /** Number of pfns: max_pfn + 1. */
-  readonly nrPfns: number;
-  /** 4 or 8 bytes a word; 0 for a domain without its own page tables in Xen's form. */
-  readonly guestWidth: 4 | 8 | 0;
-  /** PFNs of the frames that hold the leaf level of the guest's own p2m (PV only, else empty). */
-  readonly p2mFrames: readonly number[];
-  /** p2m_generation at the time of the call, where the guest has one. */
-  readonly p2mGeneration: number;
-}
-
-/** One online vCPU's state; empty blobs where the host has none. MFNs inside, as the host sees them. */
-export interface VcpuState {
-  readonly id: number;
-  readonly basic: Buffer;
-  readonly extended: Buffer;
-  readonly xsave: Buffer;
-  readonly msrs: Buffer;
-}
-
-/** Everything of a domain's state that is not memory. */
-export interface DomainState {
-  readonly vcpus: readonly VcpuState[];
-  /** The 4096-byte shared info page (PV), else empty. */
-  readonly sharedInfo: Buffer;
-  /** Bodies of the stream's TSC_INFO, CPUID_POLICY, MSR_POLICY, HVM_CONTEXT and HVM_PARAMS; empty where none. */
-  readonly tscInfo: Buffer;
-  readonly cpuidPolicy: Buffer;
-  readonly msrPolicy: Buffer;
-  readonly hvmContext: Buffer;
-  readonly hvmParams: Buffer;
-}
-
-/** What a core dump holds beside memory, as Xen's own tools write it. */
-export interface CoreState {
-  /** vcpu_guest_context of each vCPU that was ever set up, by id; machine frames inside. */
-  readonly contexts: readonly Buffer[];
-  /** The 4096-byte shared info page; empty where it cannot be read. */
-  readonly sharedInfo: Buffer;
-  /** The 1280 bytes of the dump's note about the hypervisor (docs/core-dumps.md). */
-  readonly hypervisor: Buffer;
-}
 
 /**
  * A view of a domain's memory, registered natively: `handle` is what worker threads pass to the addon's steps.

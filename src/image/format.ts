@@ -166,3 +166,6 @@ const zeroes = Buffer.alloc(PAGE_SIZE);
 export function isZero(bytes: Buffer, from = 0, to = bytes.length): boolean {
   return bytes.subarray(from, to).equals(zeroes.subarray(0, to - from));
 }
+
+/** First bytes of a file that `xl save` wrote: not an image, and to be told so. */
+export const XL_MAGIC = Buffer.from('Xen saved domain, xl format\n \0 \r', 'latin1');

@@ -14,11 +14,11 @@ import {
   MAP_RUN_SIZE,
   MAX_MANIFEST_BYTES,
   PAGE_SIZE,
+  XL_MAGIC,
   isZero,
   wholePages,
   type PageClass,
 } from './format.js';
-import { xlMagic } from './convert/stream_format.js';
 import { openImageFile, readExactly } from './file.js';
 import {
   damaged,
@@ -181,7 +181,7 @@ export class ImageReader {
     lanes: number,
   ): Promise<ImageReader> {
     const headerPage = await readExactly(file, 0, Math.min(size, PAGE_SIZE));
-    if (headerPage.subarray(0, xlMagic.length).equals(xlMagic))
+    if (headerPage.subarray(0, XL_MAGIC.length).equals(XL_MAGIC))
       throw new DormouseError(
         'IMAGE_INCOMPATIBLE',
         `${path} is an xl save file: convert it first (dormouse image convert)`,

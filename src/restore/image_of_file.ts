@@ -2,8 +2,8 @@
 import { closeSync, openSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { OperationOptions } from '../domain/progress.js';
-import { detectFormat } from '../image/convert/detect.js';
-import { convertFromXen } from '../image/convert/from_xen.js';
+import { detectFormat } from '../xenstream/detect.js';
+import { convertFromXen } from '../convert/from_xen.js';
 import { version } from '../version.js';
 
 export type RestoredFormat = 'dormouse' | 'xl' | 'xl-gzip';

@@ -7,9 +7,10 @@ import { findP2mRoot } from '../domain/p2m_root.js';
 import { localiseVcpus, newSharedInfo, startInfoPfn } from '../domain/pv_state.js';
 import { patchStartInfo, sharedInfoBytes, startInfoRings } from '../domain/vcpu_context.js';
 import { DormouseError } from '../errors.js';
-import type { Builder, DomainState, MemoryGeometry } from '../host/contract.js';
+import type { Builder } from '../host/contract.js';
 import type { ImageReader, PageTableEntry } from '../image/reader.js';
 import { steps } from '../worker/steps.js';
+import type { DomainState, MemoryGeometry } from '../domain/state.js';
 
 const noFrame = 0xffff_ffff_ffff_ffffn;
 

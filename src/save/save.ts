@@ -13,8 +13,9 @@ import { liveSuspended } from '../capture/live_image.js';
 import { commitImage, finished, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
-import type { DomainInfo, Host, Lease } from '../host/contract.js';
+import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
+import type { DomainInfo } from '../domain/state.js';
 
 export interface SaveOptions extends OperationOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */

@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestDomain, digestImage } from '../../src/digest/digest.js';
-import { restoreFrames, restoreLibxcStream, type HelperTarget } from '../../src/helper/stream_restore.js';
-import { streamDomain } from '../../src/helper/stream_save.js';
+import { restoreFrames, restoreLibxcStream, type HelperTarget } from '../../src/transfer/receive.js';
+import { streamDomain } from '../../src/transfer/send.js';
 import type { Builder, DomainSpec, Host } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
-import { convertFromXen } from '../../src/image/convert/from_xen.js';
-import { frameConfig } from '../../src/image/convert/standard_stream.js';
-import { libxlHead, paddedRecord, xlHead } from '../../src/image/convert/stream_writer.js';
-import type { StreamFormat } from '../../src/image/stream/writer.js';
+import { convertFromXen } from '../../src/convert/from_xen.js';
+import { frameConfig } from '../../src/xenstream/standard_stream.js';
+import { libxlHead, paddedRecord, xlHead } from '../../src/xenstream/stream_writer.js';
+import type { StreamFormat } from '../../src/xenstream/frames/writer.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { restore } from '../../src/restore/restore.js';
 import { closeWorkers } from '../../src/worker/pool.js';
@@ -91,7 +91,7 @@ async function fill(
   const restoreStream = format === 'frames' ? restoreFrames : restoreLibxcStream;
   await restoreStream({
     ...{ builder: target(builder, spec.maxMemoryKib / 4), source, signal: new AbortController().signal },
-    channel: { log: () => undefined, progress: () => undefined, staticDataDone: () => Promise.resolve() },
+    receiver: { say: () => undefined, progress: () => undefined, staticDataDone: () => Promise.resolve() },
   });
   assert.equal(source.offset, bytes.length, 'all of the stream was read and nothing more');
   await lease.release();

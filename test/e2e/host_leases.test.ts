@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
 import type { DomainEvent } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { startTool } from '../support/tools.js';
 

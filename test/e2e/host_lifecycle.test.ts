@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
 import { hostStatus, startHost, stopHost } from '../../src/host/embedded/lifecycle.js';
-import { openEmbeddedHost, openHost } from '../../src/host/open.js';
+import { openEmbeddedHost, openHost } from '../../src/host/open/open_host.js';
 import { guestSpec, isHost, startTestHost, until, useRunDir } from '../support/hosts.js';
 import { startTool } from '../support/tools.js';
 

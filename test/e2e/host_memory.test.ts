@@ -3,10 +3,11 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { test } from 'node:test';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
 import { native } from '../../src/addon.js';
-import type { DomainSpec, DomainState, MemoryGeometry } from '../../src/host/contract.js';
+import type { DomainSpec } from '../../src/host/contract.js';
 import { embedded } from '../../src/host/embedded/hypervisor.js';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
+import type { DomainState, MemoryGeometry } from '../../src/domain/state.js';
 
 const hasCode =
   (code: ErrorCode, text = /./) =>

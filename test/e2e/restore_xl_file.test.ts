@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { digestDomain, digestImage } from '../../src/digest/digest.js';
-import { convertToXen } from '../../src/image/convert/to_xen.js';
+import { convertToXen } from '../../src/convert/to_xen.js';
 import { save } from '../../src/save/save.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { command, documentOf, errorOf, failure, startCommand } from '../support/command.js';

@@ -7,9 +7,9 @@ import { basename, join } from 'node:path';
 import { after, test } from 'node:test';
 import { findP2mRoot } from '../../src/domain/p2m_root.js';
 import { sharedInfo as sharedInfoOffsets } from '../../src/domain/vcpu_context.js';
-import { compareXenFiles } from '../../src/image/convert/compare.js';
-import { convertFromXen } from '../../src/image/convert/from_xen.js';
-import { convertToXen } from '../../src/image/convert/to_xen.js';
+import { compareXenFiles } from '../../src/convert/compare.js';
+import { convertFromXen } from '../../src/convert/from_xen.js';
+import { convertToXen } from '../../src/convert/to_xen.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { noVerifier, noXlFiles, unpack, verifierComplaint, xlFiles } from '../support/xen_tools.js';
 

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { DormouseError, type ErrorCode } from '../../src/errors.js';
 import type { Builder, Lease, Snapshot, Tracker } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 
 /** What may be refused in a schedule that knows nothing of what the others do. */

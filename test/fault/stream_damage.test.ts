@@ -5,10 +5,10 @@ import { describe, test } from 'node:test';
 import { DormouseError } from '../../src/errors.js';
 import { storedHash } from '../../src/image/frame.js';
 import type { Manifest } from '../../src/image/manifest.js';
-import { FRAME_HEAD, FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from '../../src/image/stream/layout.js';
-import type { StreamBegin } from '../../src/image/stream/messages.js';
-import { readFrames } from '../../src/image/stream/reader.js';
-import { StreamWriter } from '../../src/image/stream/writer.js';
+import { FRAME_HEAD, FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from '../../src/xenstream/frames/layout.js';
+import type { StreamBegin } from '../../src/xenstream/frames/messages.js';
+import { readFrames } from '../../src/xenstream/frames/reader.js';
+import { StreamWriter } from '../../src/xenstream/frames/writer.js';
 import { desc, page, random, type TestPage } from '../support/images.js';
 import { BufferSource, writtenBy } from '../support/stream_bytes.js';
 

@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { packageRoot } from '../../src/addon.js';
-import { convertFromXen } from '../../src/image/convert/from_xen.js';
+import { convertFromXen } from '../../src/convert/from_xen.js';
 import { dataPage, fileOf, pvParts } from '../support/xen_stream.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'dormouse-convert-fault-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-const modules = join(packageRoot, 'dist/src/image/convert');
+const modules = join(packageRoot, 'dist/src/convert');
 const xl = join(folder, 'guest.xl');
 const image = join(folder, 'guest.image');
 const directions = [

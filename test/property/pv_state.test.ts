@@ -9,7 +9,7 @@ import {
   startInfoRings,
   vcpuContextBytes,
 } from '../../src/domain/vcpu_context.js';
-import type { VcpuState } from '../../src/host/contract.js';
+import type { VcpuState } from '../../src/domain/state.js';
 
 const empty = Buffer.alloc(0);
 const none = 0xffff_ffff_ffff_ffffn;

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { compareXenFiles } from '../../src/image/convert/compare.js';
-import { convertFromXen } from '../../src/image/convert/from_xen.js';
-import { convertToXen } from '../../src/image/convert/to_xen.js';
+import { compareXenFiles } from '../../src/convert/compare.js';
+import { convertFromXen } from '../../src/convert/from_xen.js';
+import { convertToXen } from '../../src/convert/to_xen.js';
 import {
   fileOf,
   hvmParts,

@@ -1,7 +1,7 @@
 /** Runs command lines inside the test's process, on a fake host or on the real engine. */
 import { Writable } from 'node:stream';
 import { DormouseError } from '../../src/errors.js';
-import { runCli } from '../../src/cli/run.js';
+import { runCli } from '../../src/cli/program/run.js';
 import type { Services } from '../../src/cli/services.js';
 import type { FakeHost } from './fake_host.js';
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import * as z from 'zod';
 import { packageRoot } from '../../src/addon.js';
-import { verbs } from '../../src/cli/verbs.js';
+import { verbs } from '../../src/cli/program/verbs.js';
 import type { ErrorCode } from '../../src/errors.js';
 
 export interface Ended {

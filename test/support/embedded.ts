@@ -5,7 +5,6 @@
 import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { native } from '../../src/addon.js';
-import type { MemoryGeometry } from '../../src/host/contract.js';
 import {
   embedded,
   hypervisor,
@@ -13,6 +12,7 @@ import {
   type HypervisorEvent,
   type MachineId,
 } from '../../src/host/embedded/hypervisor.js';
+import type { MemoryGeometry } from '../../src/domain/state.js';
 
 export const hv = hypervisor();
 export const tool = embedded();

@@ -1,6 +1,7 @@
 /** A host in memory, for tests of the command line: it lists, pauses and destroys, and holds no pages. */
 import { DormouseError } from '../../src/errors.js';
-import type { DomainInfo, DomainSpec, Host, XlDomain } from '../../src/host/contract.js';
+import type { DomainSpec, Host, XlDomain } from '../../src/host/contract.js';
+import type { DomainInfo } from '../../src/domain/state.js';
 
 /** A running domain; `over` says what is different about it. */
 export function domainInfo(over: Partial<DomainInfo> = {}): DomainInfo {

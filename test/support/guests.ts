@@ -1,10 +1,10 @@
 /** Deterministic guests for the digest oracle: run to step N untouched, or through an operation on the way. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestDomain } from '../../src/digest/digest.js';
-import type { DomainInfo } from '../../src/host/contract.js';
 import type { EmbeddedConfig } from '../../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { guestSpec } from './hosts.js';
+import type { DomainInfo } from '../../src/domain/state.js';
 
 export interface GuestPlan {
   readonly program: 'idle' | 'counter' | 'writer' | 'churner' | 'crasher';

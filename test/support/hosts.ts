@@ -9,7 +9,7 @@ import type { DomainSpec } from '../../src/host/contract.js';
 import { type EmbeddedConfig, embeddedConfig } from '../../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { startHost } from '../../src/host/embedded/lifecycle.js';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 
 /** Process ids of the hosts that have a state file in `dir`. */
 function hostPids(dir: string): number[] {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 
 export interface Sampled {
   readonly samples: number;

@@ -2,8 +2,7 @@
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { ByteReader } from '../../src/image/convert/stream_parser.js';
-import { streamInvalid } from '../../src/image/convert/stream_format.js';
+import { streamInvalid, type ByteReader } from '../../src/xenstream/frames/byte_reader.js';
 
 /** What a descriptor would give. */
 export class BufferSource implements ByteReader {

@@ -3,7 +3,7 @@
  * usage: tool.js open | HOLD DOMAIN
  */
 import { randomUUID } from 'node:crypto';
-import { openEmbeddedHost } from '../../src/host/open.js';
+import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import type { Lease } from '../../src/host/contract.js';
 

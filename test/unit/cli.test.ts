@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import * as z from 'zod';
 import type { CheckpointResult } from '../../src/checkpoint/checkpoint.js';
 import type { Services } from '../../src/cli/services.js';
-import { verbs } from '../../src/cli/verbs.js';
+import { verbs } from '../../src/cli/program/verbs.js';
 import type { DumpResult } from '../../src/dump/dump_core.js';
 import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
 import type { HostReport } from '../../src/host/embedded/ops.js';

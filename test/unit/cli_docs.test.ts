@@ -6,8 +6,8 @@ import { test } from 'node:test';
 import * as z from 'zod';
 import { packageRoot } from '../../src/addon.js';
 import { programSettings } from '../../src/cli/create_spec.js';
-import { globalOptions } from '../../src/cli/program.js';
-import { verbs } from '../../src/cli/verbs.js';
+import { globalOptions } from '../../src/cli/program/program.js';
+import { verbs } from '../../src/cli/program/verbs.js';
 import { errorKinds } from '../../src/errors.js';
 import { renderShape } from '../support/shape.js';
 

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { domainSpec } from '../../src/cli/create_spec.js';
 import { parseConfig } from '../../src/cli/domain_config.js';
 import { parseCount, parseSeconds, parseSize } from '../../src/cli/parse.js';
-import { formatBytes, formatDuration, formatRate, printable } from '../../src/cli/render/units.js';
+import { formatBytes, formatDuration, formatRate, printable } from '../../src/render/units.js';
 
 test('sizes are read as they are meant, MiB without a unit', () => {
   const sizes: [string, number][] = [

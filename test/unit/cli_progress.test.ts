@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { test } from 'node:test';
-import { createProgress } from '../../src/cli/render/progress.js';
+import { createProgress } from '../../src/render/progress.js';
 import type { Progress } from '../../src/domain/progress.js';
 
 class Screen extends Writable {

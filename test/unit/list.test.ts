@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { renderList, stateLetters } from '../../src/cli/render/list.js';
-import type { DomainInfo, ShutdownReason } from '../../src/host/contract.js';
+import { renderList, stateLetters } from '../../src/render/list.js';
 import { domainInfo } from '../support/fake_host.js';
+import type { DomainInfo, ShutdownReason } from '../../src/domain/state.js';
 
 const reasons: (ShutdownReason | null)[] = [
   null,

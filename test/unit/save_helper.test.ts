@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseArguments } from '../../src/helper/arguments.js';
 import { FdSource } from '../../src/helper/fd_source.js';
-import { configForXl } from '../../src/image/convert/xl_config.js';
+import { configForXl } from '../../src/xenstream/xl_config.js';
 import { decodeJob, decodeReport, encodeLine } from '../../src/host/xen/job_wire.js';
 
 test('the arguments libxl gives', () => {

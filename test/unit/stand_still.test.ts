@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { suspendGuest } from '../../src/capture/stand_still.js';
 import { DormouseError } from '../../src/errors.js';
-import type { DomainState, Lease, MemoryGeometry } from '../../src/host/contract.js';
+import type { Lease } from '../../src/host/contract.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
+import type { DomainState, MemoryGeometry } from '../../src/domain/state.js';
 
 const steps = ['ready', 'open', 'config', 'suspend', 'refresh', 'geometry', 'state'] as const;
 type Step = (typeof steps)[number];

@@ -42,7 +42,7 @@ const rules: readonly Rule[] = [
   },
   {
     in: /^src\//u,
-    except: /^src\/(cli\/main|host\/embedded\/server_main)\.ts$/u,
+    except: /^src\/(cli\/program\/main|host\/embedded\/server_main)\.ts$/u,
     banned: /\bprocess\.exit\(/u,
     instead: 'throw, or process.exitCode',
   },

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { compareXenFiles } from '../../src/image/convert/compare.js';
+import { compareXenFiles } from '../../src/convert/compare.js';
 import {
   dataPage,
   fileOf,

@@ -3,9 +3,8 @@ import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
 import { test } from 'node:test';
 import { DormouseError } from '../../src/errors.js';
-import { parseStream, type ByteReader } from '../../src/image/convert/stream_parser.js';
-import { Survey } from '../../src/image/convert/survey.js';
-import { streamInvalid } from '../../src/image/convert/stream_format.js';
+import { parseStream } from '../../src/xenstream/stream_parser.js';
+import { Survey } from '../../src/xenstream/survey.js';
 import {
   bodiless,
   dataPage,
@@ -29,6 +28,7 @@ import {
   xlHeader,
   type Part,
 } from '../support/xen_stream.js';
+import { streamInvalid, type ByteReader } from '../../src/xenstream/frames/byte_reader.js';
 
 class MemoryReader implements ByteReader {
   offset = 0;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { packageRoot } from '../../src/addon.js';
 import { type Field, MAX_CHUNK_SPAN, MAX_MANIFEST_BYTES } from '../../src/image/format.js';
-import * as layout from '../../src/image/stream/layout.js';
+import * as layout from '../../src/xenstream/frames/layout.js';
 import { fieldTable } from '../support/field_table.js';
 
 const text = readFileSync(join(packageRoot, 'docs/xen-streams.md'), 'utf8');

@@ -7,10 +7,11 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DomainInfo, Lease, MemoryView, Tracker } from '../../src/host/contract.js';
+import type { Lease, MemoryView, Tracker } from '../../src/host/contract.js';
 import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
 import { loadXen } from '../../src/host/xen/native.js';
 import { steps } from '../../src/worker/steps.js';
+import type { DomainInfo } from '../../src/domain/state.js';
 
 type Check = (host: XenHost, domain: DomainInfo, args: string[]) => Promise<object>;
 

@@ -10,12 +10,12 @@ import { performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { DomainInfo } from '../../src/host/contract.js';
 import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { restore } from '../../src/restore/restore.js';
 import { save } from '../../src/save/save.js';
 import type { VictimRequest, VictimVerb } from './victim.js';
+import type { DomainInfo } from '../../src/domain/state.js';
 
 const verbs: VictimVerb[] = ['light', 'save', 'restore', 'cooperative', 'save -c'];
 const undoneMs = 5000;

@@ -4,10 +4,10 @@
  */
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, rmSync } from 'node:fs';
-import { streamDomain } from '../../src/helper/stream_save.js';
+import { streamDomain } from '../../src/transfer/send.js';
 import { openXenHost } from '../../src/host/xen/host.js';
-import { ByteSource } from '../../src/image/convert/byte_source.js';
-import { readFrames } from '../../src/image/stream/reader.js';
+import { ByteSource } from '../../src/xenstream/byte_source.js';
+import { readFrames } from '../../src/xenstream/frames/reader.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 
 const timeoutMs = 120_000;

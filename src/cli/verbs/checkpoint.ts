@@ -6,7 +6,7 @@ import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
 import { figures, pageCounts } from '../documents.js';
 import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
-import { renderSaved } from '../render/summary.js';
+import { renderSaved } from '../../render/summary.js';
 import { textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
 
 interface Request {

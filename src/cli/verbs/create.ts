@@ -4,7 +4,7 @@ import { figures } from '../documents.js';
 import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings } from '../domain_config.js';
 import { readConfigFile } from '../config_file.js';
 import { DormouseError } from '../../errors.js';
-import { printable } from '../render/units.js';
+import { printable } from '../../render/units.js';
 import { flag, listArgument, type Verb } from '../verb.js';
 
 async function readSettings(args: readonly string[]): Promise<Settings> {

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { figures } from '../documents.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, formatDuration, formatRate, printable } from '../render/units.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { textArgument, type Verb } from '../verb.js';
 
 export const dumpCore: Verb = {

@@ -2,9 +2,9 @@ import * as z from 'zod';
 import { describeDomain, domainDocument, figures } from '../documents.js';
 import type { Context } from '../context.js';
 import { embeddedName, meansXen, nameOption } from '../host_name.js';
-import { renderList } from '../render/list.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, printable } from '../render/units.js';
+import { renderList } from '../../render/list.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, printable } from '../../render/units.js';
 import type { Outcome, Verb } from '../verb.js';
 
 function renderCapabilities(capabilities: Readonly<Record<string, true | string>>): [string, string][] {

@@ -1,10 +1,10 @@
 import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
-import type { FileFormat } from '../../image/convert/detect.js';
+import type { FileFormat } from '../../xenstream/detect.js';
 import { figures, pageCounts } from '../documents.js';
-import { renderClasses } from '../render/progress.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, formatDuration, formatRate, printable } from '../render/units.js';
+import { renderClasses } from '../../render/progress.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { textArgument, textOption, type Verb } from '../verb.js';
 
 type Target = 'native' | 'xen';

@@ -2,9 +2,9 @@ import * as z from 'zod';
 import type { Inspection } from '../../image/inspect.js';
 import { figures, pageCounts } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
-import { renderClasses } from '../render/progress.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../render/units.js';
+import { renderClasses } from '../../render/progress.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../../render/units.js';
 import type { Verb } from '../verb.js';
 
 const id = z.string().regex(/^[0-9a-f]+$/u);

@@ -2,8 +2,8 @@ import * as z from 'zod';
 import type { Finding } from '../../image/verify.js';
 import { figures } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, formatCount, printable } from '../render/units.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatCount, printable } from '../../render/units.js';
 import type { Verb } from '../verb.js';
 
 const mostRunsShown = 8;

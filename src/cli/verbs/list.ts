@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { describeDomain, domainDocument } from '../documents.js';
-import { renderList } from '../render/list.js';
+import { renderList } from '../../render/list.js';
 import { flag, listArgument, type Verb } from '../verb.js';
 
 export const list: Verb = {

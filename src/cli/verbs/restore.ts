@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { figures, pageCounts } from '../documents.js';
-import { renderFacts } from '../render/table.js';
-import { formatBytes, formatDuration, formatRate, printable } from '../render/units.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { flag, textArgument, textOption, type Verb } from '../verb.js';
 
 export const restore: Verb = {

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { figures, pageCounts } from '../documents.js';
 import { parseSeconds } from '../parse.js';
-import { renderSaved } from '../render/summary.js';
+import { renderSaved } from '../../render/summary.js';
 import { flag, textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
 
 function afterwards(input: VerbInput): 'destroy' | 'resume' | 'pause' {

@@ -4,17 +4,11 @@
  */
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
-import type {
-  DomainEvent,
-  DomainInfo,
-  DomainSpec,
-  DomainState,
-  MemoryGeometry,
-  ShutdownReason,
-} from '../contract.js';
+import type { DomainEvent, DomainSpec } from '../contract.js';
 import { checkSpec, crashAction, guestOptions } from './guest_config.js';
 import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
+import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 
 const maxDomid = 32_751;
 const maxPorts = 4096;

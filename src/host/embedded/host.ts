@@ -5,15 +5,11 @@ import { version } from '../../version.js';
 import type {
   Builder,
   Capabilities,
-  CoreState,
   DomainEvent,
-  DomainInfo,
   DomainSpec,
-  DomainState,
   EventChannels,
   Host,
   Lease,
-  MemoryGeometry,
   MemoryView,
   OperationKind,
   Snapshot,
@@ -26,6 +22,7 @@ import type { GuestProgress } from './hypervisor.js';
 import { MachineViews } from './memory_view.js';
 import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
+import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 /** Where the part of a guest's address space begins that is the hypervisor's. */
 const xenVirtualStart = 0xffff_8000_0000_0000n;

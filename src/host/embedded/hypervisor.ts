@@ -12,7 +12,7 @@
  */
 import type { Buffer } from 'node:buffer';
 import { addon } from '../../addon.js';
-import type { MemoryGeometry, ShutdownReason } from '../contract.js';
+import type { MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 
 /** A number given out by `createMachine`. */
 export type MachineId = number;

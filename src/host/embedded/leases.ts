@@ -4,11 +4,12 @@
  */
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import type { OperationKind, ShutdownReason } from '../contract.js';
+import type { OperationKind } from '../contract.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
 import { logLine } from './run_dir.js';
+import type { ShutdownReason } from '../../domain/state.js';
 
 /** One connection of a tool. */
 export interface Holder {

@@ -3,16 +3,10 @@
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
 import * as z from 'zod';
-import type {
-  Capabilities,
-  DomainInfo,
-  DomainSpec,
-  DomainState,
-  MemoryGeometry,
-  OperationKind,
-} from '../contract.js';
+import type { Capabilities, DomainSpec, OperationKind } from '../contract.js';
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
+import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const whole = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const domid = z.number().int().min(0).max(32_767);

@@ -10,10 +10,10 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { packageRoot } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { frameConfig } from '../../image/convert/standard_stream.js';
-import { libxlRecord, libxlVersion, xlMandatoryFlags } from '../../image/convert/stream_format.js';
-import { libxlHead, paddedRecord, xlHead } from '../../image/convert/stream_writer.js';
-import { configForXl } from '../../image/convert/xl_config.js';
+import { frameConfig } from '../../xenstream/standard_stream.js';
+import { libxlRecord, libxlVersion, xlMandatoryFlags } from '../../xenstream/stream_format.js';
+import { libxlHead, paddedRecord, xlHead } from '../../xenstream/stream_writer.js';
+import { configForXl } from '../../xenstream/xl_config.js';
 import type { BuildOptions, DomainSpec, ImageToBuild } from '../contract.js';
 import {
   decodeReport,

@@ -3,8 +3,9 @@ import { setImmediate } from 'node:timers/promises';
 import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import { steps } from '../../worker/steps.js';
-import type { Builder, DomainState, MemoryGeometry, MemoryView } from '../contract.js';
+import type { Builder, MemoryView } from '../contract.js';
 import { loadXen, type XenNative } from './native.js';
+import type { DomainState, MemoryGeometry } from '../../domain/state.js';
 
 /** Event channels that libxl allocated in the new domain, and the domains at their other ends. */
 export interface RingEnds {

@@ -1,7 +1,7 @@
 /** The configuration of a domain as `xl save` would write it. */
 import { readFileSync } from 'node:fs';
 import { DormouseError } from '../../errors.js';
-import { parseXlConfig } from '../../image/convert/xl_config.js';
+import { parseXlConfig } from '../../xenstream/xl_config.js';
 import type { Xenstore } from '../contract.js';
 
 const configDir = '/var/lib/xen';

@@ -1,5 +1,5 @@
+import type { ShutdownReason } from '../../domain/state.js';
 /** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h). */
-import type { ShutdownReason } from '../contract.js';
 
 export const domainFlag = {
   dying: 1 << 0,

@@ -6,17 +6,12 @@ import type {
   Builder,
   BuildOptions,
   Capabilities,
-  CoreState,
   DomainEvent,
-  DomainInfo,
   DomainSpec,
-  DomainState,
-  DomainType,
   EventChannels,
   Host,
   ImageToBuild,
   Lease,
-  MemoryGeometry,
   MemoryView,
   OperationKind,
   Snapshot,
@@ -34,6 +29,7 @@ import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monit
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
 import { XenXenstore } from './xenstore.js';
+import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';

@@ -11,7 +11,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
-import type { CoreState, DomainState, MemoryGeometry } from '../contract.js';
+import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 /** What XEN_DOMCTL_getdomaininfo says; `flags` are XEN_DOMINF_*, pages are of 4096 bytes. */
 export interface NativeDomain {

@@ -1,0 +1,89 @@
+/** Builds the parser from the verb table. */
+import { Command } from 'commander';
+import { version } from '../../version.js';
+import type { Globals } from '../context.js';
+import type { Verb, VerbInput } from '../verb.js';
+import { groups, verbs } from './verbs.js';
+
+export interface Chosen {
+  readonly verb: Verb;
+  readonly input: VerbInput;
+  readonly globals: Globals;
+}
+
+export const globalOptions: readonly (readonly [flags: string, says: string])[] = [
+  ['--host <host>', 'embedded, embedded:NAME or xen (environment: DORMOUSE_HOST)'],
+  ['--json', 'one JSON document on stdout; an error is the last line of stderr'],
+  ['-q, --quiet', 'no progress, no warnings'],
+  ['-v, --verbose', 'say more on stderr; stacks of errors'],
+  ['--no-progress', 'no progress'],
+];
+
+const exitCodes = `
+Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 4 no such domain or wrong state, 5 host cannot,
+10 no image, 11 locked, 12 damaged, 13 incompatible, 20 failed after suspend and resumed,
+21 state unknown, 130/143 cancelled.`;
+
+/** Text after a verb's own help. */
+function helpTail(verb: Verb): string {
+  const width = Math.max(...verb.examples.map(({ command }) => command.length));
+  const lines = verb.examples.map(({ command, says }) => `  ${command.padEnd(width)}  ${says}`);
+  return `\nExamples:\n${lines.join('\n')}`;
+}
+
+function parseGlobals(options: Record<string, unknown>): Globals {
+  return {
+    json: options.json === true,
+    quiet: options.quiet === true,
+    verbose: options.verbose === true,
+    progress: options.progress !== false,
+    host: typeof options.host === 'string' ? options.host : undefined,
+  };
+}
+
+function addVerb(parent: Command, verb: Verb, choose: (chosen: Chosen) => void): void {
+  const command = parent.command(verb.name.split(' ').at(-1) ?? verb.name).summary(verb.summary);
+  command.description(verb.details === undefined ? verb.summary : `${verb.summary}\n\n${verb.details}`);
+  for (const { form, says } of verb.args) command.argument(form, says);
+  for (const { flags, says } of verb.options) command.option(flags, says);
+  command.addHelpText('after', helpTail(verb));
+  command.action(() => {
+    const options = command.opts<VerbInput['options']>();
+    choose({
+      verb,
+      input: { args: command.processedArgs as VerbInput['args'], options },
+      globals: parseGlobals(command.optsWithGlobals()),
+    });
+  });
+}
+
+export interface Output {
+  readonly out: (text: string) => void;
+  readonly err: (text: string) => void;
+}
+
+/** A parser that calls `choose` with the verb, writes help to `output`, and throws CommanderError for the rest. */
+export function buildProgram(choose: (chosen: Chosen) => void, output: Output): Command {
+  const program = new Command('dormouse');
+  program
+    .description('Saves, restores and live-checkpoints Xen domains')
+    .version(version, '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .helpCommand(false)
+    .configureOutput({ writeOut: output.out, writeErr: output.err, outputError: () => undefined })
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    .addHelpText('after', `${exitCodes}\n\n\`dormouse VERB --help\` shows each verb with examples.`);
+  for (const [flags, says] of globalOptions) program.option(flags, says);
+  const parents = new Map<string, Command>();
+  for (const [name, summary] of Object.entries(groups))
+    parents.set(name, new Command(name).copyInheritedSettings(program).description(summary));
+  for (const verb of verbs) {
+    const [first = '', second] = verb.name.split(' ');
+    const parent = second === undefined ? program : parents.get(first);
+    if (!parent) throw new TypeError(`no group ${first}`);
+    if (parent !== program && !program.commands.includes(parent)) program.addCommand(parent);
+    addVerb(parent, verb, choose);
+  }
+  return program;
+}

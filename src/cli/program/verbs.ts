@@ -1,0 +1,49 @@
+/** The one table that names the verbs: parser, help, documentation and tests are driven by it. */
+import type { Verb } from '../verb.js';
+import { checkpoint } from '../verbs/checkpoint.js';
+import { create } from '../verbs/create.js';
+import { demo } from '../verbs/demo.js';
+import { destroy } from '../verbs/destroy.js';
+import { digest } from '../verbs/digest.js';
+import { domstate } from '../verbs/domstate.js';
+import { dumpCore } from '../verbs/dump_core.js';
+import { hostStart } from '../verbs/host_start.js';
+import { hostStatus } from '../verbs/host_status.js';
+import { hostStop } from '../verbs/host_stop.js';
+import { imageConvert } from '../verbs/image_convert.js';
+import { imageInspect } from '../verbs/image_inspect.js';
+import { imageVerify } from '../verbs/image_verify.js';
+import { list } from '../verbs/list.js';
+import { pause } from '../verbs/pause.js';
+import { restore } from '../verbs/restore.js';
+import { save } from '../verbs/save.js';
+import { unpause } from '../verbs/unpause.js';
+import { version } from '../verbs/version.js';
+
+export const verbs: readonly Verb[] = [
+  create,
+  list,
+  domstate,
+  pause,
+  unpause,
+  destroy,
+  save,
+  restore,
+  checkpoint,
+  digest,
+  dumpCore,
+  imageInspect,
+  imageVerify,
+  imageConvert,
+  hostStart,
+  hostStop,
+  hostStatus,
+  demo,
+  version,
+];
+
+/** First words that several verbs share. */
+export const groups: Readonly<Record<string, string>> = {
+  image: 'Inspects, verifies and converts images',
+  host: 'Starts, stops and describes embedded hosts',
+};

@@ -1,3 +1,0 @@
-/** `npm run demo`: the verb `demo`, with whatever options follow. */
-process.argv.splice(2, 0, 'demo');
-await import('../cli/main.js');

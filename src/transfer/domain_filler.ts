@@ -1,0 +1,150 @@
+/** Fills a domain with pages as they come, some of them more than once, and completes it. */
+import type { Buffer } from 'node:buffer';
+import { findP2mRoot } from '../domain/p2m_root.js';
+import { sharedInfoBytes } from '../domain/vcpu_context.js';
+import { DormouseError } from '../errors.js';
+import type { Builder, MemoryView } from '../host/contract.js';
+import type { PageTableEntry } from '../image/reader.js';
+import { native } from '../addon.js';
+import { hasBody, isPinned, pageType, tableLevel } from '../pfn/page_type.js';
+import { finishPvState, topTables } from '../restore/pv_guest.js';
+import { steps } from '../worker/steps.js';
+import type { DomainState, MemoryGeometry } from '../domain/state.js';
+
+const tablesPerStep = 1024;
+const noFrame = 0xffff_ffff_ffff_ffffn;
+
+/** A builder that gives and takes frames one by one. */
+export interface PageBuilder extends Builder {
+  /** Pfns in any order; those that have a frame keep it. */
+  populatePfns(pfns: BigUint64Array): Promise<void> | void;
+  /** Takes the frames of these pfns away again; all have one. */
+  depopulate(pfns: BigUint64Array): Promise<void> | void;
+}
+
+type Size = Pick<MemoryGeometry, 'guestWidth' | 'nrPfns'>;
+
+export class DomainFiller {
+  #types = new Uint8Array(0);
+  #guestWidth: Size['guestWidth'] = 0;
+  #placed = 0;
+
+  #memory: MemoryView | undefined;
+
+  constructor(private readonly builder: PageBuilder) {}
+
+  /** Pages that were placed so far, those that came again too. */
+  get placed(): number {
+    return this.#placed;
+  }
+
+  /** `nrPfns` is what the domain has at least; it may turn out to be larger. IMAGE_INCOMPATIBLE. */
+  async begin({ guestWidth, nrPfns }: Size): Promise<void> {
+    if (guestWidth === 4) throw new DormouseError('IMAGE_INCOMPATIBLE', '32-bit PV guests are not supported');
+    this.#guestWidth = guestWidth;
+    await this.#resize(nrPfns);
+    this.#memory = await this.builder.openMemory();
+  }
+
+  get #handle(): number {
+    if (!this.#memory) throw new DormouseError('INTERNAL', 'pages before the size of the domain is known');
+    return this.#memory.handle;
+  }
+
+  /** Unmaps. Idempotent. */
+  close(): void {
+    this.#memory?.close();
+  }
+
+  async #resize(nrPfns: number): Promise<void> {
+    await this.builder.setGeometry({
+      ...{ nrPfns, guestWidth: this.#guestWidth },
+      ...{ p2mFrames: [], p2mGeneration: 0 },
+    });
+    const types = new Uint8Array(nrPfns).fill(pageType.xtab);
+    types.set(this.#types);
+    this.#types = types;
+  }
+
+  /** Pages as a chunk has them (native/image/chunk.h); tables in canonical form. */
+  async place(descs: BigUint64Array, bodies: Buffer): Promise<void> {
+    const words = new Uint32Array(descs.buffer, descs.byteOffset, 2 * descs.length);
+    const toPopulate = new BigUint64Array(descs.length);
+    let populated = 0;
+    for (let i = 0; i < descs.length; ++i) {
+      const high = words[2 * i + 1] ?? 0;
+      const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
+      const type = high >>> 28;
+      if (pfn >= this.#types.length) await this.#resize(Math.max(pfn + 1, 2 * this.#types.length));
+      this.#types[pfn] = type;
+      if (hasBody(type) || type === pageType.xalloc) toPopulate[populated++] = BigInt(pfn);
+    }
+    await this.builder.populatePfns(toPopulate.slice(0, populated));
+    native(() => steps().placePages(this.#handle, descs, bodies));
+    this.#placed += descs.length;
+  }
+
+  #tables(): PageTableEntry[] {
+    const tables: PageTableEntry[] = [];
+    this.#types.forEach((type, pfn) => {
+      const level = tableLevel(type);
+      if (level !== 0) tables.push({ pfn, level, pinned: isPinned(type) });
+    });
+    return tables;
+  }
+
+  #localise(tables: readonly PageTableEntry[]): void {
+    for (let at = 0; at < tables.length; at += tablesPerStep) {
+      const some = tables.slice(at, at + tablesPerStep);
+      const pfns = BigUint64Array.from(some, ({ pfn }) => BigInt(pfn));
+      const levels = Uint8Array.from(some, ({ level }) => level);
+      native(() => steps().localiseTables(this.#handle, pfns, levels));
+    }
+  }
+
+  async #finishPv(geometry: MemoryGeometry, state: DomainState): Promise<void> {
+    const { nrPfns, p2mFrames } = geometry;
+    if (state.sharedInfo.length !== sharedInfoBytes)
+      throw new DormouseError('STREAM_INVALID', 'the stream has no shared info');
+    const handle = this.#handle;
+    const tables = this.#tables();
+    // The tables lie in memory as they came, in canonical form, until they are localised.
+    const root = findP2mRoot({
+      sharedInfo: state.sharedInfo,
+      nrPfns,
+      p2mFrames,
+      l4Pfns: topTables(tables),
+      readPage: (pfn) => native(() => steps().readPages(handle, BigUint64Array.of(BigInt(pfn)))),
+    });
+    this.#localise(tables);
+    const source = {
+      ...{ nrPfns, geometry, state },
+      pageType: (pfn: number) => this.#types[pfn] ?? pageType.xtab,
+      tables: () => tables,
+      p2mRoot: () => root,
+    };
+    await finishPvState(this.builder, source, handle);
+  }
+
+  /** A page that was sent and then said to have no frame was given back by the guest while it was copied. */
+  async #giveBack(): Promise<void> {
+    const gone = new BigUint64Array(this.#types.length);
+    let count = 0;
+    this.#types.forEach((type, pfn) => {
+      if (!hasBody(type) && type !== pageType.xalloc) gone[count++] = BigInt(pfn);
+    });
+    const listed = gone.subarray(0, count);
+    const frames = steps().pfnsToFrames(this.#handle, listed.slice());
+    const toFree = listed.filter((_, i) => frames[i] !== noFrame);
+    if (toFree.length > 0) await this.builder.depopulate(toFree);
+  }
+
+  /** STREAM_INVALID, IMAGE_DAMAGED, PAGE_TABLE_INVALID. */
+  async finish(geometry: MemoryGeometry, state: DomainState): Promise<void> {
+    if (geometry.nrPfns > this.#types.length) await this.#resize(geometry.nrPfns);
+    await this.#giveBack();
+    if (this.#guestWidth !== 0) await this.#finishPv(geometry, state);
+    else await this.builder.setState(state);
+    await this.builder.finish();
+  }
+}

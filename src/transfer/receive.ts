@@ -1,0 +1,155 @@
+/** Fills a domain from a stream as it arrives: ours, or libxc's v2 or v3. */
+import { Buffer } from 'node:buffer';
+import {
+  parseLibxcStream,
+  type PageSlice,
+  type StreamRecord,
+  type StreamVisitor,
+} from '../xenstream/stream_parser.js';
+import { batchPfns, isTableType } from '../xenstream/stream_format.js';
+import { Survey } from '../xenstream/survey.js';
+import { MAX_PFNS } from '../image/format.js';
+import { readFrames } from '../xenstream/frames/reader.js';
+import { hasBody, pageType } from '../pfn/page_type.js';
+import { DomainFiller, type PageBuilder } from './domain_filler.js';
+import type { ByteReader } from '../xenstream/frames/byte_reader.js';
+import type { DomainState } from '../domain/state.js';
+
+/** Most bytes of records beside the pages. */
+const maxStateBytes = 32 << 20;
+
+/** A builder that libxl waits for: it sets the processor's policy and says what of it is missing. */
+export interface HelperTarget extends PageBuilder {
+  setPolicy(state: Pick<DomainState, 'cpuidPolicy' | 'msrPolicy'>): number;
+}
+
+/** Who is told what comes, and asked once the processor policy is known. */
+export interface Receiver {
+  say(line: string): void;
+  progress(doing: string, done: number, total: number): void;
+  staticDataDone(missing: number): Promise<void>;
+}
+
+export interface StreamRestore {
+  readonly builder: HelperTarget;
+  readonly source: ByteReader;
+  readonly receiver: Receiver;
+  readonly signal: AbortSignal;
+}
+
+const typeName = (type: string): string => (type === 'pv' ? 'x86 PV' : 'x86 HVM');
+
+function announce({ receiver }: StreamRestore, found: string): void {
+  receiver.say(`Found ${found}`);
+  receiver.say('Restoring domain');
+}
+
+/** Numbers of native/image/chunk.h's PageClass. */
+const pageClass = { data: 1, table: 3, noFrame: 4, broken: 5, alloc: 6 } as const;
+
+function classOf(type: number): number {
+  if (type === pageType.xtab) return pageClass.noFrame;
+  if (type === pageType.broken) return pageClass.broken;
+  if (type === pageType.xalloc) return pageClass.alloc;
+  return isTableType(type) ? pageClass.table : pageClass.data;
+}
+
+const noBodies = Buffer.alloc(0);
+
+class LibxcRestorer implements StreamVisitor {
+  readonly #survey = new Survey();
+  readonly #descs = new BigUint64Array(batchPfns);
+  readonly #words = new Uint32Array(this.#descs.buffer);
+  #begun = false;
+
+  constructor(
+    private readonly restore: StreamRestore,
+    private readonly filler: DomainFiller,
+  ) {}
+
+  libxcHeader: NonNullable<StreamVisitor['libxcHeader']> = (header) => {
+    this.#survey.libxcHeader(header);
+    const { type, xenMajor, xenMinor } = header;
+    announce(this.restore, `${typeName(type)} domain from Xen ${xenMajor}.${xenMinor}`);
+  };
+
+  record(record: StreamRecord): void {
+    this.#survey.record(record);
+  }
+
+  /** Processor policy and geometry: all that comes before the first page. */
+  async #begin(): Promise<void> {
+    if (this.#begun) return;
+    this.#begun = true;
+    const { receiver, builder } = this.restore;
+    await receiver.staticDataDone(builder.setPolicy(this.#survey.state));
+    await this.filler.begin(this.#survey);
+  }
+
+  async pages(slice: PageSlice, readBodies: () => Promise<Buffer>): Promise<void> {
+    if (this.#survey.verifySeen) return;
+    await this.#begin();
+    this.#survey.pages(slice);
+    for (let i = 0; i < slice.count; ++i) {
+      const [pfn, type] = [slice.pfns[i] ?? 0, slice.types[i] ?? 0];
+      this.#words[2 * i] = pfn % 2 ** 32;
+      this.#words[2 * i + 1] = Math.floor(pfn / 2 ** 32) | (classOf(type) << 24) | (type << 28);
+    }
+    const anyBody = slice.types.subarray(0, slice.count).some(hasBody);
+    await this.filler.place(this.#descs.subarray(0, slice.count), anyBody ? await readBodies() : noBodies);
+    const { placed } = this.filler;
+    this.restore.receiver.progress('Frames', placed, Math.max(placed, this.#survey.nrPfns));
+  }
+
+  async finish(): Promise<void> {
+    await this.#begin();
+    const { nrPfns, guestWidth, p2mFrames, state } = this.#survey;
+    await this.filler.finish({ nrPfns, guestWidth, p2mFrames, p2mGeneration: 0 }, state);
+  }
+}
+
+async function withFiller(
+  { builder }: StreamRestore,
+  body: (filler: DomainFiller) => Promise<void>,
+): Promise<void> {
+  const filler = new DomainFiller(builder);
+  try {
+    await body(filler);
+  } finally {
+    filler.close();
+  }
+}
+
+/** From libxc's marker on. STREAM_INVALID, STREAM_UNSUPPORTED, IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED. */
+export function restoreLibxcStream(restore: StreamRestore): Promise<void> {
+  return withFiller(restore, async (filler) => {
+    const restorer = new LibxcRestorer(restore, filler);
+    await parseLibxcStream(restore.source, restorer, { maxPfns: MAX_PFNS, maxStateBytes }, restore.signal);
+    await restorer.finish();
+  });
+}
+
+/** From the head of our own stream on. Errors as above. */
+export function restoreFrames(restore: StreamRestore): Promise<void> {
+  const { builder, receiver, source, signal } = restore;
+  return withFiller(restore, async (filler) => {
+    let nrPfns = 0;
+    await readFrames(
+      source,
+      {
+        begin: async (begin) => {
+          announce(restore, `${typeName(begin.type)} domain from ${begin.tool}`);
+          await receiver.staticDataDone(builder.setPolicy(begin));
+          ({ nrPfns } = begin);
+          await filler.begin({ guestWidth: begin.guestWidth, nrPfns: 1 });
+        },
+        pages: async (descs, bodies) => {
+          await filler.place(descs, bodies);
+          receiver.progress('Frames', filler.placed, Math.max(filler.placed, nrPfns));
+        },
+        end: ({ geometry, state }) => filler.finish(geometry, state),
+      },
+      signal,
+    );
+  });
+}

@@ -1,0 +1,151 @@
+/** Reads a stream of ours from its head to its last frame, checked, and hands its parts on as they come. */
+import { Buffer } from 'node:buffer';
+import { native } from '../../addon.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
+import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, PAGE_SIZE } from '../../image/format.js';
+import { namedCounts, sameCounts, storedHash } from '../../image/frame.js';
+import type { Manifest } from '../../image/manifest.js';
+import { decodeFrameHead, decodeStreamHead, type FrameHead } from './head.js';
+import { FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from './layout.js';
+import { decodeBegin, decodeEnd, type StreamBegin } from './messages.js';
+import { nativePageStream } from './native.js';
+import { streamInvalid, type ByteReader } from './byte_reader.js';
+
+export interface FrameVisitor {
+  begin(begin: StreamBegin): Promise<void> | void;
+  /** Pages as descs (native/image/chunk.h) and the bodies of those that have one. Views until the call returns. */
+  pages(descs: BigUint64Array, bodies: Buffer): Promise<void> | void;
+  end(manifest: Manifest): Promise<void> | void;
+}
+
+/** The class of each pfn as it came last. Grows with what comes, whatever size the stream claims. */
+class Accounts {
+  #classes = new Uint8Array(1024);
+
+  take(descs: BigUint64Array): void {
+    const words = new Uint32Array(descs.buffer, descs.byteOffset, descs.length * 2);
+    for (let i = 0; i < descs.length; ++i) {
+      const high = words[2 * i + 1] ?? 0;
+      const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
+      if (pfn >= this.#classes.length) this.#grow(pfn + 1);
+      this.#classes[pfn] = (high >>> 24) & 0xf;
+    }
+  }
+
+  #grow(least: number): void {
+    const grown = new Uint8Array(Math.max(least, 2 * this.#classes.length));
+    grown.set(this.#classes);
+    this.#classes = grown;
+  }
+
+  /** STREAM_INVALID unless every pfn came and the classes are as many as the sender counted. */
+  check({ geometry, pages }: Manifest, nrPfns: number, offset: number): void {
+    const absent = this.#classes.subarray(0, nrPfns).indexOf(0);
+    if (absent !== -1 || nrPfns > this.#classes.length)
+      throw streamInvalid(`page ${absent === -1 ? this.#classes.length : absent} never came`, offset);
+    const byClass = new Array<number>(8).fill(0);
+    for (const pageClass of this.#classes.subarray(0, nrPfns))
+      byClass[pageClass] = (byClass[pageClass] ?? 0) + 1;
+    if (geometry.nrPfns !== nrPfns || !sameCounts(namedCounts(byClass), pages))
+      throw streamInvalid('the pages that came are not those that the sender counted', offset);
+  }
+}
+
+class FrameReader {
+  readonly #descs = new BigUint64Array(MAX_CHUNK_PAGES);
+  readonly #bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * PAGE_SIZE);
+  readonly #accounts = new Accounts();
+  #streamId: Buffer = Buffer.alloc(16);
+  #frames = 0;
+  #frameOffset = 0;
+
+  constructor(
+    private readonly source: ByteReader,
+    private readonly visitor: FrameVisitor,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  async run(read: Buffer): Promise<void> {
+    const rest = await this.source.read(STREAM_HEAD_SIZE - read.length, 'the head of the stream');
+    const offset = this.source.offset - STREAM_HEAD_SIZE;
+    this.#streamId = decodeStreamHead(Buffer.concat([read, rest]), offset);
+    const begin = this.#understand(decodeBegin, await this.#expect('begin'));
+    await this.visitor.begin(begin);
+    for (;;) {
+      const frame = await this.#next();
+      if (frame.kind === 'end') {
+        await this.#end(begin, this.#understand(decodeEnd, Buffer.from(frame.body)));
+        return;
+      }
+      if (frame.kind !== 'pages') throw streamInvalid('a second first frame', this.#frameOffset);
+      await this.#pages(frame.body, begin.nrPfns);
+    }
+  }
+
+  async #end(begin: StreamBegin, manifest: Manifest): Promise<void> {
+    this.#accounts.check(manifest, begin.nrPfns, this.#frameOffset);
+    const { domain, geometry, state, consistency } = manifest;
+    const same =
+      domain.type === begin.type &&
+      geometry.guestWidth === begin.guestWidth &&
+      state.cpuidPolicy.equals(begin.cpuidPolicy) &&
+      state.msrPolicy.equals(begin.msrPolicy);
+    if (!same || consistency !== 'suspend-point')
+      throw streamInvalid('the last frame speaks of another guest than the first', this.#frameOffset);
+    await this.visitor.end(manifest);
+  }
+
+  async #pages(body: Buffer, nrPfns: number): Promise<void> {
+    const [pages, bodies] = this.#understand(
+      () => nativePageStream().decodeFrame(body, this.#streamId, nrPfns, this.#descs, this.#bodies),
+      body,
+    );
+    const descs = this.#descs.subarray(0, pages);
+    this.#accounts.take(descs);
+    await this.visitor.pages(descs, this.#bodies.subarray(0, bodies * PAGE_SIZE));
+  }
+
+  /** A copy: what is decoded from it refers to it. */
+  async #expect(kind: FrameHead['kind']): Promise<Buffer> {
+    const frame = await this.#next();
+    if (frame.kind === kind) return Buffer.from(frame.body);
+    throw streamInvalid(`a frame of ${frame.kind} where one of ${kind} should be`, this.#frameOffset);
+  }
+
+  /** What a body whose checksum is right says; one that says nonsense was made so by its sender. */
+  #understand<T>(decode: (body: Buffer) => T, body: Buffer): T {
+    try {
+      return native(() => decode(body));
+    } catch (thrown) {
+      const error = asDormouseError(thrown);
+      if (error.code !== 'IMAGE_DAMAGED') throw error;
+      throw streamInvalid(`frame ${this.#frames - 1}: ${error.message}`, this.#frameOffset);
+    }
+  }
+
+  /** The body is a view until the next read. */
+  async #next(): Promise<{ kind: FrameHead['kind']; body: Buffer }> {
+    if (this.signal?.aborted === true) throw new DormouseError('CANCELLED', 'cancelled');
+    this.#frameOffset = this.source.offset;
+    const number = this.#frames++;
+    const bytes = await this.source.read(FRAME_HEAD_SIZE, `the head of frame ${number}`);
+    const head = decodeFrameHead(bytes, this.#streamId, number, this.#frameOffset);
+    const body = await this.source.read(head.bodySize, `frame ${number}`);
+    if (storedHash(body) !== head.bodyHash)
+      throw streamInvalid(`frame ${number} is damaged`, this.#frameOffset);
+    return { kind: head.kind, body };
+  }
+}
+
+/**
+ * Reads from the head, of which `read` was read already, to the last frame; nothing beyond it is read. STREAM_INVALID with the offset for damage of any kind,
+ * STREAM_UNSUPPORTED, CANCELLED, and what the visitor throws.
+ */
+export async function readFrames(
+  source: ByteReader,
+  visitor: FrameVisitor,
+  signal?: AbortSignal,
+  read: Buffer = Buffer.alloc(0),
+): Promise<void> {
+  await new FrameReader(source, visitor, signal).run(read);
+}
