@@ -42,7 +42,7 @@ async function placePages(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   await runOverRange({
-    total: reader.nrChunks,
+    total: reader.nrUnits,
     stride: chunksPerStep,
     signal,
     task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),

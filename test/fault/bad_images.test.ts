@@ -56,15 +56,15 @@ function bomb(image: Buffer): Buffer {
 /** One flipped byte in each region. */
 function flips(image: Buffer): Record<string, Buffer> {
   const footerAt = image.length - PAGE_SIZE;
-  const { manifestOffset, chunkTableOffset, pageMapOffset } = decodeFooter(image.subarray(footerAt));
+  const { regions } = decodeFooter(image.subarray(footerAt));
   const places: Record<string, number> = {
     magic: 0,
     header: HEADER.nrPfns[0],
     'first chunk': PAGE_SIZE + 8,
-    'last chunk': manifestOffset - PAGE_SIZE + 1,
-    manifest: manifestOffset + 20,
-    'chunk table': chunkTableOffset + 3,
-    'page map': pageMapOffset + 9,
+    'last chunk': regions.manifest.offset - PAGE_SIZE + 1,
+    manifest: regions.manifest.offset + 20,
+    'chunk table': regions.chunkTable.offset + 3,
+    'page map': regions.pageMap.offset + 9,
     footer: footerAt + FOOTER.classCounts[0] + 8,
     root: footerAt + FOOTER.root[0],
     'last byte': image.length - 1,
