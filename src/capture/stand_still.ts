@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
+import { refuseDeviceModel } from '../domain/hvm.js';
 import type { DomainInfo } from '../domain/state.js';
 
 export const defaultSuspendTimeoutMs = 60_000;
@@ -36,6 +37,7 @@ export function requireWhole(info: DomainInfo): void {
 /** Refuses a domain that could not go on from its image. */
 export function requireSavable(info: DomainInfo): void {
   requireWhole(info);
+  refuseDeviceModel(info);
   if (info.shutdown !== null)
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} has shut down (${info.shutdown})`);
 }
