@@ -152,10 +152,12 @@ export async function suspendGuest(
   info: DomainInfo,
   options: SuspendOptions & { readonly ready: Promise<void> },
 ): Promise<StandingStill> {
+  const describing = describe(host, info);
+  describing.catch(() => undefined); // it is waited for when the memory is there, which must be closed then
   const memory = await openAhead(host, info.domid, options.ready);
   let suspended = false;
   try {
-    const base = await describe(host, info);
+    const base = await describing;
     await requestSuspend(host, lease, options);
     suspended = true;
     memory.refresh?.();
