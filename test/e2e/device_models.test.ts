@@ -45,7 +45,9 @@ test('no verb begins to save an HVM guest, which runs on', async (t) => {
   const acquired: string[] = [];
   const plain = plainHost(machine, {
     tracker: 'log-dirty',
-    before: (operation) => void (operation === 'acquire' && acquired.push(operation)),
+    before: (operation) => {
+      if (operation === 'acquire') acquired.push(operation);
+    },
   });
   const image = join(dir, 'guest.dmi');
   for (const host of [withDeviceModels(machine), withDeviceModels(plain)]) {
