@@ -2,9 +2,19 @@
  * The closed list of errors. Each says which exit code it gives, what state the guest is in, and what to do.
  * Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 4 no such domain or wrong state, 5 host cannot, 10 no image,
  * 11 locked, 12 damaged, 13 incompatible, 14 peer refused, 15 did not converge, 20 failed after suspend and resumed,
- * 21 unknown, 130/143 cancelled.
+ * 21 the image is there but what should follow it failed, 130/143 cancelled.
  */
-export type GuestState = 'untouched' | 'running' | 'resumed' | 'none' | 'gone' | 'unknown';
+export const guestStates = [
+  'untouched',
+  'running',
+  'resumed',
+  'suspended',
+  'paused',
+  'none',
+  'gone',
+  'unknown',
+] as const;
+export type GuestState = (typeof guestStates)[number];
 
 interface ErrorKind {
   readonly exit: number;
@@ -86,6 +96,11 @@ const kinds = {
     exit: 15,
     guest: 'running',
     advice: 'The guest writes too fast for a short pause; use a cooperative checkpoint.',
+  },
+  NOT_SETTLED: {
+    exit: 21,
+    guest: 'unknown',
+    advice: 'Keep the image. See `dormouse domstate DOMAIN`; never restore it while that domain still runs.',
   },
   SUSPEND_TIMEOUT: {
     exit: 20,
