@@ -120,7 +120,7 @@ export interface Builder extends DomainFrames, DomainRest {
   finish(): Promise<void>;
 }
 
-/** An image on this machine, verified whole. */
+/** An image on this machine whose header, footer, manifest and index were checked; its chunks are checked as they are placed. */
 export interface ImageToBuild {
   readonly path: string;
   /** What it is known by, should the path lead to another one meanwhile. */
