@@ -72,7 +72,7 @@ const kinds = {
   IMAGE_NOT_RESTORABLE: {
     exit: 13,
     guest: 'untouched',
-    advice: 'Roll the domain it was taken of back to it instead.',
+    advice: 'Restore one that `save` or `checkpoint --mode cooperative` made.',
   },
   STREAM_INVALID: {
     exit: 12,
