@@ -8,6 +8,7 @@ import type {
   Capabilities,
   DomainEvent,
   DomainSpec,
+  Ending,
   EventChannels,
   Host,
   ImageToBuild,
@@ -22,7 +23,7 @@ import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
-import { type Undoable, XenLease, XenLeases } from './leases.js';
+import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
@@ -252,9 +253,14 @@ export class XenHost implements Host {
     native(() => this.#api.resumeInPlace(domid));
     await this.xenstore.resumeDomain(domid);
     held.strike('suspend');
+    held.strikeKind('saved');
     if (this.#monitors.get(domid) === null)
       this.#notice(`domain ${domid}: no xl process watches it: nothing will act on its crash or reboot`);
     this.#continueMonitor(held);
+  }
+
+  noteEnding(lease: Lease, ending: Ending): Promise<void> {
+    return this.#call(() => this.#heldBy(lease).note(savedLine(ending)));
   }
 
   holdPaused(lease: Lease): Promise<void> {
