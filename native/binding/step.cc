@@ -66,16 +66,6 @@ Napi::Value restore_step(const Napi::CallbackInfo& info) {
   return num(info.Env(), placed);
 }
 
-// checkStep(reader, lane, firstChunk, count)
-Napi::Value check_step(const Napi::CallbackInfo& info) {
-  auto reader = held<image::Reader>(info, 0);
-  const uint32_t lane = arg_u32(info, 1), first = arg_u32(info, 2), count = arg_u32(info, 3);
-  Fault fault;
-  for (uint32_t i = first; i < first + count; ++i)
-    if (!reader->check_chunk(lane, i, &fault)) return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
 // hashStep(reader, lane, firstChunk, count)
 Napi::Value hash_step(const Napi::CallbackInfo& info) {
   auto reader = held<image::Reader>(info, 0);
@@ -436,7 +426,6 @@ Napi::Object init_step(Napi::Env env) {
   };
   add("saveStep", save_step);
   add("restoreStep", restore_step);
-  add("checkStep", check_step);
   add("hashStep", hash_step);
   add("digestCreate", digest_create);
   add("digestDomainStep", digest_domain_step);

@@ -15,7 +15,6 @@ export type Piece = readonly [first: number, count: number];
 export interface StepsNative {
   saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
   restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
-  checkStep(reader: number, lane: number, firstChunk: number, count: number): void;
   /** Hashes the pages of chunks whose file has no hashes; after prepareHashes() of the reader. */
   hashStep(reader: number, lane: number, firstChunk: number, count: number): void;
   digestCreate(nrPfns: number): number;
