@@ -52,9 +52,9 @@ import {
   type ChunkEntry,
   type MapRuns,
   type NamedFile,
-  type ParsedChunk,
 } from './parse.js';
 import { isSignedBy } from './signature.js';
+import { checkRuns, countOwn, pfnsOf, wrongHashesOf, type Sought } from './verify_chunk.js';
 
 export interface Finding {
   /** What is wrong, in a sentence. */
@@ -68,19 +68,11 @@ export interface Finding {
   readonly pfns?: readonly (readonly [first: number, count: number])[];
 }
 
-const MOST_RUNS_NAMED = 16;
-
 /** What a file needs of who verifies the image. */
 export interface VerifyContext {
   find(finding: Finding): void;
   /** So many bytes more were read. CANCELLED. */
   read(bytes: number): void;
-}
-
-/** All pages that are sought in this file, by whichever map. */
-interface Sought {
-  readonly map: MapRuns;
-  readonly source: number;
 }
 
 export class FileVerifier {
@@ -418,17 +410,6 @@ export class FileVerifier {
     else this.map = map;
   }
 
-  /** The pfns that are lost with a chunk, as far as the maps tell. */
-  private pfnsOf(chunk: number, sought: readonly Sought[]): [number, number][] {
-    const pfns: [number, number][] = [];
-    for (const { map, source } of sought.slice(0, 1))
-      for (const run of map.ofChunk(source, chunk)) {
-        pfns.push([map.first[run] ?? 0, map.count(run)]);
-        if (pfns.length === MOST_RUNS_NAMED) break;
-      }
-    return pfns;
-  }
-
   /** Every chunk: checksum, digest, structure, page hashes, and that the pages sought in it are there. */
   async readChunks(sought: readonly Sought[]): Promise<void> {
     const { entries } = this;
@@ -447,7 +428,7 @@ export class FileVerifier {
       this.chunksChecked++;
       if (wrong !== null)
         this.find(`chunk ${chunk}: ${wrong}`, {
-          ...{ chunk, offset: entry.offset, pfns: this.pfnsOf(chunk, sought) },
+          ...{ chunk, offset: entry.offset, pfns: pfnsOf(chunk, sought) },
         });
     }
   }
@@ -461,10 +442,10 @@ export class FileVerifier {
       );
     const digest = this.digests?.subarray(chunk * CHUNK_DIGEST_SIZE, (chunk + 1) * CHUNK_DIGEST_SIZE);
     if (digest && !createHash('sha256').update(bytes).digest().equals(digest)) return 'its digest differs';
+    const hashes = this.pageHashes?.subarray((this.firstPage[chunk] ?? 0) * PAGE_HASH_SIZE);
     const wrongHashes: number[] = [];
     const parsed = parseChunk(bytes, (first, pages) => {
-      const slot = this.wrongHash(chunk, first, pages);
-      if (slot !== null) wrongHashes.push(slot);
+      if (hashes) wrongHashes.push(...wrongHashesOf(hashes, first, pages));
     });
     if (typeof parsed === 'string') return parsed;
     const { head } = parsed;
@@ -472,40 +453,7 @@ export class FileVerifier {
     if (!head.plain && !this.newer) return 'reserved bytes of it are not zero';
     if (head.pages !== entry.pages || head.bodies !== entry.pages) return 'the chunk table has other counts';
     if (wrongHashes[0] !== undefined) return `the page in slot ${wrongHashes[0]} has another hash`;
-    return this.checkRuns(parsed, chunk, sought);
-  }
-
-  /** The first slot whose page does not hash to what the file says, or null. */
-  private wrongHash(chunk: number, first: number, pages: Buffer): number | null {
-    const { pageHashes } = this;
-    if (!pageHashes) return null;
-    for (let i = 0; i * PAGE_SIZE < pages.length; i++) {
-      const at = ((this.firstPage[chunk] ?? 0) + first + i) * PAGE_HASH_SIZE;
-      const stored = pageHashes.toString('hex', at, at + PAGE_HASH_SIZE);
-      if (!hashIs(pages.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), stored)) return first + i;
-    }
-    return null;
-  }
-
-  /** Every page that a map seeks in this chunk must be at its slot, with its class and type. */
-  private checkRuns({ runs, head }: ParsedChunk, chunk: number, sought: readonly Sought[]): string | null {
-    const pfns = new Float64Array(head.pages);
-    const kinds = new Uint8Array(head.pages);
-    for (const run of runs) {
-      if (run.first + run.count > this.nrPfns) return `pfn ${run.first} is beyond the image`;
-      for (let i = 0; i < run.count; i++) {
-        pfns[run.slot + i] = run.first + i;
-        kinds[run.slot + i] = run.pageClass | (run.type << 4);
-      }
-    }
-    for (const { map, source } of sought)
-      for (const run of map.ofChunk(source, chunk)) {
-        const [first, slot] = [map.first[run] ?? 0, map.slot[run] ?? 0];
-        for (let i = 0; i < map.count(run); i++)
-          if (pfns[slot + i] !== first + i || kinds[slot + i] !== map.kind[run])
-            return `the page map seeks pfn ${first + i} in slot ${slot + i}, where it is not`;
-      }
-    return null;
+    return checkRuns(parsed, chunk, this.nrPfns, sought);
   }
 
   /** Without a chunk table: goes from header to header. Checksums are lost, blocks are decoded all the same. */
@@ -530,12 +478,7 @@ export class FileVerifier {
   private checkCounts(): void {
     const { map, footer, manifest } = this;
     if (!map || !footer) return;
-    const counts = new Array<number>(CLASS_NAMES.length).fill(0);
-    for (let run = 0; run < map.length; run++) {
-      const own = map.source[run] === 0 && map.pageClass(run) !== 0;
-      const counted = own ? map.pageClass(run) : CLASS_NAMES.indexOf('sameAsParent');
-      counts[counted] = (counts[counted] ?? 0) + map.count(run);
-    }
+    const counts = countOwn(map);
     CLASS_NAMES.forEach((name, i) => {
       const said = numberAt(footer, [FOOTER.classCounts[0] + 8 * i, 8]);
       if (said !== counts[i])

@@ -2,7 +2,7 @@
 import { ImageReader } from '../../src/image/reader.js';
 import { ImageWriter, parentOf, type CommittedImage, type WriterOptions } from '../../src/image/writer.js';
 import { steps } from '../../src/worker/steps.js';
-import { append, manifestFor, type TestPage } from './images.js';
+import { append, manifestFor, pvhDomain, type TestPage } from './images.js';
 
 /** Opens an image with the hash of every page, hashing those that no file has. */
 export async function openHashed(path: string): Promise<ImageReader> {
@@ -28,7 +28,7 @@ export async function writeIncrement(
       parent: parentOf(reader),
     });
     append(writer, 0, pages);
-    return await writer.commit(manifestFor(nrPfns, writer.counts()));
+    return await writer.commit(manifestFor(nrPfns, writer.counts(), { domain: pvhDomain }));
   } finally {
     reader.close();
   }
