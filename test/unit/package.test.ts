@@ -1,7 +1,7 @@
 /** What `npm pack` puts into the package is what installing it takes; and what a machine lacks is said at once. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
@@ -85,4 +85,20 @@ test('all that a machine lacks is named in one message, and nothing is installed
   const commands = ['python3', 'make', 'g++', 'qemu-system-x86', 'busybox-static', 'xz-utils', 'cpio', 'gcc'];
   for (const name of commands) assert.ok(line.split(' ').includes(name), `${name}: ${done.stderr}`);
   assert.match(done.stderr, /the package lists of Debian 12/u);
+});
+
+test('what installs the missing does not read the script that is piped in', () => {
+  const bin = mkdtempSync(join(tmpdir(), 'dormouse-apt-'));
+  writeFileSync(join(bin, 'apt-get'), '#!/bin/sh\n/bin/cat >/dev/null\necho "$@" >>"$0.calls"\n', {
+    mode: 0o755,
+  });
+  const env = { PATH: bin, CI: '1', DORMOUSE_LAB_CACHE: join(bin, 'nonexistent') };
+  const source = `${process.execPath} ${join(packageRoot, 'scripts/needs.mjs')} lab; /bin/cat`;
+  const done = spawnSync('/bin/sh', ['-c', source], { env, encoding: 'utf8', input: 'the rest of it\n' });
+  assert.equal(done.stdout, 'the rest of it\n');
+  // Others than root are only told.
+  const calls = process.getuid?.() === 0 ? /^update .*\ninstall .*qemu-system-x86/u : /^$/u;
+  const made = join(bin, 'apt-get.calls');
+  assert.match(existsSync(made) ? readFileSync(made, 'utf8') : '', calls);
+  rmSync(bin, { recursive: true });
 });
