@@ -5,9 +5,11 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { packageRoot } from '../../src/addon.js';
 
 interface Package {
+  readonly engines: { readonly node: string };
   readonly bin: Readonly<Record<string, string>>;
   readonly scripts: Readonly<Record<string, string>>;
   readonly dependencies: Readonly<Record<string, string>>;
@@ -85,6 +87,14 @@ test('all that a machine lacks is named in one message, and nothing is installed
   const commands = ['python3', 'make', 'g++', 'qemu-system-x86', 'busybox-static', 'xz-utils', 'cpio', 'gcc'];
   for (const name of commands) assert.ok(line.split(' ').includes(name), `${name}: ${done.stderr}`);
   assert.match(done.stderr, /the package lists of Debian 12/u);
+});
+
+test('a Node.js older than package.json allows is told apart', async () => {
+  const { isTooOld } = (await import(pathToFileURL(join(packageRoot, 'scripts/needs.mjs')).href)) as {
+    isTooOld: (version: string) => boolean;
+  };
+  assert.equal(described.engines.node, '>=20.19');
+  assert.deepEqual(['18.20.4', '20.18.3', '20.19.0', '22.1.0'].map(isTooOld), [true, true, false, false]);
 });
 
 test('what installs the missing does not read the script that is piped in', () => {
