@@ -39,8 +39,8 @@ Napi::Value close_machine(const Napi::CallbackInfo& info) {
 ViewKind kind_of(const std::string& name) {
   if (name == "live") return ViewKind::live;
   if (name == "snapshot") return ViewKind::snapshot;
-  DM_ASSERT(name == "build");
-  return ViewKind::build;
+  DM_ASSERT(name == "build" || name == "rewrite");
+  return name == "build" ? ViewKind::build : ViewKind::rewrite;
 }
 
 Napi::Value open_view(const Napi::CallbackInfo& info) {

@@ -185,6 +185,11 @@ Napi::Value populate(Domain& dom, Args info, Fault* fault) {
   return info.Env().Undefined();
 }
 
+Napi::Value begin_rewrite(Domain& dom, Args info, Fault* fault) {
+  dom.begin_rewrite(fault);
+  return info.Env().Undefined();
+}
+
 Napi::Value frames(Domain& dom, Args info, Fault*) {
   const auto pfns = info[2].As<Napi::Array>();
   Napi::Array out = Napi::Array::New(info.Env(), pfns.Length());
@@ -274,6 +279,7 @@ Napi::Object init_hypervisor(Napi::Env env) {
   add_call(ns, "createShell", create_shell);
   add_call(ns, "destroy", destroy);
   add_call(ns, "boot", on_domain<boot>);
+  add_call(ns, "beginRewrite", on_domain<begin_rewrite>);
   add_call(ns, "setGeometry", on_domain<set_geometry>);
   add_call(ns, "populate", on_domain<populate>);
   add_call(ns, "frames", on_domain<frames>);

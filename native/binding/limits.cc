@@ -32,6 +32,14 @@ Napi::Value first_touch(const Napi::CallbackInfo& info) {
                                                             : limits::Region::kSmallPages));
 }
 
+// (bytes, threads)
+Napi::Value shared_first_touch(const Napi::CallbackInfo& info) {
+  const uint64_t bytes = arg_u64(info, 0);
+  const uint32_t threads = arg_u32(info, 1);
+  DM_ASSERT(bytes >= (2 << 20) && bytes % (2 << 20) == 0 && threads >= 1 && threads <= 64);
+  return real(info.Env(), limits::shared_first_touch_gbps(bytes, int(threads)));
+}
+
 // (nrPfns, window, pfns in order)
 Napi::Value canonicalise(const Napi::CallbackInfo& info) {
   const uint64_t nr_pfns = arg_u64(info, 0), window = arg_u64(info, 1);
@@ -75,6 +83,7 @@ Napi::Object init_limits(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   exports.Set("memory", Napi::Function::New(env, memory));
   exports.Set("firstTouchUs", Napi::Function::New(env, first_touch));
+  exports.Set("sharedFirstTouchGbps", Napi::Function::New(env, shared_first_touch));
   exports.Set("canonicaliseGbps", Napi::Function::New(env, canonicalise));
   exports.Set("lz4", Napi::Function::New(env, lz4));
   exports.Set("directWriteGbps", Napi::Function::New(env, direct_write));

@@ -1,5 +1,6 @@
 /** `--restore-domain`: fills the domain libxl has made, from an image named by a job, or from a stream of ours or libxc's. */
 import { Buffer } from 'node:buffer';
+import { refuseSavedDeviceModel } from '../domain/hvm.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import { HelperBuilder } from '../host/xen/builder.js';
@@ -29,7 +30,7 @@ async function fromImage(
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
     if (reader.header.imageId !== imageId || reader.root !== root)
-      throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was verified`);
+      throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was checked`);
     requireRestorable(reader);
     channel.say(`Found ${reader.manifest.domain.type} image ${imageId}`);
     channel.say('Restoring domain');
@@ -67,6 +68,7 @@ export async function restoreDomain(
     } else if (!magic.equals(libxcMarker) && !magic.equals(streamMagic))
       throw streamInvalid('neither a stream of dormouse or libxc nor a job', 0);
     builder = HelperBuilder.open(args.domid, args);
+    refuseSavedDeviceModel({ name: `domain ${args.domid}`, type: builder.type });
     if (job) await fromImage(builder, job, channel, cancel.signal);
     else {
       const restore = magic.equals(streamMagic) ? restoreFrames : restoreLibxcStream;

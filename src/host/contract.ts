@@ -40,11 +40,11 @@ export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
 /**
  * A view of a domain's memory, registered natively: `handle` is what worker threads pass to the addon's steps.
- * `live` sees memory as it changes, `snapshot` as it was when taken, `build` may be written.
+ * `live` sees memory as it changes, `snapshot` as it was when taken, `build` and `rewrite` may be written.
  */
 export interface MemoryView {
   readonly handle: number;
-  readonly kind: 'live' | 'snapshot' | 'build';
+  readonly kind: 'live' | 'snapshot' | 'build' | 'rewrite';
   /**
    * Brings a live view of a running domain up to date with frames it gained, lost or moved since. Nothing may use the
    * handle meanwhile. `logged`: a tracker has been on since the view was opened, and all that it read went to the steps;
@@ -72,12 +72,21 @@ export interface Snapshot {
   release(): Promise<void>;
 }
 
+/** What a saved domain comes to once its image has its name. */
+export interface Ending {
+  readonly then: 'destroy' | 'pause';
+  /** Of the image to be; absolute. */
+  readonly path: string;
+  /** By which that image is known: 32 hex digits. */
+  readonly imageId: string;
+}
+
 export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest' | 'dump';
 
 /**
  * The right to work on one domain, held by this process: a second one is refused with LOCKED. If the holder dies, the
  * host undoes what it left (resumes a suspended domain, unpauses what it paused, stops the tracker, drops snapshots,
- * removes a half-built domain).
+ * removes a half-built domain), or does what `noteEnding` says.
  */
 export interface Lease {
   readonly domid: number;
@@ -85,19 +94,23 @@ export interface Lease {
   release(): Promise<void>;
 }
 
-/** A domain under construction. Until `finish`, losing the lease destroys it. */
-export interface Builder {
-  readonly domid: number;
-  /** Gives frames to the pfns of these runs. NO_MEMORY if there are not enough; then none was given. */
+/** Which pfns of a domain have frames, and which. */
+export interface DomainFrames {
+  /** Size of the pfn space: before the first populate. */
+  setGeometry(geometry: MemoryGeometry): Promise<void>;
+  /**
+   * Gives frames to the pfns of these runs. NO_MEMORY if there are not enough; then none was given. Of a domain that is rewritten
+   * it is called once, and takes the frames of all other pfns away.
+   */
   populate(runs: readonly (readonly [first: number, count: number])[]): Promise<void>;
-  /** The memory to write into; opened after populate. */
-  openMemory(): Promise<MemoryView>;
   /** Machine frame of each pfn, or null where it has none. */
   frames(pfns: readonly number[]): Promise<(number | null)[]>;
-  /** Size of the pfn space: to be set before the first populate. */
-  setGeometry(geometry: MemoryGeometry): Promise<void>;
-  /** Machine frame of the new shared info page, to be written into start info. */
+  /** Machine frame of the shared info page, to be written into start info. */
   sharedInfoFrame(): Promise<number>;
+}
+
+/** What a domain holds beside its memory. */
+export interface DomainRest {
   /** Ports and pages of xenstore and console ring for start info. PFNs come from the image's start info. */
   connectRings(rings: {
     storePfn: number;
@@ -107,11 +120,21 @@ export interface Builder {
   pin(tables: readonly { readonly pfn: number; readonly level: 1 | 2 | 3 | 4 }[]): Promise<void>;
   /** Sets vCPUs, shared info and the rest; blobs hold MFNs. */
   setState(state: DomainState): Promise<void>;
-  /** The domain is complete; it is left paused by the controller. */
+}
+
+/**
+ * A domain that is filled: a new one, which is destroyed if the lease is lost before `finish`, or one that is rewritten in
+ * place, which is then left paused and does not run before it has been rewritten whole.
+ */
+export interface Builder extends DomainFrames, DomainRest {
+  readonly domid: number;
+  /** The memory to write into; opened after populate. */
+  openMemory(): Promise<MemoryView>;
+  /** The domain is complete; a new one is left paused by the controller, an old one as paused as it was. */
   finish(): Promise<void>;
 }
 
-/** An image on this machine, verified whole. */
+/** An image on this machine whose header, footer, manifest and index were checked; its chunks are checked as they are placed. */
 export interface ImageToBuild {
   readonly path: string;
   /** What it is known by, should the path lead to another one meanwhile. */
@@ -186,6 +209,12 @@ export interface Host {
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
 
   /**
+   * Makes a domain that the lease holds paused, or that was left half rewritten, ready to be filled anew in place: it keeps
+   * its id, its frames and its ports. Absent where the host cannot. DOMAIN_WRONG_STATE.
+   */
+  rewrite?(lease: Lease): Promise<Builder>;
+
+  /**
    * A new domain of an image, on a host whose own toolstack creates domains and runs this program to fill them; absent
    * elsewhere. Returns the domid; after any error no domain is left. DOMAIN_EXISTS, CANCELLED, and restore's.
    */
@@ -195,6 +224,12 @@ export interface Host {
   suspend(lease: Lease, timeoutMs: number): Promise<void>;
   /** Lets a suspended domain go on in place; its suspend call returns "cancelled". */
   resumeInPlace(lease: Lease): Promise<void>;
+  /**
+   * To be called before the image gets its name. From then on the lease's end, its holder's death included, looks for that
+   * image: if it is there the domain is destroyed or left paused; if not it goes on. Destroying it or resuming it in place
+   * ends this.
+   */
+  noteEnding(lease: Lease, ending: Ending): Promise<void>;
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;

@@ -150,8 +150,10 @@ export const FOOTER = {
   manifestHash: [200, 16],
   chunkTableHash: [216, 16],
   pageMapHash: [232, 16],
-  reserved: [248, 3800],
-  root: [4048, 32],
+  reserved: [248, 3704],
+  root: [3952, 32],
+  signerKey: [3984, 32],
+  signature: [4016, 64],
   checksum: [4080, 16],
 } as const satisfies Layout;
 

@@ -22,6 +22,7 @@ import {
   type Field,
   type PageClass,
 } from './format.js';
+import { isSignedBy, type Signer } from './signature.js';
 
 export interface ImageHeader {
   readonly major: number;
@@ -52,6 +53,14 @@ export interface ImageFooter {
   readonly manifestHash: string;
   readonly chunkTableHash: string;
   readonly pageMapHash: string;
+}
+
+/** A footer as it is in the file. */
+export interface SealedFooter extends ImageFooter {
+  /** 64 hex digits. */
+  readonly root: string;
+  /** Its signature was checked. */
+  readonly signer: Signer | null;
 }
 
 const classes = CLASS_NAMES.slice(1) as PageClass[];
@@ -192,11 +201,27 @@ export function encodeFooter(footer: ImageFooter): Buffer {
   return w.page;
 }
 
-export function sealFooter(page: Buffer, root: string): Buffer {
+/** INTERNAL if the signer's signature is not over the root. */
+export function sealFooter(page: Buffer, root: string, signer: Signer | null): Buffer {
   const w = new FrameWriter();
   page.copy(w.page);
   w.hex(FOOTER.root, root);
+  if (signer && !isSignedBy(Buffer.from(root, 'hex'), signer))
+    throw new DormouseError('INTERNAL', 'the signature is not one over the root');
+  signer?.key.copy(w.page, FOOTER.signerKey[0]);
+  signer?.signature.copy(w.page, FOOTER.signature[0]);
   return w.sealed(FOOTER.checksum);
+}
+
+/** Null for an image that nobody signed. IMAGE_DAMAGED for a signature that is not over the root. */
+function signerOf(r: FrameReader, root: string): Signer | null {
+  if (r.isZero(FOOTER.signerKey) && r.isZero(FOOTER.signature)) return null;
+  const signer = {
+    key: Buffer.from(r.hex(FOOTER.signerKey), 'hex'),
+    signature: Buffer.from(r.hex(FOOTER.signature), 'hex'),
+  };
+  if (isSignedBy(Buffer.from(root, 'hex'), signer)) return signer;
+  throw damaged('its signature is not one over its root');
 }
 
 const numbers = [
@@ -216,7 +241,7 @@ const numbers = [
 const hashes = ['imageId', 'manifestHash', 'chunkTableHash', 'pageMapHash'] as const;
 
 /** IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. */
-export function decodeFooter(page: Buffer): ImageFooter & { root: string } {
+export function decodeFooter(page: Buffer): SealedFooter {
   const r = new FrameReader(page, 'footer');
   if (page.length < PAGE_SIZE || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
     throw damaged('it has no footer: it was cut short or never completed');
@@ -238,7 +263,8 @@ export function decodeFooter(page: Buffer): ImageFooter & { root: string } {
     ...byName(hashes, r.hex),
     counts,
     root: r.hex(FOOTER.root),
-  } as unknown as ImageFooter & { root: string };
+    signer: signerOf(r, r.hex(FOOTER.root)),
+  } as unknown as SealedFooter;
 }
 
 /** Counts by class number (index 0, absent, is left out) as named counts. */

@@ -11,6 +11,7 @@ import {
   storedHash,
   type ImageFooter,
   type ImageHeader,
+  type SealedFooter,
 } from './frame.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import {
@@ -60,7 +61,7 @@ class Inspector {
   readonly byKind: Record<string, number> = {};
   readonly scanned = { pages: 0, bodies: 0, byClass: new Array<number>(8).fill(0) };
   header: ImageHeader | null = null;
-  footer: (ImageFooter & { root: string }) | null = null;
+  footer: SealedFooter | null = null;
   manifest: Manifest | null = null;
 
   constructor(
@@ -94,7 +95,7 @@ class Inspector {
     if (this.damage.length < MOST_DAMAGE) this.damage.push(what);
   }
 
-  private async readFooter(): Promise<ImageFooter & { root: string }> {
+  private async readFooter(): Promise<SealedFooter> {
     if (this.size < 2 * PAGE_SIZE) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
     const footer = decodeFooter(await readExactly(this.file, this.size - PAGE_SIZE, PAGE_SIZE));
     const end = footer.pageMapOffset + wholePages(footer.pageMapSize) + PAGE_SIZE;

@@ -73,6 +73,6 @@ export type Manifest = z.infer<typeof manifestSchema>;
 export const encodeManifest = (manifest: Manifest): Buffer =>
   encodeMessage(manifestSchema, manifest, 'the manifest');
 
-/** The manifest in these bytes; IMAGE_DAMAGED if they are none. Allocates a small multiple of their size. */
+/** The manifest in these bytes; IMAGE_DAMAGED if they are none. Takes a few hundred MiB at most. */
 export const decodeManifest = (bytes: Buffer): Manifest =>
   decodeMessage(manifestSchema, bytes, 'the manifest');

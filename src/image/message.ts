@@ -7,6 +7,10 @@ import { MAX_MANIFEST_BYTES } from './format.js';
 
 /** MessagePack markers this codec admits: every one has a fixed meaning, and none is a float or an extension. */
 const MAX_DEPTH = 32;
+/** Most values in all, so that each of 2^32 pfns' p2m leaves can be named; a decoded number takes some tens of bytes. */
+const MAX_VALUES = 10_000_000;
+/** Most maps and arrays: even an empty one takes more than a hundred bytes once decoded. */
+const MAX_CONTAINERS = 1 << 19;
 
 /** Length of a scalar's or blob's item at `at`, or its children for a container. Throws RangeError on anything odd. */
 function item(bytes: Buffer, at: number): { size: number; children: number } {
@@ -43,13 +47,16 @@ function item(bytes: Buffer, at: number): { size: number; children: number } {
   return { size: 1 + integer, children: 0 };
 }
 
+const isContainer = (marker: number): boolean =>
+  (marker >= 0x80 && marker < 0xa0) || (marker >= 0xdc && marker <= 0xdf);
+
 /**
- * Walks the bytes without building anything: every length must fit into what is left, so that decoding allocates no
- * more than a small multiple of their size.
+ * Walks the bytes without building anything: every length must fit into what is left, and values are counted, so that
+ * decoding takes a few hundred MiB at most.
  */
 function checkStructure(bytes: Buffer): void {
   const open: number[] = [1];
-  let at = 0;
+  let [at, values, containers] = [0, 0, 0];
   while (open.length > 0) {
     const left = open[open.length - 1] ?? 0;
     if (left === 0) {
@@ -58,6 +65,8 @@ function checkStructure(bytes: Buffer): void {
     }
     open[open.length - 1] = left - 1;
     const { size, children } = item(bytes, at);
+    containers += isContainer(bytes.readUInt8(at)) ? 1 : 0;
+    if (++values > MAX_VALUES || containers > MAX_CONTAINERS) throw new RangeError('too many values');
     at += size;
     if (at > bytes.length || children > bytes.length - at) throw new RangeError(`length at byte ${at}`);
     if (children > 0 && open.push(children) > MAX_DEPTH) throw new RangeError(`nesting at byte ${at}`);
@@ -105,7 +114,7 @@ export function encodeMessage<T>(schema: z.ZodType<T>, value: T, what: string): 
   return bytes;
 }
 
-/** The value in these bytes; IMAGE_DAMAGED if they hold none. Allocates a small multiple of their size. */
+/** The value in these bytes; IMAGE_DAMAGED if they hold none, or more values than any domain needs. */
 export function decodeMessage<T>(schema: z.ZodType<T>, bytes: Buffer, what: string): T {
   if (bytes.length > MAX_MANIFEST_BYTES)
     throw new DormouseError('IMAGE_DAMAGED', `${what} claims ${bytes.length} bytes`);

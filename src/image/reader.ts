@@ -29,9 +29,11 @@ import {
   storedHash,
   type ImageFooter,
   type ImageHeader,
+  type SealedFooter,
 } from './frame.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
+import type { Signer } from './signature.js';
 
 export type { ImageHeader } from './frame.js';
 
@@ -99,7 +101,7 @@ async function readTail(
   file: FileHandle,
   headerPage: Buffer,
   footerPage: Buffer,
-  footer: ImageFooter & { root: string },
+  footer: SealedFooter,
 ): Promise<Tail> {
   const root = createHash('sha256').update(headerPage);
   const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
@@ -153,6 +155,8 @@ export class ImageReader {
     readonly counts: PageCounts,
     /** SHA-256 over header, manifest, index and footer: 64 hex digits. */
     readonly root: string,
+    /** Whose signature over the root it bears; checked. */
+    readonly signer: Signer | null,
     readonly nrChunks: number,
     /** Size of the file in bytes. */
     readonly storedBytes: number,
@@ -211,8 +215,19 @@ export class ImageReader {
         tail.pageMap,
       ),
     );
-    const { counts, root, chunkCount } = footer;
-    const reader = new ImageReader(handle, path, header, manifest, counts, root, chunkCount, size, lanes);
+    const { counts, root, signer, chunkCount } = footer;
+    const reader = new ImageReader(
+      handle,
+      path,
+      header,
+      manifest,
+      counts,
+      root,
+      signer,
+      chunkCount,
+      size,
+      lanes,
+    );
     if (sameCounts(namedCounts(nativeImage().readerCounts(handle)), counts)) return reader;
     reader.close();
     throw damaged('the page map holds other counts than the footer', footer.pageMapOffset);

@@ -41,6 +41,7 @@ import {
   type MapRuns,
   type ParsedChunk,
 } from './parse.js';
+import { isSignedBy } from './signature.js';
 
 export interface Finding {
   /** What is wrong, in a sentence. */
@@ -237,9 +238,18 @@ class Verifier {
     if (this.header && manifest && table && map) this.root = digest;
     if (this.root !== null && digest !== hexAt(footer, FOOTER.root))
       this.find('the root differs from what the image holds', { offset: this.size - PAGE_SIZE });
+    this.checkSignature(footer);
     if (manifest) this.readManifest(manifest, footer);
     if (table) this.readTable(table, footer);
     if (map && this.entries) this.readMap(map, footer, this.entries.length);
+  }
+
+  private checkSignature(footer: Buffer): void {
+    const bytes = ([offset, size]: Field) => footer.subarray(offset, offset + size);
+    const signer = { key: bytes(FOOTER.signerKey), signature: bytes(FOOTER.signature) };
+    const unsigned = isZero(signer.key) && isZero(signer.signature);
+    if (!unsigned && !isSignedBy(bytes(FOOTER.root), signer))
+      this.find('the signature is not one over the root', { offset: this.size - PAGE_SIZE });
   }
 
   private readManifest(bytes: Buffer, footer: Buffer): void {

@@ -7,6 +7,7 @@ import { CHUNK_ENTRY_SIZE, FOOTER, MAX_PFNS, PAGE_SIZE, wholePages, type Consist
 import { encodeFooter, encodeHeader, namedCounts, sameCounts, sealFooter, storedHash } from './frame.js';
 import { encodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
+import type { SignRoot } from './signature.js';
 
 export interface WriterOptions {
   /** Size of the pfn space: every pfn below it must be appended at least once. */
@@ -16,6 +17,8 @@ export interface WriterOptions {
   readonly consistency: Consistency;
   /** The image that pages of class sameAsParent are found in: ids and roots in hex. */
   readonly parent?: { readonly imageId: string; readonly root: string };
+  /** Signs the image's root; called once, when all else is written. What it throws abandons the image. */
+  readonly sign?: SignRoot;
   /** Bypass the page cache where the file system can. Default true. */
   readonly directIo?: boolean;
   /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
@@ -191,7 +194,8 @@ export class ImageWriter {
       pageMapHash: lay(map),
     });
     const digest = root.update(footer.subarray(0, FOOTER.root[0])).digest('hex');
-    native(() => nativeImage().writeTail(this.handle, sealFooter(footer, digest)));
+    const signer = this.options.sign?.(Buffer.from(digest, 'hex')) ?? null;
+    native(() => nativeImage().writeTail(this.handle, sealFooter(footer, digest, signer)));
     return { root: digest, fileSize };
   }
 

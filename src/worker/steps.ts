@@ -26,7 +26,6 @@ export interface CaptureHow {
 export interface StepsNative {
   saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
   restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
-  checkStep(reader: number, lane: number, firstChunk: number, count: number): void;
   digestCreate(nrPfns: number): number;
   digestDomainStep(memory: number, digest: number, firstPfn: number, count: number): void;
   digestImageStep(reader: number, digest: number, lane: number, firstChunk: number, count: number): void;

@@ -17,7 +17,6 @@ export type Task =
     }
   | { step: 'live-put'; live: number; writer: number; lane: number; first: number; count: number }
   | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
-  | { step: 'check'; reader: number; lane: number; first: number; count: number }
   | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
   | { step: 'digest-image'; reader: number; digest: number; lane: number; first: number; count: number };
 
@@ -40,9 +39,6 @@ function runStep(task: Task): number[] | null {
       return steps().livePut(task.live, task.writer, lane, first, count);
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
-    case 'check':
-      steps().checkStep(task.reader, lane, first, count);
-      return null;
     case 'digest-domain':
       steps().digestDomainStep(task.memory, task.digest, first, count);
       return null;

@@ -373,6 +373,23 @@ test('a manifest that is not one is refused quickly', () => {
   }
 });
 
+test('a manifest of more values than a domain needs is refused, not decoded', () => {
+  const bombs = { maps: bombOf(36_000_000, 0x80), numbers: bombOf((64 << 20) - 5, 1) };
+  for (const [what, bomb] of Object.entries(bombs)) {
+    const rss = process.memoryUsage().rss;
+    assert.throws(() => decodeManifest(bomb), { code: 'IMAGE_DAMAGED', message: /too many values/ }, what);
+    assert.ok(process.memoryUsage().rss - rss < 256 << 20, what);
+  }
+});
+
+/** An array of that many values of one byte. */
+function bombOf(values: number, marker: number): Buffer {
+  const bomb = Buffer.alloc(5 + values, marker);
+  bomb.writeUInt8(0xdd, 0);
+  bomb.writeUInt32BE(values, 1);
+  return bomb;
+}
+
 /** Renames a key, so that it is missing. */
 function encodeWithout(bytes: Buffer, key: string): Buffer {
   const copy = Buffer.from(bytes);

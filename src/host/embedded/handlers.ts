@@ -124,7 +124,8 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
 }
 
-type LeaseOps = 'acquire' | 'release' | 'suspend' | 'resumeInPlace' | 'holdPaused' | 'releasePaused';
+type LeaseOps =
+  'acquire' | 'release' | 'suspend' | 'resumeInPlace' | 'noteEnding' | 'holdPaused' | 'releasePaused';
 
 function leaseHandlers({ domains, leases }: HostParts): Subset<LeaseOps> {
   const on = (act: (lease: HeldLease) => void) => (args: { lease: number }, session: Session) => {
@@ -139,6 +140,10 @@ function leaseHandlers({ domains, leases }: HostParts): Subset<LeaseOps> {
       return null;
     },
     resumeInPlace: on((lease) => leases.resume(lease)),
+    noteEnding: ({ lease, ending }, session) => {
+      leases.noteEnding(leases.get(lease, session), ending);
+      return null;
+    },
     holdPaused: on((lease) => leases.holdPaused(lease)),
     releasePaused: on((lease) => leases.releasePaused(lease)),
   };
@@ -178,6 +183,7 @@ function snapshotHandlers({ hv, machine, domains, leases }: HostParts): Subset<S
 
 type BuildOps =
   | 'build'
+  | 'rewrite'
   | 'setGeometry'
   | 'populate'
   | 'frames'
@@ -193,6 +199,10 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
     build: ({ spec }, session) => {
       const domain = domains.shell(spec);
       return { lease: leases.acquire(domain, 'restore', session, true).id, domid: domain.domid };
+    },
+    rewrite: ({ lease }, session) => {
+      leases.beginRewrite(leases.get(lease, session));
+      return null;
     },
     setGeometry: ({ lease, geometry }, session) => {
       domains.setGeometry(builder(lease, session), geometry);

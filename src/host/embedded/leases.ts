@@ -4,7 +4,8 @@
  */
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import type { OperationKind } from '../contract.js';
+import type { Ending, OperationKind } from '../contract.js';
+import { findImage } from '../named_image.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
@@ -31,6 +32,8 @@ export interface HeldLease {
   tracks: boolean;
   snapshotEpoch: number;
   wait: SuspendWait | null;
+  /** What its end comes to if the image is there. */
+  ending: Ending | null;
 }
 
 export class Leases {
@@ -67,6 +70,7 @@ export class Leases {
       tracks: false,
       snapshotEpoch: 0,
       wait: null,
+      ending: null,
     };
     domain.leased = true;
     this.#held.set(lease.id, lease);
@@ -95,7 +99,8 @@ export class Leases {
   /** A lease whose domain is under construction. */
   builder(id: number, holder: Holder): HeldLease {
     const lease = this.get(id, holder);
-    if (lease.builds && lease.domain.building) return lease;
+    const { building, rewriting } = lease.domain;
+    if (building && (lease.builds || rewriting)) return lease;
     const { domid } = lease.domain;
     throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not being built`, { place: { domid } });
   }
@@ -111,17 +116,34 @@ export class Leases {
     const steps = [
       () => this.dropSnapshot(lease),
       () => this.trackerOff(lease),
-      () => this.#settleSuspend(domain),
+      () => this.#keepEnding(lease),
       () => {
-        while (lease.pauses > 0) this.releasePaused(lease);
+        if (this.#domains.has(domain)) this.#settleSuspend(domain);
+      },
+      () => {
+        if (this.#domains.has(domain)) this.#settlePauses(lease);
       },
       () => {
         domain.leased = false;
-        if (domain.building) this.#domains.destroy(domain);
-        else this.#domains.reap(domain);
+        if (lease.builds && domain.building) this.#domains.destroy(domain);
+        else if (!domain.building) this.#domains.reap(domain);
       },
     ];
     for (const step of steps) attempt(step, domid);
+  }
+
+  /** Where the image is there its domain must not run on: it would write to the disks that the image knows. */
+  #keepEnding({ ending, domain }: HeldLease): void {
+    if (ending === null) return;
+    const found = findImage(ending);
+    if (found === 'absent') return;
+    const { domid } = domain;
+    // Paused first: what fails from here on must not have it run.
+    this.#domains.pause(domain);
+    if (found === 'there' && ending.then === 'destroy') this.#domains.destroy(domain);
+    const became = this.#domains.has(domain) ? 'left paused' : 'ended';
+    const why = found === 'there' ? 'is whole' : 'cannot be read, and may be whole';
+    logLine(`domain ${domid}: ${became}, as ${ending.path} ${why}`);
   }
 
   releaseAll(holder: Holder): void {
@@ -167,9 +189,14 @@ export class Leases {
     wait.done(new DormouseError('DOMAIN_WRONG_STATE', text, { place: { domid } }));
   }
 
-  resume({ domain }: HeldLease): void {
-    this.#domains.resume(domain);
-    domain.suspendWanted = false;
+  resume(lease: HeldLease): void {
+    this.#domains.resume(lease.domain);
+    lease.domain.suspendWanted = false;
+    lease.ending = null;
+  }
+
+  noteEnding(lease: HeldLease, ending: Ending): void {
+    lease.ending = ending;
   }
 
   holdPaused(lease: HeldLease): void {
@@ -184,6 +211,15 @@ export class Leases {
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domid} paused`);
     lease.pauses -= 1;
     native(() => this.#hv.unpause(this.#machine, domid));
+  }
+
+  /** The domain is held paused, or was left half rewritten. */
+  beginRewrite(lease: HeldLease): void {
+    const { domain } = lease;
+    if (lease.pauses === 0 && !domain.rewriting)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
+    this.#domains.beginRewrite(domain);
+    domain.suspendWanted = false;
   }
 
   snapshot(lease: HeldLease): NativeSnapshot {
@@ -250,6 +286,16 @@ export class Leases {
       lease.wait = { done };
       this.#domains.requestSuspend(domain);
     });
+  }
+
+  /** A domain that is half rewritten never runs: the last pause becomes its own. */
+  #settlePauses(lease: HeldLease): void {
+    const { domain } = lease;
+    if (domain.rewriting && !domain.userPaused && lease.pauses > 0) {
+      lease.pauses -= 1;
+      domain.userPaused = true;
+    }
+    while (lease.pauses > 0) this.releasePaused(lease);
   }
 
   /** Gives a domain back running that was asked to suspend or has: it is resumed now, or when it gets there. */

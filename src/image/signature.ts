@@ -1,0 +1,42 @@
+/** The signature of an image: Ed25519 over its root, in the footer. Whose key is to be trusted is decided elsewhere. */
+import { Buffer } from 'node:buffer';
+import { createPublicKey, verify } from 'node:crypto';
+
+/** Who signed an image, and the signature. */
+export interface Signer {
+  /** Ed25519 public key, 32 bytes. */
+  readonly key: Buffer;
+  /** 64 bytes over signedMessage(root). */
+  readonly signature: Buffer;
+}
+
+/** Signs a root of 32 bytes: the signature must be over signedMessage(root). */
+export type SignRoot = (root: Buffer) => Signer;
+
+export const SIGNER_KEY_BYTES = 32;
+export const SIGNATURE_BYTES = 64;
+
+/** Nothing else that a key signs begins like this. */
+const DOMAIN = Buffer.from('dormouse image root v1\0\0', 'latin1');
+
+/** What precedes the 32 bytes of an Ed25519 public key in its SPKI coding. */
+const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
+
+/** The bytes to sign for a root of 32 bytes. */
+export const signedMessage = (root: Buffer): Buffer => Buffer.concat([DOMAIN, root]);
+
+/** Whether the signature is that key's over the root. False for a key that is none. */
+export function isSignedBy(root: Buffer, { key, signature }: Signer): boolean {
+  if (key.length !== SIGNER_KEY_BYTES || signature.length !== SIGNATURE_BYTES) return false;
+  try {
+    const spki = Buffer.concat([SPKI_PREFIX, key]);
+    return verify(
+      null,
+      signedMessage(root),
+      createPublicKey({ key: spki, format: 'der', type: 'spki' }),
+      signature,
+    );
+  } catch {
+    return false;
+  }
+}
