@@ -201,7 +201,7 @@ for (const asXen of ['pv', 'pvh'] as const)
       const config = embeddedConfig({ program: 'churner', rate: 3000, seed: 5, fillPercent: 60 });
       const spec = { ...guestSpec('guest', undefined, { memoryMib: 16, vcpus: 2 }), config };
       const domid = await host.create(spec, { paused: false });
-      for (let i = 0; i < 12; i++) {
+      for (let i = 0; i < 6; i++) {
         rmSync(image, { force: true });
         await sleep(5 * (i % 4));
         const { readout } = await light({ ...setting, domid }, { tracker, asXen });

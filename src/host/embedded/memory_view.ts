@@ -40,7 +40,10 @@ export class MachineViews {
     const view: MemoryView = {
       handle,
       kind: 'live',
-      refresh: (logged) => Promise.resolve(native(() => this.#native.refreshAsXen(handle, logged))),
+      refresh: (logged) => {
+        native(() => this.#native.refreshAsXen(handle, logged));
+        return Promise.resolve();
+      },
       catchUp: (logged) => native(() => this.#native.catchUpAsXen(handle, logged)),
       close: () => {
         if (this.#open.delete(view)) native(() => this.#native.closeView(handle));
