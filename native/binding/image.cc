@@ -211,23 +211,16 @@ image::ByteSpan get_bytes(const Napi::Object& from, const char* name) {
 }
 
 image::SourceSetup source_setup(const Napi::Object& from) {
-  return {int(field(from, "fd")),
-          from.Get("name").As<Napi::String>(),
-          field(from, "nrPfns"),
-          from.Get("newer").ToBoolean(),
-          field(from, "chunksEnd"),
-          get_bytes(from, "chunkTable"),
-          get_bytes(from, "digests"),
-          get_bytes(from, "pageHashes")};
+  return {int(field(from, "fd")),     from.Get("name").As<Napi::String>(),
+          field(from, "nrPfns"),      from.Get("newer").ToBoolean(),
+          field(from, "chunksEnd"),   get_bytes(from, "chunkTable"),
+          get_bytes(from, "digests"), get_bytes(from, "pageHashes")};
 }
 
 image::LayerSetup layer_setup(const Napi::Object& from) {
-  image::LayerSetup layer = {get_bytes(from, "map"),
-                             field(from, "runs"),
-                             field(from, "nrPfns"),
-                             from.Get("sparse").ToBoolean(),
-                             from.Get("newer").ToBoolean(),
-                             {}};
+  image::LayerSetup layer = {get_bytes(from, "map"),        field(from, "runs"),
+                             field(from, "nrPfns"),         from.Get("sparse").ToBoolean(),
+                             from.Get("newer").ToBoolean(), {}};
   const auto sources = from.Get("sources").As<Napi::Array>();
   for (uint32_t i = 0; i < sources.Length(); i++)
     layer.sources.push_back(sources.Get(i).As<Napi::Number>().Uint32Value());

@@ -1,5 +1,5 @@
-// The page map's decoder on any bytes, and on runs wrapped in blocks whose sizes add up; and two maps
-// laid over each other.
+// The page map's decoder on any bytes, and on runs wrapped in blocks whose sizes add up; and two
+// maps laid over each other.
 #include "image/page_map.h"
 
 #include "fuzz/input.h"

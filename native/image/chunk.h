@@ -16,7 +16,7 @@ enum PageClass : uint8_t {
   kClassTable = 3,    // page table in canonical form, with a body
   kClassNoFrame = 4,  // ballooned out or never populated
   kClassBroken = 5,
-  kClassAlloc = 6,  // frame to be populated, content of no interest
+  kClassAlloc = 6,         // frame to be populated, content of no interest
   kClassSameAsParent = 7,  // in counts only: what an increment's map leaves out
 };
 constexpr uint8_t kClasses = 16;

@@ -25,8 +25,8 @@ bool check_pages(const PageRun& pages, uint64_t nr_pfns, Fault* fault) {
     const uint64_t d = pages.descs[i];
     const uint8_t page_class = desc_class(d);
     with_body += class_has_body(page_class);
-    const bool fits = desc_pfn(d) < nr_pfns && (d >> 52 & 0xF) == 0 &&
-                      class_fits_type(page_class, desc_type(d));
+    const bool fits =
+        desc_pfn(d) < nr_pfns && (d >> 52 & 0xF) == 0 && class_fits_type(page_class, desc_type(d));
     if (fits) continue;
     fault->pfn = desc_pfn(d);
     return fault->raise("ACCOUNTING_MISMATCH", "pfn " + std::to_string(desc_pfn(d)) + " of class " +

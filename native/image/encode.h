@@ -33,7 +33,8 @@ uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, ui
 uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* runs, uint8_t* begin,
                      uint8_t* end);
 
-// A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, without the zeroes that pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
+// A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, without the zeroes that
+// pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
 uint32_t encode_chunk(codec::Lz4State& lz4, const PageRun& pages, uint8_t* out);
 
 }  // namespace dormouse::image

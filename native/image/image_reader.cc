@@ -154,8 +154,8 @@ void ImageReader::list_blanks() {
     const PlacedRun& run = map_.runs()[i];
     if (run.chunk != kNoChunk || run.page_class == kClassNoFrame) continue;
     for (uint64_t first = run.first; first < map_.end_of(i); first += kMostBlanks)
-      blanks_.push_back({first, std::min(kMostBlanks, map_.end_of(i) - first), run.page_class,
-                         run.type});
+      blanks_.push_back(
+          {first, std::min(kMostBlanks, map_.end_of(i) - first), run.page_class, run.type});
   }
 }
 
@@ -205,7 +205,8 @@ constexpr uint64_t kAheadBytes = 8ull << 20;
 
 bool ImageReader::read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry,
                             Fault* fault) {
-  posix_fadvise(source.fd, off_t(entry.offset + kAheadBytes), off_t(entry.span), POSIX_FADV_WILLNEED);
+  posix_fadvise(source.fd, off_t(entry.offset + kAheadBytes), off_t(entry.span),
+                POSIX_FADV_WILLNEED);
   for (uint64_t done = 0; done < entry.span;) {
     const ssize_t got =
         pread(source.fd, lane.stored.get() + done, entry.span - done, off_t(entry.offset + done));

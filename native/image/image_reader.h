@@ -1,6 +1,6 @@
 // The one Reader: an open image, the files its pages are in, and a buffer a lane. An increment's
-// pages lie in its own file and in its ancestors': to those who read, it has one list of chunks, its
-// own first, then those of ancestors that still count.
+// pages lie in its own file and in its ancestors': to those who read, it has one list of chunks,
+// its own first, then those of ancestors that still count.
 #pragma once
 #include <memory>
 #include <string>

@@ -27,7 +27,8 @@ struct WriterSetup {
   bool digests;
   // Of an increment: pfns below this may be absent, as they are in the parent. Else 0.
   uint64_t parent_pfns;
-  // The parent, where it is open; then pages may be compared with it, and the map may be a full one.
+  // The parent, where it is open; then pages may be compared with it, and the map may be a full
+  // one.
   std::shared_ptr<ImageReader> parent;
   bool full_map;
   bool skip_unchanged;  // the parent has all its page hashes

@@ -114,7 +114,8 @@ void Lane::close_chunk() {
   at_ = start_ + h.span;
   const pfn::Hash128 hash = pfn::hash128(base, h.span);
   if (table_.digests()) notes_.digest = pfn::sha256(base, h.span);
-  closed_.push_back({number_, {start_, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes_)});
+  closed_.push_back(
+      {number_, {start_, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes_)});
   notes_ = {};
   open_ = false;
 }

@@ -19,9 +19,9 @@ bool damaged(Fault* fault, const char* what) {
 void join(std::vector<PlacedRun>* runs, const PlacedRun& next) {
   if (!runs->empty()) {
     const PlacedRun& last = runs->back();
-    const bool same = last.page_class == next.page_class && last.type == next.type &&
-                      last.chunk == next.chunk &&
-                      (next.chunk == kNoChunk || last.slot + (next.first - last.first) == next.slot);
+    const bool same =
+        last.page_class == next.page_class && last.type == next.type && last.chunk == next.chunk &&
+        (next.chunk == kNoChunk || last.slot + (next.first - last.first) == next.slot);
     if (same) return;
   }
   runs->push_back(next);

@@ -1,6 +1,7 @@
-// Reads chunks of one image (of an increment: also of its ancestors). Everything is checked before it is believed: a chunk's checksum before
-// its bytes are parsed, every length before it is used. src/image/reader.ts validates header,
-// manifest, index and footer and hands chunk table and page map over.
+// Reads chunks of one image (of an increment: also of its ancestors). Everything is checked before
+// it is believed: a chunk's checksum before its bytes are parsed, every length before it is used.
+// src/image/reader.ts validates header, manifest, index and footer and hands chunk table and page
+// map over.
 #pragma once
 #include <cstdint>
 #include <vector>
