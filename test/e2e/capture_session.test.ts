@@ -108,7 +108,11 @@ for (const [kind, watched] of Object.entries(kinds))
     const added = writer.storedBytes() - wholeBytes;
     assert.ok(added < wholeBytes, `${added} bytes were added to ${wholeBytes}`);
     await session.end();
-    const { path } = await commitImage(writer, taken.source, { pauseMs: taken.pauseMs, startedMs });
+    const { path } = await commitImage(writer, taken.source, {
+      pauseMs: taken.pauseMs,
+      startedMs,
+      signal: undefined,
+    });
     await assertSame(path, last(), { mayHoldMore: kind.startsWith('PVH') });
     if (!kind.startsWith('PVH')) assert.deepEqual((await verifyImage(path)).findings, []);
     const { trackers, leases, snapshots } = await setting.host.status();
