@@ -59,8 +59,9 @@ export class CaptureSession {
     readonly geometry: MemoryGeometry,
     readonly copiesOnWrite: boolean,
   ) {
-    this.#stopWatching = host.onEvent(({ domid, type }) => {
-      if (domid !== info.domid || type !== 'released') return;
+    this.#stopWatching = host.onEvent((event) => {
+      const ends = event.type === 'dying' || event.type === 'released';
+      if (!ends || event.domid !== info.domid) return;
       this.#gone = true;
       if (!this.#taking) void this.#letGo().catch(() => undefined);
     });
