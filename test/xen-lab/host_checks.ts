@@ -86,13 +86,13 @@ const suspend: Check = async (host, { domid }, [times = '20']) => {
     const lease = await host.acquire(domid, 'checkpoint');
     const start = performance.now();
     await host.suspend(lease, 30_000);
-    assert.equal((await host.find(String(domid))).shutdown, 'suspend');
+    assert.equal((await host.info(domid)).shutdown, 'suspend');
     const stopped = performance.now();
     await host.resumeInPlace(lease);
     suspendMs.push(stopped - start);
     resumeMs.push(performance.now() - stopped);
     await lease.release();
-    assert.equal((await host.find(String(domid))).shutdown, null);
+    assert.equal((await host.info(domid)).shutdown, null);
     await sleep(300);
   }
   const median = (all: number[]): number =>
@@ -349,7 +349,7 @@ const hold: Check = async (host, { domid }, [what = 'suspend']) => {
 /** Takes and gives back a lease: what a dead process left is undone first. */
 const takeOver: Check = async (host, { domid }) => {
   await (await host.acquire(domid, 'save')).release();
-  const { paused, shutdown } = await host.find(String(domid));
+  const { paused, shutdown } = await host.info(domid);
   assert.deepEqual({ paused, shutdown }, { paused: false, shutdown: null });
   return {};
 };
@@ -403,7 +403,7 @@ const suspendTimeout: Check = async (host, { domid }) => {
   assert.equal(await host.xenstore.read(`/local/domain/${domid}/control/shutdown`), '');
   await lease.release();
   await sleep(2000);
-  const { shutdown, paused } = await host.find(String(domid));
+  const { shutdown, paused } = await host.info(domid);
   assert.deepEqual({ shutdown, paused }, { shutdown: null, paused: false });
   return {};
 };
@@ -415,9 +415,34 @@ const watcherKilled: Check = async (host, { domid }) => {
   execFileSync('sh', ['-c', 'kill -9 $(pidof dormouse-xen-watcher-4_17)']);
   await sleep(200);
   await lease.release();
-  const { shutdown } = await host.find(String(domid));
+  const { shutdown } = await host.info(domid);
   assert.equal(shutdown, null);
   return {};
+};
+
+/** A guest with virtual NUMA nodes: no lease for an image, but one for a dump. */
+const vnuma: Check = async (host, { domid }) => {
+  for (const operation of ['save', 'checkpoint'] as const)
+    await assert.rejects(host.acquire(domid, operation), { code: 'HOST_LACKS', message: /vnuma/ });
+  await (await host.acquire(domid, 'dump')).release();
+  return {};
+};
+
+/** Everything that is told of the domain until it is gone; each event is a line. */
+const events: Check = async (host, { domid }) => {
+  await new Promise<void>((resolve) => {
+    const stop = host.onEvent((event) => {
+      if (event.type !== 'lost' && event.domid !== domid) return;
+      process.stdout.write(`${JSON.stringify(event)}\n`);
+      if (event.type !== 'released') return;
+      stop();
+      resolve();
+    });
+    process.stdout.write('listening\n');
+    // The socket of xenstored holds nobody.
+    setTimeout(resolve, 600_000);
+  });
+  process.exit();
 };
 
 const checks: Record<string, Check> = {
@@ -437,6 +462,8 @@ const checks: Record<string, Check> = {
   takeOver,
   destroy,
   store,
+  vnuma,
+  events,
 };
 
 const [name = '', domain = '0', ...args] = process.argv.slice(2);
