@@ -5,6 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
+import { DormouseError } from '../errors.js';
 import type { MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
@@ -142,12 +143,13 @@ export function manifestOf(
   };
 }
 
-/** Commits the image: it has its name only after this returns. */
+/** Commits the image: it has its name only after this returns. CANCELLED if that was asked for before. */
 export async function commitImage(
   writer: ImageWriter,
   source: Finished,
-  timing: { readonly pauseMs: number; readonly startedMs: number },
+  timing: { readonly pauseMs: number; readonly startedMs: number; readonly signal: AbortSignal | undefined },
 ): Promise<Captured> {
+  if (timing.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled before the image was complete');
   const counts = writer.counts();
   const elapsedMs = performance.now() - timing.startedMs;
   const done = await writer.commit(manifestOf(source, counts, timing.pauseMs, elapsedMs));
