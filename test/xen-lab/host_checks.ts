@@ -5,10 +5,12 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Lease, MemoryView, Tracker } from '../../src/host/contract.js';
 import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
+import { type Undoable, XenLease } from '../../src/host/xen/leases.js';
 import { loadXen } from '../../src/host/xen/native.js';
 import { steps } from '../../src/worker/steps.js';
 import type { DomainInfo } from '../../src/domain/state.js';
@@ -290,7 +292,63 @@ async function migrateNowhere(domid: number, liveMs: number): Promise<ChildProce
   throw new Error('xl migrate does not begin');
 }
 
-/** What libxl takes of the dirty log, or ends, is told; what a dead tool left on is taken over. */
+const watcher = '/project/build/Release/dormouse-xen-watcher-4_17';
+
+/** The pfns in the dirty log as it is, whoever uses it. */
+async function dirtyNow(host: XenHost, domid: number): Promise<Set<number>> {
+  const { nrPfns } = await host.geometry(domid);
+  return new Set(ones(loadXen().api.logDirtyRead(domid, nrPfns, false)));
+}
+
+async function assertLocked(host: XenHost, domid: number): Promise<void> {
+  const lease = await host.acquire(domid, 'checkpoint');
+  await assert.rejects(host.tracker(lease), { code: 'LOCKED' });
+  await lease.release();
+}
+
+/** Whatever `meddle` does, what xl's dirty log holds stays in it. Returns how many pages that are. */
+async function keepsLogOfXl(host: XenHost, domid: number, meddle: () => Promise<void>): Promise<number> {
+  const xl = await migrateNowhere(domid, 15_000);
+  await sleep(1500);
+  const before = await dirtyNow(host, domid);
+  await meddle();
+  const after = await dirtyNow(host, domid);
+  assert.equal(spawnSync('pidof', ['libxl-save-helper']).status, 0, 'xl is still at it');
+  assert.ok(before.size > 0, 'the guest writes');
+  const lost = [...before].filter((pfn) => !after.has(pfn));
+  assert.deepEqual(lost, [], 'xl would miss them');
+  await once(xl, 'exit');
+  return before.size;
+}
+
+/** An xl migrate that begins between our lease and our log keeps its log. */
+const logBegunByXl: Check = async (host, { domid }) => {
+  const lease = await host.acquire(domid, 'checkpoint');
+  const dirty = await keepsLogOfXl(host, domid, async () => {
+    await assert.rejects(host.tracker(lease), { code: 'LOCKED' });
+  });
+  await lease.release();
+  return { dirty };
+};
+
+/** One that takes our log over keeps it when we are killed: the watcher leaves it alone. */
+const logLeftToXl: Check = async (host, { domid, name }) => {
+  const [, script = ''] = process.argv;
+  const holder = spawn(process.execPath, [script, 'hold', name, 'logdirty'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(holder.stdout, 'data');
+  const dirty = await keepsLogOfXl(host, domid, async () => {
+    holder.kill('SIGKILL');
+    for (let i = 0; existsSync(`/run/dormouse/xen/${domid}.lock`); i++) {
+      assert.ok(i < 100, 'the lease ends');
+      await sleep(50);
+    }
+  });
+  return { dirty };
+};
+
+/** What libxl takes of the dirty log, or ends, is told; a log that is on already is not ours to take. */
 const logTakenOver: Check = async (host, { domid }) => {
   const taken = { code: 'LOCKED' };
   const { api } = loadXen();
@@ -299,6 +357,8 @@ const logTakenOver: Check = async (host, { domid }) => {
     return { lease, tracker: await host.tracker(lease) };
   };
   api.logDirtyOn(domid);
+  await assertLocked(host, domid);
+  execFileSync(watcher, ['end-log', String(domid)]);
   const first = await begin();
   const xl = await migrateNowhere(domid, 5000);
   await assert.rejects(first.tracker.readAndClear(), taken);
@@ -334,6 +394,46 @@ const locked: Check = async (host, { domid }) => {
   return {};
 };
 
+/** As one that is killed between the note and what it notes. */
+function noteOnly(lease: Lease, what: Undoable): void {
+  assert.ok(lease instanceof XenLease);
+  lease.note(what);
+}
+
+/** The guest takes a request to suspend, and does not suspend: it stands paused while we blank the request in its place. */
+async function takeRequest(host: XenHost, lease: Lease): Promise<void> {
+  const control = `/local/domain/${lease.domid}/control/shutdown`;
+  host.suspend(lease, 600_000).catch(() => undefined);
+  await host.pause(lease.domid);
+  while ((await host.xenstore.read(control)) !== 'suspend') await sleep(5);
+  await host.xenstore.write(control, '');
+  await host.unpause(lease.domid);
+}
+
+/** For a guest that somebody without a lease suspended. */
+const resume: Check = async (host, { domid }) => {
+  loadXen().api.resumeInPlace(domid);
+  await host.xenstore.resumeDomain(domid);
+  return {};
+};
+
+/** A pause beside the user's own is taken back, and the user's stays. */
+const pauseOver: Check = async (host, { domid }) => {
+  await host.pause(domid);
+  const lease = await host.acquire(domid, 'digest');
+  await host.holdPaused(lease);
+  await lease.release();
+  assert.equal((await host.find(String(domid))).paused, true);
+  // As if killed between the note and the call.
+  const second = await host.acquire(domid, 'digest');
+  noteOnly(second, 'pause over');
+  await second.release();
+  assert.equal((await host.find(String(domid))).paused, true, 'the user paused it');
+  await host.unpause(domid);
+  assert.equal((await host.find(String(domid))).paused, false);
+  return {};
+};
+
 /** Stops the guest in the way named and stays, for somebody to kill. */
 const hold: Check = async (host, { domid }, [what = 'suspend']) => {
   const lease = await host.acquire(domid, 'save');
@@ -341,6 +441,8 @@ const hold: Check = async (host, { domid }, [what = 'suspend']) => {
   if (what === 'logdirty') await host.tracker(lease);
   if (what === 'pause') await host.holdPaused(lease);
   if (what === 'suspend') await host.suspend(lease, 30_000);
+  if (what === 'noted') noteOnly(lease, 'suspend 0123456789abcdef');
+  if (what === 'taken') await takeRequest(host, lease);
   process.stdout.write(`holding ${view.handle}\n`);
   await sleep(600_000);
   return {};
@@ -432,6 +534,10 @@ const checks: Record<string, Check> = {
   logDirty,
   logDirtyRefused,
   logTakenOver,
+  logBegunByXl,
+  logLeftToXl,
+  resume,
+  pauseOver,
   locked,
   hold,
   takeOver,
