@@ -27,7 +27,7 @@ export const exitCodes = {
   13: 'image of an unknown format, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
   20: 'failed after the suspend; the guest runs again',
-  21: 'the image is whole; what was to follow it failed',
+  21: 'the image is whole, keep it; what was to follow it failed',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
 } as const;
