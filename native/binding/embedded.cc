@@ -5,7 +5,9 @@
 
 #include "binding/object_util.h"
 #include "binding/registry.h"
+#include "host/embedded/as_xen.h"
 #include "host/embedded/view.h"
+#include "host/kept_memory.h"
 
 namespace dormouse::binding {
 
@@ -61,6 +63,50 @@ Napi::Value open_view(const Napi::CallbackInfo& info) {
     return info.Env().Undefined();
   }
   return num(info.Env(), Registry<host::DomainMemory>::get().add(std::move(memory)));
+}
+
+// openAsXen(machine, { domain, translated, p2mPfns }) -> view: of a domain that runs, through what
+// the xen host keeps of one
+Napi::Value open_as_xen(const Napi::CallbackInfo& info) {
+  const auto machine = Registry<MachineMap>::get().find(arg_u32(info, 0));
+  DM_ASSERT(machine && info[1].IsObject());
+  const auto view = info[1].As<Napi::Object>();
+  const auto domain = view.Get("domain").As<Napi::Object>();
+  const auto pfns = view.Get("p2mPfns").As<Napi::BigUint64Array>();
+  embedded::AsXenOptions options;
+  options.nr_pfns = field(domain, "nrPfns");
+  options.meta = int(field(domain, "metaFd"));
+  options.translated = view.Get("translated").ToBoolean().Value();
+  options.p2m_pfns.assign(pfns.Data(), pfns.Data() + pfns.ElementLength());
+  Fault fault;
+  if (auto frames = embedded::AsXenFrames::open(machine, options, &fault)) {
+    auto memory = std::make_shared<host::KeptMemory>(std::move(frames));
+    if (memory->map_all(&fault))
+      return num(info.Env(), Registry<host::DomainMemory>::get().add(std::move(memory)));
+  }
+  throw_fault(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+std::shared_ptr<host::KeptMemory> kept(const Napi::CallbackInfo& info) {
+  auto memory = std::dynamic_pointer_cast<host::KeptMemory>(
+      Registry<host::DomainMemory>::get().find(arg_u32(info, 0)));
+  DM_ASSERT(memory);
+  return memory;
+}
+
+// refreshAsXen(view, logged)
+Napi::Value refresh_as_xen(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!kept(info)->refresh(info[1].As<Napi::Boolean>(), &fault)) throw_fault(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// catchUpAsXen(view, logged)
+Napi::Value catch_up_as_xen(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!kept(info)->catch_up(info[1].As<Napi::Boolean>(), &fault)) throw_fault(info.Env(), fault);
+  return info.Env().Undefined();
 }
 
 Napi::Value close_view(const Napi::CallbackInfo& info) {
@@ -140,6 +186,9 @@ Napi::Object init_embedded(Napi::Env env) {
   add("openMachine", open_machine);
   add("closeMachine", close_machine);
   add("openView", open_view);
+  add("openAsXen", open_as_xen);
+  add("refreshAsXen", refresh_as_xen);
+  add("catchUpAsXen", catch_up_as_xen);
   add("closeView", close_view);
   add("readEntries", read_entries);
   add("readPages", read_pages);

@@ -140,6 +140,9 @@ Napi::Value snapshot(Domain& dom, Args info, Fault* fault) {
   out.Set("geometry", geometry_object(env, state.geometry));
   out.Set("vcpus", vcpus);
   out.Set("sharedInfo", bytes(env, state.shared_info.get(), host::kPageSize));
+  out.Set("dirty", state.dirty.empty()
+                       ? env.Null()
+                       : Napi::Value(bytes(env, state.dirty.data(), state.dirty.size())));
   return out;
 }
 
@@ -188,6 +191,27 @@ Napi::Value poke(Domain& dom, Args info, Fault* fault) {
   return info.Env().Undefined();
 }
 
+// balloon(machine, domid, first, count, up)
+Napi::Value balloon(Domain& dom, Args info, Fault* fault) {
+  const embedded::PfnRun run{arg_u64(info, 2), arg_u64(info, 3)};
+  if (info[4].As<Napi::Boolean>())
+    dom.populate({run}, fault);
+  else
+    dom.depopulate(run);
+  return info.Env().Undefined();
+}
+
+// setUnlogged(machine, domid, { gained, lost, retyped })
+Napi::Value set_unlogged(Domain& dom, Args info, Fault*) {
+  const auto what = info[2].As<Napi::Object>();
+  auto bit = [&](const char* name, Domain::Change change) {
+    return what.Get(name).ToBoolean() ? change : 0;
+  };
+  dom.unlogged = uint8_t(bit("gained", Domain::kGained) | bit("lost", Domain::kLost) |
+                         bit("retyped", Domain::kRetyped));
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void add_domain_calls(Napi::Object ns) {
@@ -208,6 +232,8 @@ void add_domain_calls(Napi::Object ns) {
   add_call(ns, "logDirtyReadAndClear", on_domain<log_dirty_read<true>>);
   add_call(ns, "logDirtyOff", on_domain<log_dirty_off>);
   add_call(ns, "poke", on_domain<poke>);
+  add_call(ns, "balloon", on_domain<balloon>);
+  add_call(ns, "setUnlogged", on_domain<set_unlogged>);
 }
 
 }  // namespace dormouse::binding

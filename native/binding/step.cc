@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "binding/napi_util.h"
+#include "binding/object_util.h"
 #include "binding/registry.h"
 #include "host/host.h"
 #include "host/memory_tag.h"
@@ -303,23 +304,15 @@ Napi::Value live_step(const Napi::CallbackInfo& info) {
   return by_class(info.Env(), counts);
 }
 
-// liveMerge(live, bitmap): adds the pages of a dirty log, one bit a pfn
+// liveMerge(live, memory, bitmap): adds the pages of a dirty log, one bit a pfn. Bits of pages
+// whose frame changed by it are set too.
 Napi::Value live_merge(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
-  auto bitmap = info[1].As<Napi::Buffer<uint8_t>>();
-  const uint64_t nr_pfns = live->pending().nr_pfns();
-  DM_ASSERT(bitmap.Length() >= (nr_pfns + 7) / 8);
-  live->pending().merge(0, nr_pfns, bitmap.Data());
-  return info.Env().Undefined();
-}
-
-// liveFindChanged(live, memory, threads)
-Napi::Value live_find_changed(const Napi::CallbackInfo& info) {
-  auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
-  DM_ASSERT(live->by_content());
+  auto bitmap = info[2].As<Napi::Buffer<uint8_t>>();
+  DM_ASSERT(bitmap.Length() >= (live->pending().nr_pfns() + 7) / 8);
   Fault fault;
-  if (!live->find_changed(*memory, arg_u32(info, 2), &fault)) return failed(info.Env(), fault);
+  if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
@@ -338,14 +331,27 @@ Napi::Value live_pending(const Napi::CallbackInfo& info) {
   return num(info.Env(), held<step::LivePass>(info, 0)->pending().count());
 }
 
-// liveCopy(live, memory, anywhere) -> pages copied
-Napi::Value live_copy(const Napi::CallbackInfo& info) {
+// liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied
+Napi::Value live_capture(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
+  const auto request = info[2].As<Napi::Object>();
+  const Napi::Value logged = request.Get("logged");
+  DM_ASSERT(logged.IsBuffer() != live->by_content());
+  step::CaptureHow how;
   Fault fault;
-  if (!live->copy().copy(*memory, live->pending(), info[2].As<Napi::Boolean>(), &fault))
-    return failed(info.Env(), fault);
-  return num(info.Env(), live->copy().size());
+  how.thorough = request.Get("thorough").ToBoolean();
+  how.anywhere = request.Get("anywhere").ToBoolean();
+  how.max_pages = field(request, "maxPages");
+  how.threads = unsigned(field(request, "threads"));
+  if (logged.IsBuffer()) {
+    auto bitmap = logged.As<Napi::Buffer<uint8_t>>();
+    DM_ASSERT(bitmap.Length() >= (live->pending().nr_pfns() + 7) / 8);
+    if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
+  }
+  bool copied = false;
+  if (!live->capture(*memory, how, &copied, &fault)) return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), copied);
 }
 
 Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
@@ -438,10 +444,9 @@ Napi::Object init_step(Napi::Env env) {
   add("liveCreate", live_create);
   add("liveStep", live_step);
   add("liveMerge", live_merge);
-  add("liveFindChanged", live_find_changed);
   add("liveFindRetyped", live_find_retyped);
   add("livePending", live_pending);
-  add("liveCopy", live_copy);
+  add("liveCapture", live_capture);
   add("memoryPieces", memory_pieces);
   add("livePieces", live_pieces);
   add("livePut", live_put);

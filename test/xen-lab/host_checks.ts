@@ -203,7 +203,7 @@ const contentTracker: Check = async (host, { domid }, [ranMs = '3000']) => {
   await host.releasePaused(lease);
   await sleep(Number(ranMs));
   await host.holdPaused(lease);
-  view.refresh?.();
+  view.catchUp?.(false);
   const startMs = performance.now();
   const found = new Set(ones(steps().trackerChanged(tracker, view.handle, 2)));
   const compareMs = performance.now() - startMs;
@@ -249,7 +249,7 @@ const logDirty: Check = async (host, { domid }, [ranMs = '3000']) => {
   await host.releasePaused(lease);
   await sleep(Number(ranMs));
   await host.holdPaused(lease);
-  view.refresh?.();
+  view.catchUp?.(false);
   const startMs = performance.now();
   const dirty = await tracker.readAndClear();
   const readMs = performance.now() - startMs;
@@ -297,7 +297,7 @@ const watcher = '/project/build/Release/dormouse-xen-watcher-4_17';
 /** The pfns in the dirty log as it is, whoever uses it. */
 async function dirtyNow(host: XenHost, domid: number): Promise<Set<number>> {
   const { nrPfns } = await host.geometry(domid);
-  return new Set(ones(loadXen().api.logDirtyRead(domid, nrPfns, false)));
+  return new Set(ones(loadXen().api.logDirtyRead(domid, nrPfns, false, false)));
 }
 
 async function assertLocked(host: XenHost, domid: number): Promise<void> {

@@ -141,12 +141,12 @@ Napi::Value end_log_dirty(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), was_on);
 }
 
-// logDirtyRead(domid, nrPfns, clean) -> bitmap
+// logDirtyRead(domid, nrPfns, clean, final) -> bitmap
 Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
   Bytes bitmap;
   if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
-                      info[2].As<Napi::Boolean>().Value(), &bitmap, &fault))
+                      {info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>()}, &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
 }
@@ -154,18 +154,19 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
 // Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
 class OpenMemory : public Napi::AsyncWorker {
  public:
-  OpenMemory(Napi::Env env, uint32_t domid, std::shared_ptr<XenMemory> refreshed)
+  OpenMemory(Napi::Env env, uint32_t domid, std::shared_ptr<XenMemory> refreshed, bool logged)
       : Napi::AsyncWorker(env),
         deferred_(Napi::Promise::Deferred::New(env)),
         domid_(domid),
-        memory_(std::move(refreshed)) {}
+        memory_(std::move(refreshed)),
+        logged_(logged) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
   void Execute() override {
     if (memory_) {
       refreshing_ = true;
-      memory_->refresh(&fault_);
+      memory_->refresh(logged_, &fault_);
     } else {
       memory_ = XenMemory::open(handles(), domid_, &fault_);
     }
@@ -186,6 +187,7 @@ class OpenMemory : public Napi::AsyncWorker {
   Napi::Promise::Deferred deferred_;
   uint32_t domid_;
   std::shared_ptr<XenMemory> memory_;
+  bool logged_;
   bool refreshing_ = false;
   Fault fault_;
 };
@@ -198,18 +200,19 @@ Napi::Value start(OpenMemory* worker) {
 
 // openMemory(domid) -> Promise<memory>
 Napi::Value open_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), arg_u32(info, 0), nullptr));
+  return start(new OpenMemory(info.Env(), arg_u32(info, 0), nullptr, false));
 }
 
-// refreshMemory(memory) -> Promise<void>
+// refreshMemory(memory, logged) -> Promise<void>
 Napi::Value refresh_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), 0, memory_of(info)));
+  return start(new OpenMemory(info.Env(), 0, memory_of(info), info[1].As<Napi::Boolean>()));
 }
 
-// refreshMemoryNow(memory): the same, at once, for a guest that stands still
-Napi::Value refresh_memory_now(const Napi::CallbackInfo& info) {
+// catchUpMemory(memory, logged): of a guest that stands still
+Napi::Value catch_up_memory(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!memory_of(info)->refresh(&fault)) return failed(info.Env(), fault);
+  if (!memory_of(info)->catch_up(info[1].As<Napi::Boolean>(), &fault))
+    return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
@@ -356,7 +359,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("logDirtyRead", log_dirty_bitmap);
   add("openMemory", open_memory);
   add("refreshMemory", refresh_memory);
-  add("refreshMemoryNow", refresh_memory_now);
+  add("catchUpMemory", catch_up_memory);
   add("exportMemory", export_memory);
   add("closeMemory", close_memory);
   add("openMemories", open_memories);

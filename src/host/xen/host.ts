@@ -300,7 +300,7 @@ export class XenHost implements Host {
     const kept = this.#mapped.get(domid);
     let memory: number;
     try {
-      if (kept !== undefined) await api.refreshMemory(kept);
+      if (kept !== undefined) await api.refreshMemory(kept, false);
       memory = kept ?? (await api.openMemory(domid));
     } catch (thrown) {
       throw asDormouseError(thrown);
@@ -312,7 +312,11 @@ export class XenHost implements Host {
     return {
       handle,
       kind: 'live',
-      refresh: () => native(() => api.refreshMemoryNow(memory)),
+      refresh: (logged) =>
+        api.refreshMemory(memory, logged).catch((thrown: unknown) => {
+          throw asDormouseError(thrown);
+        }),
+      catchUp: (logged) => native(() => api.catchUpMemory(memory, logged)),
       close: () => {
         steps().releaseMemory(handle);
         if (!lasting) api.closeMemory(memory);
@@ -343,7 +347,10 @@ export class XenHost implements Host {
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
     const read = (clear: boolean): Promise<Buffer> =>
-      this.#call(() => api.logDirtyRead(domid, nrPfns, clear));
+      this.#call(() => {
+        const still = held.hasKind('pause') || held.hasKind('suspend');
+        return api.logDirtyRead(domid, nrPfns, clear, still);
+      });
     return {
       readAndClear: () => read(true),
       peek: () => read(false),

@@ -45,15 +45,22 @@ export interface XenNative {
   resumeInPlace(domid: number): void;
   /** HOST_LACKS where the hypervisor cannot, LOCKED where it is on or another tool is about to use it. */
   logDirtyOn(domid: number): void;
-  /** LOCKED, and left on, if another tool has taken it over. False if it was off already: what changed since somebody ended it is not known. */
+  /**
+   * LOCKED, and left on, if another tool has taken it over. False if it was off already: what changed since somebody ended it
+   * is not known.
+   */
   logDirtyOff(domid: number): boolean;
-  /** One bit a pfn for the first `nrPfns`; `clean` resets them in the same step. LOCKED as above. */
-  logDirtyRead(domid: number, nrPfns: number, clean: boolean): Buffer;
+  /**
+   * One bit a pfn for the first `nrPfns`; `clean` resets them in the same step, `last` (the guest stands still) adds the
+   * pages that Xen itself has mapped for writing. LOCKED as above.
+   */
+  logDirtyRead(domid: number, nrPfns: number, clean: boolean, last: boolean): Buffer;
   /** Maps all of the domain's memory, read-only. The number is the memory's in the calls below. */
   openMemory(domid: number): Promise<number>;
-  /** Brings the mapping up to date with the domain; nothing may use it meanwhile. */
-  refreshMemory(memory: number): Promise<void>;
-  refreshMemoryNow(memory: number): void;
+  /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */
+  refreshMemory(memory: number, logged: boolean): Promise<void>;
+  /** The same of a guest that stands still, by the least work. */
+  catchUpMemory(memory: number, logged: boolean): void;
   /** For `adoptMemory` of the main addon, which takes over what is in it. */
   exportMemory(memory: number): unknown;
   /** Unmaps once nobody has adopted it any more. Idempotent. */
