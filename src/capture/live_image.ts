@@ -194,7 +194,7 @@ async function tryPause(
   await host.releasePaused(lease);
   const pauseMs = performance.now() - stoppedMs;
   // One that shut down in between is not what was asked for, and could not go on from its image.
-  requireSavable(await host.find(String(lease.domid)));
+  requireSavable(await host.info(lease.domid));
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;

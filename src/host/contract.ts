@@ -8,7 +8,14 @@
 import type { Buffer } from 'node:buffer';
 import type { DormouseError } from '../errors.js';
 import type { Progress } from '../domain/progress.js';
-import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../domain/state.js';
+import type {
+  CoreState,
+  DomainInfo,
+  DomainState,
+  DomainType,
+  MemoryGeometry,
+  ShutdownReason,
+} from '../domain/state.js';
 
 /** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
 export interface DomainSpec {
@@ -149,10 +156,27 @@ export interface BuildOptions {
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
-export interface DomainEvent {
+/**
+ * `created`: it is there; on Xen it may still be being built. `shutdown`: it runs no more, for `reason`; a domain that was resumed
+ * and shuts down again is told again. `dying`: it was destroyed, and somebody still holds memory of it. `released`: it is gone, and its
+ * domid free for another; `reason` is null then where it had not shut down.
+ */
+export interface DomainChange {
+  readonly type: 'created' | 'shutdown' | 'dying' | 'released';
+  /** 1, 2, 3 and so on for each listener. */
+  readonly sequence: number;
   readonly domid: number;
-  readonly type: 'shutdown' | 'released' | 'created';
+  readonly uuid: string;
+  readonly reason: ShutdownReason | null;
 }
+
+/** What happened meanwhile may not be told: `list` says how it is. Nothing may follow if the host itself is gone. */
+export interface EventsLost {
+  readonly type: 'lost';
+  readonly sequence: number;
+}
+
+export type DomainEvent = DomainChange | EventsLost;
 
 export interface Xenstore {
   read(path: string): Promise<string | null>;
@@ -198,7 +222,9 @@ export interface Host {
   readonly kind: 'embedded' | 'xen';
   capabilities(): Promise<Capabilities>;
   list(): Promise<DomainInfo[]>;
-  /** By name, decimal id or uuid. DOMAIN_NOT_FOUND otherwise. */
+  /** DOMAIN_NOT_FOUND. */
+  info(domid: number): Promise<DomainInfo>;
+  /** By what a user wrote: digits are a domid, as for xl, anything else a name or uuid. DOMAIN_NOT_FOUND otherwise. */
   find(selector: string): Promise<DomainInfo>;
   /** The configuration string the domain was created with. */
   config(domid: number): Promise<string>;

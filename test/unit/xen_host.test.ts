@@ -5,10 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { domainType, hasFlag, shutdownReason, uuidOf } from '../../src/host/xen/domain_flags.js';
-import { changesBetween } from '../../src/host/xen/events.js';
-import { chooseRelease, type NativeDomain } from '../../src/host/xen/native.js';
 import { DormouseError } from '../../src/errors.js';
 import { until } from '../support/hosts.js';
+import { chooseRelease } from '../../src/host/xen/native.js';
 import { XenXenstore } from '../../src/host/xen/xenstore.js';
 
 const unavailable = (text: RegExp) => ({ code: 'HOST_UNAVAILABLE', message: text });
@@ -43,30 +42,6 @@ test('what tells a PVH domain from an HVM one is what Xen emulates for it', () =
     assert.equal(domainType({ flags: hvm, emulation }), 'pvh', String(emulation));
   for (const emulation of [everything, everything | usePirq, lapic | (1 << 2)])
     assert.equal(domainType({ flags: hvm, emulation }), 'hvm', String(emulation));
-});
-
-test('events are what differs between two lists', () => {
-  const domain = (domid: number, flags: number): [number, NativeDomain] => [
-    domid,
-    {
-      domid,
-      flags,
-      emulation: 0,
-      handle: Buffer.alloc(16),
-      pages: 0,
-      outstandingPages: 0,
-      maxPages: 0,
-      vcpus: 1,
-      cpuTimeNs: 0,
-    },
-  ];
-  const before = new Map([domain(1, 0), domain(2, 0), domain(3, (3 << 16) | 4)]);
-  const after = new Map([domain(2, (2 << 16) | 4), domain(3, (3 << 16) | 4), domain(4, 0)]);
-  assert.deepEqual(changesBetween(before, after), [
-    { domid: 1, type: 'released' },
-    { domid: 2, type: 'shutdown' },
-    { domid: 4, type: 'created' },
-  ]);
 });
 
 interface Message {

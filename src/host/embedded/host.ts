@@ -18,9 +18,11 @@ import type {
   Xenstore,
   XlDomain,
 } from '../contract.js';
+import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { MachineViews } from './memory_view.js';
+import type { HostEvent } from './protocol.js';
 import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -88,6 +90,10 @@ export class EmbeddedHost implements Host {
 
   list(): Promise<DomainInfo[]> {
     return this.#connection.call('list', {});
+  }
+
+  info(domid: number): Promise<DomainInfo> {
+    return this.#connection.call('info', { domid });
   }
 
   find(selector: string): Promise<DomainInfo> {
@@ -203,9 +209,11 @@ export class EmbeddedHost implements Host {
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {
-    return this.#connection.onEvent((event) => {
-      if (event.kind === 'domain') listener(event.domain);
-    });
+    const tell = numbered(listener);
+    const take = (event: HostEvent): void => {
+      if (event.kind === 'domain') tell(event.domain);
+    };
+    return this.#connection.onEvent(take, () => tell({ type: 'lost' }));
   }
 
   async close(): Promise<void> {

@@ -31,6 +31,7 @@ import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monit
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
 import { XenXenstore } from './xenstore.js';
+import { selectDomain } from '../../domain/selector.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
@@ -120,14 +121,12 @@ export class XenHost implements Host {
     return Promise.all(native(() => this.#api.domains()).map((domain) => this.#describe(domain)));
   }
 
+  async info(domid: number): Promise<DomainInfo> {
+    return this.#describe(native(() => this.#api.domain(domid)));
+  }
+
   async find(selector: string): Promise<DomainInfo> {
-    const all = await this.list();
-    const found =
-      all.find(({ domid }) => String(domid) === selector) ??
-      all.find(({ name }) => name === selector) ??
-      all.find(({ uuid }) => uuid === selector.toLowerCase());
-    if (!found) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain '${selector}'`);
-    return found;
+    return selectDomain(await this.list(), selector);
   }
 
   async config(domid: number): Promise<string> {
@@ -140,7 +139,10 @@ export class XenHost implements Host {
       throw new DormouseError('CONFIG_INVALID', "on Xen a domain is created from xl's settings");
     this.#refuseTaken(domain.name, await this.list());
     await xlCreate(domain.xlConfig, options.paused);
-    return (await this.find(domain.name)).domid;
+    const made = (await this.list()).find(({ name }) => name === domain.name);
+    if (!made)
+      throw new DormouseError('DOMAIN_NOT_FOUND', `domain '${domain.name}' ended as soon as it was made`);
+    return made.domid;
   }
 
   pause(domid: number): Promise<void> {
