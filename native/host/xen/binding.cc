@@ -9,6 +9,7 @@
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
+#include "host/xen/machine_binding.h"
 #include "host/xen/xen_memory.h"
 
 namespace dormouse::xen {
@@ -371,6 +372,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("notify", notify);
   add("closePort", close_port);
   add_builder(env, exports, handles);
+  add_machine(env, exports, handles);
   return exports;
 }
 
