@@ -11,6 +11,7 @@ import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
 import { memoryBytesOf } from '../pfn/counts.js';
+import { imageSigner } from '../trust/key_store.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
@@ -56,13 +57,19 @@ export function progressReporter(
     });
 }
 
-/** Creates the writer of a new image: before the guest is touched, so that a bad path costs it nothing. */
+/** Creates the writer of a new image: before the guest is touched, so that a bad path or key costs it nothing. KEY_INVALID. */
 export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
 ): Promise<ImageWriter> {
-  return ImageWriter.create(path, { nrPfns: geometry.nrPfns, lanes: encodingLanes, consistency });
+  const sign = imageSigner();
+  return ImageWriter.create(path, {
+    nrPfns: geometry.nrPfns,
+    lanes: encodingLanes,
+    consistency,
+    ...(sign && { sign }),
+  });
 }
 
 /** Writes all pages of the source. The first error is thrown after every lane is idle. */

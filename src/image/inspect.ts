@@ -46,8 +46,8 @@ export interface Inspection {
   /** Whether the page map holds every page or what is not as in the parent; null where the footer is damaged. */
   readonly mapKind: MapKind | null;
   readonly contentRoot: string | null;
-  /** Public key of who signed it, in hex; null if nobody did. */
-  readonly signedBy: string | null;
+  /** The Ed25519 key that signed the root, 32 bytes; null where nobody did or the footer is damaged. */
+  readonly signerKey: Buffer | null;
   /** True if the footer is whole: the image was committed. */
   readonly committed: boolean;
   /** By class: the footer's, or what the chunks that could be read say (replaced pages count more than once then). */
@@ -202,7 +202,7 @@ export async function inspectImage(path: string): Promise<Inspection> {
       ancestors: found.ancestors,
       mapKind: footer?.mapKind ?? null,
       contentRoot: footer?.contentRoot ?? null,
-      signedBy: footer?.signer?.key.toString('hex') ?? null,
+      signerKey: footer?.signer?.key ?? null,
       committed: footer !== null,
       counts,
       chunks: { count: Object.values(byCodec).reduce((sum, n) => sum + n, 0), byCodec },

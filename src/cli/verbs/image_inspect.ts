@@ -1,5 +1,7 @@
 import * as z from 'zod';
 import type { Inspection } from '../../image/inspect.js';
+import type { SignerState } from '../../restore/trust.js';
+import { keyText } from '../../trust/key_text.js';
 import { figures, pageCounts } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
 import { renderClasses } from '../../render/progress.js';
@@ -23,8 +25,9 @@ const document = z.object({
     .nullable(),
   root: id.nullable(),
   contentRoot: id.nullable(),
-  signedBy: id.nullable(),
   pageHashes: z.boolean().nullable(),
+  signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
+  signerKey: z.string().nullable(),
   consistency: z.enum(['suspend-point', 'paused']).nullable(),
   createdAt: z.string().nullable(),
   tool: z.string().nullable(),
@@ -49,7 +52,7 @@ const document = z.object({
   damage: z.array(z.string()),
 });
 
-function describe(found: Inspection): z.infer<typeof document> {
+function describe(found: Inspection, signer: SignerState): z.infer<typeof document> {
   const { header, manifest } = found;
   const { path, fileBytes, committed, root, counts, chunks, storedPages, ratio } = found;
   const { memoryBytes } = found;
@@ -62,8 +65,11 @@ function describe(found: Inspection): z.infer<typeof document> {
     pageMap: found.mapKind,
     ancestors: found.ancestors && found.ancestors.map((ancestor) => ({ ...ancestor })),
     root,
-    ...{ contentRoot: found.contentRoot, signedBy: found.signedBy },
+    contentRoot: found.contentRoot,
     pageHashes: header?.hasPageHashes ?? null,
+    // Without a footer nobody knows.
+    signer: found.committed ? signer : null,
+    signerKey: found.signerKey ? keyText(found.signerKey) : null,
     consistency: header?.consistency ?? manifest?.consistency ?? null,
     createdAt: manifest?.createdAt ?? null,
     tool: manifest?.tool ?? null,
@@ -107,6 +113,12 @@ function parentWords({ format, parent, chain, ancestors, pageMap }: z.infer<type
   return `${name} (increment ${formatCount(chain?.sequence ?? 0)} of its chain${files})`;
 }
 
+function signerWords({ signer, signerKey }: z.infer<typeof document>): string {
+  if (signer === null) return 'unreadable';
+  if (signerKey === null) return 'nobody';
+  return `${signerKey} (${signer === 'trusted' ? 'trusted here' : 'NOT TRUSTED here'})`;
+}
+
 function render(image: z.infer<typeof document>): string {
   const { domain, format, chunks, pauseMs, elapsedMs } = image;
   const kinds = Object.entries(chunks.byCodec).map(
@@ -120,8 +132,8 @@ function render(image: z.infer<typeof document>): string {
     ['format', format ? `${format.major}.${format.minor}` : 'unreadable'],
     ['image', words(image.imageId)],
     ['parent', parentWords(image)],
-    ['signed by', image.signedBy ?? undefined],
     ['root', words(image.root)],
+    ['signed by', signerWords(image)],
     ['consistency', words(image.consistency)],
     ['written', `${words(image.createdAt)} by ${words(image.tool)} on ${words(image.hostKind)}`],
     ['domain', domain ? `${printable(domain.name)} (${domain.type}, ${domain.uuid})` : 'unreadable'],
@@ -150,7 +162,8 @@ export const imageInspect: Verb = {
   document,
   cancellable: false,
   async run(context, input) {
-    const described = describe(await context.services.inspectImage(await imageArgument(context, input)));
+    const found = await context.services.inspectImage(await imageArgument(context, input));
+    const described = describe(found, await context.services.signerState(found.signerKey));
     return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
   },
 };
