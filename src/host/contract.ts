@@ -39,14 +39,7 @@ export interface XlDomain {
 }
 
 export type CapabilityName =
-  | 'light-suspend-point'
-  | 'cow-snapshot'
-  | 'log-dirty'
-  | 'cooperative-suspend'
-  | 'soft-reset'
-  | 'hot-plug'
-  | 'create'
-  | 'xl-config';
+  'light-suspend-point' | 'cow-snapshot' | 'log-dirty' | 'cooperative-suspend' | 'create' | 'xl-config';
 /** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
 export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
@@ -216,13 +209,6 @@ export interface Xenstore {
   transaction<T>(body: (tx: Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>) => Promise<T>): Promise<T>;
 }
 
-export interface EventChannels {
-  /** A new unbound port of the domain. */
-  allocUnbound(domid: number, remoteDomid: number): Promise<number>;
-  notify(domid: number, port: number): Promise<void>;
-  close(domid: number, port: number): Promise<void>;
-}
-
 /**
  * The host's own log of written pages. A page whose frame or type changed counts as written where the host can tell; who
  * needs certainty compares the types too.
@@ -310,7 +296,6 @@ export interface Host {
   tracker(lease: Lease): Promise<Tracker>;
 
   readonly xenstore: Xenstore;
-  readonly eventChannels: EventChannels;
   /** Calls back for each event until the returned function is called. */
   onEvent(listener: (event: DomainEvent) => void): () => void;
   /** Ends the connection; leases are released. */

@@ -59,10 +59,8 @@ const report: HostReport = {
     'cow-snapshot': true,
     'log-dirty': true,
     'cooperative-suspend': true,
-    'soft-reset': 'soft-reset: not written yet',
-    'hot-plug': 'not written yet',
     create: true,
-    'xl-config': 'guest programs',
+    'xl-config': 'xl-config: not written yet',
   },
 };
 
@@ -176,7 +174,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   'host stop': ['host stop --force', /^embedded host default was not running\n$/],
   'host status': [
     'host status',
-    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +no: not written/,
+    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*xl-config: +no: not written/,
   ],
   demo: ['demo', /^save +1\.00/],
   completion: ['completion fish', /^# Completion of dormouse for fish/],

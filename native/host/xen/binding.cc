@@ -21,7 +21,6 @@ using binding::throw_fault;
 using Memories = binding::Registry<XenMemory>;
 
 std::shared_ptr<Handles> shared_handles;
-EventPorts ports;
 
 Napi::Value failed(Napi::Env env, const Fault& fault) {
   throw_fault(env, fault);
@@ -319,27 +318,6 @@ Napi::Value core_state(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// allocUnbound(domid, remoteDomid) -> port of the domain
-Napi::Value alloc_unbound(const Napi::CallbackInfo& info) {
-  const auto port = xc_evtchn_alloc_unbound(handles()->xc(), arg_u32(info, 0), arg_u32(info, 1));
-  if (port >= 0) return num(info.Env(), uint64_t(port));
-  Fault fault;
-  raise_errno(&fault, "alloc_unbound", arg_u32(info, 0));
-  return failed(info.Env(), fault);
-}
-
-// notify(domid, port)
-Napi::Value notify(const Napi::CallbackInfo& info) {
-  Fault fault;
-  if (!ports.notify(arg_u32(info, 0), arg_u32(info, 1), &fault)) return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
-// closePort(domid, port) -> whether it was bound
-Napi::Value close_port(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), ports.close(arg_u32(info, 0), arg_u32(info, 1)));
-}
-
 }  // namespace
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -368,9 +346,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("geometry", geometry);
   add("readState", state);
   add("coreState", core_state);
-  add("allocUnbound", alloc_unbound);
-  add("notify", notify);
-  add("closePort", close_port);
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);
   return exports;

@@ -11,7 +11,6 @@ import type {
   DomainSpec,
   DomainWanted,
   Ending,
-  EventChannels,
   Host,
   ImageToBuild,
   Lease,
@@ -78,7 +77,6 @@ export class XenHost implements Host {
   readonly description: string;
   readonly kind = 'xen';
   readonly xenstore: XenXenstore;
-  readonly eventChannels: EventChannels;
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   /** Memories kept mapped as long as the lease of their domain. */
@@ -100,11 +98,6 @@ export class XenHost implements Host {
     this.#notice = notice;
     this.xenstore = xenstore;
     this.description = `Xen ${release.replace('_', '.')}`;
-    this.eventChannels = {
-      allocUnbound: (domid, remote) => this.#call(() => api.allocUnbound(domid, remote)),
-      notify: (domid, port) => this.#call(() => api.notify(domid, port)),
-      close: (domid, port) => this.#call(() => void api.closePort(domid, port)),
-    };
   }
 
   capabilities(): Promise<Capabilities> {
@@ -113,8 +106,6 @@ export class XenHost implements Host {
       'cow-snapshot': noSnapshots,
       'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
       'cooperative-suspend': true,
-      'soft-reset': 'not offered on Xen',
-      'hot-plug': 'devices are plugged by xl',
       create: true,
       'xl-config': true,
     }));

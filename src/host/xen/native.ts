@@ -78,9 +78,6 @@ export interface XenNative {
   /** Of a domain that stands still. */
   readState(domid: number): DomainState;
   coreState(domid: number): CoreState;
-  allocUnbound(domid: number, remoteDomid: number): number;
-  notify(domid: number, port: number): void;
-  closePort(domid: number, port: number): boolean;
 
   /** Work on a domain that was created and has not run. The number is the builder's in the calls below. */
   builderOpen(domid: number): number;
