@@ -1,7 +1,6 @@
 // Run state, log-dirty and event channels of a domain.
 #pragma once
 
-#include <map>
 
 #include "host/xen/handles.h"
 
