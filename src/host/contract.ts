@@ -202,6 +202,7 @@ export interface EventChannels {
 export interface Tracker {
   /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
   readAndClear(): Promise<Buffer>;
+  /** Of a domain that stands still: with the pages that others than it may have written to past the log. */
   peek(): Promise<Buffer>;
   off(): Promise<void>;
 }
