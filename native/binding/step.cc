@@ -331,6 +331,38 @@ Napi::Value live_pending(const Napi::CallbackInfo& info) {
   return num(info.Env(), held<step::LivePass>(info, 0)->pending().count());
 }
 
+// liveBeginEpoch(live, whole)
+Napi::Value live_begin_epoch(const Napi::CallbackInfo& info) {
+  held<step::LivePass>(info, 0)->begin_epoch(info[1].As<Napi::Boolean>());
+  return info.Env().Undefined();
+}
+
+// liveEndEpoch(live, committed)
+Napi::Value live_end_epoch(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  if (info[1].As<Napi::Boolean>())
+    live->commit_epoch();
+  else
+    live->abort_epoch();
+  return info.Env().Undefined();
+}
+
+// liveCopied(live) -> pages held of the last capture; -1 if it did not copy
+Napi::Value live_copied(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  return Napi::Number::New(info.Env(), live->copied() ? double(live->copy().size()) : -1);
+}
+
+// Reads { thorough, anywhere, maxPages, threads }.
+step::CaptureHow capture_how(const Napi::Object& request) {
+  step::CaptureHow how;
+  how.thorough = request.Get("thorough").ToBoolean();
+  how.anywhere = request.Get("anywhere").ToBoolean();
+  how.max_pages = field(request, "maxPages");
+  how.threads = unsigned(field(request, "threads"));
+  return how;
+}
+
 // liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied
 Napi::Value live_capture(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
@@ -338,20 +370,15 @@ Napi::Value live_capture(const Napi::CallbackInfo& info) {
   const auto request = info[2].As<Napi::Object>();
   const Napi::Value logged = request.Get("logged");
   DM_ASSERT(logged.IsBuffer() != live->by_content());
-  step::CaptureHow how;
+  const step::CaptureHow how = capture_how(request);
   Fault fault;
-  how.thorough = request.Get("thorough").ToBoolean();
-  how.anywhere = request.Get("anywhere").ToBoolean();
-  how.max_pages = field(request, "maxPages");
-  how.threads = unsigned(field(request, "threads"));
   if (logged.IsBuffer()) {
     auto bitmap = logged.As<Napi::Buffer<uint8_t>>();
     DM_ASSERT(bitmap.Length() >= (live->pending().nr_pfns() + 7) / 8);
     if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
   }
-  bool copied = false;
-  if (!live->capture(*memory, how, &copied, &fault)) return failed(info.Env(), fault);
-  return Napi::Boolean::New(info.Env(), copied);
+  if (!live->capture(*memory, how, &fault)) return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), live->copied());
 }
 
 Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
@@ -387,8 +414,7 @@ Napi::Value live_put(const Napi::CallbackInfo& info) {
   auto writer = held<image::Writer>(info, 1);
   uint64_t counts[16] = {};
   Fault fault;
-  if (!live->copy().put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts,
-                        &fault))
+  if (!live->put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts, &fault))
     return failed(info.Env(), fault);
   return by_class(info.Env(), counts);
 }
@@ -447,6 +473,9 @@ Napi::Object init_step(Napi::Env env) {
   add("liveFindRetyped", live_find_retyped);
   add("livePending", live_pending);
   add("liveCapture", live_capture);
+  add("liveCopied", live_copied);
+  add("liveBeginEpoch", live_begin_epoch);
+  add("liveEndEpoch", live_end_epoch);
   add("memoryPieces", memory_pieces);
   add("livePieces", live_pieces);
   add("livePut", live_put);

@@ -7,6 +7,8 @@
  */
 import type { Buffer } from 'node:buffer';
 import type { Progress } from '../domain/progress.js';
+import type { GuestCpu } from '../domain/cpu_policy.js';
+import type { ErrorCode } from '../errors.js';
 import type {
   CoreState,
   DomainInfo,
@@ -23,6 +25,8 @@ export interface DomainSpec {
   readonly type: DomainType;
   readonly maxMemoryKib: number;
   readonly vcpus: number;
+  /** Those that are to run; all of them where it is missing. */
+  readonly onlineVcpus?: readonly number[];
   /** Carried through images untouched (xl's JSON configuration, or the embedded host's own). */
   readonly config: string;
 }
@@ -141,9 +145,25 @@ export interface Builder extends DomainFrames, DomainRest {
   finish(): Promise<void>;
 }
 
+/** A domain that an image is to become, for a look at what stands against it. */
+export interface DomainWanted {
+  readonly spec: DomainSpec;
+  /** What its pages take. */
+  readonly neededKib: number;
+  readonly cpu: GuestCpu;
+}
+
+/** Why a domain cannot be made here and now. */
+export interface Obstacle {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
 /** An image on this machine whose header, footer, manifest and index were checked; its chunks are checked as they are placed. */
 export interface ImageToBuild {
   readonly path: string;
+  /** What its pages take. */
+  readonly neededKib: number;
   /** What it is known by, should the path lead to another one meanwhile. */
   readonly imageId: string;
   readonly root: string;
@@ -232,6 +252,14 @@ export interface Host {
   destroy(domid: number): Promise<void>;
 
   acquire(domid: number, operation: OperationKind): Promise<Lease>;
+  /** What stands against such a domain here and now, as far as it can be seen without making one. */
+  obstacles(wanted: DomainWanted): Promise<readonly Obstacle[]>;
+  /**
+   * The configuration that a spec of this host carries for the text of an xl.cfg(5), which the host's own tools judge; absent
+   * where there is no `xl-config`. CONFIG_INVALID.
+   */
+  readXlConfig?(xlConfig: string): Promise<string>;
+
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
 

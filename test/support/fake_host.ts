@@ -75,6 +75,7 @@ export class FakeHost implements Host {
     return Promise.resolve();
   };
 
+  obstacles: Host['obstacles'] = () => Promise.resolve([]);
   acquire: Host['acquire'] = () => notHere();
   build: Host['build'] = () => notHere();
   suspend: Host['suspend'] = () => notHere();

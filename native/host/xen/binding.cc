@@ -10,6 +10,7 @@
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/event_pages.h"
+#include "host/xen/machine_binding.h"
 #include "host/xen/shared_pages.h"
 #include "host/xen/stopped_vcpus.h"
 #include "host/xen/xen_memory.h"
@@ -454,6 +455,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("requestSuspend", request_suspend);
   add("closePort", close_port);
   add_builder(env, exports, handles);
+  add_machine(env, exports, handles);
   return exports;
 }
 

@@ -1,17 +1,19 @@
 /** The embedded host as a tool sees it: the host contract over one connection. */
 import { Buffer } from 'node:buffer';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
 import { version } from '../../version.js';
 import type {
   Builder,
   Capabilities,
   DomainEvent,
   DomainSpec,
+  DomainWanted,
   Ending,
   EventChannels,
   Host,
   Lease,
   MemoryView,
+  Obstacle,
   OperationKind,
   Snapshot,
   Tracker,
@@ -20,6 +22,7 @@ import type {
 } from '../contract.js';
 import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
+import { checkSpec } from './guest_config.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { MachineViews } from './memory_view.js';
 import type { HostEvent } from './protocol.js';
@@ -125,6 +128,26 @@ export class EmbeddedHost implements Host {
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
     const id = await this.#connection.call('acquire', { domid, operation });
     return new RemoteLease(this.#connection, id, domid);
+  }
+
+  async obstacles({ spec, neededKib }: DomainWanted): Promise<readonly Obstacle[]> {
+    const found: Obstacle[] = [];
+    try {
+      checkSpec(spec);
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      found.push({ code, message });
+    }
+    const { freeBytes, guests } = await this.status();
+    const taken = guests.find(({ name }) => name === spec.name);
+    if (taken)
+      found.push({ code: 'DOMAIN_EXISTS', message: `a domain '${spec.name}' exists (id ${taken.domid})` });
+    if (neededKib * 1024 > freeBytes)
+      found.push({
+        code: 'NO_MEMORY',
+        message: `its pages take ${neededKib} KiB, the host has ${Math.floor(freeBytes / 1024)} KiB free`,
+      });
+    return found;
   }
 
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {

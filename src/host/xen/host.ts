@@ -8,12 +8,14 @@ import type {
   Capabilities,
   DomainEvent,
   DomainSpec,
+  DomainWanted,
   Ending,
   EventChannels,
   Host,
   ImageToBuild,
   Lease,
   MemoryView,
+  Obstacle,
   OperationKind,
   Snapshot,
   Tracker,
@@ -26,10 +28,11 @@ import { buildThroughXl } from './build_job.js';
 import { pauseOutsideShadow } from './interrupt_shadow.js';
 import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
+import { xenObstacles } from './obstacles.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
-import { xl, xlCreate } from './xl.js';
+import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
 import { selectDomain } from '../../domain/selector.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -193,6 +196,14 @@ export class XenHost implements Host {
     });
     this.#held.set(domid, lease);
     return lease;
+  }
+
+  async obstacles(wanted: DomainWanted): Promise<readonly Obstacle[]> {
+    return xenObstacles(this.#api, this.xenstore, await this.list(), wanted);
+  }
+
+  readXlConfig(xlConfig: string): Promise<string> {
+    return xlDryRun(xlConfig);
   }
 
   build(): Promise<{ lease: Lease; builder: Builder }> {

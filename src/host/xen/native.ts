@@ -11,6 +11,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
+import type { CpuPolicy } from '../../domain/cpu_policy.js';
 import type { StoppedVcpu } from './interrupt_shadow.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 
@@ -35,6 +36,12 @@ export interface XenNative {
   open(): void;
   /** XEN_SYSCTL_PHYSCAP_* bits. */
   capabilities(): number;
+  /** Pages of the machine that no domain has or was promised. */
+  freePages(): number;
+  /** What Xen was booted with. */
+  commandLine(): string;
+  /** All that a guest can be shown: of PV, or of HVM and PVH. */
+  guestPolicy(hvm: boolean): CpuPolicy;
   domains(): NativeDomain[];
   domain(domid: number): NativeDomain;
   /** Whether it was given virtual NUMA nodes. */
