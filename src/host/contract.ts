@@ -6,6 +6,7 @@
  * (vcpu_guest_context of 5168 bytes and so on) and hold MFNs as the host sees them; src/domain turns them into PFNs.
  */
 import type { Buffer } from 'node:buffer';
+import type { DormouseError } from '../errors.js';
 import type { Progress } from '../domain/progress.js';
 import type { GuestCpu } from '../domain/cpu_policy.js';
 import type { ErrorCode } from '../errors.js';
@@ -202,8 +203,15 @@ export interface Xenstore {
   write(path: string, value: string): Promise<void>;
   list(path: string): Promise<string[]>;
   remove(path: string): Promise<void>;
-  /** Calls back with the path that changed, at once and then at each change, until the returned function is called. */
-  watch(path: string, changed: (path: string) => void): Promise<() => Promise<void>>;
+  /**
+   * Calls back with the path that changed, at once and then at each change, until the returned function is called. `ended`
+   * is called once, and `changed` never after, if the connection ends first.
+   */
+  watch(
+    path: string,
+    changed: (path: string) => void,
+    ended?: (error: DormouseError) => void,
+  ): Promise<() => Promise<void>>;
   /** Runs `body` again until its transaction commits (at most 100 times, then LOCKED). */
   transaction<T>(body: (tx: Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>) => Promise<T>): Promise<T>;
 }

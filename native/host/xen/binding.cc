@@ -406,14 +406,6 @@ Napi::Value notify(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// requestSuspend(domid, port)
-Napi::Value request_suspend(const Napi::CallbackInfo& info) {
-  Fault fault;
-  if (!ports.request_suspend(*handles(), arg_u32(info, 0), arg_u32(info, 1), &fault))
-    return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
 // closePort(domid, port) -> whether it was bound
 Napi::Value close_port(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), ports.close(arg_u32(info, 0), arg_u32(info, 1)));
@@ -452,7 +444,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("coreState", core_state);
   add("allocUnbound", alloc_unbound);
   add("notify", notify);
-  add("requestSuspend", request_suspend);
   add("closePort", close_port);
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);

@@ -1,4 +1,5 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
+import { randomBytes } from 'node:crypto';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
@@ -57,7 +58,7 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
   const leases = new XenLeases(options.runDir ?? xenRunDir, watcherPath(release), notice);
   await leases.undoAllOfDead();
-  return new XenHost(api, release, await XenXenstore.open(), leases, notice);
+  return new XenHost(api, release, await XenXenstore.open(notice), leases, notice);
 }
 
 const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
@@ -246,13 +247,15 @@ export class XenHost implements Host {
         place: { domid },
       });
     await this.#stopMonitor(held);
-    held.note('suspend');
+    const word = randomBytes(8).toString('hex');
+    held.note(`suspend ${word}`);
     try {
-      await suspendGuest(this.#api, this.xenstore, domid, timeoutMs);
+      await suspendGuest(this.#api, this.xenstore, domid, word, timeoutMs);
+      held.note('suspended');
     } catch (thrown) {
       // Withdrawn: nothing is left to undo. Else the request may still be taken, which the lease's end sees to.
       if (asDormouseError(thrown).guest === 'resumed') {
-        held.strike('suspend');
+        held.strikeKind('suspend');
         this.#continueMonitor(held);
       }
       throw thrown;
@@ -266,8 +269,7 @@ export class XenHost implements Host {
       throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not suspended`, { place: { domid } });
     native(() => this.#api.resumeInPlace(domid));
     await this.xenstore.resumeDomain(domid);
-    held.strike('suspend');
-    held.strikeKind('saved');
+    held.strikeKind('suspend', 'suspended', 'saved');
     if (this.#monitors.get(domid) === null)
       this.#notice(`domain ${domid}: no xl process watches it: nothing will act on its crash or reboot`);
     this.#continueMonitor(held);
@@ -280,8 +282,13 @@ export class XenHost implements Host {
   holdPaused(lease: Lease): Promise<void> {
     return this.#call(() => {
       const held = this.#heldBy(lease);
-      held.note('pause');
+      // Ours is one more of the pauses that Xen counts: somebody else's stays.
+      const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
+      held.note(over ? 'pause over' : 'pause');
       this.#pause(held.domid);
+      if (!over) return;
+      held.note('pause');
+      held.strike('pause over');
     });
   }
 
@@ -304,9 +311,9 @@ export class XenHost implements Host {
   releasePaused(lease: Lease): Promise<void> {
     return this.#call(() => {
       const held = this.#heldBy(lease);
-      if (!held.has('pause')) return;
+      if (!held.hasKind('pause')) return;
       this.#api.unpause(held.domid);
-      held.strike('pause');
+      held.strikeKind('pause');
     });
   }
 
@@ -372,9 +379,7 @@ export class XenHost implements Host {
     const eventPages = await this.#eventPages(domid, nrPfns);
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
-        const still = held.has('pause') || held.has('suspend');
-        // Looked for where it takes nothing from a guest's pause, and at the end.
-        if (!still) this.#requireOwnLog(held);
+        const still = held.hasKind('pause') || held.hasKind('suspend');
         return api.logDirtyRead(domid, nrPfns, clear, still);
       });
     return {
@@ -388,7 +393,6 @@ export class XenHost implements Host {
       off: () =>
         this.#call(() => {
           if (!held.has('logdirty')) return;
-          this.#requireOwnLog(held);
           const wasOn = api.logDirtyOff(domid);
           held.strike('logdirty');
           if (!wasOn)
@@ -405,16 +409,6 @@ export class XenHost implements Host {
       return (await this.#api.eventPages(memory)).filter((pfn) => pfn < nrPfns);
     } catch (thrown) {
       throw asDormouseError(thrown);
-    }
-  }
-
-  /** LOCKED if libxl has taken the dirty log over, which is then left to it. */
-  #requireOwnLog(held: XenLease): void {
-    try {
-      refuseOtherSaver(held.domid);
-    } catch (thrown) {
-      held.strike('logdirty');
-      throw thrown;
     }
   }
 
