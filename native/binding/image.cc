@@ -2,6 +2,7 @@
 #include <functional>
 
 #include "binding/napi_util.h"
+#include "binding/object_util.h"
 #include "binding/registry.h"
 #include "image/image_reader.h"
 #include "image/image_writer.h"
@@ -66,19 +67,30 @@ class Task final : public Napi::AsyncWorker {
   bool done_ = false;
 };
 
-// (path, header page, nrPfns, lanes, hasParent, direct, unnamed) -> handle
+// ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
+// skipUnchanged}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
-  const std::string path = info[0].As<Napi::String>();
-  const Bytes header = arg_bytes(info, 1);
-  DM_ASSERT(header.size == image::kPageBytes);
-  const image::WriterSetup setup = {path,
-                                    header.data,
-                                    arg_u64(info, 2),
-                                    arg_u32(info, 3),
-                                    info[4].ToBoolean(),
-                                    info[5].ToBoolean(),
-                                    info[6].ToBoolean()};
+  const auto options = info[0].As<Napi::Object>();
+  const std::string path = options.Get("path").As<Napi::String>();
+  const auto header = options.Get("header").As<Napi::Buffer<uint8_t>>();
+  DM_ASSERT(header.Length() == image::kPageBytes);
+  auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
+  const uint32_t parent = uint32_t(field(options, "parent"));
+  const image::WriterSetup setup = {
+      path,
+      header.Data(),
+      field(options, "nrPfns"),
+      uint32_t(field(options, "lanes")),
+      flag("direct"),
+      flag("unnamed"),
+      flag("pageHashes"),
+      flag("digests"),
+      field(options, "parentPfns"),
+      parent ? std::static_pointer_cast<ImageReader>(Readers::get().find(parent)) : nullptr,
+      flag("fullMap"),
+      flag("skipUnchanged")};
   DM_ASSERT(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns && setup.lanes >= 1);
+  DM_ASSERT(setup.parent || !(setup.full_map || setup.skip_unchanged));
   Fault fault;
   auto writer = ImageWriter::create(setup, &fault);
   if (writer) return num(info.Env(), Writers::get().add(std::move(writer)));
@@ -101,7 +113,7 @@ Napi::Value append(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle) -> {byClass, storedPages, storedBodies, storedBytes}
+// (handle) -> {byClass, storedPages, storedBytes}
 Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
   Napi::Array by_class = Napi::Array::New(info.Env(), image::kClasses);
@@ -111,7 +123,6 @@ Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   Napi::Object counts = Napi::Object::New(info.Env());
   counts.Set("byClass", by_class);
   counts.Set("storedPages", num(info.Env(), writer->stored_pages()));
-  counts.Set("storedBodies", num(info.Env(), writer->stored_bodies()));
   counts.Set("storedBytes", num(info.Env(), writer->stored_bytes()));
   return counts;
 }
@@ -126,6 +137,36 @@ Napi::Value writer_chunk_table(const Napi::CallbackInfo& info) {
   const auto& chunks = writer->chunks();
   return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(chunks.data()),
                                      chunks.size() * sizeof(image::ChunkEntry));
+}
+
+// (handle) -> the hashes of all pages in chunks, chunk by chunk, by slot
+Napi::Value writer_page_hashes(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  std::vector<pfn::Hash128> all;
+  for (const image::ChunkNotes& notes : writer->notes())
+    all.insert(all.end(), notes.page_hashes.begin(), notes.page_hashes.end());
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(all.data()),
+                                     all.size() * sizeof all[0]);
+}
+
+// (handle) -> the chunks' SHA-256, one after the other
+Napi::Value writer_digests(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  std::vector<uint8_t> all;
+  for (const image::ChunkNotes& notes : writer->notes())
+    all.insert(all.end(), notes.digest.begin(), notes.digest.end());
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), all.data(), all.size());
+}
+
+// (handle, content root of the parent or zeroes) -> content root, 32 bytes
+Napi::Value writer_content_root(const Napi::CallbackInfo& info) {
+  const Bytes before = arg_bytes(info, 1);
+  image::ContentRoot root;
+  DM_ASSERT(before.size == sizeof root.words);
+  memcpy(root.words, before.data, sizeof root.words);
+  arg_writer(info)->content_root(&root);
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(root.words),
+                                     sizeof root.words);
 }
 
 // (handle) -> {bytes, runs, more}: the next piece of the coded page map
@@ -164,27 +205,39 @@ Napi::Value fail_call(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// ({fd, imageId, nrPfns, lanes, hasParent, chunksEnd, pageMapRuns}, chunk table, page map) ->
-// handle
+image::ByteSpan get_bytes(const Napi::Object& from, const char* name) {
+  const auto bytes = from.Get(name).As<Napi::Buffer<uint8_t>>();
+  return {bytes.Data(), bytes.Length()};
+}
+
+image::SourceSetup source_setup(const Napi::Object& from) {
+  return {int(field(from, "fd")),     from.Get("name").As<Napi::String>(),
+          field(from, "nrPfns"),      from.Get("newer").ToBoolean(),
+          field(from, "chunksEnd"),   get_bytes(from, "chunkTable"),
+          get_bytes(from, "digests"), get_bytes(from, "pageHashes")};
+}
+
+image::LayerSetup layer_setup(const Napi::Object& from) {
+  image::LayerSetup layer = {get_bytes(from, "map"),        field(from, "runs"),
+                             field(from, "nrPfns"),         from.Get("sparse").ToBoolean(),
+                             from.Get("newer").ToBoolean(), {}};
+  const auto sources = from.Get("sources").As<Napi::Array>();
+  for (uint32_t i = 0; i < sources.Length(); i++)
+    layer.sources.push_back(sources.Get(i).As<Napi::Number>().Uint32Value());
+  return layer;
+}
+
+// ({lanes, sources: [{fd, name, nrPfns, newer, chunksEnd, chunkTable, digests, pageHashes}],
+// layers: [{map, runs, nrPfns, sparse, newer, sources}]}) -> handle
 Napi::Value open_reader(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
-  auto number = [&](const char* name) {
-    return uint64_t(options.Get(name).As<Napi::Number>().DoubleValue());
-  };
-  const auto id = options.Get("imageId").As<Napi::Buffer<uint8_t>>();
-  const Bytes table = arg_bytes(info, 1), map = arg_bytes(info, 2);
-  DM_ASSERT(id.Length() == 16 && table.size % sizeof(image::ChunkEntry) == 0);
-  const image::ReaderSetup setup = {int(number("fd")),
-                                    id.Data(),
-                                    number("nrPfns"),
-                                    uint32_t(number("lanes")),
-                                    options.Get("hasParent").ToBoolean(),
-                                    number("chunksEnd"),
-                                    table.data,
-                                    table.size / sizeof(image::ChunkEntry),
-                                    map.data,
-                                    map.size,
-                                    number("pageMapRuns")};
+  image::ReaderSetup setup = {uint32_t(field(options, "lanes")), {}, {}};
+  const auto sources = options.Get("sources").As<Napi::Array>();
+  const auto layers = options.Get("layers").As<Napi::Array>();
+  for (uint32_t i = 0; i < sources.Length(); i++)
+    setup.sources.push_back(source_setup(sources.Get(i).As<Napi::Object>()));
+  for (uint32_t i = 0; i < layers.Length(); i++)
+    setup.layers.push_back(layer_setup(layers.Get(i).As<Napi::Object>()));
   Fault fault;
   auto reader = ImageReader::open(setup, &fault);
   if (reader) return num(info.Env(), Readers::get().add(std::move(reader)));
@@ -235,16 +288,38 @@ Napi::Value read_chunk(const Napi::CallbackInfo& info) {
   return copy;
 }
 
-// (handle, chunk) -> {offset, span, pages, bodies}
+// (handle, chunk) -> {source, chunk, offset, span, pages}
 Napi::Value chunk_entry(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
-  const image::ChunkEntry& entry = reader->chunks()[arg_chunk(info, *reader, 1)];
+  const uint32_t chunk = arg_chunk(info, *reader, 1);
+  const image::ChunkEntry& entry = reader->entry(chunk);
   Napi::Object copy = Napi::Object::New(info.Env());
+  copy.Set("source", num(info.Env(), reader->place(chunk).source));
+  copy.Set("chunk", num(info.Env(), reader->place(chunk).chunk));
   copy.Set("offset", num(info.Env(), entry.offset));
   copy.Set("span", num(info.Env(), entry.span));
   copy.Set("pages", num(info.Env(), entry.pages));
-  copy.Set("bodies", num(info.Env(), entry.bodies));
   return copy;
+}
+
+// (handle) -> {chunks, units, usedSources: boolean[]}
+Napi::Value reader_extent(const Napi::CallbackInfo& info) {
+  const auto reader = arg_reader(info);
+  Napi::Object extent = Napi::Object::New(info.Env());
+  extent.Set("chunks", num(info.Env(), reader->nr_chunks()));
+  extent.Set("units", num(info.Env(), reader->nr_units()));
+  Napi::Array used = Napi::Array::New(info.Env());
+  for (const bool is_used : reader->used_sources())
+    used.Set(used.Length(), Napi::Boolean::New(info.Env(), is_used));
+  extent.Set("usedSources", used);
+  return extent;
+}
+
+// (handle): room for the hashes of pages whose file has none
+Napi::Value prepare_hashes(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!arg_reader(info)->prepare_hashes(&fault)) throw_fault(info.Env(), fault);
+  return {};
 }
 
 // (handle, pfns as Float64Array, out of as many pages)
@@ -263,7 +338,7 @@ Napi::Value read_pages(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle, pfn) -> [class, type, chunk, slot]
+// (handle, pfn) -> [class, type, chunk or -1, slot]
 Napi::Value page_entry(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const uint64_t pfn = arg_u64(info, 1);
@@ -272,8 +347,9 @@ Napi::Value page_entry(const Napi::CallbackInfo& info) {
   Napi::Array entry = Napi::Array::New(info.Env(), 4);
   entry.Set(uint32_t(0), num(info.Env(), run.page_class));
   entry.Set(uint32_t(1), num(info.Env(), run.type));
-  entry.Set(uint32_t(2), num(info.Env(), run.chunk));
-  entry.Set(uint32_t(3), num(info.Env(), run.slot + (pfn - run.first)));
+  const bool in_chunk = run.chunk != image::kNoChunk;
+  entry.Set(uint32_t(2), Napi::Number::New(info.Env(), in_chunk ? double(run.chunk) : -1));
+  entry.Set(uint32_t(3), num(info.Env(), in_chunk ? run.slot + (pfn - run.first) : 0));
   return entry;
 }
 
@@ -306,16 +382,22 @@ Napi::Value open_images(const Napi::CallbackInfo& info) {
   return num(info.Env(), Writers::get().count() + Readers::get().count());
 }
 
-// (handle) -> pages by class
+Napi::Array by_class(Napi::Env env, const uint64_t counts[image::kClasses]) {
+  Napi::Array out = Napi::Array::New(env, image::kClasses);
+  for (uint32_t c = 0; c < image::kClasses; c++) out.Set(c, num(env, counts[c]));
+  return out;
+}
+
+// (handle) -> {own, all}: pages by class, as the image's own file has them and as they are
 Napi::Value reader_counts(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const auto& map = reader->map();
-  uint64_t counts[image::kClasses] = {};
-  for (size_t i = 0; i < map.runs().size(); i++)
-    counts[map.runs()[i].page_class] += map.end_of(i) - map.runs()[i].first;
-  Napi::Array by_class = Napi::Array::New(info.Env(), image::kClasses);
-  for (uint32_t c = 0; c < image::kClasses; c++) by_class.Set(c, num(info.Env(), counts[c]));
-  return by_class;
+  uint64_t all[image::kClasses] = {};
+  for (size_t i = 0; i < map.runs().size(); i++) all[map.runs()[i].page_class] += map.count_of(i);
+  Napi::Object counts = Napi::Object::New(info.Env());
+  counts.Set("own", by_class(info.Env(), map.own_counts()));
+  counts.Set("all", by_class(info.Env(), all));
+  return counts;
 }
 
 }  // namespace
@@ -330,6 +412,9 @@ Napi::Object init_image(Napi::Env env) {
   add("writerCounts", writer_counts);
   add("finish", finish);
   add("writerChunkTable", writer_chunk_table);
+  add("writerPageHashes", writer_page_hashes);
+  add("writerDigests", writer_digests);
+  add("writerContentRoot", writer_content_root);
   add("encodeMap", encode_map);
   add("writeTail", write_tail);
   add("publish", publish);
@@ -340,6 +425,8 @@ Napi::Object init_image(Napi::Env env) {
   add("checkChunk", check_chunk);
   add("readChunk", read_chunk);
   add("chunkEntry", chunk_entry);
+  add("readerExtent", reader_extent);
+  add("prepareHashes", prepare_hashes);
   add("readPages", read_pages);
   add("pageEntry", page_entry);
   add("classRuns", class_runs);

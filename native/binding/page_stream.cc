@@ -69,20 +69,20 @@ Napi::Value release_stream(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), Writers::get().release(arg_u32(info, 0)));
 }
 
-// (body of a frame, id, nrPfns, descs out, bodies out) -> [pages, bodies]
+// (body of a frame, whether of a newer minor version, nrPfns, descs out, bodies out) -> [pages,
+// bodies]
 Napi::Value decode_frame(const Napi::CallbackInfo& info) {
   auto body = info[0].As<Napi::Buffer<uint8_t>>();
-  auto id = info[1].As<Napi::Buffer<uint8_t>>();
   auto descs = info[3].As<Napi::BigUint64Array>();
   auto bodies = info[4].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(id.Length() == 16 && body.Length() <= image::kMaxChunkSpan);
+  DM_ASSERT(body.Length() <= image::kMaxChunkSpan);
   DM_ASSERT(descs.ElementLength() == image::kMaxChunkPages &&
             bodies.Length() == uint64_t(image::kMaxChunkBodies) * image::kPageBytes);
   const uint64_t padded = image::whole_pages(body.Length());
   auto chunk = image::allocate_aligned(padded ? padded : image::kPageBytes);
   Fault fault;
   uint32_t n_pages = 0, n_bodies = 0;
-  const image::ChunkExpect expect = {id.Data(), 0, arg_u64(info, 2), false};
+  const image::ChunkExpect expect = {0, arg_u64(info, 2), info[1].ToBoolean()};
   bool good = chunk != nullptr || fault.raise("NO_MEMORY", "no memory for a frame");
   if (good) {
     std::memcpy(chunk.get(), body.Data(), body.Length());

@@ -67,6 +67,18 @@ Napi::Value restore_step(const Napi::CallbackInfo& info) {
   return num(info.Env(), placed);
 }
 
+// hashStep(reader, lane, firstChunk, count)
+Napi::Value hash_step(const Napi::CallbackInfo& info) {
+  auto reader = held<image::Reader>(info, 0);
+  const uint32_t lane = arg_u32(info, 1), first = arg_u32(info, 2);
+  const uint64_t end = uint64_t(first) + arg_u32(info, 3);
+  DM_ASSERT(lane < reader->lanes() && end <= reader->nr_chunks());
+  Fault fault;
+  for (uint32_t i = first; i < end; ++i)
+    if (!reader->hash_chunk(lane, i, &fault)) return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
 Napi::Value digest_create(const Napi::CallbackInfo& info) {
   auto table = std::make_shared<step::DigestTable>(arg_u64(info, 0));
   return Napi::Number::New(info.Env(), Digests::get().add(std::move(table)));
@@ -446,6 +458,7 @@ Napi::Object init_step(Napi::Env env) {
   };
   add("saveStep", save_step);
   add("restoreStep", restore_step);
+  add("hashStep", hash_step);
   add("digestCreate", digest_create);
   add("digestDomainStep", digest_domain_step);
   add("digestImageStep", digest_image_step);

@@ -9,8 +9,8 @@
 
 #include "image/encode.h"
 #include "image/lane.h"
-#include "image/page_map.h"
 #include "image/writer.h"
+#include "image/writer_map.h"
 
 namespace dormouse::image {
 
@@ -71,7 +71,7 @@ class PageStream final : public Writer {
   bool put(LaneBuffers& lane, PageRun pages, Fault* fault);
   bool put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault);
   bool put_record(const PageRun& pages, Fault* fault);
-  void account(const PageRun& pages);
+  bool account(const PageRun& pages, Fault* fault);
   bool fail(Fault* fault);
 
   const int fd_;

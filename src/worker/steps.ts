@@ -26,6 +26,8 @@ export interface CaptureHow {
 export interface StepsNative {
   saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
   restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
+  /** Hashes the pages of chunks whose file has no hashes; after prepareHashes() of the reader. */
+  hashStep(reader: number, lane: number, firstChunk: number, count: number): void;
   digestCreate(nrPfns: number): number;
   digestDomainStep(memory: number, digest: number, firstPfn: number, count: number): void;
   digestImageStep(reader: number, digest: number, lane: number, firstChunk: number, count: number): void;
