@@ -216,6 +216,7 @@ export interface Xenstore {
 export interface Tracker {
   /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
   readAndClear(): Promise<Buffer>;
+  /** Of a domain that stands still: with the pages that others than it may have written to past the log. */
   peek(): Promise<Buffer>;
   off(): Promise<void>;
 }

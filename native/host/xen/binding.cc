@@ -9,7 +9,10 @@
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
+#include "host/xen/event_pages.h"
 #include "host/xen/machine_binding.h"
+#include "host/xen/shared_pages.h"
+#include "host/xen/stopped_vcpus.h"
 #include "host/xen/xen_memory.h"
 
 namespace dormouse::xen {
@@ -149,6 +152,74 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
                       {info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>()}, &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
+}
+
+// markSharedPages(domid, nrPfns, bitmap)
+Napi::Value mark_shared(const Napi::CallbackInfo& info) {
+  Fault fault;
+  const auto bitmap = info[2].As<Napi::Buffer<uint8_t>>();
+  const uint64_t nr_pfns = binding::arg_u64(info, 1);
+  DM_ASSERT(bitmap.Length() >= (nr_pfns + 7) / 8);
+  if (!mark_shared_pages(handles(), arg_u32(info, 0), bitmap.Data(), nr_pfns, &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// Looks through a domain's memory in a thread of the pool.
+class FindEventPages : public Napi::AsyncWorker {
+ public:
+  FindEventPages(Napi::Env env, std::shared_ptr<XenMemory> memory)
+      : Napi::AsyncWorker(env),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        memory_(std::move(memory)) {}
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override { find_event_pages(*memory_, &pfns_, &fault_); }
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (fault_) {
+      throw_fault(Env(), fault_);
+      return deferred_.Reject(Env().GetAndClearPendingException().Value());
+    }
+    Napi::Array out = Napi::Array::New(Env());
+    for (const uint64_t pfn : pfns_) out.Set(out.Length(), num(Env(), pfn));
+    deferred_.Resolve(out);
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::shared_ptr<XenMemory> memory_;
+  std::vector<uint64_t> pfns_;
+  Fault fault_;
+};
+
+// eventPages(memory) -> Promise<pfns>
+Napi::Value event_pages(const Napi::CallbackInfo& info) {
+  auto* worker = new FindEventPages(info.Env(), memory_of(info));
+  Napi::Promise promise = worker->promise();
+  worker->Queue();
+  return promise;
+}
+
+// stoppedVcpus(memory, domid) -> {id, flags, privilege, before}[]
+Napi::Value stopped(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Fault fault;
+  std::vector<StoppedVcpu> vcpus;
+  if (!stopped_vcpus(*handles(), arg_u32(info, 1), *memory_of(info), &vcpus, &fault))
+    return failed(env, fault);
+  Napi::Array out = Napi::Array::New(env);
+  for (const StoppedVcpu& from : vcpus) {
+    Napi::Object vcpu = Napi::Object::New(env);
+    vcpu.Set("id", num(env, from.id));
+    vcpu.Set("flags", num(env, from.flags));
+    vcpu.Set("privilege", num(env, from.privilege));
+    vcpu.Set("before", from.readable ? Napi::Buffer<uint8_t>::Copy(env, from.before, 2)
+                                     : env.Null().As<Napi::Value>());
+    out.Set(out.Length(), vcpu);
+  }
+  return out;
 }
 
 // Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
@@ -336,6 +407,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add("logDirtyOn", on_domain<log_dirty_on>);
   add("logDirtyOff", end_log_dirty);
   add("logDirtyRead", log_dirty_bitmap);
+  add("markSharedPages", mark_shared);
+  add("eventPages", event_pages);
+  add("stoppedVcpus", stopped);
   add("openMemory", open_memory);
   add("refreshMemory", refresh_memory);
   add("catchUpMemory", catch_up_memory);

@@ -25,6 +25,7 @@ import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
+import { pauseOutsideShadow } from './interrupt_shadow.js';
 import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { xenObstacles } from './obstacles.js';
@@ -275,11 +276,27 @@ export class XenHost implements Host {
       // Ours is one more of the pauses that Xen counts: somebody else's stays.
       const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
       held.note(over ? 'pause over' : 'pause');
-      this.#api.pause(held.domid);
+      this.#pause(held.domid);
       if (!over) return;
       held.note('pause');
       held.strike('pause over');
     });
+  }
+
+  #pause(domid: number): void {
+    const api = this.#api;
+    const memory = this.#mapped.get(domid);
+    const pvh = hasFlag(native(() => api.domain(domid)).flags, 'hvm');
+    const inShadow = pauseOutsideShadow({
+      pause: () => api.pause(domid),
+      unpause: () => api.unpause(domid),
+      vcpus: () => (pvh && memory !== undefined ? api.stoppedVcpus(memory, domid) : []),
+    });
+    if (inShadow.length > 0)
+      this.#notice(
+        `domain ${domid}: vCPU ${inShadow.join(', ')} stands right after sti or mov ss, which no image can tell: rolled back, ` +
+          'it may take an interrupt one instruction too early',
+      );
   }
 
   releasePaused(lease: Lease): Promise<void> {
@@ -350,6 +367,7 @@ export class XenHost implements Host {
       if (error.code !== 'HOST_LACKS') throw error;
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
+    const eventPages = await this.#eventPages(domid, nrPfns);
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
         const still = held.hasKind('pause') || held.hasKind('suspend');
@@ -357,7 +375,12 @@ export class XenHost implements Host {
       });
     return {
       readAndClear: () => read(true),
-      peek: () => read(false),
+      peek: async () => {
+        const bitmap = await read(false);
+        native(() => api.markSharedPages(domid, nrPfns, bitmap));
+        for (const pfn of eventPages) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
+        return bitmap;
+      },
       off: () =>
         this.#call(() => {
           if (!held.has('logdirty')) return;
@@ -367,6 +390,17 @@ export class XenHost implements Host {
             throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
         }),
     };
+  }
+
+  /** Where its memory is mapped. The log is on: a page of them that is not there yet is in it. */
+  async #eventPages(domid: number, nrPfns: number): Promise<number[]> {
+    const memory = this.#mapped.get(domid);
+    if (memory === undefined) return [];
+    try {
+      return (await this.#api.eventPages(memory)).filter((pfn) => pfn < nrPfns);
+    } catch (thrown) {
+      throw asDormouseError(thrown);
+    }
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {

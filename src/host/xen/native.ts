@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import type { CpuPolicy } from '../../domain/cpu_policy.js';
+import type { StoppedVcpu } from './interrupt_shadow.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 /** What XEN_DOMCTL_getdomaininfo says: `flags` are XEN_DOMINF_*, `emulation` is XEN_X86_EMU_*, pages are of 4096 bytes. */
@@ -62,6 +63,15 @@ export interface XenNative {
    * pages that Xen itself has mapped for writing. LOCKED as above.
    */
   logDirtyRead(domid: number, nrPfns: number, clean: boolean, last: boolean): Buffer;
+  /**
+   * Sets the bits of the pages that the log is silent on while others write to them: what other domains have mapped of it, and
+   * what is Xen's own in it.
+   */
+  markSharedPages(domid: number, nrPfns: number, bitmap: Buffer): void;
+  /** The pfns of pages that look like those in which Xen keeps the guest's event channels, past its log too. */
+  eventPages(memory: number): Promise<number[]>;
+  /** Of a PVH or HVM domain that stands still; `memory` is its. */
+  stoppedVcpus(memory: number, domid: number): StoppedVcpu[];
   /** Maps all of the domain's memory, read-only. The number is the memory's in the calls below. */
   openMemory(domid: number): Promise<number>;
   /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */
