@@ -18,7 +18,7 @@ describe('trust on Xen', () => {
   before(async () => {
     lab = await startLab({ cpus: 5 });
     await must(
-      `cat > /domu/counter.cfg <<'EOF'\n${guestConfig({ name: 'counter', type: 'pv', memoryMib: 32 }, lab)}EOF`,
+      `cat > /domu/counter.cfg <<'EOF'\n${guestConfig({ name: 'counter', type: 'pv', memoryMib: 96 }, lab)}EOF`,
     );
   });
   afterEach(async () => {
@@ -95,7 +95,7 @@ describe('trust on Xen', () => {
     const [taken] = await findings('--name other /images/o.img').catch(() => []);
     assert.equal(taken?.code, 'DISK_IN_USE');
     await must(
-      'ln -s /images/owner.disk /images/link.raw; printf \'name="x"\\ntype="pv"\\nmemory=96\\ndisk=["/images/link.raw,raw,xvda,w"]\\n\' > /images/other.cfg',
+      'ln -s /images/owner.disk /images/link.raw; printf \'name="x"\\ntype="pv"\\nkernel="/domu/vmlinux"\\nmemory=96\\ndisk=["/images/link.raw,raw,xvda,w"]\\n\' > /images/other.cfg',
     );
     const linked = await failure('restore --config /images/other.cfg --name other /images/o.img', 11);
     assert.match(
@@ -121,7 +121,8 @@ describe('trust on Xen', () => {
     await create({ name: 'big', type: 'pv' });
     await must('dormouse save big /images/b.img');
     await must(
-      'xl create -q -p /domu/counter.cfg "memory=$(($(xl info | awk \'/^free_memory/ { print $3 }\') - 64))"',
+      // PVH, for large pages are quick to give.
+      'xl create -q -p /domu/counter.cfg "type=\'pvh\'" "memory=$(($(xl info | awk \'/^free_memory/ { print $3 }\') - 64))"',
     );
     assert.equal((await failure('restore /images/b.img', 5)).name, 'NO_MEMORY');
     assert.equal(await domains(), 'counter');
