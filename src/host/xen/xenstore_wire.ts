@@ -1,6 +1,7 @@
 /** The xenstore protocol (xen/io/xs_wire.h) over xenstored's Unix socket: requests, replies and watch events. */
 import { connect, type Socket } from 'node:net';
 import { DormouseError } from '../../errors.js';
+import { withoutTrailingNuls } from '../../domain/trailing_nuls.js';
 
 export const messageType = {
   directory: 1,
@@ -138,7 +139,7 @@ export class XenstoreConnection {
     clearTimeout(pending.timer);
     this.#hold();
     if (type === messageType.error)
-      pending.reject(new XenstoreRefusal(payload.toString().replace(/\0+$/, '')));
+      pending.reject(new XenstoreRefusal(withoutTrailingNuls(payload.toString())));
     else pending.resolve(payload);
   }
 
