@@ -66,8 +66,8 @@ class Lane {
   // Closes the open chunk and writes what is buffered.
   bool flush(Fault* fault);
 
-  // Pages by class (kept ones by class | kKept) put through this lane less those it superseded: sums
-  // over lanes are the truth.
+  // Pages by class (kept ones by class | kKept) put through this lane less those it superseded:
+  // sums over lanes are the truth.
   int64_t counted(uint8_t page_class) const { return counts_[page_class].load(); }
   // Pages with a body, superseded ones included.
   uint64_t stored_pages() const { return total_pages_.load(); }

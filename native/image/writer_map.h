@@ -52,8 +52,8 @@ class WriterMap {
   // First pfn from `from` on that is not here, or nr_pfns.
   uint64_t first_absent(uint64_t from) const;
 
-  // The pages that were put and not kept, by ascending pfn; at most `most` steps of the walk a call. Once no
-  // lane works any more. False at the end.
+  // The pages that were put and not kept, by ascending pfn; at most `most` steps of the walk a
+  // call. Once no lane works any more. False at the end.
   template <typename Use>
   bool walk(uint64_t* cursor, uint64_t most, Use use);
 

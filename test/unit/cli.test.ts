@@ -17,7 +17,16 @@ const counts = { data: 100, zero: 20, table: 5, noFrame: 3, broken: 0, alloc: 0,
 const sizes = { counts, memoryBytes: 128 * 4096, storedBytes: 200_000, elapsedMs: 12.5 };
 const imageId = '00112233445566778899aabbccddeeff';
 const root = imageId + imageId;
-const saved = { path: 'a.dmi', imageId, parent: null, domid: 1, name: 'web1', paused: false, standstillMs: 3.5, ...sizes };
+const saved = {
+  path: 'a.dmi',
+  imageId,
+  parent: null,
+  domid: 1,
+  name: 'web1',
+  paused: false,
+  standstillMs: 3.5,
+  ...sizes,
+};
 
 function checkpointed(path: string): CheckpointResult {
   const consistency = 'suspend-point';
