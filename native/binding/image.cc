@@ -68,7 +68,7 @@ class Task final : public Napi::AsyncWorker {
 };
 
 // ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
-// skipUnchanged}) -> handle; `parent` is a reader's, or 0
+// skipUnchanged, complete}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const auto options = info[0].As<Napi::Object>();
   const std::string path = options.Get("path").As<Napi::String>();
@@ -88,7 +88,8 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
       field(options, "parentPfns"),
       parent ? std::static_pointer_cast<ImageReader>(Readers::get().find(parent)) : nullptr,
       flag("fullMap"),
-      flag("skipUnchanged")};
+      flag("skipUnchanged"),
+      flag("complete")};
   DM_ASSERT(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns && setup.lanes >= 1);
   DM_ASSERT(setup.parent || !(setup.full_map || setup.skip_unchanged));
   Fault fault;

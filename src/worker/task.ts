@@ -16,6 +16,7 @@ export type Task =
       count: number;
     }
   | { step: 'live-put'; live: number; writer: number; lane: number; first: number; count: number }
+  | { step: 'hash'; reader: number; lane: number; first: number; count: number }
   | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
   | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
   | { step: 'digest-image'; reader: number; digest: number; lane: number; first: number; count: number };
@@ -37,6 +38,9 @@ function runStep(task: Task): number[] | null {
       return steps().liveStep(task.live, task.memory, task.writer, lane, task.kind, first, count);
     case 'live-put':
       return steps().livePut(task.live, task.writer, lane, first, count);
+    case 'hash':
+      steps().hashStep(task.reader, lane, first, count);
+      return null;
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
     case 'digest-domain':
