@@ -17,10 +17,7 @@ export const trustOptions: readonly VerbOption[] = [
 ];
 
 /** How the file is restored, with room for an option. */
-export function typedOf(
-  context: Context,
-  input: VerbInput,
-): NonNullable<CheckOptions['typed']> {
+export function typedOf(context: Context, input: VerbInput): NonNullable<CheckOptions['typed']> {
   const { host } = context.globals;
   const values = ['name', 'scratch'].flatMap((name) => {
     const value = textOption(input, name);

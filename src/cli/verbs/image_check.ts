@@ -49,7 +49,10 @@ export const imageCheck: Verb = {
   ],
   examples: [
     { command: 'dormouse image check web1.dmi', says: 'before the host it came from is switched off' },
-    { command: 'dormouse image check --host xen --json web1.dmi', says: 'for a program that looks over a store' },
+    {
+      command: 'dormouse image check --host xen --json web1.dmi',
+      says: 'for a program that looks over a store',
+    },
   ],
   document: z.object({
     path: z.string(),

@@ -27,7 +27,7 @@ function hasSuspended(api: XenNative, domid: number): boolean {
 export interface SuspendWait {
   readonly api: XenNative;
   readonly domid: number;
-  isHeld(): boolean;
+  readonly isHeld: () => boolean;
 }
 
 async function waitSuspended(wait: SuspendWait, untilMs: number): Promise<boolean> {
