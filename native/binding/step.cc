@@ -1,7 +1,9 @@
 // Bounded native steps: each call works on at most a few MiB and may run in any thread.
+// Whatever the arguments, a call answers or is refused.
+#include <algorithm>
 #include <cstring>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/host.h"
 #include "host/memory_tag.h"
@@ -24,16 +26,20 @@ using Digests = Registry<step::DigestTable>;
 using Trackers = Registry<step::ContentTracker>;
 using LivePasses = Registry<step::LivePass>;
 
-template <typename T>
-std::shared_ptr<T> held(const Napi::CallbackInfo& info, size_t i) {
-  std::shared_ptr<T> object = Registry<T>::get().find(arg_u32(info, i));
-  DM_ASSERT(object);
-  return object;
+// What a step puts through a writer's lane, or takes through a reader's.
+LaneUse lane_of(const Napi::CallbackInfo& info, size_t object, size_t lane, uint32_t lanes) {
+  return LaneUse(arg_u64(info, object), arg_u32(info, lane), lanes);
 }
 
-Napi::Value failed(Napi::Env env, const Fault& fault) {
-  throw_fault(env, fault);
-  return env.Undefined();
+uint64_t arg_nr_pfns(const Napi::CallbackInfo& info, size_t i) {
+  const uint64_t nr_pfns = arg_u64(info, i);
+  need(nr_pfns >= 1 && nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  return nr_pfns;
+}
+
+// Threads a call may start beside its own: more would only wait for each other.
+unsigned arg_threads(const Napi::CallbackInfo& info, size_t i) {
+  return std::min(arg_u32(info, i), 64u);
 }
 
 Napi::Value by_class(Napi::Env env, const uint64_t counts[16]) {
@@ -46,6 +52,8 @@ Napi::Value by_class(Napi::Env env, const uint64_t counts[16]) {
 Napi::Value save_step(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
   auto writer = held<image::Writer>(info, 1);
+  const LaneUse lane = lane_of(info, 1, 2, writer->lanes());
+  need_range(arg_u64(info, 3), arg_u64(info, 4), memory->nr_pfns(), "pfns");
   uint64_t counts[16] = {};
   Fault fault;
   if (!step::save_step(*memory, *writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4),
@@ -58,6 +66,8 @@ Napi::Value save_step(const Napi::CallbackInfo& info) {
 Napi::Value restore_step(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
   auto reader = held<image::Reader>(info, 1);
+  const LaneUse lane = lane_of(info, 1, 2, reader->lanes());
+  need_range(arg_u32(info, 3), arg_u32(info, 4), reader->nr_chunks(), "chunks");
   uint64_t placed = 0;
   Fault fault;
   if (!step::restore_step(*memory, *reader, arg_u32(info, 2), arg_u32(info, 3), arg_u32(info, 4),
@@ -70,6 +80,8 @@ Napi::Value restore_step(const Napi::CallbackInfo& info) {
 Napi::Value check_step(const Napi::CallbackInfo& info) {
   auto reader = held<image::Reader>(info, 0);
   const uint32_t lane = arg_u32(info, 1), first = arg_u32(info, 2), count = arg_u32(info, 3);
+  const LaneUse use = lane_of(info, 0, 1, reader->lanes());
+  need_range(first, count, reader->nr_chunks(), "chunks");
   Fault fault;
   for (uint32_t i = first; i < first + count; ++i)
     if (!reader->check_chunk(lane, i, &fault)) return failed(info.Env(), fault);
@@ -77,7 +89,7 @@ Napi::Value check_step(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value digest_create(const Napi::CallbackInfo& info) {
-  auto table = std::make_shared<step::DigestTable>(arg_u64(info, 0));
+  auto table = std::make_shared<step::DigestTable>(arg_nr_pfns(info, 0));
   return Napi::Number::New(info.Env(), Digests::get().add(std::move(table)));
 }
 
@@ -86,7 +98,7 @@ Napi::Value digest_domain_step(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
   auto table = held<step::DigestTable>(info, 1);
   const uint64_t first = arg_u64(info, 2), count = arg_u64(info, 3);
-  DM_ASSERT(first + count <= table->nr_pfns());
+  need_range(first, count, std::min(memory->nr_pfns(), table->nr_pfns()), "pfns");
   Fault fault;
   if (!step::digest_domain_step(*memory, *table, first, count, &fault))
     return failed(info.Env(), fault);
@@ -97,6 +109,8 @@ Napi::Value digest_domain_step(const Napi::CallbackInfo& info) {
 Napi::Value digest_image_step(const Napi::CallbackInfo& info) {
   auto reader = held<image::Reader>(info, 0);
   auto table = held<step::DigestTable>(info, 1);
+  const LaneUse lane = lane_of(info, 0, 2, reader->lanes());
+  need_range(arg_u32(info, 3), arg_u32(info, 4), reader->nr_chunks(), "chunks");
   Fault fault;
   if (!step::digest_image_step(*reader, *table, arg_u32(info, 2), arg_u32(info, 3),
                                arg_u32(info, 4), &fault))
@@ -108,8 +122,9 @@ Napi::Value digest_image_step(const Napi::CallbackInfo& info) {
 Napi::Value digest_set_page(const Napi::CallbackInfo& info) {
   auto table = held<step::DigestTable>(info, 0);
   const uint64_t pfn = arg_u64(info, 1);
-  auto page = info[3].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(pfn < table->nr_pfns() && page.Length() == host::kPageSize);
+  auto page = arg_bytes(info, 3);
+  need_range(pfn, 1, table->nr_pfns(), "pfns");
+  need(page.ByteLength() == host::kPageSize, "not one page");
   table->set(pfn, uint8_t(arg_u32(info, 2)), page.Data());
   return info.Env().Undefined();
 }
@@ -117,7 +132,7 @@ Napi::Value digest_set_page(const Napi::CallbackInfo& info) {
 Napi::Value digest_blank(const Napi::CallbackInfo& info) {
   auto table = held<step::DigestTable>(info, 0);
   const uint64_t pfn = arg_u64(info, 1);
-  DM_ASSERT(pfn < table->nr_pfns());
+  need_range(pfn, 1, table->nr_pfns(), "pfns");
   table->blank(pfn);
   return info.Env().Undefined();
 }
@@ -125,7 +140,7 @@ Napi::Value digest_blank(const Napi::CallbackInfo& info) {
 // digestFinish(digest) -> 32 hex digits; releases the table
 Napi::Value digest_finish(const Napi::CallbackInfo& info) {
   auto table = held<step::DigestTable>(info, 0);
-  Digests::get().release(arg_u32(info, 0));
+  Digests::get().release(arg_u64(info, 0), 0);
   const pfn::Hash128 hash = table->finish();
   char text[33];
   std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high),
@@ -133,14 +148,10 @@ Napi::Value digest_finish(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), text);
 }
 
-Napi::Value digest_release(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Digests::get().release(arg_u32(info, 0)));
-}
-
 // readPages(memory, pfns: BigUint64Array) -> Buffer; pages as they are, MFNs and all
 Napi::Value read_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto pfns = info[1].As<Napi::BigUint64Array>();
+  auto pfns = arg_words(info, 1);
   const size_t n = pfns.ElementLength();
   auto out = Napi::Buffer<uint8_t>::New(info.Env(), n * host::kPageSize);
   Fault fault;
@@ -159,7 +170,7 @@ Napi::Value query_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
   const uint64_t first = arg_u64(info, 1);
   const uint32_t count = arg_u32(info, 2);
-  DM_ASSERT(count <= 1024);
+  need(count <= 1024, "more than 1024 pfns");
   auto out = Napi::BigUint64Array::New(info.Env(), count);
   Fault fault;
   if (!memory->query(first, count, out.Data(), &fault)) return failed(info.Env(), fault);
@@ -169,9 +180,9 @@ Napi::Value query_pages(const Napi::CallbackInfo& info) {
 // writePages(memory, pfns: BigUint64Array, pages: Buffer)
 Napi::Value write_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto pfns = info[1].As<Napi::BigUint64Array>();
-  auto pages = info[2].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(pages.Length() == pfns.ElementLength() * host::kPageSize);
+  auto pfns = arg_words(info, 1);
+  auto pages = arg_bytes(info, 2);
+  need(pages.ByteLength() == pfns.ElementLength() * host::kPageSize, "not a page for each pfn");
   Fault fault;
   for (size_t i = 0; i < pfns.ElementLength(); ++i)
     if (!memory->copy_in(pfns.Data() + i, 1, pages.Data() + i * host::kPageSize, &fault))
@@ -182,7 +193,7 @@ Napi::Value write_pages(const Napi::CallbackInfo& info) {
 // writeP2mLeaves(memory, leafPfns: BigUint64Array)
 Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto leaves = info[1].As<Napi::BigUint64Array>();
+  auto leaves = arg_words(info, 1);
   Fault fault;
   if (!step::write_p2m_leaves(*memory, leaves.Data(), leaves.ElementLength(), &fault))
     return failed(info.Env(), fault);
@@ -192,12 +203,12 @@ Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
 // placePages(memory, descs: BigUint64Array, bodies: Buffer) -> pages written
 Napi::Value place_pages(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto descs = info[1].As<Napi::BigUint64Array>();
-  auto bodies = info[2].As<Napi::Buffer<uint8_t>>();
+  auto descs = arg_words(info, 1);
+  auto bodies = arg_bytes(info, 2);
   uint64_t placed = 0;
   Fault fault;
   const step::PageBodies pages = {descs.Data(), uint32_t(descs.ElementLength()), bodies.Data(),
-                                  bodies.Length() / host::kPageSize};
+                                  bodies.ByteLength() / host::kPageSize};
   if (!step::place_pages(*memory, pages, &placed, &fault)) return failed(info.Env(), fault);
   return num(info.Env(), placed);
 }
@@ -205,9 +216,11 @@ Napi::Value place_pages(const Napi::CallbackInfo& info) {
 // localiseTables(memory, pfns: BigUint64Array, levels: Uint8Array)
 Napi::Value localise_tables(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto pfns = info[1].As<Napi::BigUint64Array>();
-  auto levels = info[2].As<Napi::Uint8Array>();
-  DM_ASSERT(pfns.ElementLength() == levels.ElementLength());
+  auto pfns = arg_words(info, 1);
+  auto levels = arg_bytes(info, 2);
+  need(pfns.ElementLength() == levels.ElementLength(), "not a level for each pfn");
+  for (size_t i = 0; i < levels.ElementLength(); ++i)
+    need(levels.Data()[i] >= 1 && levels.Data()[i] <= 4, "no level of a page table");
   Fault fault;
   if (!step::localise_tables(*memory, pfns.Data(), levels.Data(), pfns.ElementLength(), &fault))
     return failed(info.Env(), fault);
@@ -217,7 +230,7 @@ Napi::Value localise_tables(const Napi::CallbackInfo& info) {
 // framesToPfns(memory, mfns: BigUint64Array): in place; all ones where it is not the domain's
 Napi::Value frames_to_pfns(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto list = info[1].As<Napi::BigUint64Array>();
+  auto list = arg_words(info, 1);
   const host::FrameMaps maps = memory->maps();
   for (size_t i = 0; i < list.ElementLength(); ++i) {
     const uint64_t mfn = list.Data()[i];
@@ -231,7 +244,7 @@ Napi::Value frames_to_pfns(const Napi::CallbackInfo& info) {
 // pfnsToFrames(memory, pfns: BigUint64Array): in place; all ones where there is no frame
 Napi::Value pfns_to_frames(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  auto list = info[1].As<Napi::BigUint64Array>();
+  auto list = arg_words(info, 1);
   const host::FrameMaps maps = memory->maps();
   for (size_t i = 0; i < list.ElementLength(); ++i) {
     const uint64_t pfn = list.Data()[i];
@@ -244,20 +257,16 @@ Napi::Value pfns_to_frames(const Napi::CallbackInfo& info) {
 // adoptMemory(external) -> memory: one that another addon opened, once; the External is empty then
 Napi::Value adopt_memory(const Napi::CallbackInfo& info) {
   using Held = std::shared_ptr<host::DomainMemory>;
+  need(info[0].IsExternal(), "argument 1 is no memory of another addon");
   auto external = info[0].As<Napi::External<Held>>();
-  DM_ASSERT(info[0].IsExternal() && external.CheckTypeTag(&kMemoryTag));
-  return num(info.Env(), Memories::get().add(std::move(*external.Data())));
-}
-
-// releaseMemory(memory) -> whether it was registered
-Napi::Value release_memory(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Memories::get().release(arg_u32(info, 0)));
+  need(external.CheckTypeTag(&kMemoryTag) && *external.Data(), "argument 1 is no memory to adopt");
+  return give<host::DomainMemory>(info.Env(), std::move(*external.Data()));
 }
 
 // trackerCreate(nrPfns) -> tracker
 Napi::Value tracker_create(const Napi::CallbackInfo& info) {
-  auto tracker = std::make_shared<step::ContentTracker>(arg_u64(info, 0));
-  return num(info.Env(), Trackers::get().add(std::move(tracker)));
+  auto tracker = std::make_shared<step::ContentTracker>(arg_nr_pfns(info, 0));
+  return give<step::ContentTracker>(info.Env(), std::move(tracker));
 }
 
 // trackerRecord(tracker, memory, firstPfn, count)
@@ -265,7 +274,7 @@ Napi::Value tracker_record(const Napi::CallbackInfo& info) {
   auto tracker = held<step::ContentTracker>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
   const uint64_t first = arg_u64(info, 2), count = arg_u64(info, 3);
-  DM_ASSERT(first + count <= tracker->nr_pfns());
+  need_range(first, count, std::min(memory->nr_pfns(), tracker->nr_pfns()), "pfns");
   Fault fault;
   if (!tracker->record_range(*memory, first, count, &fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
@@ -278,22 +287,18 @@ Napi::Value tracker_changed(const Napi::CallbackInfo& info) {
   auto bitmap = Napi::Buffer<uint8_t>::New(info.Env(), (tracker->nr_pfns() + 7) / 8);
   uint64_t changed = 0;
   Fault fault;
-  if (!tracker->changed_in_all(*memory, arg_u32(info, 2), bitmap.Data(), &changed, &fault))
+  if (!tracker->changed_in_all(*memory, arg_threads(info, 2), bitmap.Data(), &changed, &fault))
     return failed(info.Env(), fault);
   return bitmap;
 }
 
-// trackerRelease(tracker) -> whether it was registered
-Napi::Value tracker_release(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Trackers::get().release(arg_u32(info, 0)));
-}
-
 // liveCreate(nrPfns, byContent, maxCopiedPages) -> live
 Napi::Value live_create(const Napi::CallbackInfo& info) {
-  auto live = std::make_shared<step::LivePass>(arg_u64(info, 0), info[1].As<Napi::Boolean>());
+  auto live = std::make_shared<step::LivePass>(arg_nr_pfns(info, 0), arg_bool(info, 1));
   Fault fault;
+  need(arg_u64(info, 2) <= image::kMaxPfns, "no number of pages");
   if (!live->allocate(arg_u64(info, 2), &fault)) return failed(info.Env(), fault);
-  return num(info.Env(), LivePasses::get().add(std::move(live)));
+  return give<step::LivePass>(info.Env(), std::move(live));
 }
 
 // liveStep(live, memory, writer, lane, kind, firstPfn, count) -> pages put, by class
@@ -303,8 +308,11 @@ Napi::Value live_step(const Napi::CallbackInfo& info) {
   auto writer = held<image::Writer>(info, 2);
   const uint32_t kind = arg_u32(info, 4);
   const uint64_t first = arg_u64(info, 5), count = arg_u64(info, 6);
-  DM_ASSERT(first + count <= live->pending().nr_pfns() && first % 64 == 0);
-  DM_ASSERT(kind != uint32_t(step::PassKind::seek) || live->by_content());
+  const LaneUse lane = lane_of(info, 2, 3, writer->lanes());
+  need_range(first, count, std::min(memory->nr_pfns(), live->pending().nr_pfns()), "pfns");
+  need(first % 64 == 0, "a first pfn that is no multiple of 64");
+  need(kind <= uint32_t(step::PassKind::standing), "no kind of pass");
+  need(kind != uint32_t(step::PassKind::seek) || live->by_content(), "not by content");
   uint64_t counts[16] = {};
   Fault fault;
   if (!live->step(*memory, *writer, arg_u32(info, 3), step::PassKind(kind), first, count, counts,
@@ -316,9 +324,9 @@ Napi::Value live_step(const Napi::CallbackInfo& info) {
 // liveMerge(live, bitmap): adds the pages of a dirty log, one bit a pfn
 Napi::Value live_merge(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
-  auto bitmap = info[1].As<Napi::Buffer<uint8_t>>();
+  auto bitmap = arg_bytes(info, 1);
   const uint64_t nr_pfns = live->pending().nr_pfns();
-  DM_ASSERT(bitmap.Length() >= (nr_pfns + 7) / 8);
+  need(bitmap.ByteLength() >= (nr_pfns + 7) / 8, "a bitmap of fewer pfns");
   live->pending().merge(0, nr_pfns, bitmap.Data());
   return info.Env().Undefined();
 }
@@ -327,9 +335,9 @@ Napi::Value live_merge(const Napi::CallbackInfo& info) {
 Napi::Value live_find_changed(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
-  DM_ASSERT(live->by_content());
+  need(live->by_content(), "not by content");
   Fault fault;
-  if (!live->find_changed(*memory, arg_u32(info, 2), &fault)) return failed(info.Env(), fault);
+  if (!live->find_changed(*memory, arg_threads(info, 2), &fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
@@ -337,7 +345,7 @@ Napi::Value live_find_changed(const Napi::CallbackInfo& info) {
 Napi::Value live_find_retyped(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
-  DM_ASSERT(!live->by_content());
+  need(!live->by_content(), "by content, without page types");
   Fault fault;
   if (!live->find_retyped(*memory, &fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
@@ -353,7 +361,7 @@ Napi::Value live_copy(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
   Fault fault;
-  if (!live->copy().copy(*memory, live->pending(), info[2].As<Napi::Boolean>(), &fault))
+  if (!live->copy().copy(*memory, live->pending(), arg_bool(info, 2), &fault))
     return failed(info.Env(), fault);
   return num(info.Env(), live->copy().size());
 }
@@ -369,11 +377,19 @@ Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
   return out;
 }
 
+// Pages of a piece: fewer than a word of the set would only make more pieces.
+uint64_t arg_pages(const Napi::CallbackInfo& info, size_t i) {
+  const uint64_t pages = arg_u64(info, i);
+  need(pages >= 64, "pieces of fewer than 64 pages");
+  return pages;
+}
+
 // memoryPieces(memory, nrPfns, pages) -> [first, count][]
 Napi::Value memory_pieces(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
-  return describe(info.Env(),
-                  step::cut_pieces(*memory, arg_u64(info, 1), arg_u64(info, 2), nullptr));
+  const uint64_t nr_pfns = arg_u64(info, 1);
+  need_range(0, nr_pfns, memory->nr_pfns(), "pfns");
+  return describe(info.Env(), step::cut_pieces(*memory, nr_pfns, arg_pages(info, 2), nullptr));
 }
 
 // livePieces(live, memory, pages) -> [first, count][]
@@ -382,24 +398,20 @@ Napi::Value live_pieces(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 1);
   const step::PendingSet& pending = live->pending();
   return describe(info.Env(),
-                  step::cut_pieces(*memory, pending.nr_pfns(), arg_u64(info, 2), &pending));
+                  step::cut_pieces(*memory, pending.nr_pfns(), arg_pages(info, 2), &pending));
 }
 
 // livePut(live, writer, lane, first, count) -> pages put, by class
 Napi::Value live_put(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto writer = held<image::Writer>(info, 1);
+  const LaneUse lane = lane_of(info, 1, 2, writer->lanes());
   uint64_t counts[16] = {};
   Fault fault;
   if (!live->copy().put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts,
                         &fault))
     return failed(info.Env(), fault);
   return by_class(info.Env(), counts);
-}
-
-// liveRelease(live) -> whether it was registered
-Napi::Value live_release(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), LivePasses::get().release(arg_u32(info, 0)));
 }
 
 // openObjects() -> how many memories, writers, readers, digests, trackers and live passes are
@@ -419,45 +431,42 @@ Napi::Value open_objects(const Napi::CallbackInfo& info) {
 
 Napi::Object init_step(Napi::Env env) {
   Napi::Object out = Napi::Object::New(env);
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    out.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("saveStep", save_step);
-  add("restoreStep", restore_step);
-  add("checkStep", check_step);
-  add("digestCreate", digest_create);
-  add("digestDomainStep", digest_domain_step);
-  add("digestImageStep", digest_image_step);
-  add("digestSetPage", digest_set_page);
-  add("digestBlank", digest_blank);
-  add("digestFinish", digest_finish);
-  add("digestRelease", digest_release);
-  add("queryPages", query_pages);
-  add("readPages", read_pages);
-  add("writePages", write_pages);
-  add("writeP2mLeaves", write_p2m_leaves);
-  add("placePages", place_pages);
-  add("localiseTables", localise_tables);
-  add("framesToPfns", frames_to_pfns);
-  add("pfnsToFrames", pfns_to_frames);
-  add("adoptMemory", adopt_memory);
-  add("releaseMemory", release_memory);
-  add("trackerCreate", tracker_create);
-  add("trackerRecord", tracker_record);
-  add("trackerChanged", tracker_changed);
-  add("trackerRelease", tracker_release);
-  add("liveCreate", live_create);
-  add("liveStep", live_step);
-  add("liveMerge", live_merge);
-  add("liveFindChanged", live_find_changed);
-  add("liveFindRetyped", live_find_retyped);
-  add("livePending", live_pending);
-  add("liveCopy", live_copy);
-  add("memoryPieces", memory_pieces);
-  add("livePieces", live_pieces);
-  add("livePut", live_put);
-  add("liveRelease", live_release);
-  add("openObjects", open_objects);
+  add<save_step>(out, "saveStep");
+  add<restore_step>(out, "restoreStep");
+  add<check_step>(out, "checkStep");
+  add<digest_create>(out, "digestCreate");
+  add<digest_domain_step>(out, "digestDomainStep");
+  add<digest_image_step>(out, "digestImageStep");
+  add<digest_set_page>(out, "digestSetPage");
+  add<digest_blank>(out, "digestBlank");
+  add<digest_finish>(out, "digestFinish");
+  add<release<step::DigestTable>>(out, "digestRelease");
+  add<query_pages>(out, "queryPages");
+  add<read_pages>(out, "readPages");
+  add<write_pages>(out, "writePages");
+  add<write_p2m_leaves>(out, "writeP2mLeaves");
+  add<place_pages>(out, "placePages");
+  add<localise_tables>(out, "localiseTables");
+  add<frames_to_pfns>(out, "framesToPfns");
+  add<pfns_to_frames>(out, "pfnsToFrames");
+  add<adopt_memory>(out, "adoptMemory");
+  add<release<host::DomainMemory>>(out, "releaseMemory");
+  add<tracker_create>(out, "trackerCreate");
+  add<tracker_record>(out, "trackerRecord");
+  add<tracker_changed>(out, "trackerChanged");
+  add<release<step::ContentTracker>>(out, "trackerRelease");
+  add<live_create>(out, "liveCreate");
+  add<live_step>(out, "liveStep");
+  add<live_merge>(out, "liveMerge");
+  add<live_find_changed>(out, "liveFindChanged");
+  add<live_find_retyped>(out, "liveFindRetyped");
+  add<live_pending>(out, "livePending");
+  add<live_copy>(out, "liveCopy");
+  add<memory_pieces>(out, "memoryPieces");
+  add<live_pieces>(out, "livePieces");
+  add<live_put>(out, "livePut");
+  add<release<step::LivePass>>(out, "liveRelease");
+  add<open_objects>(out, "openObjects");
   return out;
 }
 

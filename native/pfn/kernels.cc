@@ -38,11 +38,11 @@ const Kernels* kernels_named(const char* name) {
 
 const char* simd_level() { return kernels().name; }
 
-TableResult canonicalise(const host::FrameMaps& maps, int level, const uint64_t* src,
+TableResult canonicalise(const FrameMaps& maps, int level, const uint64_t* src,
                          uint64_t* dst) {
   return kernels().canonicalise(maps, level, src, dst);
 }
-TableResult localise(const host::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
+TableResult localise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return kernels().localise(maps, level, src, dst);
 }
 bool is_zero_page(const void* page) { return kernels().is_zero_page(page); }

@@ -5,6 +5,7 @@ import { native } from '../addon.js';
 import { asDormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
+import type { LiveHandle } from '../handle.js';
 
 export interface ChangeFinder {
   readonly by: 'log-dirty' | 'content';
@@ -13,11 +14,11 @@ export interface ChangeFinder {
   /** Passes before the guest is stopped, the first one included. */
   readonly maxPasses: number;
   /** Before a further live pass: adds what is known to have changed. */
-  find(live: number, memory: MemoryView): Promise<void>;
+  find(live: LiveHandle, memory: MemoryView): Promise<void>;
   /** Asks the host, right after it was asked to stop the guest; the answer is for `findLast`. */
   askLast(): Promise<Buffer | null>;
   /** Adds the rest, of a guest that stands still. `thorough`: with every page whose type changed, logged or not. */
-  findLast(live: number, memory: MemoryView, logged: Buffer | null, thorough: boolean): void;
+  findLast(live: LiveHandle, memory: MemoryView, logged: Buffer | null, thorough: boolean): void;
   off(): Promise<void>;
 }
 

@@ -15,6 +15,7 @@ import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
+import type { LiveHandle } from '../handle.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
 const maxCopiedPages = 16_384;
@@ -48,7 +49,7 @@ interface Work extends LiveRequest {
   readonly memory: MemoryView;
   readonly finder: ChangeFinder;
   /** Handle of the native live pass. */
-  readonly live: number;
+  readonly live: LiveHandle;
 }
 
 async function withWork<T>(
@@ -58,7 +59,7 @@ async function withWork<T>(
 ): Promise<T> {
   const { host, lease, geometry } = request;
   const memory = await host.openMemory(lease.domid);
-  let live: number | undefined;
+  let live: LiveHandle | undefined;
   let finder: ChangeFinder | undefined;
   try {
     finder = await changeFinder(host, lease);

@@ -8,6 +8,7 @@
 import type { Buffer } from 'node:buffer';
 import type { Progress } from '../domain/progress.js';
 import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../domain/state.js';
+import type { MemoryHandle } from '../handle.js';
 
 /** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
 export interface DomainSpec {
@@ -43,7 +44,7 @@ export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
  * `live` sees memory as it changes, `snapshot` as it was when taken, `build` may be written.
  */
 export interface MemoryView {
-  readonly handle: number;
+  readonly handle: MemoryHandle;
   readonly kind: 'live' | 'snapshot' | 'build';
   /**
    * Brings a live view up to date with frames the domain gained, lost or moved since: between epochs and once it stands

@@ -1,5 +1,6 @@
-/** The addon's part for images, typed. Handles are numbers valid in every thread of the process. */
+/** The addon's part for images, typed. Handles are valid in every thread of the process. */
 import { addon } from '../addon.js';
+import type { ReaderHandle, WriterHandle } from '../handle.js';
 
 export interface NativeImage {
   createWriter(
@@ -10,23 +11,23 @@ export interface NativeImage {
     hasParent: boolean,
     direct: boolean,
     unnamed: boolean,
-  ): number;
+  ): WriterHandle;
   /** To an image, or to a stream. */
-  append(handle: number, lane: number, descs: BigUint64Array, bodies: Buffer): void;
-  writerCounts(handle: number): {
+  append(handle: WriterHandle, lane: number, descs: BigUint64Array, bodies: Buffer): void;
+  writerCounts(handle: WriterHandle): {
     byClass: number[];
     storedPages: number;
     storedBodies: number;
     storedBytes: number;
   };
-  finish(handle: number): Promise<void>;
-  writerChunkTable(handle: number): Buffer;
-  encodeMap(handle: number): { bytes: Buffer; runs: number; more: boolean };
-  writeTail(handle: number, bytes: Buffer): void;
-  publish(handle: number): Promise<void>;
-  releaseWriter(handle: number): boolean;
+  finish(handle: WriterHandle): Promise<void>;
+  writerChunkTable(handle: WriterHandle): Buffer;
+  encodeMap(handle: WriterHandle): { bytes: Buffer; runs: number; more: boolean };
+  writeTail(handle: WriterHandle, bytes: Buffer): void;
+  publish(handle: WriterHandle): Promise<void>;
+  releaseWriter(handle: WriterHandle): boolean;
   /** For tests: the nth system call on the file from now fails with that errno (and all after it). */
-  failCall(handle: number, nth: number, errno: number, forEver: boolean): void;
+  failCall(handle: WriterHandle, nth: number, errno: number, forEver: boolean): void;
   openReader(
     options: {
       fd: number;
@@ -39,15 +40,15 @@ export interface NativeImage {
     },
     chunkTable: Buffer,
     pageMap: Buffer,
-  ): number;
-  closeReader(handle: number): boolean;
-  checkChunk(handle: number, lane: number, chunk: number): void;
-  readChunk(handle: number, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
-  chunkEntry(handle: number, chunk: number): { offset: number; span: number; pages: number; bodies: number };
-  readPages(handle: number, pfns: Float64Array, out: Buffer): void;
-  pageEntry(handle: number, pfn: number): [pageClass: number, type: number, chunk: number, slot: number];
-  classRuns(handle: number, classMask: number, byType: boolean): Float64Array;
-  readerCounts(handle: number): number[];
+  ): ReaderHandle;
+  closeReader(handle: ReaderHandle): boolean;
+  checkChunk(handle: ReaderHandle, lane: number, chunk: number): void;
+  readChunk(handle: ReaderHandle, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
+  chunkEntry(handle: ReaderHandle, chunk: number): { offset: number; span: number; pages: number; bodies: number };
+  readPages(handle: ReaderHandle, pfns: Float64Array, out: Buffer): void;
+  pageEntry(handle: ReaderHandle, pfn: number): [pageClass: number, type: number, chunk: number, slot: number];
+  classRuns(handle: ReaderHandle, classMask: number, byType: boolean): Float64Array;
+  readerCounts(handle: ReaderHandle): number[];
   openImages(): number;
 }
 

@@ -34,6 +34,7 @@ import {
 import { decodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
 import type { Signer } from './signature.js';
+import type { ReaderHandle } from '../handle.js';
 
 export type { ImageHeader } from './frame.js';
 
@@ -148,7 +149,7 @@ export class ImageReader {
 
   private constructor(
     /** Registry<image::Reader>: valid in every thread of the process until close(). */
-    readonly handle: number,
+    readonly handle: ReaderHandle,
     readonly path: string,
     readonly header: ImageHeader,
     readonly manifest: Manifest,

@@ -22,7 +22,7 @@ class XenMemory : public host::DomainMemory {
   // may be under way, and pointers from maps() are to be fetched again.
   bool refresh(Fault* fault);
 
-  uint64_t nr_pfns() const { return nr_pfns_; }
+  uint64_t nr_pfns() const override { return nr_pfns_; }
   // Null for a domain without page tables in Xen's form.
   const GuestP2m* p2m() const { return p2m_.get(); }
 

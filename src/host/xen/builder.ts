@@ -6,6 +6,7 @@ import { steps } from '../../worker/steps.js';
 import type { Builder, MemoryView } from '../contract.js';
 import { loadXen, type XenNative } from './native.js';
 import type { DomainState, MemoryGeometry } from '../../domain/state.js';
+import type { XenBuilderHandle } from '../../handle.js';
 
 /** Event channels that libxl allocated in the new domain, and the domains at their other ends. */
 export interface RingEnds {
@@ -25,7 +26,7 @@ export class HelperBuilder implements Builder {
   readonly domid: number;
   readonly #api: XenNative;
   readonly #ends: RingEnds;
-  readonly #builder: number;
+  readonly #builder: XenBuilderHandle;
   #isPv = true;
   #rings = { store: 0, console: 0 };
 

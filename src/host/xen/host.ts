@@ -30,6 +30,7 @@ import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
 import { XenXenstore } from './xenstore.js';
 import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
+import type { XenMemoryHandle } from '../../handle.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
@@ -76,7 +77,7 @@ export class XenHost implements Host {
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   /** Memories kept mapped as long as the lease of their domain. */
-  readonly #mapped = new Map<number, number>();
+  readonly #mapped = new Map<number, XenMemoryHandle>();
   readonly #held = new Map<number, XenLease>();
   /** Stopped while their domain is suspended; null where none was found. */
   readonly #monitors = new Map<number, Monitor | null>();
@@ -272,7 +273,7 @@ export class XenHost implements Host {
   async openMemory(domid: number): Promise<MemoryView> {
     const api = this.#api;
     const kept = this.#mapped.get(domid);
-    let memory: number;
+    let memory: XenMemoryHandle;
     try {
       if (kept !== undefined) await api.refreshMemory(kept);
       memory = kept ?? (await api.openMemory(domid));

@@ -12,6 +12,7 @@ import { encodeStreamHead } from './head.js';
 import { FRAME_KINDS } from './layout.js';
 import { encodeBegin, encodeEnd, type StreamBegin } from './messages.js';
 import { nativePageStream } from './native.js';
+import type { WriterHandle } from '../../handle.js';
 
 export type StreamFormat = 'frames' | 'libxc';
 
@@ -25,7 +26,7 @@ export interface StreamOptions {
 
 export class StreamWriter implements PageSink {
   private constructor(
-    readonly handle: number,
+    readonly handle: WriterHandle,
     /** 16 bytes that every frame of the stream goes with. */
     readonly streamId: Buffer,
   ) {}

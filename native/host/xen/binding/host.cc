@@ -1,9 +1,8 @@
 // The N-API surface of the xen host, an addon of its own: src/host/xen/native.ts types it.
-// Arguments are validated there and asserted here.
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/memory_tag.h"
-#include "host/xen/builder_binding.h"
+#include "host/xen/binding/builder.h"
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
@@ -12,7 +11,11 @@
 namespace dormouse::xen {
 namespace {
 
+using binding::add;
+using binding::arg_bool;
 using binding::arg_u32;
+using binding::failed;
+using binding::held;
 using binding::num;
 using binding::throw_fault;
 using Memories = binding::Registry<XenMemory>;
@@ -20,20 +23,9 @@ using Memories = binding::Registry<XenMemory>;
 std::shared_ptr<Handles> shared_handles;
 EventPorts ports;
 
-Napi::Value failed(Napi::Env env, const Fault& fault) {
-  throw_fault(env, fault);
-  return env.Undefined();
-}
-
 const std::shared_ptr<Handles>& handles() {
-  DM_ASSERT(shared_handles);
+  binding::need(shared_handles != nullptr, "open() comes first");
   return shared_handles;
-}
-
-std::shared_ptr<XenMemory> memory_of(const Napi::CallbackInfo& info) {
-  auto memory = Memories::get().find(arg_u32(info, 0));
-  DM_ASSERT(memory);
-  return memory;
 }
 
 Napi::Buffer<uint8_t> buffer_of(Napi::Env env, const Bytes& bytes) {
@@ -128,7 +120,7 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
   Bytes bitmap;
   if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
-                      info[2].As<Napi::Boolean>().Value(), &bitmap, &fault))
+                      arg_bool(info, 2), &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
 }
@@ -140,17 +132,18 @@ class OpenMemory : public Napi::AsyncWorker {
       : Napi::AsyncWorker(env),
         deferred_(Napi::Promise::Deferred::New(env)),
         domid_(domid),
+        xen_(handles()),
         memory_(std::move(refreshed)) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
   void Execute() override {
-    if (memory_) {
-      refreshing_ = true;
-      memory_->refresh(&fault_);
-    } else {
-      memory_ = XenMemory::open(handles(), domid_, &fault_);
-    }
+    refreshing_ = memory_ != nullptr;
+    guarded(&fault_, [this] {
+      if (refreshing_) return memory_->refresh(&fault_);
+      memory_ = XenMemory::open(xen_, domid_, &fault_);
+      return memory_ != nullptr;
+    });
   }
   void OnOK() override {
     Napi::HandleScope scope(Env());
@@ -160,13 +153,14 @@ class OpenMemory : public Napi::AsyncWorker {
     } else if (refreshing_) {
       deferred_.Resolve(Env().Undefined());
     } else {
-      deferred_.Resolve(num(Env(), Memories::get().add(std::move(memory_))));
+      deferred_.Resolve(binding::give<XenMemory>(Env(), std::move(memory_)));
     }
   }
 
  private:
   Napi::Promise::Deferred deferred_;
   uint32_t domid_;
+  std::shared_ptr<Handles> xen_;
   std::shared_ptr<XenMemory> memory_;
   bool refreshing_ = false;
   Fault fault_;
@@ -185,28 +179,23 @@ Napi::Value open_memory(const Napi::CallbackInfo& info) {
 
 // refreshMemory(memory) -> Promise<void>
 Napi::Value refresh_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), 0, memory_of(info)));
+  return start(new OpenMemory(info.Env(), 0, held<XenMemory>(info, 0)));
 }
 
 // refreshMemoryNow(memory): the same, at once, for a guest that stands still
 Napi::Value refresh_memory_now(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!memory_of(info)->refresh(&fault)) return failed(info.Env(), fault);
+  if (!held<XenMemory>(info, 0)->refresh(&fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
 // exportMemory(memory) -> External for the main addon's adoptMemory
 Napi::Value export_memory(const Napi::CallbackInfo& info) {
   using Held = std::shared_ptr<host::DomainMemory>;
-  auto out = Napi::External<Held>::New(info.Env(), new Held(memory_of(info)),
+  auto out = Napi::External<Held>::New(info.Env(), new Held(held<XenMemory>(info, 0)),
                                        [](Napi::Env, Held* held) { delete held; });
   out.TypeTag(&binding::kMemoryTag);
   return out;
-}
-
-// closeMemory(memory) -> whether it was open
-Napi::Value close_memory(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Memories::get().release(arg_u32(info, 0)));
 }
 
 // openMemories() -> how many are registered
@@ -232,7 +221,7 @@ Napi::Value describe_geometry(Napi::Env env, uint64_t nr_pfns, const GuestP2m* p
 
 // geometryOf(memory), of what is mapped
 Napi::Value geometry_of(const Napi::CallbackInfo& info) {
-  auto memory = memory_of(info);
+  auto memory = held<XenMemory>(info, 0);
   return describe_geometry(info.Env(), memory->nr_pfns(), memory->p2m());
 }
 
@@ -329,34 +318,31 @@ Napi::Value close_port(const Napi::CallbackInfo& info) {
 }  // namespace
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
   exports.Set("domctlVersion", num(env, XEN_DOMCTL_INTERFACE_VERSION));
-  add("open", open);
-  add("capabilities", capabilities);
-  add("domains", domains);
-  add("domain", domain);
-  add("pause", on_domain<pause_domain>);
-  add("unpause", on_domain<unpause_domain>);
-  add("resumeInPlace", on_domain<resume_in_place>);
-  add("logDirtyOn", on_domain<log_dirty_on>);
-  add("logDirtyOff", end_log_dirty);
-  add("logDirtyRead", log_dirty_bitmap);
-  add("openMemory", open_memory);
-  add("refreshMemory", refresh_memory);
-  add("refreshMemoryNow", refresh_memory_now);
-  add("exportMemory", export_memory);
-  add("closeMemory", close_memory);
-  add("openMemories", open_memories);
-  add("geometryOf", geometry_of);
-  add("geometry", geometry);
-  add("readState", state);
-  add("coreState", core_state);
-  add("allocUnbound", alloc_unbound);
-  add("notify", notify);
-  add("requestSuspend", request_suspend);
-  add("closePort", close_port);
+  add<open>(exports, "open");
+  add<capabilities>(exports, "capabilities");
+  add<domains>(exports, "domains");
+  add<domain>(exports, "domain");
+  add<on_domain<pause_domain>>(exports, "pause");
+  add<on_domain<unpause_domain>>(exports, "unpause");
+  add<on_domain<resume_in_place>>(exports, "resumeInPlace");
+  add<on_domain<log_dirty_on>>(exports, "logDirtyOn");
+  add<end_log_dirty>(exports, "logDirtyOff");
+  add<log_dirty_bitmap>(exports, "logDirtyRead");
+  add<open_memory>(exports, "openMemory");
+  add<refresh_memory>(exports, "refreshMemory");
+  add<refresh_memory_now>(exports, "refreshMemoryNow");
+  add<export_memory>(exports, "exportMemory");
+  add<binding::release<XenMemory>>(exports, "closeMemory");
+  add<open_memories>(exports, "openMemories");
+  add<geometry_of>(exports, "geometryOf");
+  add<geometry>(exports, "geometry");
+  add<state>(exports, "readState");
+  add<core_state>(exports, "coreState");
+  add<alloc_unbound>(exports, "allocUnbound");
+  add<notify>(exports, "notify");
+  add<request_suspend>(exports, "requestSuspend");
+  add<close_port>(exports, "closePort");
   add_builder(env, exports, handles);
   return exports;
 }
