@@ -1,6 +1,6 @@
 {
   "variables": {
-    "lz4_dir%": "<!(node -p \"require('node:path').relative('.', require('node:path').dirname(require.resolve('lz4/package.json')))\")/deps/lz4/lib",
+    "lz4_dir%": "<!(node scripts/lz4-dir.mjs)",
     "xen_release%": "<!(node scripts/xen-release.mjs)",
     "napi_dir%": "<!(node -p \"require('node-addon-api').include_dir\")"
   },

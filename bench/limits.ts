@@ -22,6 +22,7 @@ export interface CodecLimits {
 interface NativeLimits {
   memory(bytes: number): MemoryLimits;
   firstTouchUs(bytes: number, huge: boolean): number;
+  sharedFirstTouchGbps(bytes: number, threads: number): number;
   canonicaliseGbps(nrPfns: number, window: number, pfnsInOrder: boolean): number;
   lz4(data: Uint8Array, threads: number, acceleration: number): CodecLimits;
   directWriteGbps(dir: string, bytes: number, inFlight: number): number;
@@ -43,6 +44,8 @@ export interface Limits extends MemoryLimits {
   /** Microseconds for each fresh 4 KiB page, in small and in huge pages. */
   readonly firstTouchUs: number;
   readonly firstTouchHugeUs: number;
+  /** GB/s at which two threads touch fresh memory of the kind the embedded host's guests have. */
+  readonly sharedFirstTouchGbps: number;
   /** 64 KiB blocks of the mixed memory as it is, with one and with two threads. */
   readonly lz4: readonly [CodecLimits, CodecLimits];
   /** The same without its zero pages, which an image does not compress. */
@@ -70,6 +73,11 @@ export function measureLz4(data: Uint8Array, threads: number, acceleration = 1):
   return native(() => limits().lz4(data, threads, acceleration));
 }
 
+/** GB/s at which two threads touch fresh memory of the kind the embedded host's guests have. */
+export function measureSharedFirstTouch(): number {
+  return limits().sharedFirstTouchGbps(GiB, 2);
+}
+
 /** GB/s of incompressible O_DIRECT writes into a nameless file of `dir`. Throws OUTPUT_INVALID where it has none. */
 export const measureDirectWrite = (dir: string, bytes: number, inFlight: number): number =>
   native(() => limits().directWriteGbps(dir, bytes, inFlight));
@@ -86,6 +94,7 @@ export function measureLimits(dir: string, mixed: Buffer): Limits {
     canonicaliseScatteredGbps: limits().canonicaliseGbps(nrPfns, 16_384, false),
     firstTouchUs: limits().firstTouchUs(GiB / 4, false),
     firstTouchHugeUs: limits().firstTouchUs(GiB / 4, true),
+    sharedFirstTouchGbps: measureSharedFirstTouch(),
     lz4: [measureLz4(mixed, 1), measureLz4(mixed, 2)],
     lz4NonZero: [measureLz4(nonZero, 1), measureLz4(nonZero, 2)],
     directWriteGbps: [measureDirectWrite(dir, GiB, 1), measureDirectWrite(dir, GiB, 2)],

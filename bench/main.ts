@@ -41,6 +41,7 @@ function printLimits(limits: Limits): void {
   plain('limit.page_hash', limits.hashGbps, 'GB/s');
   plain('limit.first_touch', limits.firstTouchUs, 'us/page');
   plain('limit.first_touch_huge', limits.firstTouchHugeUs, 'us/page');
+  plain('limit.shared_first_touch_2', limits.sharedFirstTouchGbps, 'GB/s');
   plain('limit.lz4_compress_1', limits.lz4NonZero[0].compressGbps, 'GB/s');
   plain('limit.lz4_compress_2', limits.lz4NonZero[1].compressGbps, 'GB/s');
   plain('limit.lz4_decompress_2', limits.lz4NonZero[1].decompressGbps, 'GB/s');

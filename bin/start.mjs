@@ -29,8 +29,8 @@ export function start(name) {
     run(program);
     return;
   }
-  process.stderr.write(
-    `dormouse: not built yet; run \`npm ci --ignore-scripts && npm run build\` in ${root}\n`,
-  );
+  const packed = !existsSync(`${root}src`);
+  const how = packed ? 'node scripts/install.mjs' : 'npm ci --ignore-scripts && npm run build';
+  process.stderr.write(`dormouse: not built yet; run \`${how}\` in ${root}\n`);
   process.exitCode = 5;
 }

@@ -1,11 +1,10 @@
 // Puts what a process loads into one file, in dist/bundle: a command then starts in half the time, as it need not find and compile
 // two hundred modules.
 import { build } from 'esbuild';
-import { existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { setFlagsFromString } from 'node:v8';
-import { moduleScript } from '../bin/start.mjs';
+import { writeCodeCaches } from './code_cache.mjs';
 
 /** What threads run, found beside whatever starts them: ours, and piscina's. */
 const threads = {
@@ -13,8 +12,8 @@ const threads = {
   worker: join(dirname(createRequire(import.meta.url).resolve('piscina')), 'worker.js'),
 };
 /**
- * By folder: how its files are made, the name and the compiled source of each that something outside of the folder names, and which
- * of them bin/ starts.
+ * By folder: how its files are made, the name and the compiled source of each that something outside of the folder names, and whether
+ * bin/ starts them.
  */
 const bundles = {
   'dist/bundle': {
@@ -30,7 +29,7 @@ const bundles = {
       server_main: 'dist/src/host/embedded/server_main.js',
       ...threads,
     },
-    programs: ['dormouse', 'dormouse-save-helper'],
+    started: true,
   },
   // What the lab's tests run in dom0.
   'dist/lab': {
@@ -57,23 +56,23 @@ const __dirname = import.meta.dirname;`,
   },
 };
 
-/**
- * Writes beside a program what V8 makes of it, functions included that run late or never: start.mjs hands it back, and a third of
- * what the program takes to start beside Node.js is saved. V8 refuses what another version of it wrote.
- */
-function writeCodeCache(program) {
-  setFlagsFromString('--no-lazy');
-  const script = moduleScript(program);
-  // The flags are part of what V8 compares.
-  setFlagsFromString('--lazy');
-  writeFileSync(`${program}.cache`, script.createCachedData());
+/** The licenses of the packages whose code is in a folder's files: they go where that goes. */
+function licensesOf(root, inputs) {
+  const folders = new Set(
+    Object.keys(inputs).flatMap((path) => /^node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(path) ?? []),
+  );
+  return [...folders].sort().map((folder) => {
+    const file = readdirSync(join(root, folder)).find((name) => /^licen[sc]e/i.test(name));
+    if (file === undefined) throw new Error(`${folder} has no license file`);
+    return `${folder.slice('node_modules/'.length)}\n\n${readFileSync(join(root, folder, file), 'utf8').trim()}\n`;
+  });
 }
 
 /** Makes one folder. One that is there is replaced once the new one is whole. */
-async function bundleInto(root, folder, { format, entries, programs = [] }) {
+async function bundleInto(root, folder, { format, entries, started = false }) {
   const outdir = join(root, folder);
   const partial = `${outdir}.${process.pid}.partial`;
-  await build({
+  const { metafile } = await build({
     ...format,
     entryPoints: entries,
     absWorkingDir: root,
@@ -84,10 +83,12 @@ async function bundleInto(root, folder, { format, entries, programs = [] }) {
     // An optional addon of piscina's, which goes without where it is not found.
     external: ['@napi-rs/nice'],
     logLevel: 'warning',
+    metafile: true,
   });
   const type = format.format === 'cjs' ? 'commonjs' : 'module';
   writeFileSync(join(partial, 'package.json'), `${JSON.stringify({ type })}\n`);
-  for (const name of programs) writeCodeCache(join(partial, `${name}.js`));
+  writeFileSync(join(partial, 'LICENSES.txt'), licensesOf(root, metafile.inputs).join('\n----\n\n'));
+  if (started) writeCodeCaches(partial);
   if (existsSync(outdir)) rmSync(outdir, { recursive: true });
   renameSync(partial, outdir);
 }

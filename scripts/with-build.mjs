@@ -1,31 +1,14 @@
 // Runs a compiled script, first installing and building what is missing or stale, and saying so.
-// usage: with-build.mjs [--xen] dist/FILE.js [ARG...]
-//   --xen  what is built must have the xen host
+// usage: with-build.mjs [--xen] FILE.js [ARG...]
+//   --xen  what is built must have the xen host, and the machine what the lab needs
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { need } from './needs.mjs';
 import { xenRelease } from './xen-release.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-
-/** Names what to install, or, as root where CI is set, installs it. */
-function needPackages(packages, why) {
-  if (packages.length === 0) return;
-  const line = `apt-get install -y ${packages.join(' ')}`;
-  if (process.env.CI && process.getuid() === 0) {
-    console.error(`dormouse: missing ${packages.join(', ')}; running ${line}`);
-    spawnSync('apt-get', ['update', '-q'], { stdio: 'inherit' });
-    if (spawnSync('apt-get', line.split(' ').slice(1), { stdio: 'inherit' }).status === 0) return;
-  }
-  console.error(`dormouse: ${why} needs ${packages.join(', ')}. On Debian or Ubuntu: sudo ${line}`);
-  process.exit(5);
-}
-
-function checkTools() {
-  const missing = ['python3', 'make', 'g++'].filter((tool) => spawnSync(tool, ['--version']).error);
-  needPackages(missing, 'building the addon');
-}
 
 function newest(dir, ends) {
   let latest = 0;
@@ -45,7 +28,9 @@ function stale() {
   const native = Math.max(newest('native', ['.cc', '.h']), statSync(join(root, 'binding.gyp')).mtimeMs);
   const scripts = Math.max(
     // How the programs are bundled, and the start whose wrapping is part of their code cache.
-    ...['scripts/bundle.mjs', 'bin/start.mjs'].map((path) => statSync(join(root, path)).mtimeMs),
+    ...['scripts/bundle.mjs', 'scripts/code_cache.mjs', 'bin/start.mjs'].map(
+      (path) => statSync(join(root, path)).mtimeMs,
+    ),
     newest('src', ['.ts']),
     newest('test', ['.ts']),
     newest('bench', ['.ts']),
@@ -60,17 +45,17 @@ function run(command, args) {
 }
 
 const args = process.argv.slice(2);
-if (args[0] === '--xen') {
-  args.shift();
-  needPackages(xenRelease() ? [] : ['libxen-dev'], 'the xen host');
-}
-if (!existsSync(join(root, 'node_modules/.package-lock.json'))) {
-  checkTools();
+const xen = args[0] === '--xen';
+if (xen) args.shift();
+const installed = existsSync(join(root, 'node_modules/.package-lock.json'));
+// All that is missing, for whatever is to come, is named at once.
+const needed = [...(installed && !stale() ? [] : ['build']), ...(xen ? ['lab'] : [])];
+if (needed.length > 0) need(needed);
+if (!installed) {
   console.error('dormouse: installing the packages of package-lock.json (npm ci) ...');
   run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund']);
 }
 if (stale()) {
-  checkTools();
   console.error('dormouse: building the addon and compiling TypeScript (npm run build) ...');
   run(process.execPath, [join(root, 'scripts/build.mjs')]);
 }

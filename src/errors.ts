@@ -1,13 +1,29 @@
 /**
  * The closed list of errors. Each says which exit code it gives, what state the guest is in, and what to do.
- * Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 4 no such domain or wrong state, 5 host cannot, 10 no image,
- * 11 locked, 12 damaged, 13 incompatible, 14 peer refused, 15 did not converge, 20 failed after suspend and resumed,
- * 21 unknown, 130/143 cancelled.
  */
 export type GuestState = 'untouched' | 'running' | 'resumed' | 'none' | 'gone' | 'unknown';
 
+/** Every exit code and what it means, in the words of `--help`. */
+export const exitCodes = {
+  0: 'done',
+  1: 'failed',
+  2: 'usage or configuration',
+  3: 'findings: the image is damaged',
+  4: 'no such domain, or in the wrong state',
+  5: 'the host cannot do this, or is not there',
+  10: 'no such image',
+  11: 'another operation works on this domain',
+  12: 'image or stream damaged',
+  13: 'image of an unknown format, or not to be restored here',
+  15: 'did not converge: the guest writes too fast',
+  20: 'failed after the suspend; the guest runs again',
+  21: 'the image is whole; what was to follow it failed',
+  130: 'cancelled by SIGINT, cleaned up',
+  143: 'cancelled by SIGTERM, cleaned up',
+} as const;
+
 interface ErrorKind {
-  readonly exit: number;
+  readonly exit: keyof typeof exitCodes;
   readonly guest: GuestState;
   readonly advice: string;
 }
@@ -46,7 +62,7 @@ const kinds = {
   IMAGE_NOT_RESTORABLE: {
     exit: 13,
     guest: 'untouched',
-    advice: 'Roll the domain it was taken of back to it instead.',
+    advice: 'Restore one that `save` or `checkpoint --mode cooperative` made.',
   },
   STREAM_INVALID: {
     exit: 12,

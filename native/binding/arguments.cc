@@ -115,8 +115,7 @@ Napi::Array array_field(const Napi::Object& object, const char* name) {
 
 Napi::Uint8Array bytes_field(const Napi::Object& object, const char* name) {
   const Napi::Value value = object.Get(name);
-  if (!value.IsTypedArray() ||
-      value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
     refuse(std::string(name) + " is no buffer");
   return value.As<Napi::Uint8Array>();
 }

@@ -28,8 +28,7 @@ Napi::Value entry(const Napi::CallbackInfo& info) {
 // `name` is a literal: it is kept.
 template <Call call>
 void add(Napi::Object exports, const char* name) {
-  exports.Set(name, Napi::Function::New<entry<call>>(exports.Env(), name,
-                                                     const_cast<char*>(name)));
+  exports.Set(name, Napi::Function::New<entry<call>>(exports.Env(), name, const_cast<char*>(name)));
 }
 
 }  // namespace dormouse::binding

@@ -1,8 +1,7 @@
 // Images by number: writers and readers live in registries, so that worker threads reach them.
-#include <functional>
-
 #include "binding/entry.h"
 #include "binding/registry.h"
+#include "binding/task.h"
 #include "image/image_reader.h"
 #include "image/image_writer.h"
 
@@ -29,34 +28,6 @@ std::shared_ptr<ImageReader> arg_reader(const Napi::CallbackInfo& info) {
 std::shared_ptr<LaneUse> all_lanes(const Napi::CallbackInfo& info) {
   return std::make_shared<LaneUse>(arg_u64(info, 0));
 }
-
-// A blocking call off the event loop, as a promise.
-class Task final : public Napi::AsyncWorker {
- public:
-  using Work = std::function<bool(Fault*)>;
-  static Napi::Value start(Napi::Env env, Work work) {
-    auto* task = new Task(env, std::move(work));
-    task->Queue();
-    return task->deferred_.Promise();
-  }
-
- private:
-  Task(Napi::Env env, Work work) : Napi::AsyncWorker(env), deferred_(env), work_(std::move(work)) {}
-  void Execute() override {
-    done_ = guarded(&fault_, [this] { return work_(&fault_); });
-    work_ = nullptr;  // what it holds is free before JavaScript hears of it
-  }
-  void OnOK() override {
-    if (done_) return deferred_.Resolve(Env().Undefined());
-    throw_fault(Env(), fault_);
-    deferred_.Reject(Env().GetAndClearPendingException().Value());
-  }
-
-  Napi::Promise::Deferred deferred_;
-  Work work_;
-  Fault fault_;
-  bool done_ = false;
-};
 
 // (path, header page, nrPfns, lanes, hasParent, direct, unnamed) -> handle
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
@@ -110,10 +81,9 @@ Napi::Value writer_counts(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value finish(const Napi::CallbackInfo& info) {
-  return Task::start(info.Env(),
-                     [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
-                       return writer->finish(fault);
-                     });
+  return Task::start(info.Env(), [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
+    return writer->finish(fault);
+  });
 }
 
 Napi::Value writer_chunk_table(const Napi::CallbackInfo& info) {
@@ -150,10 +120,9 @@ Napi::Value write_tail(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value publish(const Napi::CallbackInfo& info) {
-  return Task::start(info.Env(),
-                     [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
-                       return writer->publish(fault);
-                     });
+  return Task::start(info.Env(), [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
+    return writer->publish(fault);
+  });
 }
 
 // (handle, nth, errno, forEver): fault injection for tests, see OutputFile::fail_call.

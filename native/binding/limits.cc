@@ -39,7 +39,16 @@ Napi::Value first_touch(const Napi::CallbackInfo& info) {
   const bool huge = info.Length() > 1 && arg_bool(info, 1);
   return real(info.Env(),
               limits::first_touch_us(arg_size(info, 0), huge ? limits::Region::kHugePages
-                                                            : limits::Region::kSmallPages));
+                                                             : limits::Region::kSmallPages));
+}
+
+// (bytes, threads)
+Napi::Value shared_first_touch(const Napi::CallbackInfo& info) {
+  const uint64_t bytes = arg_size(info, 0);
+  const uint32_t threads = arg_u32(info, 1);
+  need(bytes >= (2 << 20) && bytes % (2 << 20) == 0, "no multiple of 2 MiB");
+  need(threads >= 1 && threads <= 64, "no number of threads");
+  return real(info.Env(), limits::shared_first_touch_gbps(bytes, int(threads)));
 }
 
 // (nrPfns, window, pfns in order)
@@ -85,6 +94,7 @@ Napi::Object init_limits(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   add<memory>(exports, "memory");
   add<first_touch>(exports, "firstTouchUs");
+  add<shared_first_touch>(exports, "sharedFirstTouchGbps");
   add<canonicalise>(exports, "canonicaliseGbps");
   add<lz4>(exports, "lz4");
   add<direct_write>(exports, "directWriteGbps");

@@ -2,9 +2,11 @@
 #include "image/page_stream.h"
 
 #include <cstring>
+#include <vector>
 
 #include "binding/entry.h"
 #include "binding/registry.h"
+#include "binding/task.h"
 
 namespace dormouse::binding {
 namespace {
@@ -17,14 +19,17 @@ std::shared_ptr<PageStream> arg_stream(const Napi::CallbackInfo& info) {
   return stream;
 }
 
-// (fd, libxc: boolean, nrPfns, lanes, id) -> handle
+// (fd, libxc: boolean, nrPfns, lanes, id, stallMs) -> handle
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   const auto id = arg_bytes(info, 4);
   need(id.ByteLength() == 16, "no id of 16 bytes");
   const image::StreamSetup setup = {
       int(arg_u32(info, 0)),
       arg_bool(info, 1) ? image::StreamFormat::libxc : image::StreamFormat::frames,
-      arg_u64(info, 2), arg_u32(info, 3), id.Data()};
+      arg_u64(info, 2),
+      arg_u32(info, 3),
+      id.Data(),
+      arg_u32(info, 5)};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
   need(setup.lanes >= 1 && setup.lanes <= kMaxLanes, "no number of lanes");
   Fault fault;
@@ -33,14 +38,33 @@ Napi::Value create_stream(const Napi::CallbackInfo& info) {
   return give<image::Writer>(info.Env(), std::move(stream));
 }
 
-// (handle, kind, body)
+// What is written off the event loop: a copy, as JavaScript may change its own meanwhile.
+using Bytes = std::vector<uint8_t>;
+Bytes copy_of(const Napi::Uint8Array& array) {
+  need(array.ByteLength() <= UINT32_MAX, "more than a frame");
+  return Bytes(array.Data(), array.Data() + array.ByteLength());
+}
+
+// (handle, kind, body) -> Promise
 Napi::Value put_frame(const Napi::CallbackInfo& info) {
-  const auto body = arg_bytes(info, 2);
-  need(body.ByteLength() <= UINT32_MAX, "more than a frame");
-  Fault fault;
-  if (!arg_stream(info)->put_frame(uint8_t(arg_u32(info, 1)), body.Data(),
-                                   uint32_t(body.ByteLength()), &fault))
-    return failed(info.Env(), fault);
+  const auto kind = uint8_t(arg_u32(info, 1));
+  return Task::start(info.Env(), [stream = arg_stream(info), kind,
+                                  body = copy_of(arg_bytes(info, 2))](Fault* fault) {
+    return stream->put_frame(kind, body.data(), uint32_t(body.size()), fault);
+  });
+}
+
+// (handle, bytes) -> Promise
+Napi::Value put_bytes(const Napi::CallbackInfo& info) {
+  return Task::start(
+      info.Env(), [stream = arg_stream(info), bytes = copy_of(arg_bytes(info, 1))](Fault* fault) {
+        return stream->put_bytes(bytes.data(), bytes.size(), fault);
+      });
+}
+
+// (handle): whoever writes, and will, has CANCELLED
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  arg_stream(info)->cancel();
   return {};
 }
 
@@ -99,6 +123,8 @@ Napi::Object init_page_stream(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   add<create_stream>(exports, "create");
   add<put_frame>(exports, "putFrame");
+  add<put_bytes>(exports, "putBytes");
+  add<cancel>(exports, "cancel");
   add<stream_counts>(exports, "counts");
   add<check_complete>(exports, "checkComplete");
   add<release<image::Writer>>(exports, "release");

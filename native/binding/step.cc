@@ -76,21 +76,9 @@ Napi::Value restore_step(const Napi::CallbackInfo& info) {
   return num(info.Env(), placed);
 }
 
-// checkStep(reader, lane, firstChunk, count)
-Napi::Value check_step(const Napi::CallbackInfo& info) {
-  auto reader = held<image::Reader>(info, 0);
-  const uint32_t lane = arg_u32(info, 1), first = arg_u32(info, 2), count = arg_u32(info, 3);
-  const LaneUse use = lane_of(info, 0, 1, reader->lanes());
-  need_range(first, count, reader->nr_chunks(), "chunks");
-  Fault fault;
-  for (uint32_t i = first; i < first + count; ++i)
-    if (!reader->check_chunk(lane, i, &fault)) return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
 Napi::Value digest_create(const Napi::CallbackInfo& info) {
   auto table = std::make_shared<step::DigestTable>(arg_nr_pfns(info, 0));
-  return Napi::Number::New(info.Env(), Digests::get().add(std::move(table)));
+  return give<step::DigestTable>(info.Env(), std::move(table));
 }
 
 // digestDomainStep(memory, digest, firstPfn, count)
@@ -433,7 +421,6 @@ Napi::Object init_step(Napi::Env env) {
   Napi::Object out = Napi::Object::New(env);
   add<save_step>(out, "saveStep");
   add<restore_step>(out, "restoreStep");
-  add<check_step>(out, "checkStep");
   add<digest_create>(out, "digestCreate");
   add<digest_domain_step>(out, "digestDomainStep");
   add<digest_image_step>(out, "digestImageStep");

@@ -54,6 +54,10 @@ bool measure_memory(uint64_t bytes, MemoryLimits* out, Fault* fault);
 // Microseconds a page to first touch fresh anonymous memory of that size; negative without memory.
 double first_touch_us(uint64_t bytes, Region::Pages pages);
 
+// GB/s at which `threads` touch fresh memory of the embedded host's kind (a memfd, huge pages
+// advised), a page at a time in shuffled order of 2 MiB pieces; 0 without memory.
+double shared_first_touch_gbps(uint64_t bytes, int threads);
+
 // canonicalise on level-1 tables in which every entry is present and valid. Frames are shuffled in
 // windows of `window` frames; a window of nr_pfns is a fully random order. The tables map the pfns
 // in order, as a kernel's direct map does, or shuffled likewise, as those of a process may.

@@ -1,8 +1,11 @@
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "limits/limits.h"
@@ -115,6 +118,36 @@ double first_touch_us(uint64_t bytes, Region::Pages pages) {
     if (best < 0 || took < best) best = took;
   }
   return best;
+}
+
+double shared_first_touch_gbps(uint64_t bytes, int threads) {
+  constexpr uint64_t kPiece = 2ull << 20;
+  const std::vector<uint64_t> order = shuffled(bytes / kPiece, bytes / kPiece, 7);
+  double best = -1;
+  for (int run = 0; run < kRuns; run++) {
+    const int fd = memfd_create("first-touch", MFD_CLOEXEC);
+    if (fd < 0) return 0;
+    void* at = ftruncate(fd, off_t(bytes)) == 0
+                   ? mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0)
+                   : MAP_FAILED;
+    close(fd);
+    if (at == MAP_FAILED) return 0;
+    madvise(at, bytes, MADV_HUGEPAGE);
+    std::atomic<uint64_t> next{0};
+    const double start = now();
+    std::vector<std::thread> workers;
+    for (int t = 0; t < threads; t++)
+      workers.emplace_back([&] {
+        for (uint64_t i = next++; i < order.size(); i = next++)
+          for (uint64_t page = 0; page < kPiece; page += kPage)
+            static_cast<volatile uint8_t*>(at)[order[i] * kPiece + page] = 1;
+      });
+    for (std::thread& worker : workers) worker.join();
+    const double took = now() - start;
+    munmap(at, bytes);
+    if (best < 0 || took < best) best = took;
+  }
+  return gbps(bytes, best);
 }
 
 double canonicalise_gbps(uint64_t nr_pfns, uint64_t window, bool pfns_in_order) {

@@ -29,8 +29,7 @@ struct TableResult {
 };
 
 // dst may equal src. On a fault dst is unspecified. Level is 1..4.
-TableResult canonicalise(const FrameMaps& maps, int level, const uint64_t* src,
-                         uint64_t* dst);
+TableResult canonicalise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
 TableResult canonicalise_scalar(const FrameMaps&, int level, const uint64_t*, uint64_t*);
 
 // For a guest that was stopped anywhere, not at its suspend point: it may map pages which the

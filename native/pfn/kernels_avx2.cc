@@ -84,8 +84,7 @@ struct ToMfn {
   static __m256i translate(const FrameMaps& maps, Group* g) {
     const __m256i pfns = frames_of(*g);
     g->in_range = _mm256_and_si256(g->present, below(pfns, maps.nr_pfns));
-    const __m256i mfns =
-        _mm256_and_si256(gather(g->in_range, pfns, maps.p2m), splat(kMfnMask));
+    const __m256i mfns = _mm256_and_si256(gather(g->in_range, pfns, maps.p2m), splat(kMfnMask));
     g->good = _mm256_and_si256(g->in_range, below(mfns, kFrameCount));
     return mfns;
   }
@@ -106,8 +105,7 @@ TableResult fault_of(const Group& g, int first) {
 }
 
 template <typename Way>
-TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   TableResult result;
   for (int i = 0; i < kTableEntries; i += kLanes) {
     Group g;

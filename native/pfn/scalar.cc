@@ -43,8 +43,7 @@ TableFault frame_to_mfn(const FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
 using Translate = TableFault (*)(const FrameMaps&, uint64_t, uint64_t*);
 
 template <Translate translate, bool zero_xen_slots>
-TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   TableResult result;
   for (int i = 0; i < kTableEntries; i++) {
     const uint64_t entry = src[i];
@@ -97,8 +96,7 @@ TableResult canonicalise_running(const FrameMaps& maps, int level, const uint64_
   return translate_table<frame_to_pfn_or_mark, true>(maps, level, src, dst);
 }
 
-TableResult localise_scalar(const FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult localise_scalar(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return translate_table<frame_to_mfn, false>(maps, level, src, dst);
 }
 

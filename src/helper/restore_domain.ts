@@ -29,7 +29,7 @@ async function fromImage(
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
     if (reader.header.imageId !== imageId || reader.root !== root)
-      throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was verified`);
+      throw new DormouseError('IMAGE_DAMAGED', `${path} is no longer the image that was checked`);
     requireRestorable(reader);
     channel.say(`Found ${reader.manifest.domain.type} image ${imageId}`);
     channel.say('Restoring domain');

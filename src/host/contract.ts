@@ -41,11 +41,11 @@ export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
 /**
  * A view of a domain's memory, registered natively: `handle` is what worker threads pass to the addon's steps.
- * `live` sees memory as it changes, `snapshot` as it was when taken, `build` may be written.
+ * `live` sees memory as it changes, `snapshot` as it was when taken, `build` and `rewrite` may be written.
  */
 export interface MemoryView {
   readonly handle: MemoryHandle;
-  readonly kind: 'live' | 'snapshot' | 'build';
+  readonly kind: 'live' | 'snapshot' | 'build' | 'rewrite';
   /**
    * Brings a live view up to date with frames the domain gained, lost or moved since: between epochs and once it stands
    * still. Nothing may use the handle meanwhile. Absent where a view is always up to date.
@@ -81,19 +81,23 @@ export interface Lease {
   release(): Promise<void>;
 }
 
-/** A domain under construction. Until `finish`, losing the lease destroys it. */
-export interface Builder {
-  readonly domid: number;
-  /** Gives frames to the pfns of these runs. NO_MEMORY if there are not enough; then none was given. */
+/** Which pfns of a domain have frames, and which. */
+export interface DomainFrames {
+  /** Size of the pfn space: before the first populate. */
+  setGeometry(geometry: MemoryGeometry): Promise<void>;
+  /**
+   * Gives frames to the pfns of these runs. NO_MEMORY if there are not enough; then none was given. Of a domain that is rewritten
+   * it is called once, and takes the frames of all other pfns away.
+   */
   populate(runs: readonly (readonly [first: number, count: number])[]): Promise<void>;
-  /** The memory to write into; opened after populate. */
-  openMemory(): Promise<MemoryView>;
   /** Machine frame of each pfn, or null where it has none. */
   frames(pfns: readonly number[]): Promise<(number | null)[]>;
-  /** Size of the pfn space: to be set before the first populate. */
-  setGeometry(geometry: MemoryGeometry): Promise<void>;
-  /** Machine frame of the new shared info page, to be written into start info. */
+  /** Machine frame of the shared info page, to be written into start info. */
   sharedInfoFrame(): Promise<number>;
+}
+
+/** What a domain holds beside its memory. */
+export interface DomainRest {
   /** Ports and pages of xenstore and console ring for start info. PFNs come from the image's start info. */
   connectRings(rings: {
     storePfn: number;
@@ -103,11 +107,21 @@ export interface Builder {
   pin(tables: readonly { readonly pfn: number; readonly level: 1 | 2 | 3 | 4 }[]): Promise<void>;
   /** Sets vCPUs, shared info and the rest; blobs hold MFNs. */
   setState(state: DomainState): Promise<void>;
-  /** The domain is complete; it is left paused by the controller. */
+}
+
+/**
+ * A domain that is filled: a new one, which is destroyed if the lease is lost before `finish`, or one that is rewritten in
+ * place, which is then left paused and does not run before it has been rewritten whole.
+ */
+export interface Builder extends DomainFrames, DomainRest {
+  readonly domid: number;
+  /** The memory to write into; opened after populate. */
+  openMemory(): Promise<MemoryView>;
+  /** The domain is complete; a new one is left paused by the controller, an old one as paused as it was. */
   finish(): Promise<void>;
 }
 
-/** An image on this machine, verified whole. */
+/** An image on this machine whose header, footer, manifest and index were checked; its chunks are checked as they are placed. */
 export interface ImageToBuild {
   readonly path: string;
   /** What it is known by, should the path lead to another one meanwhile. */
@@ -180,6 +194,12 @@ export interface Host {
   acquire(domid: number, operation: OperationKind): Promise<Lease>;
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
+
+  /**
+   * Makes a domain that the lease holds paused, or that was left half rewritten, ready to be filled anew in place: it keeps
+   * its id, its frames and its ports. Absent where the host cannot. DOMAIN_WRONG_STATE.
+   */
+  rewrite?(lease: Lease): Promise<Builder>;
 
   /**
    * A new domain of an image, on a host whose own toolstack creates domains and runs this program to fill them; absent

@@ -50,26 +50,45 @@ interface Figures {
   readonly classes: string;
 }
 
-/** Rate and ETA are of the whole operation so far: steady beats fresh. */
-export function progressFigures(progress: Progress): Figures {
-  const { donePages, totalPages, elapsedMs } = progress;
-  const pagesPerMs = elapsedMs > 0 ? donePages / elapsedMs : 0;
+/** Below this a rate says nothing yet. */
+const ratedAfterMs = 250;
+
+/**
+ * Rate and time left are those of the phase at hand: what is checked before it, or waited for, says nothing of how fast it goes.
+ * Within a phase they are of all of it so far: steady beats fresh.
+ */
+class PhaseRate {
+  private since: Progress | undefined;
+  private last: Progress | undefined;
+
+  /** Has to see every report, in order. */
+  figures(progress: Progress): Figures {
+    const anew = progress.phase !== this.last?.phase || progress.donePages < this.last.donePages;
+    if (anew || this.since === undefined) this.since = progress;
+    this.last = progress;
+    return progressFigures(progress, this.since);
+  }
+}
+
+function progressFigures(progress: Progress, since: Progress): Figures {
+  const { donePages, totalPages } = progress;
+  const ms = progress.elapsedMs - since.elapsedMs;
+  const pagesPerMs = ms >= ratedAfterMs ? (donePages - since.donePages) / ms : 0;
   const left = Math.max(0, totalPages - donePages);
   return {
     percent: totalPages > 0 ? Math.min(100, Math.floor((donePages * 100) / totalPages)) : 0,
     done: formatBytes(donePages * pageBytes),
     total: formatBytes(totalPages * pageBytes),
-    rate: `${formatBytes(Math.round(pagesPerMs * pageBytes * 1000))}/s`,
+    rate: pagesPerMs > 0 ? `${formatBytes(Math.round(pagesPerMs * pageBytes * 1000))}/s` : '?/s',
     eta: pagesPerMs > 0 ? formatDuration(left / pagesPerMs) : '?',
     classes: renderClasses(progress.counts),
   };
 }
 
 /** One plain line, as written where stderr is no terminal. */
-export function progressLine(title: string, progress: Progress): string {
-  const figures = progressFigures(progress);
+function progressLine(title: string, phase: string, figures: Figures): string {
   const parts = [
-    `${title}: ${progress.phase} ${figures.percent}%`,
+    `${title}: ${phase} ${figures.percent}%`,
     `${figures.done}/${figures.total}`,
     figures.rate,
     `eta ${figures.eta}`,
@@ -84,12 +103,14 @@ export function createProgress(options: ProgressOptions): ProgressView {
 }
 
 function lines({ stream, title }: ProgressOptions): ProgressView {
+  const rate = new PhaseRate();
   let nextMs = lineEveryMs;
   return {
     report(progress) {
+      const figures = rate.figures(progress);
       if (progress.elapsedMs < nextMs) return;
       nextMs = progress.elapsedMs + lineEveryMs;
-      stream.write(progressLine(title, progress));
+      stream.write(progressLine(title, progress.phase, figures));
     },
     stop: () => undefined,
   };
@@ -106,11 +127,12 @@ function bar({ stream, title }: ProgressOptions): ProgressView {
     linewrap: false,
     gracefulExit: false,
   });
+  const rate = new PhaseRate();
   let started = false;
   return {
     report(progress) {
+      const { eta, total, ...figures } = rate.figures(progress);
       if (!started && progress.elapsedMs < barAfterMs) return;
-      const { eta, total, ...figures } = progressFigures(progress);
       const payload = { title, phase: progress.phase, ...figures, size: total, left: eta };
       if (!started) view.start(Math.max(1, progress.totalPages), progress.donePages, payload);
       else view.update(progress.donePages, payload);

@@ -1,13 +1,13 @@
 /** Filling an empty domain from an image, whatever made the domain. */
 import { performance } from 'node:perf_hooks';
-import type { OperationOptions, Progress } from '../domain/progress.js';
+import type { OperationOptions } from '../domain/progress.js';
 import type { Builder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { chunksPerStep, runOverRange } from '../worker/pool.js';
 import { finishPvState, pvSourceOf } from './pv_guest.js';
 import type { MemoryHandle } from '../handle.js';
 
-/** Progress of one image through its verification and its placing. */
+/** Progress of one image through its placing. */
 export class ProgressOfRestore {
   private readonly startedMs = performance.now();
   private doneChunks = 0;
@@ -18,21 +18,17 @@ export class ProgressOfRestore {
   ) {}
 
   /** Chunks stand for pages in proportion: the two differ by what a chunk happens to hold. */
-  advance(phase: Progress['phase'], chunks: number): void {
+  advance(chunks: number): void {
     this.doneChunks += chunks;
     const share = this.doneChunks / Math.max(1, this.reader.nrChunks);
     this.options.onProgress?.({
-      phase,
+      phase: 'pages',
       donePages: Math.round(share * this.reader.nrPfns),
       totalPages: this.reader.nrPfns,
       storedBytes: this.reader.storedBytes,
       counts: this.reader.counts,
       elapsedMs: performance.now() - this.startedMs,
     });
-  }
-
-  restart(): void {
-    this.doneChunks = 0;
   }
 }
 
@@ -47,13 +43,13 @@ async function placePages(
     stride: chunksPerStep,
     signal,
     task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),
-    done: (count) => progress.advance('pages', count),
+    done: (count) => progress.advance(count),
   });
 }
 
 /**
- * Fills an empty domain from an image that was verified. IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; the
- * domain is then to be destroyed.
+ * Fills an empty domain from an image, each chunk of which is compared with its checksum on the way. IMAGE_DAMAGED, NO_MEMORY,
+ * PAGE_TABLE_INVALID, CANCELLED; the domain is then to be destroyed.
  */
 export async function fillDomain(
   builder: Builder,

@@ -6,7 +6,7 @@ import type { DomainSpec, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { memoryBytesOf } from '../pfn/counts.js';
 import { DormouseError } from '../errors.js';
-import { chunksPerStep, laneCount, runOverRange, warmWorkers } from '../worker/pool.js';
+import { laneCount, warmWorkers } from '../worker/pool.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
 import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
 import { requireRestorable } from './pv_guest.js';
@@ -27,22 +27,6 @@ export interface RestoreResult {
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly elapsedMs: number;
-}
-
-/** Every stored byte against its checksum, before anything is created. */
-async function verifyChunks(
-  reader: ImageReader,
-  progress: ProgressOfRestore,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  await runOverRange({
-    total: reader.nrChunks,
-    stride: chunksPerStep * 8,
-    signal,
-    task: (lane, first, count) => ({ step: 'check', reader: reader.handle, lane, first, count }),
-    done: (count) => progress.advance('verify', count),
-  });
-  progress.restart();
 }
 
 /** A PVH domain's ring pages come on top of its configured memory: its limit is never below what the image holds. */
@@ -71,6 +55,7 @@ async function build(
     const image = { path: resolve(reader.path), imageId: reader.header.imageId, root: reader.root };
     return host.buildFromImage(spec, image, options);
   }
+  await warmWorkers();
   const { lease, builder } = await host.build(spec);
   try {
     await fillDomain(builder, reader, options, progress);
@@ -91,8 +76,6 @@ async function restoreImage(host: Host, path: string, options: RestoreOptions): 
   try {
     requireRestorable(reader);
     const progress = new ProgressOfRestore(reader, options);
-    await warmWorkers();
-    await verifyChunks(reader, progress, options.signal);
     const domid = await build(host, reader, options, progress);
     return {
       domid,
@@ -107,8 +90,8 @@ async function restoreImage(host: Host, path: string, options: RestoreOptions): 
 }
 
 /**
- * Builds a new domain from an image or from a file of `xl save`, which is verified whole before a domain is created and never
- * changed. Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), DOMAIN_EXISTS,
+ * Builds a new domain from an image or from a file of `xl save`, which is never changed. Each chunk is read once: its checksum
+ * is compared before it is decoded and placed, and the domain may run only when all of them held. Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), DOMAIN_EXISTS,
  * NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; of an xl file also STREAM_INVALID, STREAM_UNSUPPORTED, NO_SPACE. After each of
  * them no domain and no temporary image is left.
  */

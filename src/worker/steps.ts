@@ -4,7 +4,14 @@
  */
 import type { Buffer } from 'node:buffer';
 import { addon } from '../addon.js';
-import type { DigestHandle, LiveHandle, MemoryHandle, ReaderHandle, TrackerHandle, WriterHandle } from '../handle.js';
+import type {
+  DigestHandle,
+  LiveHandle,
+  MemoryHandle,
+  ReaderHandle,
+  TrackerHandle,
+  WriterHandle,
+} from '../handle.js';
 
 /** What a live step does with pages that it cannot take as they are, and whether it looks for changed ones first. */
 export const passKinds = { live: 0, seek: 1, standing: 2 } as const;
@@ -14,12 +21,29 @@ export type PassKind = (typeof passKinds)[keyof typeof passKinds];
 export type Piece = readonly [first: number, count: number];
 
 export interface StepsNative {
-  saveStep(memory: MemoryHandle, writer: WriterHandle, lane: number, firstPfn: number, count: number): number[];
-  restoreStep(memory: MemoryHandle, reader: ReaderHandle, lane: number, firstChunk: number, count: number): number;
-  checkStep(reader: ReaderHandle, lane: number, firstChunk: number, count: number): void;
+  saveStep(
+    memory: MemoryHandle,
+    writer: WriterHandle,
+    lane: number,
+    firstPfn: number,
+    count: number,
+  ): number[];
+  restoreStep(
+    memory: MemoryHandle,
+    reader: ReaderHandle,
+    lane: number,
+    firstChunk: number,
+    count: number,
+  ): number;
   digestCreate(nrPfns: number): DigestHandle;
   digestDomainStep(memory: MemoryHandle, digest: DigestHandle, firstPfn: number, count: number): void;
-  digestImageStep(reader: ReaderHandle, digest: DigestHandle, lane: number, firstChunk: number, count: number): void;
+  digestImageStep(
+    reader: ReaderHandle,
+    digest: DigestHandle,
+    lane: number,
+    firstChunk: number,
+    count: number,
+  ): void;
   digestSetPage(digest: DigestHandle, pfn: number, type: number, page: Buffer): void;
   digestBlank(digest: DigestHandle, pfn: number): void;
   digestFinish(digest: DigestHandle): string;

@@ -17,10 +17,30 @@ export type Task =
       count: number;
     }
   | { step: 'live-put'; live: LiveHandle; writer: WriterHandle; lane: number; first: number; count: number }
-  | { step: 'restore'; memory: MemoryHandle; reader: ReaderHandle; lane: number; first: number; count: number }
-  | { step: 'check'; reader: ReaderHandle; lane: number; first: number; count: number }
-  | { step: 'digest-domain'; memory: MemoryHandle; digest: DigestHandle; lane: number; first: number; count: number }
-  | { step: 'digest-image'; reader: ReaderHandle; digest: DigestHandle; lane: number; first: number; count: number };
+  | {
+      step: 'restore';
+      memory: MemoryHandle;
+      reader: ReaderHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | {
+      step: 'digest-domain';
+      memory: MemoryHandle;
+      digest: DigestHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | {
+      step: 'digest-image';
+      reader: ReaderHandle;
+      digest: DigestHandle;
+      lane: number;
+      first: number;
+      count: number;
+    };
 
 /** Errors travel as data: a thrown Error loses its code between threads. */
 export type TaskReply =
@@ -41,9 +61,6 @@ function runStep(task: Task): number[] | null {
       return steps().livePut(task.live, task.writer, lane, first, count);
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
-    case 'check':
-      steps().checkStep(task.reader, lane, first, count);
-      return null;
     case 'digest-domain':
       steps().digestDomainStep(task.memory, task.digest, first, count);
       return null;

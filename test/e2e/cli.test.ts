@@ -136,16 +136,23 @@ test('damage to an image is found, named, and not restored', () => {
   assert.equal(dormouse('restore', 'absent.dmi').status, 10);
 });
 
-test('a tree that is not built says how to build it', () => {
-  const bare = join(dir, 'bare', 'bin');
-  mkdirSync(bare, { recursive: true });
+test('a tree that is not built says how to build it: a clone and a package', () => {
   const programs = ['dormouse', 'dormouse-save-helper', 'dormouse-save-helper-stock'];
-  copyFileSync(join(dirname(program), 'start.mjs'), join(bare, 'start.mjs'));
-  for (const name of programs) {
-    copyFileSync(join(dirname(program), name), join(bare, `${name}.mjs`));
-    const ran = spawnSync(process.execPath, [join(bare, `${name}.mjs`), 'list'], { encoding: 'utf8' });
-    assert.equal(ran.status, 5);
-    assert.match(ran.stderr, /^dormouse: not built yet; run .*npm run build/u);
+  for (const [tree, how] of [
+    ['clone', /npm ci --ignore-scripts && npm run build/u],
+    ['package', /node scripts\/install\.mjs/u],
+  ] as const) {
+    const bare = join(dir, tree, 'bin');
+    mkdirSync(bare, { recursive: true });
+    if (tree === 'clone') mkdirSync(join(dir, tree, 'src'));
+    copyFileSync(join(dirname(program), 'start.mjs'), join(bare, 'start.mjs'));
+    for (const name of programs) {
+      copyFileSync(join(dirname(program), name), join(bare, `${name}.mjs`));
+      const ran = spawnSync(process.execPath, [join(bare, `${name}.mjs`), 'list'], { encoding: 'utf8' });
+      assert.equal(ran.status, 5);
+      assert.match(ran.stderr, /^dormouse: not built yet; run `/u);
+      assert.match(ran.stderr, how);
+    }
   }
 });
 

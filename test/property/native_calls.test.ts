@@ -39,7 +39,10 @@ for (const seed of [1, 2])
     const { functions, tally } = JSON.parse(run(t, child, String(seed), String(calls))) as Outcome;
     assert.ok(functions.length > 100, `only ${functions.length} functions`);
     const called = functions.filter((name) => tally[name] !== undefined);
-    assert.ok(called.length > functions.length - 8, `only ${called.length} of ${functions.length} were called`);
+    assert.ok(
+      called.length > functions.length - 8,
+      `only ${called.length} of ${functions.length} were called`,
+    );
     const sum = (name: string): number =>
       Object.values(tally).reduce((total, of) => total + (of[name] ?? 0), 0);
     assert.ok(sum('answer') > calls / 10, `only ${sum('answer')} calls were answered`);
@@ -77,13 +80,14 @@ test('a lane, a chunk, a handle that is not there, or of another kind, is said p
   const { handle, nrChunks } = reader;
   const digest = steps().digestCreate(8);
   const live = steps().liveCreate(8, false, 1);
-  const check = (...args: [ReaderHandle, number, number, number]) => steps().checkStep(...args);
+  const check = (of: ReaderHandle, lane: number, first: number, count: number) =>
+    steps().digestImageStep(of, digest, lane, first, count);
   check(handle, 0, 0, nrChunks);
   assert.throws(() => check(handle, 50_000, 0, 1), internal(/lane 50000 of 2/u));
   assert.throws(() => check(handle, 0, 1_000_000, 1), internal(/1 chunks from 1000000 on/u));
   assert.throws(() => check(handle, 0, 0, 2 ** 32 - 1), internal(/chunks from 0 on/u));
   assert.throws(() => nativeImage().readChunk(handle, 2, 0), internal(/lane 2 of 2/u));
-  assert.throws(() => steps().digestImageStep(handle, digest, 0, 7, 7), internal(/chunks/u));
+  assert.throws(() => nativeImage().checkChunk(handle, 0, 1_000_000), internal(/chunks/u));
   assert.throws(() => check(digest as unknown as ReaderHandle, 0, 0, 1), internal(/no handle of a reader/u));
   for (const wrong of [0, 1, handle + 1, -1, 0.5, NaN, 2 ** 60])
     assert.throws(() => check(wrong as ReaderHandle, 0, 0, 1), { code: 'INTERNAL' });
@@ -94,8 +98,11 @@ test('a lane, a chunk, a handle that is not there, or of another kind, is said p
   assert.equal(steps().digestRelease(digest), true);
   assert.equal(steps().digestRelease(digest), false, 'once more: it is closed already');
   assert.throws(() => steps().digestFinish(digest), internal(/the digest is closed/u));
-  assert.throws(() => steps().digestRelease((digest + 1) as DigestHandle), internal(/no handle of a digest/u));
+  assert.throws(
+    () => steps().digestRelease((digest + 1) as DigestHandle),
+    internal(/no handle of a digest/u),
+  );
   steps().liveRelease(live);
   reader.close();
-  assert.throws(() => check(handle, 0, 0, 1), internal(/the reader is closed/u));
+  assert.throws(() => nativeImage().checkChunk(handle, 0, 0), internal(/the reader is closed/u));
 });

@@ -13,7 +13,18 @@ import { type Arguments, newWorld, type World } from './native_world.js';
 type Function = (...args: unknown[]) => unknown;
 
 const namespaces = [
-  ...['pfn', 'codec', 'image', 'hypervisor', 'embedded', 'step', 'limits', 'fileLock', 'output', 'pageStream'],
+  ...[
+    'pfn',
+    'codec',
+    'image',
+    'hypervisor',
+    'embedded',
+    'step',
+    'limits',
+    'fileLock',
+    'output',
+    'pageStream',
+  ],
 ];
 
 /** Of the xen host's addon too, where it is built: without Xen, none of its calls gets far. */
@@ -25,7 +36,9 @@ function exported(): Map<string, Function> {
   };
   for (const name of namespaces) take(name, addon(name) as object);
   const dir = join(packageRoot, 'build/Release');
-  const xen = existsSync(dir) ? readdirSync(dir).find((name) => /^dormouse_xen_.*\.node$/u.test(name)) : undefined;
+  const xen = existsSync(dir)
+    ? readdirSync(dir).find((name) => /^dormouse_xen_.*\.node$/u.test(name))
+    : undefined;
   if (xen !== undefined) take('xen', createRequire(import.meta.url)(join(dir, xen)) as object);
   return found;
 }
@@ -58,7 +71,8 @@ function junk(next: (below: number) => number, { handles, right }: World): unkno
     () => Uint8Array.from({ length: next(5) }, () => next(256)),
     () => Float64Array.from({ length: next(4) }, () => numbers[next(numbers.length)] ?? 0),
     () => [new Uint16Array(3), new DataView(new ArrayBuffer(8)), new ArrayBuffer(8), new Map()][next(4)],
-    () => [{}, [], [[]], [null], [1, -1, NaN], [[0, 2 ** 40]], [{ pfn: 2 ** 40, level: 9 }], hostile][next(8)],
+    () =>
+      [{}, [], [[]], [null], [1, -1, NaN], [[0, 2 ** 40]], [{ pfn: 2 ** 40, level: 9 }], hostile][next(8)],
     () => {
       const names = Object.keys(right);
       const other = right[names[next(names.length)] ?? ''] ?? [];
@@ -79,7 +93,8 @@ function junk(next: (below: number) => number, { handles, right }: World): unkno
 
 /** Where the call would do harm to this process, or only take long: descriptors that are libuv's, machines of many GiB. */
 function harmless(name: string, args: readonly unknown[]): boolean {
-  const isFd = (value: unknown): boolean => typeof value === 'number' && value >= 0 && value < 2 ** 31 && value !== 1e6;
+  const isFd = (value: unknown): boolean =>
+    typeof value === 'number' && value >= 0 && value < 2 ** 31 && value !== 1e6;
   if (name === 'pageStream.create') return !isFd(args[0]) || (args[0] as number) > 20;
   if (name === 'hypervisor.createMachine')
     return !((args[0] as { frames?: number } | null | undefined)?.frames ?? 0 > 4096);
@@ -119,11 +134,10 @@ for (let i = 0; i < Number(calls); i++) {
   const known = world as World;
   const [name, call] = functions[i % functions.length] ?? ['', () => undefined];
   const right = known.right[name];
-  const args = right
-    ? mutated(right, known, next)
-    : Array.from({ length: next(6) }, () => junk(next, known));
+  const args = right ? mutated(right, known, next) : Array.from({ length: next(6) }, () => junk(next, known));
   if (!harmless(name, args)) continue;
-  if (process.env['DORMOUSE_SAY'] !== undefined) process.stderr.write(`${i} ${name} ${args.map(say).join(', ')}\n`);
+  if (process.env['DORMOUSE_SAY'] !== undefined)
+    process.stderr.write(`${i} ${name} ${args.map(say).join(', ')}\n`);
   const came = await outcome(() => call(...args)).catch((thrown: unknown) => {
     throw new Error(`${name}(${args.map(say).join(', ')})`, { cause: thrown });
   });

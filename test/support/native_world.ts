@@ -43,7 +43,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const building = openView(machine, 1, 'build');
   const sink = openSync('/dev/null', 'w');
   const id = randomBytes(16);
-  const stream = nativePageStream().create(sink, false, imagePages, 2, id);
+  const stream = nativePageStream().create(sink, false, imagePages, 2, id, 1000);
   const header = Buffer.alloc(PAGE_SIZE);
   const newPath = join(dir, `${number}.new`);
   const writer = nativeImage().createWriter(newPath, header, imagePages, 2, false, false, true);
@@ -86,8 +86,9 @@ export async function newWorld(dir: string, number: number): Promise<World> {
       Buffer.alloc(32, 1),
       randomBytes(40),
     ],
-    'pageStream.create': [sink, false, imagePages, 2, id],
+    'pageStream.create': [sink, false, imagePages, 2, id, 1000],
     'pageStream.putFrame': [stream, 2, some],
+    'pageStream.putBytes': [stream, some],
     'pageStream.counts': [stream],
     'pageStream.checkComplete': [stream],
     'pageStream.decodeFrame': [
@@ -100,7 +101,6 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'output.publish': [output],
     'step.saveStep': [memory, stream, 0, 0, imagePages],
     'step.restoreStep': [building, reader, 0, 0, 1],
-    'step.checkStep': [reader, 0, 0, 1],
     'step.digestCreate': [guestPages],
     'step.digestDomainStep': [memory, digest, 0, 64],
     'step.digestImageStep': [reader, digest, 0, 0, 1],
@@ -144,6 +144,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'hypervisor.frames': [machine.id, 1, [1, 2]],
     'hypervisor.writeSharedInfo': [machine.id, 2, page4k],
     'hypervisor.pin': [machine.id, 2, [{ pfn: 3, level: 4 }]],
+    'hypervisor.beginRewrite': [machine.id, 1],
     'hypervisor.unpin': [machine.id, 1, 7],
     'hypervisor.setVcpu': [machine.id, 2, 0, Buffer.alloc(5168)],
     'hypervisor.getVcpu': [machine.id, 1, 0],

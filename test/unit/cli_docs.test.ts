@@ -8,7 +8,9 @@ import { packageRoot } from '../../src/addon.js';
 import { programSettings } from '../../src/cli/create_spec.js';
 import { globalOptions } from '../../src/cli/program/program.js';
 import { verbs } from '../../src/cli/program/verbs.js';
-import { errorKinds } from '../../src/errors.js';
+import { errorKinds, exitCodes } from '../../src/errors.js';
+import { cli, services } from '../support/cli.js';
+import { FakeHost } from '../support/fake_host.js';
 import { renderShape } from '../support/shape.js';
 
 const operatingPath = join(packageRoot, 'docs/operating.md');
@@ -57,6 +59,19 @@ test('exit codes and error names in the documentation are those of the program',
   }
   for (const name of operating.match(/\b[A-Z]+_[A-Z_]+\b/gu) ?? [])
     if (!name.startsWith('DORMOUSE_')) assert.ok(Object.hasOwn(errorKinds, name), `${name} is no error`);
+});
+
+test('--help and the README tell of every exit code, and of no other', async () => {
+  const codes = Object.keys(exitCodes);
+  const table = section(read('README.md'), '## Exit codes').match(/^\| [\d, ]+ \|/gmu) ?? [];
+  assert.deepEqual(
+    table.flatMap((row) => row.match(/\d+/gu) ?? []),
+    codes,
+  );
+  const { stdout } = await cli(services(new FakeHost([])), ['--help']);
+  const help = stdout.slice(stdout.indexOf('\nExit codes:\n')).split('\n');
+  const lines = Object.entries(exitCodes).map(([code, says]) => `  ${code.padEnd(5)}${says}`);
+  assert.deepEqual(help.slice(2, 2 + lines.length), lines);
 });
 
 test('environment variables that the program reads are documented', () => {

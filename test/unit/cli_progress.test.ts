@@ -34,6 +34,23 @@ test('where stderr is no terminal there is a line every five seconds', () => {
   ]);
 });
 
+test('rate and time left are those of the phase at hand', () => {
+  const screen = new Screen();
+  const view = createProgress({ stream: screen, title: 'restore web1', style: 'lines' });
+  for (let ms = 0; ms <= 4900; ms += 100) view.report({ ...at(ms, 1000), phase: 'verify' });
+  // Two seconds without a word, as while a domain is built; then the second phase begins.
+  for (let ms = 7000; ms <= 12_000; ms += 100) view.report(at(ms, 20 * (ms - 7000)));
+  // A phase that starts over is measured anew.
+  for (let ms = 12_100; ms <= 17_000; ms += 100) view.report(at(ms, 5 * (ms - 12_100)));
+  view.stop();
+  assert.deepEqual(screen.text.split('\n'), [
+    'restore web1: pages 0%  0 B/1.00 GiB  ?/s  eta ?  zero 7',
+    'restore web1: pages 38%  391 MiB/1.00 GiB  78.1 MiB/s  eta 8.11 s  data 100,000  zero 7',
+    'restore web1: pages 9%  95.7 MiB/1.00 GiB  19.5 MiB/s  eta 47.5 s  data 24,500  zero 7',
+    '',
+  ]);
+});
+
 test('on a terminal a bar appears after a second and is gone at the end', () => {
   const screen = new Screen();
   const short = createProgress({ stream: screen, title: 'save web1', style: 'bar' });
@@ -42,7 +59,8 @@ test('on a terminal a bar appears after a second and is gone at the end', () => 
   short.stop();
   assert.equal(screen.text, '');
   const long = createProgress({ stream: screen, title: 'save web1', style: 'bar' });
-  long.report(at(1500, 131_072));
+  long.report(at(10, 0));
+  long.report(at(1510, 131_072));
   long.stop();
   long.stop();
   assert.match(

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { asDormouseError, DormouseError, errorKinds, isErrorCode } from '../../src/errors.js';
+import { asDormouseError, DormouseError, errorKinds, exitCodes, isErrorCode } from '../../src/errors.js';
 
 test('an error of the addon keeps its code and place', () => {
   const thrown = Object.assign(new Error('chunk 3 is damaged'), {
@@ -22,10 +22,9 @@ test('anything else becomes INTERNAL and keeps its cause', () => {
   assert.equal(isErrorCode('constructor'), false);
 });
 
-test('every kind has an exit code of the documented set and advice', () => {
-  const documented = new Set([1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 20, 21, 130, 143]);
+test('every kind has an exit code that is told of, and advice', () => {
   for (const [code, kind] of Object.entries(errorKinds)) {
-    assert.ok(documented.has(kind.exit), code);
+    assert.ok(Object.hasOwn(exitCodes, kind.exit), code);
     assert.ok(kind.advice.length > 10, code);
   }
   assert.equal(new DormouseError('LOCKED', 'busy').exitCode, 11);

@@ -48,6 +48,28 @@ describe('a host of the lab', () => {
     assert.ok(Date.now() - start < 11_000, 'they ran one after the other');
   });
 
+  test('gives each of many disks that are plugged at once a loop device of its own', async () => {
+    const script = `
+      plug() { XENBUS_PATH=/plug/$1 /etc/xen/scripts/block add; }
+      for i in 1 2 3 4 5 6; do truncate -s 1M /images/disk$i; xenstore-write /plug/$i/params /images/disk$i; done
+      for i in 1 2 3 4 5 6; do plug $i & done 2>/dev/null; wait
+      for i in 1 2 3 4 5 6; do echo $(xenstore-read /plug/$i/hotplug-status) $(xenstore-read /plug/$i/node); done
+      losetup | grep -c /images/disk
+      for i in 1 2 3 4 5 6; do XENBUS_PATH=/plug/$i /etc/xen/scripts/block remove; done; losetup | grep -c /images/disk`;
+    for (let round = 0; round < 5; round++) {
+      const lines = (await lab.exec(script)).stdout.trim().split('\n');
+      const nodes = lines.slice(0, 6).map((line) => /^connected (\/dev\/loop\d+)$/.exec(line)?.[1]);
+      assert.equal(new Set(nodes).size, 6, lines.join('\n'));
+      assert.ok(!nodes.includes(undefined), lines.join('\n'));
+      assert.deepEqual(lines.slice(6), ['6', '0']);
+    }
+  });
+
+  test('gives a script no input of its own: what reads it does not take the rest of the script', async () => {
+    const { stdout } = await lab.exec('cat; read line; node -e "process.stdin.resume()"\necho after');
+    assert.equal(stdout, 'after\n');
+  });
+
   test('kills a script that takes too long, with what it started', async () => {
     await assert.rejects(lab.exec('echo begun; sleep 4321 & sleep 4321', { timeoutMs: 1500 }), (error) => {
       assert.ok(error instanceof LabError);

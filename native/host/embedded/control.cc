@@ -68,8 +68,8 @@ bool Domain::finish(Fault* fault) {
   if (!building) return fault->raise("DOMAIN_WRONG_STATE", "the domain is complete already");
   if (!vcpus[0]->initialised && type == DomainType::pv)
     return fault->raise("DOMAIN_WRONG_STATE", "vCPU 0 has no state");
-  building = false;
-  pause_count = 1;  // takes over the shell's stop request
+  if (!rewriting) pause_count = 1;  // takes over the shell's stop request
+  building = rewriting = false;
   if (type == DomainType::pv) built_generation = shared_info().p2m_generation;
   recognise_guest();
   return true;
@@ -82,7 +82,9 @@ void Domain::pause() {
 
 bool Domain::unpause(Fault* fault) {
   if (pause_count == 0) return fault->raise("DOMAIN_WRONG_STATE", "the domain is not paused");
-  if (!guest)
+  if (building && pause_count == 1)
+    return fault->raise("DOMAIN_WRONG_STATE", "the domain is not complete");
+  if (!guest && !building)
     return fault->raise("HOST_LACKS", "the embedded host runs its own guest programs only");
   if (pause_count == 1 && !started) {
     started = true;

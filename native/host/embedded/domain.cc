@@ -32,6 +32,10 @@ bool Domain::init(Fault* fault) {
 }
 
 bool Domain::set_geometry(Geometry geometry, Fault* fault) {
+  if (rewriting && geometry.nr_pfns == nr_pfns) {
+    built_geometry = std::move(geometry);
+    return true;
+  }
   if (nr_pfns) return fault->raise("DOMAIN_WRONG_STATE", "its geometry is set already");
   const uint64_t n = geometry.nr_pfns;
   if (!meta.create("dormouse-meta", n * 8, false, fault)) return false;
@@ -94,35 +98,47 @@ void Domain::reclaim() {
   if (!mfns.empty()) machine.free(std::move(mfns));
 }
 
-bool Domain::populate(const std::vector<PfnRun>& runs, Fault* fault) {
-  std::lock_guard<std::mutex> lock(mmu);
-  uint64_t total = 0;
+bool Domain::check_runs(const std::vector<PfnRun>& runs, Fault* fault) const {
   for (const PfnRun& run : runs) {
     if (run.first >= nr_pfns || run.count > nr_pfns - run.first) {
       fault->pfn = run.first;
       return fault->raise("DOMAIN_WRONG_STATE", "pages beyond the domain's pfn space");
     }
-    for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++) {
+    for (uint64_t pfn = run.first; !rewriting && pfn < run.first + run.count; pfn++) {
       if (!has_frame(pfn)) continue;
       fault->pfn = pfn;
       return fault->raise("DOMAIN_WRONG_STATE", "pfn has a frame already");
     }
-    total += run.count;
   }
+  return true;
+}
+
+void Domain::detach_all_but(const std::vector<PfnRun>& runs) {
+  std::vector<bool> wanted(nr_pfns);
+  for (const PfnRun& run : runs)
+    for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++) wanted[pfn] = true;
+  for (uint64_t pfn = 0; pfn < nr_pfns; pfn++)
+    if (!wanted[pfn] && has_frame(pfn)) detach_frame(pfn);
+  reclaim();
+}
+
+bool Domain::populate(const std::vector<PfnRun>& runs, Fault* fault) {
+  std::lock_guard<std::mutex> lock(mmu);
+  if (!check_runs(runs, fault)) return false;
+  if (rewriting) detach_all_but(runs);
+  uint64_t total = 0;
+  for (const PfnRun& run : runs)
+    for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++) total += !has_frame(pfn);
   if (total > max_pages - owned)
     return fault->raise("NO_MEMORY", "the domain may own " + std::to_string(max_pages) + " pages");
   std::vector<uint32_t> mfns(total);
   if (!machine.allocate(domid, total, mfns.data(), fault)) return false;
   uint64_t used = 0;
   for (const PfnRun& run : runs)
-    for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++) {
-      if (has_frame(pfn)) {  // a run named it twice: the frame goes back
-        std::vector<uint32_t> spare{mfns[used++]};
-        machine.free(std::move(spare));
-        continue;
-      }
-      attach_frame(pfn, mfns[used++]);
-    }
+    for (uint64_t pfn = run.first; pfn < run.first + run.count; pfn++)
+      if (!has_frame(pfn)) attach_frame(pfn, mfns[used++]);
+  // A run that was named twice took its frames once.
+  machine.free({mfns.begin() + long(used), mfns.end()});
   return true;
 }
 

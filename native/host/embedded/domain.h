@@ -40,7 +40,11 @@ class Domain {
   // --- the pfn space (domain.cc)
   bool init(Fault* fault);
   bool set_geometry(Geometry geometry, Fault* fault);
+  // Gives these pfns a frame; of a domain that is rewritten, also takes those of all others away.
   bool populate(const std::vector<PfnRun>& runs, Fault* fault);
+  // Makes a domain that stands still ready to be filled anew in place (rewrite.cc); until finish()
+  // it does not run. May be called again before that.
+  bool begin_rewrite(Fault* fault);
   uint64_t entry(uint64_t pfn) const { return meta_words()[pfn].load(std::memory_order_relaxed); }
   bool has_frame(uint64_t pfn) const { return pfn < nr_pfns && host::mfn_of(entry(pfn)) != kNoMfn; }
   uint64_t mfn(uint64_t pfn) const { return host::mfn_of(entry(pfn)); }
@@ -140,6 +144,7 @@ class Domain {
   std::atomic<bool> exiting{false};
   bool started = false;
   bool building = true;
+  bool rewriting = false;  // building, of a domain that ran before
   uint32_t pause_count = 0;
   std::optional<GuestText> guest;
   int wanted_shutdown = -1;  // asked of a guest that cannot answer yet
@@ -147,6 +152,13 @@ class Domain {
   int shutdown_reason = -1;
   std::atomic<bool> shutdown_pending{false};  // asked for, vCPUs not all parked yet
   std::string crash_text;
+
+ private:
+  void forget_shutdown();
+  void end_vcpus();
+  void forget_types();
+  bool check_runs(const std::vector<PfnRun>& runs, Fault* fault) const;
+  void detach_all_but(const std::vector<PfnRun>& runs);
 };
 
 struct SnapshotState {

@@ -46,7 +46,7 @@ std::shared_ptr<EmbeddedMemory> EmbeddedMemory::open(std::shared_ptr<MachineMap>
     return nullptr;
   if (frozen && !view->cow_.open(pid, options.cow, options.nr_pfns * kPageSize, false, fault))
     return nullptr;
-  if (options.kind == ViewKind::build && !view->machine_->make_writable(fault)) return nullptr;
+  if (view->is_writable() && !view->machine_->make_writable(fault)) return nullptr;
   return view;
 }
 
@@ -171,7 +171,7 @@ const uint8_t* EmbeddedMemory::peek(uint64_t, uint64_t entry) {
 }
 
 bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {
-  if (options_.kind != ViewKind::build)
+  if (!is_writable())
     return fault->raise("DOMAIN_WRONG_STATE", "this view of the domain's memory is read-only");
   // Writing through the file is the cheaper way to a page that was never touched, but one thread at
   // a time may: another one takes a page fault instead of waiting for its turn.

@@ -43,7 +43,7 @@ class MachineMap {
   SharedArray memory_rw_, touched_rw_;
 };
 
-enum class ViewKind : uint8_t { live, snapshot, build };
+enum class ViewKind : uint8_t { live, snapshot, build, rewrite };
 
 struct ViewOptions {
   ViewKind kind = ViewKind::live;
@@ -65,7 +65,8 @@ class EmbeddedMemory : public host::DomainMemory {
                 Fault* fault) override;
   const uint8_t* peek(uint64_t pfn, uint64_t entry) override;
   bool copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) override;
-  bool populate_gives_zeroes() const override { return true; }
+  bool populate_gives_zeroes() const override { return options_.kind == ViewKind::build; }
+  bool is_writable() const { return options_.kind >= ViewKind::build; }
 
  private:
   EmbeddedMemory(std::shared_ptr<MachineMap> machine, const ViewOptions& options)

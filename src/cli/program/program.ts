@@ -1,5 +1,6 @@
 /** Builds the parser from the verb table. */
 import { Command } from 'commander';
+import { exitCodes } from '../../errors.js';
 import { version } from '../../version.js';
 import type { Globals } from '../context.js';
 import type { Verb, VerbInput } from '../verb.js';
@@ -19,10 +20,7 @@ export const globalOptions: readonly (readonly [flags: string, says: string])[] 
   ['--no-progress', 'no progress'],
 ];
 
-const exitCodes = `
-Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 4 no such domain or wrong state, 5 host cannot,
-10 no image, 11 locked, 12 damaged, 13 incompatible, 20 failed after suspend and resumed,
-21 state unknown, 130/143 cancelled.`;
+const exitCodeLines = Object.entries(exitCodes).map(([code, says]) => `  ${code.padEnd(5)}${says}`);
 
 /** Text after a verb's own help. */
 function helpTail(verb: Verb): string {
@@ -73,7 +71,10 @@ export function buildProgram(choose: (chosen: Chosen) => void, output: Output): 
     .configureOutput({ writeOut: output.out, writeErr: output.err, outputError: () => undefined })
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
-    .addHelpText('after', `${exitCodes}\n\n\`dormouse VERB --help\` shows each verb with examples.`);
+    .addHelpText(
+      'after',
+      `\nExit codes:\n${exitCodeLines.join('\n')}\n\n\`dormouse VERB --help\` shows each verb with examples.`,
+    );
   for (const [flags, says] of globalOptions) program.option(flags, says);
   const parents = new Map<string, Command>();
   for (const [name, summary] of Object.entries(groups))

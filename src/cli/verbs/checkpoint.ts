@@ -68,9 +68,10 @@ export const checkpoint: Verb = {
   name: 'checkpoint',
   summary: 'Writes an image of a running domain, which goes on in place',
   details:
-    'light: the domain is paused for well under a millisecond and never shut down. Where the host cannot copy on write\n' +
-    'its memory is written first and what changed meanwhile is copied in the pause; such an image is of a paused guest\n' +
-    'and cannot be restored into a new domain.\n' +
+    'light: the domain is paused and never shut down. The embedded host copies on write, so its pause takes far less than\n' +
+    'a millisecond. On Xen memory is written while the guest runs, and what changed meanwhile is copied in the pause: the\n' +
+    'more the guest writes the longer, and for a PV guest the longer the more memory it has. Such an image is of a paused\n' +
+    'guest and cannot be restored into a new domain.\n' +
     'cooperative: the guest is asked to suspend and is resumed after the copy.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },

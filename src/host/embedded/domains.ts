@@ -23,6 +23,8 @@ export interface Domain {
   readonly domid: number;
   readonly spec: DomainSpec;
   building: boolean;
+  /** Building, of a domain that ran before: it stays paused until it is filled anew or destroyed. */
+  rewriting: boolean;
   /** The user's pause: on or off, whatever leases hold besides. */
   userPaused: boolean;
   /** The lease that works on it, if any. */
@@ -138,6 +140,7 @@ export class Domains {
       domid,
       spec,
       building: true,
+      rewriting: false,
       userPaused: false,
       leased: false,
       suspendWanted: false,
@@ -309,15 +312,22 @@ export class Domains {
     const [storeRef, consoleRef] = refs;
     if (typeof storeRef !== 'number' || typeof consoleRef !== 'number')
       throw new DormouseError('RESTORE_FAILED', 'a ring page of the domain has no frame');
-    const storePort = this.#port(domain);
-    const consolePort = this.#port(domain);
+    const storePort = this.#ringPort(domain, 'store');
+    const consolePort = this.#ringPort(domain, 'console');
     this.#publishRings(domain, [storeRef, storePort], [consoleRef, consolePort]);
     return { storePort, consolePort };
   }
 
+  /** Of a domain that is paused, or was half rewritten before. DOMAIN_WRONG_STATE. */
+  beginRewrite(domain: Domain): void {
+    native(() => this.#hv.beginRewrite(this.#machine, domain.domid));
+    domain.building = domain.rewriting = true;
+  }
+
   finish(domain: Domain): void {
     native(() => this.#hv.finish(this.#machine, domain.domid));
-    this.#completed(domain);
+    if (domain.rewriting) domain.building = domain.rewriting = false;
+    else this.#completed(domain);
   }
 
   allocPort(domain: Domain): number {
@@ -331,11 +341,10 @@ export class Domains {
       });
   }
 
-  requireBuilt({ building, domid }: Domain): void {
+  requireBuilt({ building, rewriting, domid }: Domain): void {
+    const what = rewriting ? 'is half rewritten: rewrite it again or destroy it' : 'is still being built';
     if (building)
-      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is still being built`, {
-        place: { domid },
-      });
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} ${what}`, { place: { domid } });
   }
 
   #completed(domain: Domain): void {
@@ -351,6 +360,13 @@ export class Domains {
       if (!this.#byId.has(this.#lastDomid)) return this.#lastDomid;
     }
     throw new DormouseError('NO_MEMORY', 'no domain id is free');
+  }
+
+  /** A domain that is rewritten keeps the port it has. */
+  #ringPort(domain: Domain, ring: 'store' | 'console'): number {
+    const path = `/local/domain/${domain.domid}/${ring}/port`;
+    const known = domain.rewriting ? Number(this.#xenstore.read(path)) : 0;
+    return domain.ports.has(known) ? known : this.#port(domain);
   }
 
   #port(domain: Domain): number {

@@ -167,6 +167,7 @@ function snapshotHandlers({ hv, machine, domains, leases }: HostParts): Subset<S
 
 type BuildOps =
   | 'build'
+  | 'rewrite'
   | 'setGeometry'
   | 'populate'
   | 'frames'
@@ -182,6 +183,10 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
     build: ({ spec }, session) => {
       const domain = domains.shell(spec);
       return { lease: leases.acquire(domain, 'restore', session, true).id, domid: domain.domid };
+    },
+    rewrite: ({ lease }, session) => {
+      leases.beginRewrite(leases.get(lease, session));
+      return null;
     },
     setGeometry: ({ lease, geometry }, session) => {
       domains.setGeometry(builder(lease, session), geometry);

@@ -60,7 +60,7 @@ class RemoteLease implements Lease {
   }
 }
 
-type LeaseOp = 'resumeInPlace' | 'holdPaused' | 'releasePaused' | 'trackerOn' | 'trackerOff' | 'finish';
+type LeaseOp = 'resumeInPlace' | 'holdPaused' | 'releasePaused' | 'trackerOn' | 'trackerOff';
 
 export class EmbeddedHost implements Host {
   readonly description: string;
@@ -123,7 +123,12 @@ export class EmbeddedHost implements Host {
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {
     const { lease: id, domid } = await this.#connection.call('build', { spec });
     const lease = new RemoteLease(this.#connection, id, domid);
-    return { lease, builder: this.#builder(lease) };
+    return { lease, builder: this.#builder(lease, 'build') };
+  }
+
+  async rewrite(lease: Lease): Promise<Builder> {
+    await this.#connection.call('rewrite', { lease: this.#idOf(lease) });
+    return this.#builder({ id: this.#idOf(lease), domid: lease.domid }, 'rewrite');
   }
 
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
@@ -233,14 +238,13 @@ export class EmbeddedHost implements Host {
     throw new DormouseError('INTERNAL', 'the lease is of another host');
   }
 
-  #builder(lease: RemoteLease): Builder {
+  #builder({ id, domid }: { id: number; domid: number }, kind: 'build' | 'rewrite'): Builder {
     const connection = this.#connection;
-    const { id, domid } = lease;
     return {
       domid,
       setGeometry: (geometry) => done(connection.call('setGeometry', { lease: id, geometry })),
       populate: (runs) => done(connection.call('populate', { lease: id, runs: packNumbers(runs.flat()) })),
-      openMemory: () => this.#view(domid, { kind: 'build', epoch: 0, readOnce: false }),
+      openMemory: () => this.#view(domid, { kind, epoch: 0, readOnce: false }),
       frames: async (pfns) => {
         const packed = await connection.call('frames', { lease: id, pfns: packNumbers(pfns) });
         return unpackNumbers(packed, -1).map((mfn) => (mfn < 0 ? null : mfn));
@@ -249,7 +253,7 @@ export class EmbeddedHost implements Host {
       connectRings: (rings) => connection.call('connectRings', { lease: id, ...rings }),
       pin: (tables) => done(connection.call('pin', { lease: id, tables: [...tables] })),
       setState: (state) => done(connection.call('setState', { lease: id, state })),
-      finish: () => this.#onLease('finish', lease),
+      finish: () => done(connection.call('finish', { lease: id })),
     };
   }
 }

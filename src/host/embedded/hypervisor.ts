@@ -168,6 +168,11 @@ export interface HypervisorApi {
   /** Builds the guest into an empty shell and leaves it complete and paused once. NO_MEMORY leaves the shell as it was. */
   boot(machine: MachineId, domid: number, guest: GuestOptions): BootedGuest;
 
+  /**
+   * A domain that stands still becomes as one in state `building`, but keeps its id, frames, ports and pauses; then populate
+   * takes the frames of all other pfns away. DOMAIN_WRONG_STATE if it is not paused or has a snapshot.
+   */
+  beginRewrite(machine: MachineId, domid: number): void;
   /** Sets the size of the pfn space; once, before the first populate. Kept until the guest publishes its own p2m. */
   setGeometry(machine: MachineId, domid: number, geometry: MemoryGeometry): void;
   /** Gives zeroed frames to pfns that have none. NO_MEMORY, or DOMAIN_WRONG_STATE for a pfn that has one: none is given. */
@@ -245,7 +250,7 @@ export interface HypervisorApi {
 
 export interface ViewOptions {
   readonly domain: DomainLayout;
-  readonly kind: 'live' | 'snapshot' | 'build';
+  readonly kind: 'live' | 'snapshot' | 'build' | 'rewrite';
   /** The snapshot's epoch; 0 for the other kinds. */
   readonly epoch: number;
   /**

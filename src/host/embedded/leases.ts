@@ -95,7 +95,8 @@ export class Leases {
   /** A lease whose domain is under construction. */
   builder(id: number, holder: Holder): HeldLease {
     const lease = this.get(id, holder);
-    if (lease.builds && lease.domain.building) return lease;
+    const { building, rewriting } = lease.domain;
+    if (building && (lease.builds || rewriting)) return lease;
     const { domid } = lease.domain;
     throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not being built`, { place: { domid } });
   }
@@ -112,13 +113,11 @@ export class Leases {
       () => this.dropSnapshot(lease),
       () => this.trackerOff(lease),
       () => this.#settleSuspend(domain),
-      () => {
-        while (lease.pauses > 0) this.releasePaused(lease);
-      },
+      () => this.#settlePauses(lease),
       () => {
         domain.leased = false;
-        if (domain.building) this.#domains.destroy(domain);
-        else this.#domains.reap(domain);
+        if (lease.builds && domain.building) this.#domains.destroy(domain);
+        else if (!domain.building) this.#domains.reap(domain);
       },
     ];
     for (const step of steps) attempt(step, domid);
@@ -186,6 +185,15 @@ export class Leases {
     native(() => this.#hv.unpause(this.#machine, domid));
   }
 
+  /** The domain is held paused, or was left half rewritten. */
+  beginRewrite(lease: HeldLease): void {
+    const { domain } = lease;
+    if (lease.pauses === 0 && !domain.rewriting)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
+    this.#domains.beginRewrite(domain);
+    domain.suspendWanted = false;
+  }
+
   snapshot(lease: HeldLease): NativeSnapshot {
     const { domid } = lease.domain;
     if (lease.snapshotEpoch !== 0)
@@ -250,6 +258,16 @@ export class Leases {
       lease.wait = { done };
       this.#domains.requestSuspend(domain);
     });
+  }
+
+  /** A domain that is half rewritten never runs: the last pause becomes its own. */
+  #settlePauses(lease: HeldLease): void {
+    const { domain } = lease;
+    if (domain.rewriting && !domain.userPaused && lease.pauses > 0) {
+      lease.pauses -= 1;
+      domain.userPaused = true;
+    }
+    while (lease.pauses > 0) this.releasePaused(lease);
   }
 
   /** Gives a domain back running that was asked to suspend or has: it is resumed now, or when it gets there. */

@@ -96,6 +96,7 @@ export const opSchemas = {
   trackerOff: byLease,
 
   build: z.object({ spec }),
+  rewrite: byLease,
   setGeometry: z.object({ lease, geometry }),
   populate: z.object({ lease, runs: blob }),
   frames: z.object({ lease, pfns: blob }),
@@ -189,6 +190,7 @@ export interface OpResults {
   trackerRead: Buffer;
   trackerOff: null;
   build: { lease: number; domid: number };
+  rewrite: null;
   setGeometry: null;
   populate: null;
   /** Machine frames as packed numbers, -1 for none. */

@@ -138,17 +138,23 @@ function runningRelease(): string | null {
 
 const dotted = (release: string): string => release.replace('_', '.');
 
-/** The release to use. HOST_UNAVAILABLE saying what is missing: the addon, the hypervisor, the right release of it. */
+/** In a package that npm installed, and in a clone. */
+const rebuild = 'then `npm rebuild dormouse-xen` or, in a clone, `npm run build`';
+
+/** The release to use. HOST_UNAVAILABLE saying all that is missing: the hypervisor, the addon, the right release of it. */
 export function chooseRelease(built: readonly string[], running: string | null): string {
-  if (built.length === 0)
+  const notBuilt = `the xen host is not built: apt-get install libxen-dev, ${rebuild}`;
+  if (running === null)
     throw unavailable(
-      'the xen host is not built: apt-get install libxen-dev, then rebuild (node scripts/build.mjs --clean)',
+      built.length === 0
+        ? `this machine does not run on Xen; besides, ${notBuilt}`
+        : 'this machine does not run on Xen',
     );
-  if (running === null) throw unavailable('this machine does not run on Xen');
+  if (built.length === 0) throw unavailable(notBuilt);
   if (!built.includes(running))
     throw unavailable(
       `this machine runs Xen ${dotted(running)}, the xen host is built for ${built.map(dotted).join(', ')}: ` +
-        `apt-get install libxen-dev of that release, then rebuild (node scripts/build.mjs --clean)`,
+        `apt-get install libxen-dev of that release, ${rebuild}`,
     );
   return running;
 }

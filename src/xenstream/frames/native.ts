@@ -4,8 +4,19 @@ import { addon } from '../../addon.js';
 import type { WriterHandle } from '../../handle.js';
 
 export interface NativePageStream {
-  create(fd: number, libxc: boolean, nrPfns: number, lanes: number, id: Buffer): WriterHandle;
-  putFrame(handle: WriterHandle, kind: number, body: Buffer): void;
+  create(
+    fd: number,
+    libxc: boolean,
+    nrPfns: number,
+    lanes: number,
+    id: Buffer,
+    stallMs: number,
+  ): WriterHandle;
+  putFrame(handle: WriterHandle, kind: number, body: Buffer): Promise<void>;
+  /** Bytes as they are. */
+  putBytes(handle: WriterHandle, bytes: Buffer): Promise<void>;
+  /** Whatever is written, and would be, ends with CANCELLED within 0.1 s. */
+  cancel(handle: WriterHandle): void;
   counts(handle: WriterHandle): { byClass: number[]; writtenBytes: number };
   checkComplete(handle: WriterHandle): void;
   release(handle: WriterHandle): boolean;

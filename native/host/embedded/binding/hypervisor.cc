@@ -179,6 +179,11 @@ Napi::Value populate(Domain& dom, Args info, Fault* fault) {
   return {};
 }
 
+Napi::Value begin_rewrite(Domain& dom, Args info, Fault* fault) {
+  dom.begin_rewrite(fault);
+  return {};
+}
+
 Napi::Value frames(Domain& dom, Args info, Fault*) {
   const auto pfns = arg_array(info, 2);
   Napi::Array out = Napi::Array::New(info.Env(), pfns.Length());
@@ -269,6 +274,7 @@ Napi::Object init_hypervisor(Napi::Env env) {
   add<create_shell>(ns, "createShell");
   add<destroy>(ns, "destroy");
   add<on_domain<boot>>(ns, "boot");
+  add<on_domain<begin_rewrite>>(ns, "beginRewrite");
   add<on_domain<set_geometry>>(ns, "setGeometry");
   add<on_domain<populate>>(ns, "populate");
   add<on_domain<frames>>(ns, "frames");

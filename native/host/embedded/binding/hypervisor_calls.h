@@ -26,9 +26,7 @@ inline const char* reason_name(int reason) {
 
 using Args = const Napi::CallbackInfo&;
 
-inline std::shared_ptr<HostedMachine> machine_of(Args info) {
-  return held<HostedMachine>(info, 0);
-}
+inline std::shared_ptr<HostedMachine> machine_of(Args info) { return held<HostedMachine>(info, 0); }
 
 // The domain of (machine, domid, ...), or null with DOMAIN_NOT_FOUND thrown.
 inline embedded::Domain* domain_of(Args info, const std::shared_ptr<HostedMachine>& machine) {

@@ -32,8 +32,8 @@ Napi::Value open_machine(const Napi::CallbackInfo& info) {
 ViewKind kind_of(const std::string& name) {
   if (name == "live") return ViewKind::live;
   if (name == "snapshot") return ViewKind::snapshot;
-  need(name == "build", "no kind of view");
-  return ViewKind::build;
+  need(name == "build" || name == "rewrite", "no kind of view");
+  return name == "build" ? ViewKind::build : ViewKind::rewrite;
 }
 
 Napi::Value open_view(const Napi::CallbackInfo& info) {

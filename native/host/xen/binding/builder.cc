@@ -46,7 +46,9 @@ Napi::Value builder_open(const Napi::CallbackInfo& info) {
 Napi::Value set_policy(const Napi::CallbackInfo& info) {
   Fault fault;
   return done(info.Env(),
-              builder_of(info)->set_policy(bytes_of(arg_bytes(info, 1)), bytes_of(arg_bytes(info, 2)), &fault), fault);
+              builder_of(info)->set_policy(bytes_of(arg_bytes(info, 1)),
+                                           bytes_of(arg_bytes(info, 2)), &fault),
+              fault);
 }
 
 // builderSetWidth(builder, width)
@@ -151,8 +153,8 @@ StateBlobs blobs_of(const Napi::Object& state) {
 // builderSetPvState(builder, DomainState)
 Napi::Value set_pv_state(const Napi::CallbackInfo& info) {
   Fault fault;
-  return done(info.Env(),
-              builder_of(info)->set_pv_state(blobs_of(arg_object(info, 1)), &fault), fault);
+  return done(info.Env(), builder_of(info)->set_pv_state(blobs_of(arg_object(info, 1)), &fault),
+              fault);
 }
 
 // builderSetHvmState(builder, DomainState, storePort, consolePort) -> [store gfn, console gfn]

@@ -119,8 +119,8 @@ Napi::Value end_log_dirty(const Napi::CallbackInfo& info) {
 Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
   Bytes bitmap;
-  if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
-                      arg_bool(info, 2), &bitmap, &fault))
+  if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1), arg_bool(info, 2),
+                      &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
 }
