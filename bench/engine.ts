@@ -18,6 +18,7 @@ import { save, type SaveResult } from '../src/save/save.js';
 import { figure, median } from './figure.js';
 import { measureLz4, measureSharedFirstTouch, type Limits } from './limits.js';
 import { mixImage } from './mixed_guest.js';
+import { QemuPeer } from './qemu.js';
 
 export interface EngineBench {
   readonly dir: string;
@@ -28,6 +29,8 @@ export interface EngineBench {
   readonly nonZeroShare: number;
   readonly limits: Limits;
   readonly rounds: number;
+  /** Where a QEMU is that is measured in the same run; absent, none is. */
+  readonly qemuPath: string | undefined;
 }
 
 const guest = 'bench';
@@ -134,6 +137,47 @@ function reportRestores(
   });
 }
 
+/** QEMU's seconds of each round, for the same bytes. */
+interface PeerRound {
+  readonly save: number;
+  readonly restore: number;
+}
+
+async function peerRound(peer: QemuPeer, dir: string): Promise<PeerRound> {
+  const file = join(dir, 'peer.qemu');
+  try {
+    return { save: await peer.save(file), restore: await peer.restore(file) };
+  } finally {
+    rmSync(file, { force: true });
+  }
+}
+
+function reportPeer(
+  bench: EngineBench,
+  rounds: readonly PeerRound[],
+  saves: readonly SaveRound[],
+  warm: readonly RestoreRound[],
+): void {
+  if (rounds.length === 0) return;
+  const rate = (seconds: readonly number[]): number => bench.guestBytes / median(seconds) / gb;
+  const ours = {
+    save: rate(saves.map(({ saved }) => saved.elapsedMs / 1000)),
+    restore: rate(warm.map(({ seconds }) => seconds)),
+  };
+  for (const what of ['save', 'restore'] as const) {
+    const limit = rate(rounds.map((round) => round[what]));
+    figure({
+      name: `${what}_beside_qemu`,
+      value: ours[what],
+      unit: 'GB/s of guest memory',
+      limitName: `QEMU's mapped-ram with multifd, the same bytes`,
+      limit,
+      ratio: ours[what] / limit,
+      note: `median of ${rounds.length}; QEMU's file holds every page as it is, ours is compressed and checked`,
+    });
+  }
+}
+
 async function benchVerify(bench: EngineBench, path: string): Promise<void> {
   const startedMs = performance.now();
   const report = await verifyImage(path);
@@ -206,6 +250,8 @@ async function benchMemory(bench: EngineBench): Promise<void> {
 export async function benchEngine(bench: EngineBench): Promise<void> {
   await startHost({ name: 'bench', memoryBytes: bench.guestBytes + 2 ** 28 });
   const host = await openEmbeddedHost('bench');
+  const peer =
+    bench.qemuPath === undefined ? undefined : new QemuPeer(bench.qemuPath, bench.guestBytes, bench.corpus);
   const image = join(bench.dir, 'mixed.dormouse');
   try {
     await idleImage(host, join(bench.dir, 'idle.dormouse'), bench.guestBytes);
@@ -213,6 +259,7 @@ export async function benchEngine(bench: EngineBench): Promise<void> {
     const saves: SaveRound[] = [];
     const cold: RestoreRound[] = [];
     const warm: RestoreRound[] = [];
+    const peers: PeerRound[] = [];
     await restore(host, image, { paused: false });
     for (let round = 0; round < bench.rounds; round++) {
       rmSync(image);
@@ -225,13 +272,16 @@ export async function benchEngine(bench: EngineBench): Promise<void> {
         await host.destroy((await host.find(guest)).domid);
         await sleep(scrubMs);
       }
+      if (peer) peers.push(await peerRound(peer, bench.dir));
     }
+    reportPeer(bench, peers, saves, warm);
     reportSaves(bench, saves);
     reportRestores(bench, 'restore', warm, 'image in the page cache');
     reportRestores(bench, 'restore_cold', cold, 'image on disk only');
     await benchVerify(bench, image);
     await benchMemory(bench);
   } finally {
+    peer?.close();
     await host.close();
     await stopHost('bench', { force: true });
   }

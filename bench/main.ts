@@ -1,10 +1,11 @@
 /**
  * `npm run bench`: one JSON line a figure, each beside its limit or peer of the same run.
  *
- * usage: npm run bench -- [--dir DIR] [--gib N] [--quick] [--write FILE]
+ * usage: npm run bench -- [--dir DIR] [--gib N] [--peer-qemu PATH] [--quick] [--write FILE]
  *        npm run bench -- --xen [--quick] [--write FILE]
  *   --dir    where images are written (a real disk); default the system's temporary folder
  *   --gib    memory of the guest that is saved and restored; default 4
+ *   --peer-qemu  a qemu-system-x86_64 of 9.0 or newer: the same bytes through its mapped-ram file, in the same run
  *   --write  writes the report, docs/performance.md
  *   --xen    dormouse beside xl on a Xen host of the lab (docs/lab.md), instead of the engine on the embedded host
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
@@ -27,6 +28,7 @@ const { values } = parseArgs({
   options: {
     dir: { type: 'string', default: tmpdir() },
     gib: { type: 'string', default: '4' },
+    'peer-qemu': { type: 'string' },
     quick: { type: 'boolean', default: false },
     xen: { type: 'boolean', default: false },
     write: { type: 'string' },
@@ -83,6 +85,7 @@ async function mainEngine(): Promise<void> {
       nonZeroShare: nonZero.length / mixed.memory.length,
       limits,
       rounds: values.quick ? 1 : 5,
+      qemuPath: values['peer-qemu'],
     });
     await benchPauses({
       dir,

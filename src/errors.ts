@@ -1,7 +1,17 @@
 /**
  * The closed list of errors. Each says which exit code it gives, what state the guest is in, and what to do.
  */
-export type GuestState = 'untouched' | 'running' | 'resumed' | 'none' | 'gone' | 'unknown';
+export const guestStates = [
+  'untouched',
+  'running',
+  'resumed',
+  'suspended',
+  'paused',
+  'none',
+  'gone',
+  'unknown',
+] as const;
+export type GuestState = (typeof guestStates)[number];
 
 /** Every exit code and what it means, in the words of `--help`. */
 export const exitCodes = {
@@ -17,7 +27,7 @@ export const exitCodes = {
   13: 'image of an unknown format, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
   20: 'failed after the suspend; the guest runs again',
-  21: 'the image is whole; what was to follow it failed',
+  21: 'the image is whole, keep it; what was to follow it failed',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
 } as const;
@@ -102,6 +112,11 @@ const kinds = {
     exit: 15,
     guest: 'running',
     advice: 'The guest writes too fast for a short pause; use a cooperative checkpoint.',
+  },
+  NOT_SETTLED: {
+    exit: 21,
+    guest: 'unknown',
+    advice: 'Keep the image. See `dormouse domstate DOMAIN`; never restore it while that domain still runs.',
   },
   SUSPEND_TIMEOUT: {
     exit: 20,

@@ -280,6 +280,9 @@ export function liveSuspended(
   });
 }
 
+/** In place of the configuration, which who hands the guest over sends beside the stream. */
+export const besideStream = '';
+
 /**
  * For a guest that does not go on here: `suspend` has it stand, and what changed since the live passes is put at once.
  * Nothing resumes it. Consistency `suspend-point`; errors: those of `suspend`, PAGE_TABLE_INVALID and the writer's.
@@ -287,7 +290,7 @@ export function liveSuspended(
 export function liveHandedOver(request: LiveRequest, suspend: () => Promise<void>): Promise<Finished> {
   return withWork(request, 1, async (work) => {
     const { host, info, memory } = work;
-    const base = await describe(host, info);
+    const base = { info, hostKind: host.kind, config: besideStream };
     await livePasses(work);
     await suspend();
     const { geometry, state } = await captureSuspended(work, 0);

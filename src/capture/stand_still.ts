@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
+import { refuseDeviceModel } from '../domain/hvm.js';
 import type { DomainInfo } from '../domain/state.js';
 
 export const defaultSuspendTimeoutMs = 60_000;
@@ -36,6 +37,7 @@ export function requireWhole(info: DomainInfo): void {
 /** Refuses a domain that could not go on from its image. */
 export function requireSavable(info: DomainInfo): void {
   requireWhole(info);
+  refuseDeviceModel(info);
   if (info.shutdown !== null)
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} has shut down (${info.shutdown})`);
 }
@@ -150,10 +152,12 @@ export async function suspendGuest(
   info: DomainInfo,
   options: SuspendOptions & { readonly ready: Promise<void> },
 ): Promise<StandingStill> {
+  const describing = describe(host, info);
+  describing.catch(() => undefined); // it is waited for when the memory is there, which must be closed then
   const memory = await openAhead(host, info.domid, options.ready);
   let suspended = false;
   try {
-    const base = await describe(host, info);
+    const base = await describing;
     await requestSuspend(host, lease, options);
     suspended = true;
     memory.refresh?.();

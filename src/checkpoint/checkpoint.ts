@@ -1,5 +1,6 @@
 /** `checkpoint`: an image of a domain that goes on in place. */
 import { performance } from 'node:perf_hooks';
+import { afterCommit, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
   defaultSuspendTimeoutMs,
@@ -52,8 +53,8 @@ export interface CheckpointResult {
 /**
  * Writes an image of a running domain, which goes on in place. Light: taken at the suspend point where the host brings the
  * guest there without its help, else of a paused guest (`consistency`).
- * Errors: as `save`; NOT_CONVERGED for a light one of a guest that writes too fast. On every error the guest runs on and no
- * file keeps the name.
+ * Errors: as `save`; NOT_CONVERGED for a light one of a guest that writes too fast. On every error but NOT_SETTLED the guest
+ * runs on and no file keeps the name.
  */
 export async function checkpoint(
   host: Host,
@@ -64,14 +65,11 @@ export async function checkpoint(
   const startedMs = performance.now();
   const info = await host.find(selector);
   requireSavable(info);
-  const lease = await host.acquire(info.domid, 'checkpoint');
-  try {
+  return underLease(host, info, 'checkpoint', async (lease) => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
     const take = copiesOnWrite ? takeOfSnapshot : takeLive;
     return await take({ host, lease, info, path, options, startedMs });
-  } finally {
-    await lease.release();
-  }
+  });
 }
 
 interface Job {
@@ -103,21 +101,24 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
   const { host, info, path, options, startedMs } = job;
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
+  let image: Parameters<typeof resultOf>[1];
   try {
     await warmWorkers(encodingLanes);
     still = await standStill(job);
     await writePages(writer, still.source, options);
     const pauseMs = still.pauseMs ?? 0;
-    const captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
-    const { consistency } = still.source;
     const cowPages = await still.cowPages();
-    return resultOf(job, { ...captured, consistency, pauseMs, cowPages, copiedPages: 0 });
+    const captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
+    image = { ...captured, consistency: still.source.consistency, pauseMs, cowPages, copiedPages: 0 };
   } catch (thrown) {
     await writer.abandon();
+    // What does not let go now is let go with the lease; the first error is the one to tell.
+    await still?.release().catch(() => undefined);
     throw still?.suspended ? afterSuspend(thrown) : thrown;
-  } finally {
-    await still?.release();
   }
+  const taken = still;
+  await afterCommit(job, 'resume', () => taken.release());
+  return resultOf(job, image);
 }
 
 function captureLive(request: LiveRequest, options: CheckpointOptions): Promise<LiveImage> {
@@ -131,14 +132,17 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
   const geometry = await host.geometry(info.domid);
   const consistency = options.mode === 'light' ? 'paused' : 'suspend-point';
   const writer = await newImage(path, geometry, consistency);
+  let image: Parameters<typeof resultOf>[1];
   try {
     await warmWorkers(encodingLanes);
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs, copiedPages } = await captureLive(request, options);
     const captured = await commitImage(writer, source, { pauseMs, startedMs });
-    return resultOf(job, { ...captured, consistency, pauseMs, cowPages: 0, copiedPages });
+    image = { ...captured, consistency, pauseMs, cowPages: 0, copiedPages };
   } catch (thrown) {
     await writer.abandon();
     throw thrown;
   }
+  await afterCommit(job, 'resume', () => Promise.resolve());
+  return resultOf(job, image);
 }

@@ -3,16 +3,19 @@ import type * as z from 'zod';
 import type { Context } from './context.js';
 
 export interface VerbArgument {
-  /** Commander's form: `<domain>`, `[config]`, `[settings...]`. */
+  /** Commander's form: `<domain>`, `[config]`, `[settings...]`. By the name shells know what to complete. */
   readonly form: string;
   readonly says: string;
+  /** All that it can be. */
+  readonly choices?: readonly string[];
 }
 
 export interface VerbOption {
   /** Commander's form: `-p, --paused`, `--name <name>`. */
   readonly flags: string;
   readonly says: string;
-  readonly default?: string;
+  /** All that its value can be. */
+  readonly choices?: readonly string[];
 }
 
 export interface VerbExample {

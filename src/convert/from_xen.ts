@@ -36,6 +36,8 @@ const maxStateBytes = 32 << 20;
 export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
+  /** Called once the whole file is checked and before anything is written: what it throws is thrown. */
+  readonly accept?: (domain: Manifest['domain']) => void;
 }
 
 export interface FromXenResult {
@@ -194,6 +196,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
   const length = await pass(inPath, survey, signal);
   if (!survey.own) survey.checkProportion(length);
   const domain = domainOf(survey);
+  options.accept?.(domain);
   const { nrPfns } = survey;
   const writer = await ImageWriter.create(outPath, {
     nrPfns,

@@ -1,5 +1,6 @@
 /** `--restore-domain`: fills the domain libxl has made, from an image named by a job, or from a stream of ours or libxc's. */
 import { Buffer } from 'node:buffer';
+import { refuseSavedDeviceModel } from '../domain/hvm.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import { HelperBuilder } from '../host/xen/builder.js';
@@ -67,6 +68,7 @@ export async function restoreDomain(
     } else if (!magic.equals(libxcMarker) && !magic.equals(streamMagic))
       throw streamInvalid('neither a stream of dormouse or libxc nor a job', 0);
     builder = HelperBuilder.open(args.domid, args);
+    refuseSavedDeviceModel({ name: `domain ${args.domid}`, type: builder.type });
     if (job) await fromImage(builder, job, channel, cancel.signal);
     else {
       const restore = magic.equals(streamMagic) ? restoreFrames : restoreLibxcStream;

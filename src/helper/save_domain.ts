@@ -1,4 +1,5 @@
 /** `--save-domain`: writes the guest as a stream and has libxl suspend it for the end of it, or for all of it. */
+import { refuseDeviceModel } from '../domain/hvm.js';
 import type { Progress } from '../domain/progress.js';
 import { openXenHost } from '../host/xen/host.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
@@ -16,7 +17,7 @@ function reportFrames(channel: LibxlChannel, live: boolean): (progress: Progress
   };
 }
 
-/** libxl resumes or destroys the guest afterwards, as the result says. LOCKED, and streamDomain's. */
+/** libxl resumes or destroys the guest afterwards, as the result says. LOCKED, HOST_LACKS of an HVM guest, and streamDomain's. */
 export async function saveDomain(
   { domid, streamFd, live, format }: SaveArguments,
   channel: LibxlChannel,
@@ -25,6 +26,7 @@ export async function saveDomain(
   const host = await openXenHost({ notice: (line) => channel.log(logLevel.warn, line) });
   try {
     const info = await host.find(String(domid));
+    refuseDeviceModel(info);
     const isPv = info.type === 'pv';
     channel.log(logLevel.detail, `fd ${streamFd}, dom ${domid}, live ${Number(live)}, hvm ${Number(!isPv)}`);
     channel.log(logLevel.info, `Saving domain ${domid}, type ${isPv ? 'x86 PV' : 'x86 HVM'}`);

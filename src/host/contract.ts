@@ -68,12 +68,21 @@ export interface Snapshot {
   release(): Promise<void>;
 }
 
+/** What a saved domain comes to once its image has its name. */
+export interface Ending {
+  readonly then: 'destroy' | 'pause';
+  /** Of the image to be; absolute. */
+  readonly path: string;
+  /** By which that image is known: 32 hex digits. */
+  readonly imageId: string;
+}
+
 export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest' | 'dump';
 
 /**
  * The right to work on one domain, held by this process: a second one is refused with LOCKED. If the holder dies, the
  * host undoes what it left (resumes a suspended domain, unpauses what it paused, stops the tracker, drops snapshots,
- * removes a half-built domain).
+ * removes a half-built domain), or does what `noteEnding` says.
  */
 export interface Lease {
   readonly domid: number;
@@ -211,6 +220,12 @@ export interface Host {
   suspend(lease: Lease, timeoutMs: number): Promise<void>;
   /** Lets a suspended domain go on in place; its suspend call returns "cancelled". */
   resumeInPlace(lease: Lease): Promise<void>;
+  /**
+   * To be called before the image gets its name. From then on the lease's end, its holder's death included, looks for that
+   * image: if it is there the domain is destroyed or left paused; if not it goes on. Destroying it or resuming it in place
+   * ends this.
+   */
+  noteEnding(lease: Lease, ending: Ending): Promise<void>;
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;

@@ -6,6 +6,8 @@ const guestWords: Record<DormouseError['guest'], string> = {
   untouched: 'untouched',
   running: 'running',
   resumed: 'running again, after a pause',
+  suspended: 'suspended',
+  paused: 'paused',
   none: 'none',
   gone: 'gone',
   unknown: 'unknown',

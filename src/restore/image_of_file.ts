@@ -1,6 +1,7 @@
 /** What is to be restored as an image: a file of `xl save` becomes a temporary one. */
 import { closeSync, openSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { refuseSavedDeviceModel } from '../domain/hvm.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { detectFormat } from '../xenstream/detect.js';
 import { convertFromXen } from '../convert/from_xen.js';
@@ -36,6 +37,7 @@ export async function withImageOf<T>(
   const temporary = join(scratchDir, `.${basename(path)}.${process.pid}.restore`);
   const { notes } = await convertFromXen(path, temporary, {
     tool: `dormouse ${version}`,
+    accept: refuseSavedDeviceModel,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
   });

@@ -3,6 +3,7 @@
  * p2m written, start info and shared info made new, registers localised.
  */
 import { Buffer } from 'node:buffer';
+import { refuseSavedDeviceModel } from '../domain/hvm.js';
 import { findP2mRoot } from '../domain/p2m_root.js';
 import { localiseVcpus, newSharedInfo, startInfoPfn } from '../domain/pv_state.js';
 import { patchStartInfo, sharedInfoBytes, startInfoRings } from '../domain/vcpu_context.js';
@@ -51,6 +52,7 @@ export const topTables = (tables: readonly PageTableEntry[]): number[] =>
 /** Refuses an image that cannot become a new domain, before anything is created. */
 export function requireRestorable(reader: ImageReader): void {
   const { manifest } = reader;
+  refuseSavedDeviceModel(manifest.domain);
   if (manifest.consistency === 'paused')
     throw new DormouseError(
       'IMAGE_NOT_RESTORABLE',

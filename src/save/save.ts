@@ -1,5 +1,7 @@
 /** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
+import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { afterCommit, type Then, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
   defaultSuspendTimeoutMs,
@@ -10,16 +12,17 @@ import {
   type StandingStill,
 } from '../capture/stand_still.js';
 import { liveSuspended } from '../capture/live_image.js';
-import { commitImage, finished, newImage, writePages } from '../capture/write_image.js';
+import { type Captured, commitImage, finished, newImage, writePages } from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
+import type { ImageWriter } from '../image/writer.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
 
 export interface SaveOptions extends OperationOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
-  readonly then: 'destroy' | 'resume' | 'pause';
+  readonly then: Then;
   /** How long the guest may take to suspend. Default 60,000. */
   readonly suspendTimeoutMs?: number;
 }
@@ -59,29 +62,29 @@ async function standStill(
     : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
 }
 
-/** What follows the commit. Returns true if the guest runs (or may run) again. */
+/** What follows the commit. */
 async function settle(
   host: Host,
   lease: Lease,
   info: DomainInfo,
   still: StandingStill,
-  then: SaveOptions['then'],
-): Promise<boolean> {
+  then: Then,
+): Promise<void> {
+  await still.release();
   if (then === 'destroy') {
-    await still.release();
     await host.destroy(info.domid);
-    return false;
+    return;
   }
   if (then === 'pause' && !info.paused) await host.pause(info.domid);
   if (still.pauseMs === null) await host.resumeInPlace(lease);
-  return then === 'resume';
 }
 
 /**
  * Saves a domain into a new image file.
  * Errors: DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED, OUTPUT_EXISTS, OUTPUT_INVALID before the guest is touched;
  * SUSPEND_TIMEOUT, NO_SPACE, IMAGE_WRITE_FAILED, PAGE_TABLE_INVALID, CANCELLED after it stopped: it is then resumed and no
- * file keeps the name.
+ * file keeps the name. NOT_SETTLED once the image is there: it is whole, and the guest is not what was asked for. However
+ * this process ends, the domain is not left running beside an image that was to end or pause it.
  */
 export async function save(
   host: Host,
@@ -92,8 +95,7 @@ export async function save(
   const startedMs = performance.now();
   const info = await host.find(selector);
   requireSavable(info);
-  const lease = await host.acquire(info.domid, 'save');
-  try {
+  return underLease(host, info, 'save', async (lease) => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
     if (info.paused && !copiesOnWrite)
       throw new DormouseError(
@@ -103,69 +105,77 @@ export async function save(
       );
     const live = options.then === 'resume' && !copiesOnWrite;
     const run = live ? saveLive : saveUnderLease;
-    return await run(host, lease, info, path, options, startedMs);
-  } finally {
-    await lease.release();
-  }
+    return await run({ host, lease, info, path, options, startedMs });
+  });
 }
 
-async function saveUnderLease(
-  host: Host,
-  lease: Lease,
-  info: DomainInfo,
-  path: string,
-  options: SaveOptions,
-  startedMs: number,
-): Promise<SaveResult> {
+interface Job {
+  readonly host: Host;
+  readonly lease: Lease;
+  readonly info: DomainInfo;
+  readonly path: string;
+  readonly options: SaveOptions;
+  readonly startedMs: number;
+}
+
+/** Tells the host what the image decides, before it has its name. */
+async function noteEnding({ host, lease, info, options }: Job, writer: ImageWriter): Promise<void> {
+  const { then } = options;
+  if (then === 'resume' || (then === 'pause' && info.paused)) return;
+  await host.noteEnding(lease, { then, path: resolve(writer.path), imageId: writer.imageId });
+}
+
+async function saveUnderLease(job: Job): Promise<SaveResult> {
+  const { host, lease, info, path, options, startedMs } = job;
+  const { then } = options;
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
   let still: StandingStill | undefined;
+  let captured: Captured;
   try {
     still = await standStill(host, lease, info, options);
     await writePages(writer, still.source, options);
-    const captured = await commitImage(writer, finished(still.source), {
-      pauseMs: still.pauseMs ?? 0,
-      startedMs,
-    });
-    const runs = await settle(host, lease, info, still, options.then);
-    return {
-      ...captured,
-      domid: info.domid,
-      name: info.name,
-      paused: options.then === 'pause' || (options.then === 'resume' && info.paused),
-      elapsedMs: performance.now() - startedMs,
-      standstillMs: runs ? still.pauseMs : null,
-    };
+    await noteEnding(job, writer);
+    const pauseMs = still.pauseMs ?? 0;
+    captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
   } catch (thrown) {
     await writer.abandon();
+    // What does not let go now is let go with the lease; the first error is the one to tell.
+    await still?.release().catch(() => undefined);
     throw still?.suspended ? afterSuspend(thrown) : thrown;
-  } finally {
-    await still?.release();
   }
+  const { pauseMs } = still;
+  const stands: StandingStill = still;
+  await afterCommit({ host, lease, info, path }, then, () => settle(host, lease, info, stands, then));
+  return {
+    ...captured,
+    domid: info.domid,
+    name: info.name,
+    paused: then === 'pause' || (then === 'resume' && info.paused),
+    elapsedMs: performance.now() - startedMs,
+    standstillMs: then === 'resume' ? pauseMs : null,
+  };
 }
 
 /** Saved and resumed where nothing is copied on write: as the cooperative checkpoint does it. */
-async function saveLive(
-  host: Host,
-  lease: Lease,
-  info: DomainInfo,
-  path: string,
-  options: SaveOptions,
-  startedMs: number,
-): Promise<SaveResult> {
+async function saveLive({ host, lease, info, path, options, startedMs }: Job): Promise<SaveResult> {
   const geometry = await host.geometry(info.domid);
   const writer = await newImage(path, geometry, 'suspend-point');
   const guest = { suspended: false };
+  let captured: Captured;
+  let standstillMs: number;
   try {
     await warmWorkers(encodingLanes);
     const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
-    const captured = await commitImage(writer, source, { pauseMs, startedMs });
-    const elapsedMs = performance.now() - startedMs;
-    const { domid, name } = info;
-    return { ...captured, domid, name, paused: false, elapsedMs, standstillMs: pauseMs };
+    standstillMs = pauseMs;
+    captured = await commitImage(writer, source, { pauseMs, startedMs });
   } catch (thrown) {
     await writer.abandon();
     throw guest.suspended ? afterSuspend(thrown) : thrown;
   }
+  await afterCommit({ host, lease, info, path }, 'resume', () => Promise.resolve());
+  const elapsedMs = performance.now() - startedMs;
+  const { domid, name } = info;
+  return { ...captured, domid, name, paused: false, elapsedMs, standstillMs };
 }

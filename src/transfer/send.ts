@@ -1,8 +1,7 @@
 /** A guest as a stream: in our own frames, or as the libxc v3 stream that stock Xen would write of it. */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import { liveHandedOver, sameP2m } from '../capture/live_image.js';
-import { describe } from '../capture/stand_still.js';
+import { besideStream, liveHandedOver, sameP2m } from '../capture/live_image.js';
 import {
   type CaptureSource,
   finished,
@@ -61,7 +60,7 @@ function ownFrames(stream: StreamWriter): Frame {
 
 function guestOf({ info, geometry, state }: Known) {
   return {
-    domain: { ...info, config: '' },
+    domain: { ...info, config: besideStream },
     geometry: { ...geometry, p2mFrames: [...geometry.p2mFrames] },
     state: { ...state, vcpus: [...state.vcpus] },
   };
@@ -104,10 +103,10 @@ function libxcRecords(stream: StreamWriter): Frame {
 }
 
 async function standing(request: StreamRequest, known: Known, stream: StreamWriter): Promise<Finished> {
-  const { host, lease, info, options } = request;
+  const { host, lease, options } = request;
   const memory = await host.openMemory(lease.domid);
   try {
-    const base = await describe(host, info);
+    const base = { hostKind: host.kind, config: besideStream };
     const source: CaptureSource = { ...base, ...known, memory, consistency: 'suspend-point' };
     await writePages(stream, source, options);
     return finished(source);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { Then } from '../../src/capture/after_commit.js';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { judge, seed, signals, times } from '../support/cancelled.js';
@@ -19,20 +20,21 @@ import {
 
 const onHost = ['--host', 'embedded:test', '--json'];
 
-const verbs: Readonly<Record<string, readonly string[]>> = {
-  save: ['save'],
-  'save -c': ['save', '-c'],
-  'save -p': ['save', '-p'],
-  'light checkpoint': ['checkpoint'],
-  'cooperative checkpoint': ['checkpoint', '--mode', 'cooperative'],
+const verbs: Readonly<Record<string, readonly [then: Then, args: readonly string[]]>> = {
+  save: ['destroy', ['save']],
+  'save -c': ['resume', ['save', '-c']],
+  'save -p': ['pause', ['save', '-p']],
+  'light checkpoint': ['resume', ['checkpoint']],
+  'cooperative checkpoint': ['resume', ['checkpoint', '--mode', 'cooperative']],
 };
 
-for (const [name, args] of Object.entries(verbs))
+for (const [name, [then, args]] of Object.entries(verbs))
   test(`${name}, cancelled ${times} times`, async (t) => {
     const host = await startTestHost(t, { memoryMib: 1024 });
     t.after(closeWorkers);
     await interruptMany(t, host, tempDir(t), {
       args: (guest, image) => [...args, guest, image, ...onHost],
+      then,
       signals,
       times,
       seed,

@@ -3,4 +3,4 @@ import { test } from 'node:test';
 import { killMany, kills } from '../support/killed.js';
 
 test(`checkpoint --mode cooperative, killed ${kills} times`, (t) =>
-  killMany(t, (name, image) => ['checkpoint', '--mode', 'cooperative', name, image]));
+  killMany(t, 'resume', (name, image) => ['checkpoint', '--mode', 'cooperative', name, image]));

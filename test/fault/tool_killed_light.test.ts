@@ -3,4 +3,4 @@ import { test } from 'node:test';
 import { killMany, kills } from '../support/killed.js';
 
 test(`checkpoint --mode light, killed ${kills} times`, (t) =>
-  killMany(t, (name, image) => ['checkpoint', '--mode', 'light', name, image]));
+  killMany(t, 'resume', (name, image) => ['checkpoint', '--mode', 'light', name, image]));

@@ -84,6 +84,7 @@ export class FakeHost implements Host {
   build: Host['build'] = () => notHere();
   suspend: Host['suspend'] = () => notHere();
   resumeInPlace: Host['resumeInPlace'] = () => notHere();
+  noteEnding: Host['noteEnding'] = () => notHere();
   holdPaused: Host['holdPaused'] = () => notHere();
   releasePaused: Host['releasePaused'] = () => notHere();
   snapshot: Host['snapshot'] = () => notHere();

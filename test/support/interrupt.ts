@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { digestDomain } from '../../src/digest/digest.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { verifyImage } from '../../src/image/verify.js';
+import type { Then } from '../../src/capture/after_commit.js';
 import { restore } from '../../src/restore/restore.js';
 import { type Ended, startCommand } from './command.js';
 import { bootGuest, runToEnd, type GuestPlan } from './guests.js';
@@ -190,6 +191,8 @@ async function putBack(host: EmbeddedHost, name: string, image: string): Promise
 export interface Campaign {
   /** Arguments of the verb that is interrupted at work on the domain `name`. */
   readonly args: (name: string, image: string) => readonly string[];
+  /** What it makes of the domain. With the image there the domain is that and nothing else; without, it runs. */
+  readonly then: Then;
   readonly signals: readonly NodeJS.Signals[];
   readonly times: number;
   readonly seed: number;
@@ -197,7 +200,9 @@ export interface Campaign {
   readonly judge: (run: Interrupted, signal: NodeJS.Signals, whole: boolean) => boolean;
 }
 
-/** One interruption: the guest goes on within a second, and nothing is left but a whole image. */
+const becomes: Readonly<Record<Then, string>> = { destroy: 'gone', pause: 'paused', resume: 'running' };
+
+/** One interruption: the guest goes on within a second, or is what its image makes of it; nothing else is left. */
 async function interruptOnce(
   t: TestContext,
   host: EmbeddedHost,
@@ -214,7 +219,12 @@ async function interruptOnce(
   await until('the lease ends', 5000, async () => (await host.status()).leases.length === 0);
   const info = (await host.list()).find((other) => other.name === name);
   const whole = await before.assertFolder(file);
-  assert.ok(whole || (info && !info.paused), 'without an image the guest is there and not paused');
+  const is = !info ? 'gone' : info.paused ? 'paused' : 'running';
+  assert.equal(
+    is,
+    whole ? becomes[campaign.then] : 'running',
+    whole ? 'beside its image' : 'without an image',
+  );
   if (info && !info.paused) await guests.assertGoesOn(name, await guests.steps(name), 5000);
   const hit = campaign.judge(run, how.signal, whole);
   await putBack(host, name, image);

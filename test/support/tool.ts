@@ -1,11 +1,12 @@
 /**
  * A tool that can be killed: does one thing to the domain of the host `test`, prints `ready`, and then waits.
- * usage: tool.js open | HOLD DOMAIN
+ * usage: tool.js open | HOLD DOMAIN | save DESTROY-OR-PAUSE DOMAIN IMAGE, which stops where the image has its name
  */
 import { randomUUID } from 'node:crypto';
 import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import type { Lease } from '../../src/host/contract.js';
+import { save } from '../../src/save/save.js';
 
 type Hold = (host: EmbeddedHost, lease: Lease) => Promise<unknown>;
 
@@ -43,9 +44,23 @@ async function halfBuild(host: EmbeddedHost): Promise<void> {
   process.stdout.write(`memory ${memory.handle}\n`);
 }
 
-async function main([what = '', selector = '']: string[]): Promise<void> {
+/** A save that comes as far as the image, and never to what is to become of the domain. */
+async function saveHalfway(host: EmbeddedHost, then: string, selector: string, path: string): Promise<void> {
+  await new Promise<never>((_, failed) => {
+    const standing = (): Promise<never> => {
+      process.stdout.write('ready\n');
+      return new Promise(() => undefined);
+    };
+    Object.assign(host, { pause: standing, destroy: standing });
+    save(host, selector, path, { then: then === 'pause' ? 'pause' : 'destroy' }).catch(failed);
+    setInterval(() => undefined, 1000);
+  });
+}
+
+async function main([what = '', selector = '', ...more]: string[]): Promise<void> {
   const host = await openEmbeddedHost('test');
   if (what === 'build') await halfBuild(host);
+  else if (what === 'save') await saveHalfway(host, selector, more[0] ?? '', more[1] ?? '');
   else if (what !== 'open') {
     const { domid } = await host.find(selector);
     await holds[what]?.(host, await host.acquire(domid, 'save'));

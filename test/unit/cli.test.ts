@@ -146,6 +146,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
     /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +no: not written/,
   ],
   demo: ['demo', /^save +1\.00/],
+  completion: ['completion fish', /^# Completion of dormouse for fish/],
   version: ['version', /^dormouse \d+\.\d+\.\d+ \(image format 1\.\d+, Node\.js v\d+/],
 };
 

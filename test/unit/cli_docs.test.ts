@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import * as z from 'zod';
 import { packageRoot } from '../../src/addon.js';
 import { programSettings } from '../../src/cli/create_spec.js';
-import { globalOptions } from '../../src/cli/program/program.js';
+import { globalOptions } from '../../src/cli/global_options.js';
 import { verbs } from '../../src/cli/program/verbs.js';
 import { errorKinds, exitCodes } from '../../src/errors.js';
 import { cli, services } from '../support/cli.js';
@@ -33,7 +33,7 @@ test('every verb is in the README and has its section in docs/operating.md', () 
     const text = section(operating, `### ${verb.name}`);
     for (const { flags } of verb.options) assert.ok(text.includes(`\`${flags}\``), `${verb.name}: ${flags}`);
   }
-  for (const [flags] of globalOptions) assert.ok(operating.includes(`\`${flags}\``), flags);
+  for (const { flags } of globalOptions) assert.ok(operating.includes(`\`${flags}\``), flags);
   for (const name of Object.keys(programSettings)) assert.ok(operating.includes(`\`${name}\``), name);
 });
 

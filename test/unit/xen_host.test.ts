@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { hasFlag, shutdownReason, uuidOf } from '../../src/host/xen/domain_flags.js';
+import { domainType, hasFlag, shutdownReason, uuidOf } from '../../src/host/xen/domain_flags.js';
 import { changesBetween } from '../../src/host/xen/events.js';
 import { chooseRelease, type NativeDomain } from '../../src/host/xen/native.js';
 import { XenXenstore } from '../../src/host/xen/xenstore.js';
@@ -33,12 +33,23 @@ test('flags of a domain', () => {
   assert.equal(uuidOf(handle), '00112233-4455-6677-8899-aabbccddeeff');
 });
 
+test('what tells a PVH domain from an HVM one is what Xen emulates for it', () => {
+  const [lapic, ioapic, usePirq, vpci, everything] = [1 << 0, 1 << 4, 1 << 9, 1 << 10, 0x1ff];
+  const hvm = 1 << 1;
+  assert.equal(domainType({ flags: 0, emulation: 0 }), 'pv');
+  for (const emulation of [0, lapic, lapic | usePirq, lapic | ioapic | vpci])
+    assert.equal(domainType({ flags: hvm, emulation }), 'pvh', String(emulation));
+  for (const emulation of [everything, everything | usePirq, lapic | (1 << 2)])
+    assert.equal(domainType({ flags: hvm, emulation }), 'hvm', String(emulation));
+});
+
 test('events are what differs between two lists', () => {
   const domain = (domid: number, flags: number): [number, NativeDomain] => [
     domid,
     {
       domid,
       flags,
+      emulation: 0,
       handle: Buffer.alloc(16),
       pages: 0,
       outstandingPages: 0,

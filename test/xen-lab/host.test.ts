@@ -54,8 +54,9 @@ describe('a host of the lab', () => {
       for i in 1 2 3 4 5 6; do truncate -s 1M /images/disk$i; xenstore-write /plug/$i/params /images/disk$i; done
       for i in 1 2 3 4 5 6; do plug $i & done 2>/dev/null; wait
       for i in 1 2 3 4 5 6; do echo $(xenstore-read /plug/$i/hotplug-status) $(xenstore-read /plug/$i/node); done
-      losetup | grep -c /images/disk
-      for i in 1 2 3 4 5 6; do XENBUS_PATH=/plug/$i /etc/xen/scripts/block remove; done; losetup | grep -c /images/disk`;
+      cat /sys/block/loop*/loop/backing_file | grep -c /images/disk
+      for i in 1 2 3 4 5 6; do XENBUS_PATH=/plug/$i /etc/xen/scripts/block remove; done
+      cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c /images/disk`;
     for (let round = 0; round < 5; round++) {
       const lines = (await lab.exec(script)).stdout.trim().split('\n');
       const nodes = lines.slice(0, 6).map((line) => /^connected (\/dev\/loop\d+)$/.exec(line)?.[1]);

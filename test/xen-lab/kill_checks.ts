@@ -297,6 +297,7 @@ class Run {
       assert.deepEqual((await verifyImage(image)).findings, []);
     }
     const found = (await this.#host.list()).find(({ name }) => name === guest);
+    if (verb === 'save') assert.equal(found === undefined, existsSync(image), 'the image decides');
     if (!found) {
       assert.ok(verb === 'save' && existsSync(image), `${guest} is gone`);
       await restore(this.#host, image, { paused: false });

@@ -1,9 +1,10 @@
 /** Builds the parser from the verb table. */
-import { Command } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import { exitCodes } from '../../errors.js';
 import { version } from '../../version.js';
 import type { Globals } from '../context.js';
-import type { Verb, VerbInput } from '../verb.js';
+import { globalOptions } from '../global_options.js';
+import type { Verb, VerbArgument, VerbInput, VerbOption } from '../verb.js';
 import { groups, verbs } from './verbs.js';
 
 export interface Chosen {
@@ -11,14 +12,6 @@ export interface Chosen {
   readonly input: VerbInput;
   readonly globals: Globals;
 }
-
-export const globalOptions: readonly (readonly [flags: string, says: string])[] = [
-  ['--host <host>', 'embedded, embedded:NAME or xen (environment: DORMOUSE_HOST)'],
-  ['--json', 'one JSON document on stdout; an error is the last line of stderr'],
-  ['-q, --quiet', 'no progress, no warnings'],
-  ['-v, --verbose', 'say more on stderr; stacks of errors'],
-  ['--no-progress', 'no progress'],
-];
 
 const exitCodeLines = Object.entries(exitCodes).map(([code, says]) => `  ${code.padEnd(5)}${says}`);
 
@@ -39,11 +32,21 @@ function parseGlobals(options: Record<string, unknown>): Globals {
   };
 }
 
+function option({ flags, says, choices }: VerbOption): Option {
+  const made = new Option(flags, says);
+  return choices === undefined ? made : made.choices(choices);
+}
+
+function argument({ form, says, choices }: VerbArgument): Argument {
+  const made = new Argument(form, says);
+  return choices === undefined ? made : made.choices(choices);
+}
+
 function addVerb(parent: Command, verb: Verb, choose: (chosen: Chosen) => void): void {
   const command = parent.command(verb.name.split(' ').at(-1) ?? verb.name).summary(verb.summary);
   command.description(verb.details === undefined ? verb.summary : `${verb.summary}\n\n${verb.details}`);
-  for (const { form, says } of verb.args) command.argument(form, says);
-  for (const { flags, says } of verb.options) command.option(flags, says);
+  for (const given of verb.args) command.addArgument(argument(given));
+  for (const given of verb.options) command.addOption(option(given));
   command.addHelpText('after', helpTail(verb));
   command.action(() => {
     const options = command.opts<VerbInput['options']>();
@@ -75,7 +78,7 @@ export function buildProgram(choose: (chosen: Chosen) => void, output: Output): 
       'after',
       `\nExit codes:\n${exitCodeLines.join('\n')}\n\n\`dormouse VERB --help\` shows each verb with examples.`,
     );
-  for (const [flags, says] of globalOptions) program.option(flags, says);
+  for (const given of globalOptions) program.addOption(option(given));
   const parents = new Map<string, Command>();
   for (const [name, summary] of Object.entries(groups))
     parents.set(name, new Command(name).copyInheritedSettings(program).description(summary));

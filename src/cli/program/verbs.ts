@@ -1,6 +1,8 @@
 /** The one table that names the verbs: parser, help, documentation and tests are driven by it. */
+import { globalOptions } from '../global_options.js';
 import type { Verb } from '../verb.js';
 import { checkpoint } from '../verbs/checkpoint.js';
+import { completion } from '../verbs/completion.js';
 import { create } from '../verbs/create.js';
 import { demo } from '../verbs/demo.js';
 import { destroy } from '../verbs/destroy.js';
@@ -39,6 +41,7 @@ export const verbs: readonly Verb[] = [
   hostStop,
   hostStatus,
   demo,
+  completion(() => ({ verbs, groups, globalOptions })),
   version,
 ];
 

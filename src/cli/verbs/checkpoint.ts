@@ -19,9 +19,7 @@ interface Request {
 
 function parseRequest(input: VerbInput): Request {
   const [selector, file] = [textArgument(input, 0), textArgument(input, 1)];
-  const mode = textOption(input, 'mode') ?? 'light';
-  if (mode !== 'light' && mode !== 'cooperative')
-    throw new DormouseError('USAGE', `--mode is light or cooperative, not ${JSON.stringify(mode)}`);
+  const mode = textOption(input, 'mode') === 'cooperative' ? 'cooperative' : 'light';
   const counted = textOption(input, 'count');
   const count = counted === undefined ? 1 : parseCount(counted);
   if (counted !== undefined && !file.includes('%d'))
@@ -78,7 +76,7 @@ export const checkpoint: Verb = {
     { form: '<file>', says: 'the image to write; must not exist' },
   ],
   options: [
-    { flags: '--mode <mode>', says: 'light or cooperative (default: light)' },
+    { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: ['light', 'cooperative'] },
     { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
     { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },

@@ -11,8 +11,6 @@ type Target = 'native' | 'xen';
 
 /** The other side of what the file is; --to may only confirm it. */
 function target(path: string, found: FileFormat, wanted: string | undefined): Target {
-  if (wanted !== undefined && wanted !== 'native' && wanted !== 'xen')
-    throw new DormouseError('USAGE', `--to is native or xen, not ${JSON.stringify(wanted)}`);
   if (found === 'unknown')
     throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, {
       place: { path },
@@ -32,7 +30,9 @@ export const imageConvert: Verb = {
     { form: '<in>', says: 'an image or an xl save file' },
     { form: '<out>', says: 'the file to write; must not exist' },
   ],
-  options: [{ flags: '--to <format>', says: 'xen or native: fail unless that is the direction' }],
+  options: [
+    { flags: '--to <format>', says: 'fail unless that is the direction', choices: ['xen', 'native'] },
+  ],
   examples: [
     { command: 'dormouse image convert web1.xl web1.dmi', says: 'take over what xl save wrote' },
     { command: 'dormouse image convert --to xen web1.dmi web1.xl', says: 'for xl restore' },

@@ -17,7 +17,8 @@ export const save: Verb = {
   summary: 'Saves a domain into a new image file',
   details:
     'The guest is asked to suspend, its memory and state are written, then it is torn down (or -c, -p).\n' +
-    'FILE must not exist. If anything fails the guest runs on and no file is left.',
+    'FILE must not exist. If anything fails before FILE is there, the guest runs on and no file is left;\n' +
+    'after that FILE is kept (NOT_SETTLED, exit code 21).',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },
     { form: '<file>', says: 'the image to write; must not exist' },

@@ -153,6 +153,11 @@ export class Domains {
     return domain;
   }
 
+  /** Whether it is still there. */
+  has(domain: Domain): boolean {
+    return this.#byId.get(domain.domid) === domain;
+  }
+
   pause(domain: Domain): void {
     this.requireBuilt(domain);
     if (domain.userPaused) return;
@@ -199,7 +204,7 @@ export class Domains {
 
   /** Removes a domain that has ended, unless it is kept to be looked at or somebody works on it. */
   reap(domain: Domain): void {
-    if (domain.leased || this.#byId.get(domain.domid) !== domain) return;
+    if (domain.leased || !this.has(domain)) return;
     const reason = this.shutdownReason(domain);
     if (reason === null || reason === 'suspend') return;
     const crashed = reason === 'crash' || reason === 'watchdog';

@@ -113,7 +113,8 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
 }
 
-type LeaseOps = 'acquire' | 'release' | 'suspend' | 'resumeInPlace' | 'holdPaused' | 'releasePaused';
+type LeaseOps =
+  'acquire' | 'release' | 'suspend' | 'resumeInPlace' | 'noteEnding' | 'holdPaused' | 'releasePaused';
 
 function leaseHandlers({ domains, leases }: HostParts): Subset<LeaseOps> {
   const on = (act: (lease: HeldLease) => void) => (args: { lease: number }, session: Session) => {
@@ -128,6 +129,10 @@ function leaseHandlers({ domains, leases }: HostParts): Subset<LeaseOps> {
       return null;
     },
     resumeInPlace: on((lease) => leases.resume(lease)),
+    noteEnding: ({ lease, ending }, session) => {
+      leases.noteEnding(leases.get(lease, session), ending);
+      return null;
+    },
     holdPaused: on((lease) => leases.holdPaused(lease)),
     releasePaused: on((lease) => leases.releasePaused(lease)),
   };

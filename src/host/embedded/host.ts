@@ -7,6 +7,7 @@ import type {
   Capabilities,
   DomainEvent,
   DomainSpec,
+  Ending,
   EventChannels,
   Host,
   Lease,
@@ -137,6 +138,10 @@ export class EmbeddedHost implements Host {
 
   resumeInPlace(lease: Lease): Promise<void> {
     return this.#onLease('resumeInPlace', lease);
+  }
+
+  noteEnding(lease: Lease, ending: Ending): Promise<void> {
+    return done(this.#connection.call('noteEnding', { lease: this.#idOf(lease), ending }));
   }
 
   holdPaused(lease: Lease): Promise<void> {

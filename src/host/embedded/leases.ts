@@ -4,7 +4,8 @@
  */
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import type { OperationKind } from '../contract.js';
+import type { Ending, OperationKind } from '../contract.js';
+import { findImage } from '../named_image.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
@@ -31,6 +32,8 @@ export interface HeldLease {
   tracks: boolean;
   snapshotEpoch: number;
   wait: SuspendWait | null;
+  /** What its end comes to if the image is there. */
+  ending: Ending | null;
 }
 
 export class Leases {
@@ -67,6 +70,7 @@ export class Leases {
       tracks: false,
       snapshotEpoch: 0,
       wait: null,
+      ending: null,
     };
     domain.leased = true;
     this.#held.set(lease.id, lease);
@@ -112,8 +116,13 @@ export class Leases {
     const steps = [
       () => this.dropSnapshot(lease),
       () => this.trackerOff(lease),
-      () => this.#settleSuspend(domain),
-      () => this.#settlePauses(lease),
+      () => this.#keepEnding(lease),
+      () => {
+        if (this.#domains.has(domain)) this.#settleSuspend(domain);
+      },
+      () => {
+        if (this.#domains.has(domain)) this.#settlePauses(lease);
+      },
       () => {
         domain.leased = false;
         if (lease.builds && domain.building) this.#domains.destroy(domain);
@@ -121,6 +130,20 @@ export class Leases {
       },
     ];
     for (const step of steps) attempt(step, domid);
+  }
+
+  /** Where the image is there its domain must not run on: it would write to the disks that the image knows. */
+  #keepEnding({ ending, domain }: HeldLease): void {
+    if (ending === null) return;
+    const found = findImage(ending);
+    if (found === 'absent') return;
+    const { domid } = domain;
+    // Paused first: what fails from here on must not have it run.
+    this.#domains.pause(domain);
+    if (found === 'there' && ending.then === 'destroy') this.#domains.destroy(domain);
+    const became = this.#domains.has(domain) ? 'left paused' : 'ended';
+    const why = found === 'there' ? 'is whole' : 'cannot be read, and may be whole';
+    logLine(`domain ${domid}: ${became}, as ${ending.path} ${why}`);
   }
 
   releaseAll(holder: Holder): void {
@@ -166,9 +189,14 @@ export class Leases {
     wait.done(new DormouseError('DOMAIN_WRONG_STATE', text, { place: { domid } }));
   }
 
-  resume({ domain }: HeldLease): void {
-    this.#domains.resume(domain);
-    domain.suspendWanted = false;
+  resume(lease: HeldLease): void {
+    this.#domains.resume(lease.domain);
+    lease.domain.suspendWanted = false;
+    lease.ending = null;
+  }
+
+  noteEnding(lease: HeldLease, ending: Ending): void {
+    lease.ending = ending;
   }
 
   holdPaused(lease: HeldLease): void {

@@ -3,7 +3,7 @@
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
 import * as z from 'zod';
-import type { Capabilities, DomainSpec, OperationKind } from '../contract.js';
+import type { Capabilities, DomainSpec, Ending, OperationKind } from '../contract.js';
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -46,6 +46,11 @@ const state: z.ZodType<DomainState> = z.object({
   hvmParams: blob,
 });
 const operation: z.ZodType<OperationKind> = z.enum(['save', 'checkpoint', 'restore', 'digest', 'dump']);
+const ending: z.ZodType<Ending> = z.object({
+  then: z.enum(['destroy', 'pause']),
+  path: path.startsWith('/'),
+  imageId: z.string().regex(/^[0-9a-f]{32}$/),
+});
 const level = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]);
 
 const none = z.object({});
@@ -86,6 +91,7 @@ export const opSchemas = {
       .max(2 ** 31 - 1),
   }),
   resumeInPlace: byLease,
+  noteEnding: z.object({ lease, ending }),
   holdPaused: byLease,
   releasePaused: byLease,
   snapshot: byLease,
@@ -181,6 +187,7 @@ export interface OpResults {
   release: null;
   suspend: null;
   resumeInPlace: null;
+  noteEnding: null;
   holdPaused: null;
   releasePaused: null;
   snapshot: SnapshotReply;

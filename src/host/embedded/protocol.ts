@@ -5,11 +5,11 @@
  */
 import { Packr, Unpackr } from 'msgpackr';
 import * as z from 'zod';
-import { asDormouseError, DormouseError, isErrorCode } from '../../errors.js';
+import { asDormouseError, DormouseError, guestStates, isErrorCode } from '../../errors.js';
 import type { DomainEvent } from '../contract.js';
 
 /** Raised when a request, reply or event changes its meaning. Host and tool must agree on it. */
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 /** Longest frame either side takes. */
 export const maxFrameBytes = 64 * 1024 * 1024;
 
@@ -151,4 +151,3 @@ export function errorFromWire({ code, message, guest, place }: WireError): Dormo
     ...(guestState !== undefined && { guest: guestState }),
   });
 }
-const guestStates = ['untouched', 'running', 'resumed', 'none', 'gone', 'unknown'] as const;

@@ -4,9 +4,10 @@ import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import { steps } from '../../worker/steps.js';
 import type { Builder, MemoryView } from '../contract.js';
+import { domainType } from './domain_flags.js';
 import { loadXen, type XenNative } from './native.js';
-import type { DomainState, MemoryGeometry } from '../../domain/state.js';
 import type { XenBuilderHandle } from '../../handle.js';
+import type { DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
 
 /** Event channels that libxl allocated in the new domain, and the domains at their other ends. */
 export interface RingEnds {
@@ -24,6 +25,8 @@ const none = 0xffff_ffff_ffff_ffffn;
 
 export class HelperBuilder implements Builder {
   readonly domid: number;
+  /** What libxl made it. */
+  readonly type: DomainType;
   readonly #api: XenNative;
   readonly #ends: RingEnds;
   readonly #builder: XenBuilderHandle;
@@ -38,6 +41,7 @@ export class HelperBuilder implements Builder {
   private constructor(api: XenNative, domid: number, ends: RingEnds) {
     this.#api = api;
     this.domid = domid;
+    this.type = native(() => domainType(api.domain(domid)));
     this.#ends = ends;
     this.#builder = native(() => api.builderOpen(domid));
   }

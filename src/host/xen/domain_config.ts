@@ -1,44 +1,42 @@
-/** The configuration of a domain as `xl save` would write it. */
-import { readFileSync } from 'node:fs';
+/**
+ * The configuration of a domain as `xl save` would write it. What libxl keeps in its file is of when the domain began, and goes
+ * stale as devices, vCPUs and memory come and go; libxl itself says what is true now.
+ */
+import { existsSync } from 'node:fs';
 import { DormouseError } from '../../errors.js';
-import { parseXlConfig } from '../../xenstream/xl_config.js';
-import type { Xenstore } from '../contract.js';
+import { xl } from './xl.js';
 
 const configDir = '/var/lib/xen';
+/** libxl waits without an end for who holds its locks on the domain, as while a device is plugged. */
+const timeoutMs = 30_000;
 
-function stored(domid: number, uuid: string): string {
-  try {
-    // libxl ends it with a NUL.
-    return readFileSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`, 'utf8').replace(/\0+$/, '');
-  } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return '';
-    const text = `the configuration of domain ${domid} cannot be read`;
-    throw new DormouseError('HOST_UNAVAILABLE', text, { cause: thrown });
-  }
+/**
+ * The configuration of a domain in what `xl list -l DOMID` prints; null where there is none. In a file of `xl save` no
+ * configuration has a domid, unless one is asked for.
+ */
+export function configOf(listed: string, domid: number): string | null {
+  const all = JSON.parse(listed) as { domid: number; config: { c_info?: { domid?: number } } }[];
+  const config = all.find((domain) => domain.domid === domid)?.config;
+  if (!config) return null;
+  delete config.c_info?.domid;
+  return JSON.stringify(config, null, 4) + '\n';
 }
 
-/** libxl keeps the memory a domain began with; what it was set to since is in xenstore. */
-async function memoryNow(xenstore: Xenstore, domid: number): Promise<Record<string, number>> {
-  const home = `/local/domain/${domid}/memory`;
-  const [target, max, video] = await Promise.all(
-    ['target', 'static-max', 'videoram'].map(async (name) => {
-      const value = await xenstore.read(`${home}/${name}`);
-      return value !== null && /^\d{1,15}$/.test(value) ? Number(value) : undefined;
-    }),
+/**
+ * Empty for a domain that libxl did not make. LOCKED if libxl's own locks on the domain are held for half a minute, HOST_LACKS without
+ * xl, HOST_UNAVAILABLE with xl's words.
+ */
+export async function domainConfig(domid: number, uuid: string): Promise<string> {
+  if (!existsSync(`${configDir}/userdata-d.${domid}.${uuid}.libxl-json`)) return '';
+  const { stdout, stderr } = await xl(['list', '-l', String(domid)], { timeoutMs, place: { domid } });
+  const config = configOf(stdout, domid);
+  if (config !== null) return config;
+  const said = stderr.trim().split('\n').slice(-3).join('; ') || 'it lists none';
+  throw new DormouseError(
+    'HOST_UNAVAILABLE',
+    `xl does not tell the configuration of domain ${domid}: ${said}`,
+    {
+      place: { domid },
+    },
   );
-  return {
-    ...(target !== undefined && { target_memkb: target + Math.max(0, video ?? 0) }),
-    ...(max !== undefined && { max_memkb: max }),
-  };
-}
-
-/** Empty where libxl keeps none, as of a domain it did not make. */
-export async function domainConfig(xenstore: Xenstore, domid: number, uuid: string): Promise<string> {
-  const text = stored(domid, uuid);
-  const parsed = parseXlConfig(text);
-  if (parsed === null) return text;
-  const now = await memoryNow(xenstore, domid);
-  const { b_info: build = {} } = parsed;
-  if (Object.entries(now).every(([name, value]) => build[name] === value)) return text;
-  return JSON.stringify({ ...parsed, b_info: { ...build, ...now } }, null, 4) + '\n';
 }

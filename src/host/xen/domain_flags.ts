@@ -1,5 +1,5 @@
-import type { ShutdownReason } from '../../domain/state.js';
-/** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h). */
+/** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h, xen/arch-x86/xen.h). */
+import type { DomainType, ShutdownReason } from '../../domain/state.js';
 
 export const domainFlag = {
   dying: 1 << 0,
@@ -28,6 +28,15 @@ export const hasFlag = (flags: number, name: keyof typeof domainFlag): boolean =
 export function shutdownReason(flags: number): ShutdownReason | null {
   if (!hasFlag(flags, 'shutdown')) return null;
   return reasons[(flags >>> reasonShift) & reasonMask] ?? 'crash';
+}
+
+/** XEN_X86_EMU_{HPET,PM,RTC,PIC,VGA,IOMMU,PIT}: Xen lets a domain have them with a device model only. */
+const besideDeviceModel = 0b1_1110_1110;
+
+/** To the hypervisor a PVH domain is an HVM one too; what tells them apart is the device model, which only HVM has. */
+export function domainType({ flags, emulation }: { flags: number; emulation: number }): DomainType {
+  if (!hasFlag(flags, 'hvm')) return 'pv';
+  return (emulation & besideDeviceModel) !== 0 ? 'hvm' : 'pvh';
 }
 
 /** The usual form of the 16 bytes of a domain handle. */

@@ -8,6 +8,7 @@ import type {
   Capabilities,
   DomainEvent,
   DomainSpec,
+  Ending,
   EventChannels,
   Host,
   ImageToBuild,
@@ -19,18 +20,18 @@ import type {
   XlDomain,
 } from '../contract.js';
 import { domainConfig } from './domain_config.js';
-import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
+import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
-import { type Undoable, XenLease, XenLeases } from './leases.js';
+import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate } from './xl.js';
 import { XenXenstore } from './xenstore.js';
-import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
 import type { XenMemoryHandle } from '../../handle.js';
+import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
 const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
@@ -131,7 +132,7 @@ export class XenHost implements Host {
 
   async config(domid: number): Promise<string> {
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
-    return domainConfig(this.xenstore, domid, uuid);
+    return domainConfig(domid, uuid);
   }
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
@@ -160,14 +161,27 @@ export class XenHost implements Host {
     this.#unmap(domid);
     // From here on it must not run again: its image may be complete.
     this.#held.get(domid)?.note('destroy');
-    await xl('destroy', String(domid));
+    await xl(['destroy', String(domid)]);
     const held = this.#held.get(domid);
     if (held) this.#continueMonitor(held);
     held?.strikeAll();
   }
 
+  /** As libxl does: Xen's streams, and so what a new domain is built from, do not say which memory is on which node. */
+  #refuseVnuma(domid: number): void {
+    if (!native(() => this.#api.hasVnuma(domid))) return;
+    throw new DormouseError(
+      'HOST_LACKS',
+      `domain ${domid} has virtual NUMA nodes (vnuma), which no image holds`,
+      {
+        place: { domid },
+      },
+    );
+  }
+
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
     refuseControlDomain(domid);
+    if (operation === 'save' || operation === 'checkpoint') this.#refuseVnuma(domid);
     refuseOtherSaver(domid);
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
     const lease = await this.#leases.acquire(domid, uuid, operation, () => {
@@ -240,9 +254,14 @@ export class XenHost implements Host {
     native(() => this.#api.resumeInPlace(domid));
     await this.xenstore.resumeDomain(domid);
     held.strike('suspend');
+    held.strikeKind('saved');
     if (this.#monitors.get(domid) === null)
       this.#notice(`domain ${domid}: no xl process watches it: nothing will act on its crash or reboot`);
     this.#continueMonitor(held);
+  }
+
+  noteEnding(lease: Lease, ending: Ending): Promise<void> {
+    return this.#call(() => this.#heldBy(lease).note(savedLine(ending)));
   }
 
   holdPaused(lease: Lease): Promise<void> {
@@ -395,16 +414,15 @@ export class XenHost implements Host {
   async #describe(domain: NativeDomain): Promise<DomainInfo> {
     const { domid, flags, vcpus, cpuTimeNs } = domain;
     const home = `/local/domain/${domid}`;
-    const [name, staticMax, type] = await Promise.all([
+    const [name, staticMax] = await Promise.all([
       this.xenstore.read(`${home}/name`),
       this.xenstore.read(`${home}/memory/static-max`),
-      this.#type(domain),
     ]);
     return {
       domid,
       name: name ?? '(null)',
       uuid: uuidOf(domain.handle),
-      type,
+      type: domainType(domain),
       memoryKib: (domain.outstandingPages + domain.pages) * 4,
       maxMemoryKib: staticMax !== null && /^\d+$/.test(staticMax) ? Number(staticMax) : domain.maxPages * 4,
       vcpus,
@@ -416,10 +434,5 @@ export class XenHost implements Host {
       building: false,
       cpuTimeNs,
     };
-  }
-
-  async #type({ domid, flags }: NativeDomain): Promise<DomainType> {
-    if (!hasFlag(flags, 'hvm')) return 'pv';
-    return (await this.xenstore.read(`/libxl/${domid}/type`)) === 'hvm' ? 'hvm' : 'pvh';
   }
 }

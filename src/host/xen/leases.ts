@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { DormouseError } from '../../errors.js';
-import type { Lease, OperationKind } from '../contract.js';
+import type { Ending, Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
 export type Undoable =
@@ -28,7 +28,12 @@ export type Undoable =
   | 'build'
   | `was ${number}`
   | `group ${number} ${string}`
-  | `monitor ${number} ${string}`;
+  | `monitor ${number} ${string}`
+  | `saved ${Ending['then']} ${string}`;
+
+/** Of a domain that its image ends or leaves paused; a path is one word of a journal's line, which it must not end. */
+export const savedLine = ({ then, imageId, path }: Ending): Undoable =>
+  `saved ${then} ${imageId} ${path.replace(/[%\n]/g, (char) => (char === '%' ? '%25' : '%0A'))}`;
 
 interface Watchers {
   readonly first: ChildProcess;
@@ -122,6 +127,11 @@ class Journalled {
     this.#writeJournal();
   }
 
+  /** The same for whatever was noted that begins with this word. */
+  strikeKind(word: string): void {
+    this.strike(...[...this.#noted].filter((line) => line.startsWith(`${word} `)));
+  }
+
   /** Nothing is left to undo. */
   strikeAll(): void {
     this.strike(...this.#noted);
@@ -151,6 +161,7 @@ class Journalled {
       throw new DormouseError(
         outcome.late ? 'HOST_UNAVAILABLE' : 'INTERNAL',
         `${this.#what} is left ${[...this.#noted].join(', ')}: ${outcome.output || 'the watcher failed'}`,
+        { guest: 'unknown' },
       );
   }
 

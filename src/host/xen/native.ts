@@ -14,12 +14,13 @@ import { DormouseError } from '../../errors.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
 
-/** What XEN_DOMCTL_getdomaininfo says; `flags` are XEN_DOMINF_*, pages are of 4096 bytes. */
+/** What XEN_DOMCTL_getdomaininfo says: `flags` are XEN_DOMINF_*, `emulation` is XEN_X86_EMU_*, pages are of 4096 bytes. */
 export interface NativeDomain {
   readonly domid: number;
   /** The 16 bytes of its uuid. */
   readonly handle: Buffer;
   readonly flags: number;
+  readonly emulation: number;
   readonly pages: number;
   readonly outstandingPages: number;
   readonly maxPages: number;
@@ -36,6 +37,8 @@ export interface XenNative {
   capabilities(): number;
   domains(): NativeDomain[];
   domain(domid: number): NativeDomain;
+  /** Whether it was given virtual NUMA nodes. */
+  hasVnuma(domid: number): boolean;
   /** Counted by Xen; returns when no vCPU executes. */
   pause(domid: number): void;
   unpause(domid: number): void;

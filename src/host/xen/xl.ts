@@ -4,29 +4,44 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { DormouseError, type ErrorCode } from '../../errors.js';
+import { DormouseError, type ErrorCode, type ErrorPlace } from '../../errors.js';
 
 const execute = promisify(execFile);
-const timeoutMs = 300_000;
+const maxOutput = 64 * 1024 * 1024;
 
-/** Runs xl; its own words are the error's. HOST_LACKS where there is none, else `code`. */
-async function run(args: string[], code: ErrorCode): Promise<string> {
-  try {
-    return (await execute('xl', args, { timeout: timeoutMs })).stdout;
-  } catch (thrown) {
-    const error = thrown as NodeJS.ErrnoException & { stderr?: string };
-    if (error.code === 'ENOENT')
-      throw new DormouseError('HOST_LACKS', 'xl is not installed (apt-get install xen-utils-4.17)', {
-        cause: error,
-      });
-    const said = (error.stderr ?? '').trim() || error.message;
-    throw new DormouseError(code, `xl ${args[0]}: ${said}`, { cause: error });
-  }
+interface XlOptions {
+  /** Of every failure but those below. */
+  readonly code?: ErrorCode;
+  readonly timeoutMs?: number;
+  readonly place?: ErrorPlace;
 }
 
-/** Runs xl on a domain. HOST_LACKS, and DOMAIN_WRONG_STATE with xl's own words. */
-export function xl(...args: string[]): Promise<string> {
-  return run(args, 'DOMAIN_WRONG_STATE');
+interface Said {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs xl; its own words are the error's. HOST_LACKS where there is none, LOCKED if it does not end in time (it waits for
+ * libxl's locks), else `code`, DOMAIN_WRONG_STATE by default.
+ */
+export async function xl(args: readonly string[], options: XlOptions = {}): Promise<Said> {
+  const { code = 'DOMAIN_WRONG_STATE', timeoutMs = 300_000, place = {} } = options;
+  try {
+    return await execute('xl', args, { timeout: timeoutMs, maxBuffer: maxOutput });
+  } catch (thrown) {
+    const error = thrown as NodeJS.ErrnoException & { stderr?: string; killed?: boolean };
+    const fail = (what: ErrorCode, text: string): DormouseError =>
+      new DormouseError(what, text, { cause: error, place });
+    if (error.code === 'ENOENT')
+      throw fail('HOST_LACKS', 'xl is not installed (apt-get install xen-utils-4.17)');
+    if (error.killed === true)
+      throw fail(
+        'LOCKED',
+        `xl ${args[0]}: not done in ${timeoutMs / 1000} s: libxl is at work on the domain`,
+      );
+    throw fail(code, `xl ${args[0]}: ${(error.stderr ?? '').trim() || error.message}`);
+  }
 }
 
 /** Creates a domain from the text of an xl.cfg(5). HOST_LACKS, and CONFIG_INVALID with xl's own words; no domain is left then. */
@@ -35,7 +50,7 @@ export async function xlCreate(config: string, paused: boolean): Promise<void> {
   try {
     const path = join(dir, 'domain.cfg');
     writeFileSync(path, config, { mode: 0o600 });
-    await run(['create', '-q', ...(paused ? ['-p'] : []), path], 'CONFIG_INVALID');
+    await xl(['create', '-q', ...(paused ? ['-p'] : []), path], { code: 'CONFIG_INVALID' });
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }

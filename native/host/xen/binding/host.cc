@@ -1,4 +1,6 @@
 // The N-API surface of the xen host, an addon of its own: src/host/xen/native.ts types it.
+#include <cerrno>
+
 #include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/memory_tag.h"
@@ -53,6 +55,7 @@ Napi::Object describe(Napi::Env env, const xc_domaininfo_t& info) {
   out.Set("domid", num(env, info.domain));
   out.Set("handle", Napi::Buffer<uint8_t>::Copy(env, info.handle, sizeof info.handle));
   out.Set("flags", num(env, info.flags));
+  out.Set("emulation", num(env, info.arch_config.emulation_flags));
   out.Set("pages", num(env, info.tot_pages));
   out.Set("outstandingPages", num(env, info.outstanding_pages));
   out.Set("maxPages", num(env, info.max_pages));
@@ -86,6 +89,21 @@ Napi::Value domain(const Napi::CallbackInfo& info) {
   xc_domaininfo_t found;
   if (!domain_info(*handles(), arg_u32(info, 0), &found, &fault)) return failed(info.Env(), fault);
   return describe(info.Env(), found);
+}
+
+// hasVnuma(domid): whether it was given virtual NUMA nodes, be they none
+Napi::Value has_vnuma(const Napi::CallbackInfo& info) {
+  const uint32_t domid = arg_u32(info, 0);
+  uint32_t nodes = 0, ranges = 0, vcpus = 0;
+  auto* const xc = handles()->xc();
+  Fault fault;
+  if (xc_domain_getvnuma(xc, domid, &nodes, &ranges, &vcpus, nullptr, nullptr, nullptr) != 0 &&
+      errno != ENOBUFS) {
+    if (errno == EOPNOTSUPP) return Napi::Boolean::New(info.Env(), false);
+    raise_errno(&fault, "reading the virtual NUMA nodes", domid);
+    return failed(info.Env(), fault);
+  }
+  return Napi::Boolean::New(info.Env(), true);
 }
 
 using DomainCall = bool (*)(const Handles&, uint32_t, Fault*);
@@ -323,6 +341,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<capabilities>(exports, "capabilities");
   add<domains>(exports, "domains");
   add<domain>(exports, "domain");
+  add<has_vnuma>(exports, "hasVnuma");
   add<on_domain<pause_domain>>(exports, "pause");
   add<on_domain<unpause_domain>>(exports, "unpause");
   add<on_domain<resume_in_place>>(exports, "resumeInPlace");

@@ -18,6 +18,7 @@
 
 #include "host/xen/control.h"
 #include "host/xen/handles.h"
+#include "host/xen/watcher/saved_image.h"
 
 namespace dormouse::xen {
 namespace {
@@ -37,16 +38,18 @@ struct Journal {
   std::vector<uint32_t> was;  // domains that had the uuid before the build
   LeaseOwner builder;         // leads the process group that builds
   LeaseOwner monitor;         // the xl process that is stopped; pid 0 where none is
+  SavedImage saved;           // decides about the domain; no path where none does
 };
 
 std::string path_of(const std::string& run_dir, const std::string& key, const char* kind) {
   return run_dir + "/" + key + "." + kind;
 }
 
+// A journal holds a path, and little else.
 std::string read_small(int fd) {
-  char text[4096];
-  const ssize_t n = pread(fd, text, sizeof text - 1, 0);
-  return n > 0 ? std::string(text, size_t(n)) : std::string();
+  std::vector<char> text(32 * 1024);
+  const ssize_t n = pread(fd, text.data(), text.size(), 0);
+  return n > 0 ? std::string(text.data(), size_t(n)) : std::string();
 }
 
 bool read_process(const char* text, LeaseOwner* process) {
@@ -67,6 +70,7 @@ bool read_line(const std::string& line, Journal* out) {
     if (line == name) return *flag = true;
   if (word == "group") return read_process(rest, &out->builder);
   if (word == "monitor") return read_process(rest, &out->monitor);
+  if (word == "saved") return read_saved(rest, &out->saved);
   if (word != "was" || !*rest) return false;
   out->was.push_back(uint32_t(std::strtoul(rest, nullptr, 10)));
   return true;
@@ -221,6 +225,9 @@ bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
 
 bool undo(const std::string& key, const Lock& lock, const Journal& journal) {
   Fault fault;
+  const Found found = find_image(journal.saved);
+  if (found == Found::kUnknown) return false;
+  const bool is_saved = found == Found::kThere;
   const auto xen = Handles::open(&fault);
   if (!xen) {
     complain(fault);
@@ -235,8 +242,16 @@ bool undo(const std::string& key, const Lock& lock, const Journal& journal) {
     return false;
   }
   if (uuid_of(info) != lock.uuid) return true;  // the id is another domain's by now
-  if (journal.destroy) return destroy(domid, "ended it, as it was saved");
+  if (journal.destroy || (is_saved && !journal.saved.then_pause))
+    return destroy(domid, "ended it, as it was saved");
   bool good = true;
+  if (is_saved) {
+    if (xc_domain_pause(xen->xc(), domid) != 0) {
+      std::fprintf(stderr, "it cannot be paused: %s\n", std::strerror(errno));
+      return false;
+    }
+    std::printf("left it paused, as it was saved\n");
+  }
   if (journal.log_dirty) {
     good = log_dirty_off(*xen, domid, nullptr, &fault);
     if (good) std::printf("ended its log-dirty mode\n");

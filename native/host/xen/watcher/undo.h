@@ -4,10 +4,11 @@
 // being built and has no id yet:
 //   KEY.lock     one line: PID START-TIME UUID OPERATION. Its owner holds the lease.
 //   KEY.journal  a line for each thing to undo: logdirty, suspend, pause; destroy for a domain
-//                that is to end instead; or build, with `was DOMID` for each domain that had the
-//                uuid before, and `group PID START-TIME` for xl, which leads a process group.
-//                Written before the thing is done, so that at worst something is undone that was
-//                not yet done.
+//                that is to end instead; `saved destroy|pause IMAGE-ID PATH` for one that is to
+//                end, or be left paused, if that image is there; or build, with `was DOMID` for
+//                each domain that had the uuid before, and `group PID START-TIME` for xl, which
+//                leads a process group. Written before the thing is done, so that at worst
+//                something is undone that was not yet done.
 //   KEY.dir      of a build: the files it hands to xl
 #pragma once
 #include <cstdint>

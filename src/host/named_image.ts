@@ -1,0 +1,40 @@
+/** Whether the image that decides about a domain has its name. */
+import { closeSync, fsyncSync, openSync, readSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { HEADER, HEADER_MAGIC } from '../image/format.js';
+import type { Ending } from './contract.js';
+
+/** As an image appears under its name only when it is whole, its first bytes tell. */
+function imageIdAt(path: string): string | null {
+  const fd = openSync(path, 'r');
+  try {
+    const [magicAt, magicSize] = HEADER.magic;
+    const [idAt, idSize] = HEADER.imageId;
+    const head = Buffer.alloc(idAt + idSize);
+    if (readSync(fd, head, 0, head.length, 0) !== head.length) return null;
+    if (head.toString('hex', magicAt, magicAt + magicSize) !== HEADER_MAGIC) return null;
+    return head.toString('hex', idAt, idAt + idSize);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** `there`: with its name on disk, whatever became of the process that wrote it. `unknown`: it cannot be told. */
+export function findImage({ path, imageId }: Ending): 'there' | 'absent' | 'unknown' {
+  try {
+    if (imageIdAt(path) !== imageId) return 'absent';
+    syncFolder(dirname(path));
+    return 'there';
+  } catch (thrown) {
+    return (thrown as NodeJS.ErrnoException).code === 'ENOENT' ? 'absent' : 'unknown';
+  }
+}
