@@ -49,7 +49,7 @@
         {
           # One target for each release of Xen: the domctl interface is that release's own. Its headers want GNU C++.
           "target_name": "dormouse_xen_<(xen_release)",
-          "sources": ["<!@(find native/host/xen native/binding/arguments.cc native/binding/lane_use.cc -name '*.cc' -not -path '*/watcher/*' | sort)"],
+          "sources": ["<!@(find native/host/xen native/binding/arguments.cc native/binding/lane_use.cc native/host/hole_map.cc native/host/kept_memory.cc -name '*.cc' -not -path '*/watcher/*' | sort)"],
           "include_dirs": ["native", "<(napi_dir)"],
           "defines": ["__XEN_TOOLS__", "NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
           "cflags_cc": ["-std=gnu++1z"],

@@ -36,6 +36,12 @@ function labPackages() {
   return spawnSync('apt-cache', ['show', 'xen-utils-4.17', 'linux-image-amd64']).status === 0;
 }
 
+/** Whether this Node.js is older than package.json allows: Debian 12's own is. */
+export function isTooOld(version) {
+  const [major, minor] = version.split('.').map(Number);
+  return major < 20 || (major === 20 && minor < 19);
+}
+
 /** Names of packages that are missing for `kinds` ('build', 'lab'), and whether apt has to be told first what there is. */
 export function missingFor(kinds) {
   const packages = kinds.flatMap((kind) =>
@@ -46,7 +52,11 @@ export function missingFor(kinds) {
 
 function message(kinds, { packages, update }) {
   const why = kinds.map((kind) => lists[kind][0]).join(' and ');
-  const what = [...packages, ...(update ? ['the package lists of Debian 12'] : [])].join(', ');
+  const old = isTooOld(process.versions.node)
+    ? [`Node.js 20.19 or newer (nodejs.org; this is ${process.version})`]
+    : [];
+  const what = [...old, ...packages, ...(update ? ['the package lists of Debian 12'] : [])].join(', ');
+  if (packages.length === 0 && !update) return `dormouse: ${why} needs ${what}`;
   const install =
     packages.length > 0 ? `sudo apt-get install -y --no-install-recommends ${packages.join(' ')}` : '';
   const steps = [kinds.includes('lab') ? 'sudo apt-get update' : '', install].filter((step) => step !== '');
@@ -63,7 +73,7 @@ function apt(...args) {
 /** Ends the process with one message if something is missing; as root where CI is set, installs it instead. */
 export function need(kinds) {
   let missing = missingFor(kinds);
-  const whole = () => missing.packages.length === 0 && !missing.update;
+  const whole = () => missing.packages.length === 0 && !missing.update && !isTooOld(process.versions.node);
   if (whole()) return;
   if (process.env.CI && process.getuid() === 0) {
     console.error(`dormouse: missing ${missing.packages.join(', ') || 'package lists'}; running apt-get`);

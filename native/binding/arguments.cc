@@ -15,10 +15,15 @@ uint64_t whole_number(const Napi::Value& value, double most, const std::string& 
 }
 
 template <typename Array>
+Array typed_value(const Napi::Value& value, const std::string& what, napi_typedarray_type type) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != type)
+    refuse(what + " is not an array of the right type");
+  return value.As<Array>();
+}
+
+template <typename Array>
 Array typed_array(const Napi::CallbackInfo& info, size_t i, napi_typedarray_type type) {
-  if (!info[i].IsTypedArray() || info[i].As<Napi::TypedArray>().TypedArrayType() != type)
-    refuse(place(i) + " is not an array of the right type");
-  return info[i].As<Array>();
+  return typed_value<Array>(info[i], place(i), type);
 }
 
 Napi::Object as_object(const Napi::Value& value, const std::string& what) {
@@ -113,11 +118,12 @@ Napi::Array array_field(const Napi::Object& object, const char* name) {
   return as_array(object.Get(name), name);
 }
 
+Napi::BigUint64Array words_field(const Napi::Object& object, const char* name) {
+  return typed_value<Napi::BigUint64Array>(object.Get(name), name, napi_biguint64_array);
+}
+
 Napi::Uint8Array bytes_field(const Napi::Object& object, const char* name) {
-  const Napi::Value value = object.Get(name);
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
-    refuse(std::string(name) + " is no buffer");
-  return value.As<Napi::Uint8Array>();
+  return typed_value<Napi::Uint8Array>(object.Get(name), name, napi_uint8_array);
 }
 
 uint64_t number_at(const Napi::Array& list, uint32_t i) {

@@ -43,6 +43,7 @@ bool flag_field(const Napi::Object& object, const char* name);
 std::string text_field(const Napi::Object& object, const char* name);
 Napi::Object object_field(const Napi::Object& object, const char* name);
 Napi::Array array_field(const Napi::Object& object, const char* name);
+Napi::BigUint64Array words_field(const Napi::Object& object, const char* name);
 Napi::Uint8Array bytes_field(const Napi::Object& object, const char* name);
 
 // Element i of a list.

@@ -309,23 +309,15 @@ Napi::Value live_step(const Napi::CallbackInfo& info) {
   return by_class(info.Env(), counts);
 }
 
-// liveMerge(live, bitmap): adds the pages of a dirty log, one bit a pfn
+// liveMerge(live, memory, bitmap): adds the pages of a dirty log, one bit a pfn. Bits of pages
+// whose frame changed by it are set too.
 Napi::Value live_merge(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
-  auto bitmap = arg_bytes(info, 1);
-  const uint64_t nr_pfns = live->pending().nr_pfns();
-  need(bitmap.ByteLength() >= (nr_pfns + 7) / 8, "a bitmap of fewer pfns");
-  live->pending().merge(0, nr_pfns, bitmap.Data());
-  return info.Env().Undefined();
-}
-
-// liveFindChanged(live, memory, threads)
-Napi::Value live_find_changed(const Napi::CallbackInfo& info) {
-  auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
-  need(live->by_content(), "not by content");
+  auto bitmap = arg_bytes(info, 2);
+  need(bitmap.ByteLength() >= (live->pending().nr_pfns() + 7) / 8, "a bitmap of fewer pfns");
   Fault fault;
-  if (!live->find_changed(*memory, arg_threads(info, 2), &fault)) return failed(info.Env(), fault);
+  if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
@@ -344,14 +336,27 @@ Napi::Value live_pending(const Napi::CallbackInfo& info) {
   return num(info.Env(), held<step::LivePass>(info, 0)->pending().count());
 }
 
-// liveCopy(live, memory, anywhere) -> pages copied
-Napi::Value live_copy(const Napi::CallbackInfo& info) {
+// liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied
+Napi::Value live_capture(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
+  const auto request = arg_object(info, 2);
+  const bool logged = !request.Get("logged").IsNull();
+  need(logged != live->by_content(), "a log of what is tracked by content, or none of what is not");
+  step::CaptureHow how;
   Fault fault;
-  if (!live->copy().copy(*memory, live->pending(), arg_bool(info, 2), &fault))
-    return failed(info.Env(), fault);
-  return num(info.Env(), live->copy().size());
+  how.thorough = flag_field(request, "thorough");
+  how.anywhere = flag_field(request, "anywhere");
+  how.max_pages = field(request, "maxPages");
+  how.threads = unsigned(std::min<uint64_t>(field(request, "threads"), 64));
+  if (logged) {
+    auto bitmap = bytes_field(request, "logged");
+    need(bitmap.ByteLength() >= (live->pending().nr_pfns() + 7) / 8, "a bitmap of fewer pfns");
+    if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
+  }
+  bool copied = false;
+  if (!live->capture(*memory, how, &copied, &fault)) return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), copied);
 }
 
 Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
@@ -445,10 +450,9 @@ Napi::Object init_step(Napi::Env env) {
   add<live_create>(out, "liveCreate");
   add<live_step>(out, "liveStep");
   add<live_merge>(out, "liveMerge");
-  add<live_find_changed>(out, "liveFindChanged");
   add<live_find_retyped>(out, "liveFindRetyped");
   add<live_pending>(out, "livePending");
-  add<live_copy>(out, "liveCopy");
+  add<live_capture>(out, "liveCapture");
   add<memory_pieces>(out, "memoryPieces");
   add<live_pieces>(out, "livePieces");
   add<live_put>(out, "livePut");

@@ -47,6 +47,15 @@ class DomainMemory {
   // False where any pfn may have a frame, also of a sudden: when a query() found that frames moved.
   virtual bool knows_holes() const { return false; }
 
+  // Of a host's dirty log that was just read, before the pages that it names are: bit i of `bitmap`
+  // is pfn i. The memory takes it that each of them may have a frame by now, or another one, and
+  // adds the pfns whose frame is another one where the logged pages tell (a guest's own p2m). No
+  // other call may be under way.
+  virtual bool follow_log(uint8_t* bitmap, uint64_t nr_pfns, Fault* fault) {
+    (void)bitmap, (void)nr_pfns, (void)fault;
+    return true;
+  }
+
   // Copies the listed pages to dst, one after the other. `entries` are what query() said of them.
   // A page that can no longer be read is an error (code GUEST_MEMORY_UNREADABLE), never skipped.
   virtual bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,

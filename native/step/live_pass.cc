@@ -12,6 +12,7 @@ namespace {
 
 constexpr uint8_t kNothing = 0xFF;  // no page type
 constexpr uint32_t kQueryPages = 1024;
+constexpr uint64_t kPresent = 1, kFrameBits = ((1ull << 52) - 1) & ~0xFFFull;  // of a table's entry
 
 }  // namespace
 
@@ -23,22 +24,18 @@ struct LivePass::Taken {
   bool left_out[kBatchPages] = {};
 };
 
-LivePass::LivePass(uint64_t nr_pfns, bool by_content) : pending_(nr_pfns) {
-  if (by_content) {
-    content_ = std::make_unique<ContentTracker>(nr_pfns);
-    found_.assign((nr_pfns + 7) / 8, 0);
-  } else {
-    types_.assign(nr_pfns, kNothing);
-  }
+LivePass::LivePass(uint64_t nr_pfns, bool by_content)
+    : pending_(nr_pfns), types_(nr_pfns, kNothing), mapped_((nr_pfns + 63) / 64) {
+  if (!by_content) return;
+  content_ = std::make_unique<ContentTracker>(nr_pfns);
+  found_.assign((nr_pfns + 7) / 8, 0);
 }
 
 void LivePass::defer(Taken* taken, uint32_t i) {
   const uint64_t pfn = taken->batch.pfns[i];
   taken->left_out[i] = true;
-  if (content_)
-    content_->forget(pfn);
-  else
-    types_[pfn] = kNothing;
+  if (content_) content_->forget(pfn);
+  types_[pfn] = kNothing;
   pending_.add(pfn);
 }
 
@@ -80,6 +77,19 @@ bool LivePass::settle_tables(const host::FrameMaps& maps, Taken* taken, Fault* f
   return true;
 }
 
+// Of a table in canonical form.
+void LivePass::note_mapped(const uint8_t* table) {
+  const auto* entries = reinterpret_cast<const uint64_t*>(table);
+  for (uint32_t i = 0; i < host::kPageSize / 8; ++i) {
+    const uint64_t pfn = (entries[i] & kFrameBits) >> 12;
+    if (!(entries[i] & kPresent) || pfn >= pending_.nr_pfns()) continue;
+    std::atomic<uint64_t>& word = mapped_[pfn / 64];
+    const uint64_t bit = 1ull << pfn % 64;
+    if (!(word.load(std::memory_order_relaxed) & bit))
+      word.fetch_or(bit, std::memory_order_relaxed);
+  }
+}
+
 // Records what the image will hold and closes the gaps of what is left out.
 void LivePass::keep(Taken* taken) {
   PageBatch& batch = taken->batch;
@@ -90,10 +100,9 @@ void LivePass::keep(Taken* taken) {
     const uint8_t* page = batch.pages + uint64_t(body) * host::kPageSize;
     body += has_body;
     if (taken->left_out[i]) continue;
-    if (content_)
-      content_->record(batch.pfns[i], type, has_body ? page : nullptr);
-    else
-      types_[batch.pfns[i]] = type;
+    if (content_) content_->record(batch.pfns[i], type, has_body ? page : nullptr);
+    types_[batch.pfns[i]] = type;
+    if (host::table_level(type) != 0) note_mapped(page);
     batch.pfns[out] = batch.pfns[i];
     batch.entries[out++] = batch.entries[i];
     if (!has_body) continue;
@@ -147,14 +156,40 @@ bool LivePass::find_changed(host::DomainMemory& memory, unsigned threads, Fault*
   return true;
 }
 
-bool LivePass::find_retyped(host::DomainMemory& memory, Fault* fault) {
-  const bool known = memory.knows_holes();
-  if (!compare_types(memory, fault)) return false;
-  // A frame that went may have come elsewhere: where none was, too.
-  return memory.knows_holes() == known || compare_types(memory, fault);
+bool LivePass::merge_log(host::DomainMemory& memory, uint8_t* bitmap, Fault* fault) {
+  const bool followed = memory.follow_log(bitmap, pending_.nr_pfns(), fault);
+  pending_.merge(0, pending_.nr_pfns(), bitmap);
+  return followed;
 }
 
-bool LivePass::compare_types(host::DomainMemory& memory, Fault* fault) {
+bool LivePass::find_mapped_holes(host::DomainMemory& memory, Fault* fault) {
+  const uint8_t* const begin = types_.data();
+  const uint8_t* const end = begin + types_.size();
+  for (const uint8_t* at = begin; at < end; ++at) {
+    at = static_cast<const uint8_t*>(std::memchr(at, host::kXtab, size_t(end - at)));
+    if (!at) return true;
+    const uint64_t pfn = uint64_t(at - begin);
+    if (!(mapped_[pfn / 64].load(std::memory_order_relaxed) >> pfn % 64 & 1)) continue;
+    uint64_t entry;
+    if (!memory.query(pfn, 1, &entry, fault)) return false;
+    if (host::type_of(entry) != host::kXtab) pending_.add(pfn);
+  }
+  return true;
+}
+
+bool LivePass::capture(host::DomainMemory& memory, const CaptureHow& how, bool* copied,
+                       Fault* fault) {
+  *copied = false;
+  if (content_       ? !find_changed(memory, how.threads, fault)
+      : how.thorough ? !find_retyped(memory, fault)
+                     : !find_mapped_holes(memory, fault))
+    return false;
+  if (pending_.count() > how.max_pages) return true;
+  *copied = true;
+  return copy_.copy(memory, pending_, how.anywhere, fault);
+}
+
+bool LivePass::find_retyped(host::DomainMemory& memory, Fault* fault) {
   uint64_t entries[kQueryPages];
   for (uint64_t first = 0; first < types_.size(); first += kQueryPages) {
     const uint32_t n = uint32_t(std::min<uint64_t>(kQueryPages, types_.size() - first));

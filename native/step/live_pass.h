@@ -5,6 +5,7 @@
 // page table in flux, a page that vanished). Only a pass over a guest that stands still empties the
 // set for good.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -24,9 +25,17 @@ enum class PassKind : uint8_t {
   standing = 2,  // those that are pending; what cannot be taken is a fault
 };
 
+struct CaptureHow {
+  bool thorough = false;
+  // The guest is not at its suspend point and may map pages of the hypervisor's own.
+  bool anywhere = false;
+  uint64_t max_pages = 0;
+  unsigned threads = 1;
+};
+
 class LivePass {
  public:
-  // Tracks by content (16 bytes a pfn), or keeps page types only (1 byte) where the host logs.
+  // Tracks by content (16 bytes a pfn more than page types), or leaves it to the host's log.
   LivePass(uint64_t nr_pfns, bool by_content);
   bool allocate(uint64_t max_copied_pages, Fault* fault) {
     return copy_.allocate(max_copied_pages, fault);
@@ -40,25 +49,36 @@ class LivePass {
   bool step(host::DomainMemory& memory, image::Writer& writer, uint32_t lane, PassKind kind,
             uint64_t first, uint64_t count, uint64_t counts[16], Fault* fault);
 
+  // Adds the pages of a dirty log, one bit a pfn, and those whose frame changed by it: their bits
+  // are set too.
+  bool merge_log(host::DomainMemory& memory, uint8_t* bitmap, Fault* fault);
   // Adds every page whose content is not what the image holds; by content only.
   bool find_changed(host::DomainMemory& memory, unsigned threads, Fault* fault);
   // Adds every page whose type is not what the image holds: frames gained and lost, tables made.
   bool find_retyped(host::DomainMemory& memory, Fault* fault);
+  // Adds every page that the image holds without a frame though it has one, and though a table of
+  // the image maps it.
+  bool find_mapped_holes(host::DomainMemory& memory, Fault* fault);
+  // Of a guest that stands still, after its log was merged: adds all else that changed
+  // (`thorough`: with the pages whose type changed, logged or not) and copies the pending pages if
+  // they fit. *copied says whether.
+  bool capture(host::DomainMemory& memory, const CaptureHow& how, bool* copied, Fault* fault);
 
  private:
   struct Taken;
-  bool compare_types(host::DomainMemory& memory, Fault* fault);
   bool seek(host::DomainMemory& memory, uint64_t first, uint64_t count, Fault* fault);
   bool read(host::DomainMemory& memory, uint64_t first, uint32_t n, Taken* taken, Fault* fault);
   bool read_bodies(host::DomainMemory& memory, Taken* taken, Fault* fault);
   bool settle_tables(const host::FrameMaps& maps, Taken* taken, Fault* fault);
   void defer(Taken* taken, uint32_t i);
   void keep(Taken* taken);
+  void note_mapped(const uint8_t* table);
 
   PendingSet pending_;
   std::unique_ptr<ContentTracker> content_;
-  std::vector<uint8_t> types_;
-  std::vector<uint8_t> found_;  // bitmap for find_changed
+  std::vector<uint8_t> types_;                 // of what the image holds
+  std::vector<std::atomic<uint64_t>> mapped_;  // bit for each pfn that some table of it maps
+  std::vector<uint8_t> found_;                 // bitmap for find_changed
   DirtyCopy copy_;
 };
 

@@ -1,6 +1,5 @@
 /** Finds what changed in a domain since it was put into an image: by the host's log, or by content where it has none. */
 import type { Buffer } from 'node:buffer';
-import { availableParallelism } from 'node:os';
 import { native } from '../addon.js';
 import { asDormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
@@ -15,10 +14,8 @@ export interface ChangeFinder {
   readonly maxPasses: number;
   /** Before a further live pass: adds what is known to have changed. */
   find(live: LiveHandle, memory: MemoryView): Promise<void>;
-  /** Asks the host, right after it was asked to stop the guest; the answer is for `findLast`. */
+  /** Asks the host, right after it was asked to stop the guest; the answer is for the step that captures the rest. */
   askLast(): Promise<Buffer | null>;
-  /** Adds the rest, of a guest that stands still. `thorough`: with every page whose type changed, logged or not. */
-  findLast(live: LiveHandle, memory: MemoryView, logged: Buffer | null, thorough: boolean): void;
   off(): Promise<void>;
 }
 
@@ -31,14 +28,11 @@ function byLog(tracker: Tracker): ChangeFinder {
     find: async (live, memory) => {
       // The slow part first: the log is to be as young as can be.
       native(() => steps().liveFindRetyped(live, memory.handle));
-      steps().liveMerge(live, await tracker.readAndClear());
+      const logged = await tracker.readAndClear();
+      steps().liveMerge(live, memory.handle, logged);
     },
     // Nothing is read after it, unless the pause was in vain: and then it is wanted again.
     askLast: () => tracker.peek(),
-    findLast: (live, memory, logged, thorough) => {
-      if (logged) steps().liveMerge(live, logged);
-      if (thorough) native(() => steps().liveFindRetyped(live, memory.handle));
-    },
     off: () => tracker.off(),
   };
 }
@@ -50,9 +44,6 @@ const byContent: ChangeFinder = {
   maxPasses: 3,
   find: () => Promise.resolve(),
   askLast: () => Promise.resolve(null),
-  findLast: (live, memory) => {
-    native(() => steps().liveFindChanged(live, memory.handle, availableParallelism()));
-  },
   off: () => Promise.resolve(),
 };
 

@@ -3,6 +3,8 @@
  * still while what changed since is copied into buffers that already exist, and the copies are written when it runs again.
  * A guest that will not run here again has them written at once.
  */
+import type { Buffer } from 'node:buffer';
+import { availableParallelism } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
 import type { OperationOptions } from '../domain/progress.js';
@@ -58,11 +60,13 @@ async function withWork<T>(
   body: (work: Work) => Promise<T>,
 ): Promise<T> {
   const { host, lease, geometry } = request;
-  const memory = await host.openMemory(lease.domid);
+  let memory: MemoryView | undefined;
   let live: LiveHandle | undefined;
   let finder: ChangeFinder | undefined;
   try {
+    // First of all: from here on the log names every frame that comes.
     finder = await changeFinder(host, lease);
+    memory = await host.openMemory(lease.domid);
     const byContent = finder.by === 'content';
     live = native(() => steps().liveCreate(geometry.nrPfns, byContent, mayCopyPages));
     const result = await body({ ...request, memory, finder, live });
@@ -72,7 +76,7 @@ async function withWork<T>(
     return result;
   } finally {
     if (live !== undefined) steps().liveRelease(live);
-    memory.close();
+    memory?.close();
     // What fails here is undone with the lease, and must not hide what failed before.
     await finder?.off().catch(() => undefined);
   }
@@ -110,7 +114,7 @@ async function pass(work: Work, kind: PassKind): Promise<number> {
 /** A further pass, over what changed; how many pages that were, and whether they are still to be put. */
 async function passOverChanged(work: Work, before: number): Promise<{ changed: number; left: boolean }> {
   const { finder, live, memory } = work;
-  memory.refresh?.();
+  await memory.refresh?.(finder.by === 'log-dirty');
   await finder.find(live, memory);
   if (finder.by === 'content') return { changed: await pass(work, finder.passKind), left: false };
   const changed = steps().livePending(live);
@@ -144,22 +148,28 @@ function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Wo
 export const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
+/** The guest stands still: what changed since is found, and copied if it fits. */
+function capture(work: Work, logged: Buffer | null, how: { thorough: boolean; maxPages: number }): boolean {
+  const { live, memory } = work;
+  memory.catchUp?.(logged !== null);
+  const anywhere = !how.thorough;
+  const threads = availableParallelism();
+  return native(() => steps().liveCapture(live, memory.handle, { logged, ...how, anywhere, threads }));
+}
+
 /** In the pause: null if more changed than may be copied, else the registers, canonical. */
 async function copyPaused(
   work: Work,
   base: Omit<CaptureSource, 'state' | 'memory'>,
 ): Promise<Finished | null> {
-  const { host, lease, finder, live, memory } = work;
+  const { host, lease, finder, memory } = work;
   // Asked for without waiting in between: each answer that is waited for lengthens the pause.
   const [, logged, state] = await Promise.all([
     host.holdPaused(lease),
     finder.askLast(),
     host.readState(lease.domid),
   ]);
-  memory.refresh?.();
-  finder.findLast(live, memory, logged, false);
-  if (steps().livePending(live) > maxCopiedPages) return null;
-  native(() => steps().liveCopy(live, memory.handle, true));
+  if (!capture(work, logged, { thorough: false, maxPages: maxCopiedPages })) return null;
   return finished({ ...base, state, memory });
 }
 
@@ -171,6 +181,8 @@ async function tryPause(
   const { host, lease, finder, live, memory } = work;
   const geometry = await host.geometry(lease.domid);
   requireSameSize(geometry, work);
+  // Without a log the frames that came are looked for now: mapping them would take longer in the pause.
+  if (finder.by === 'content') await memory.refresh?.(false);
   await finder.find(live, memory);
   // A last short pass, over what is known to have changed: the pause is left what changes during it.
   if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
@@ -238,19 +250,16 @@ interface Suspended {
 
 /** The guest is suspended: copies what changed, or puts it at once if that is more than may be copied. */
 async function captureSuspended(work: Work, mayCopyPages: number): Promise<Suspended> {
-  const { host, lease, finder, live, memory } = work;
+  const { host, lease, finder, live } = work;
   const [logged, geometry, state] = await Promise.all([
     finder.askLast(),
     host.geometry(lease.domid),
     host.readState(lease.domid),
   ]);
   requireSameSize(geometry, work);
-  memory.refresh?.();
-  finder.findLast(live, memory, logged, true);
+  const copied = capture(work, logged, { thorough: true, maxPages: mayCopyPages });
   const changed = steps().livePending(live);
-  const copied = changed <= mayCopyPages;
-  if (copied) native(() => steps().liveCopy(live, memory.handle, false));
-  else await pass(work, passKinds.standing);
+  if (!copied) await pass(work, passKinds.standing);
   return { geometry, state, changed, copied };
 }
 

@@ -160,7 +160,7 @@ export async function suspendGuest(
     const base = await describing;
     await requestSuspend(host, lease, options);
     suspended = true;
-    memory.refresh?.();
+    memory.catchUp?.(false);
     const [geometry, state] = [await host.geometry(info.domid), await host.readState(info.domid)];
     return {
       source: { ...base, memory, geometry, state, consistency: 'suspend-point' },

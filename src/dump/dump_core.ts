@@ -138,7 +138,7 @@ async function fill({ host, info, file, options }: Job): Promise<{ vcpus: number
   const { nrPfns } = await host.geometry(info.domid);
   const memory = await host.openMemory(info.domid);
   try {
-    memory.refresh?.();
+    memory.catchUp?.(false);
     const all = { nrPfns, memory, signal: options.signal };
     const pages = await countPages(all);
     const { head, names } = coreFrame({ type: info.type, state, pages });

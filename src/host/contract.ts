@@ -47,10 +47,13 @@ export interface MemoryView {
   readonly handle: MemoryHandle;
   readonly kind: 'live' | 'snapshot' | 'build' | 'rewrite';
   /**
-   * Brings a live view up to date with frames the domain gained, lost or moved since: between epochs and once it stands
-   * still. Nothing may use the handle meanwhile. Absent where a view is always up to date.
+   * Brings a live view of a running domain up to date with frames it gained, lost or moved since. Nothing may use the
+   * handle meanwhile. `logged`: a tracker has been on since the view was opened, and all that it read went to the steps;
+   * without one this may take as long as opening does. Absent where a view is always up to date.
    */
-  refresh?(): void;
+  refresh?(logged: boolean): Promise<void>;
+  /** The same of a domain that stands still, by the least work that will do: the last reading goes to the steps next. */
+  catchUp?(logged: boolean): void;
   /** Unmaps; every exit path calls it. Idempotent. */
   close(): void;
 }
@@ -62,6 +65,8 @@ export interface Snapshot {
   readonly state: DomainState;
   /** Time during which no vCPU executed. */
   readonly pauseNs: number;
+  /** What the tracker would have read at this point, which resets it in the same step; null where it is off. */
+  readonly dirty: Buffer | null;
   /** Pages the host had to copy aside so far. */
   cowPages(): Promise<number>;
   /** Drops the snapshot and its copies. Idempotent. */

@@ -44,9 +44,15 @@ export interface NativeImage {
   closeReader(handle: ReaderHandle): boolean;
   checkChunk(handle: ReaderHandle, lane: number, chunk: number): void;
   readChunk(handle: ReaderHandle, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
-  chunkEntry(handle: ReaderHandle, chunk: number): { offset: number; span: number; pages: number; bodies: number };
+  chunkEntry(
+    handle: ReaderHandle,
+    chunk: number,
+  ): { offset: number; span: number; pages: number; bodies: number };
   readPages(handle: ReaderHandle, pfns: Float64Array, out: Buffer): void;
-  pageEntry(handle: ReaderHandle, pfn: number): [pageClass: number, type: number, chunk: number, slot: number];
+  pageEntry(
+    handle: ReaderHandle,
+    pfn: number,
+  ): [pageClass: number, type: number, chunk: number, slot: number];
   classRuns(handle: ReaderHandle, classMask: number, byType: boolean): Float64Array;
   readerCounts(handle: ReaderHandle): number[];
   openImages(): number;

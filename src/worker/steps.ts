@@ -20,6 +20,17 @@ export type PassKind = (typeof passKinds)[keyof typeof passKinds];
 /** A stretch of pfns (or chunks): first and count. */
 export type Piece = readonly [first: number, count: number];
 
+export interface CaptureHow {
+  /** What the host's log names, one bit a pfn; null where there is none. */
+  readonly logged: Buffer | null;
+  /** With every page whose type changed, logged or not. */
+  readonly thorough: boolean;
+  /** The guest is not at its suspend point and may map pages of the hypervisor's own. */
+  readonly anywhere: boolean;
+  readonly maxPages: number;
+  readonly threads: number;
+}
+
 export interface StepsNative {
   saveStep(
     memory: MemoryHandle,
@@ -84,19 +95,18 @@ export interface StepsNative {
     firstPfn: number,
     count: number,
   ): number[];
-  /** Adds the pages of a dirty log to the set. */
-  liveMerge(live: LiveHandle, bitmap: Buffer): void;
-  /** Adds what is not as the image holds it, by content; of a guest that stands still. Blocks the caller. */
-  liveFindChanged(live: LiveHandle, memory: MemoryHandle, threads: number): void;
+  /** Adds the pages of a dirty log to the set, and those whose frame changed by it: `bitmap` gets their bits too. */
+  liveMerge(live: LiveHandle, memory: MemoryHandle, bitmap: Buffer): void;
   /** Adds the pages whose type is not what the image holds: frames gained and lost, tables made. Blocks the caller. */
   liveFindRetyped(live: LiveHandle, memory: MemoryHandle): void;
   /** Pages in the set. */
   livePending(live: LiveHandle): number;
   /**
-   * Copies the pages of the set, which fit, and canonicalises their tables; how many. `anywhere`: the guest is not at its
-   * suspend point and may map pages of the hypervisor's own. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
+   * Of a guest that stands still: adds all that changed since to the set, by `logged` or (null) by content, and copies
+   * the pages of the set and canonicalises their tables; false, and nothing copied, if they are more than `maxPages`.
+   * Blocks the caller. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
    */
-  liveCopy(live: LiveHandle, memory: MemoryHandle, anywhere: boolean): number;
+  liveCapture(live: LiveHandle, memory: MemoryHandle, how: CaptureHow): boolean;
   /**
    * Pieces of some `pages` pages of work each that cover [0, nrPfns): where a domain has no frames they are long. Each
    * begins at a multiple of 64.

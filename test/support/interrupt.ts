@@ -99,7 +99,7 @@ export async function measurePace(
 ): Promise<Pace> {
   const startedMs = performance.now();
   const run = startCommand(t, args);
-  await until('the tool takes its lease', 20_000, () => leased(host, run.pid));
+  await until('the tool takes its lease', 60_000, () => leased(host, run.pid));
   const leaseMs = performance.now() - startedMs;
   const { exitCode, stderr } = await run.ended;
   assert.equal(exitCode, 0, stderr);
@@ -124,7 +124,7 @@ export async function interrupt(
   else {
     await until(
       'the tool takes its lease or ends',
-      20_000,
+      60_000,
       async () => seen.over || (await leased(host, run.pid)),
     );
     await sleep(next(Math.ceil(pace.workMs)));

@@ -1,13 +1,15 @@
 /** What `npm pack` puts into the package is what installing it takes; and what a machine lacks is said at once. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { packageRoot } from '../../src/addon.js';
 
 interface Package {
+  readonly engines: { readonly node: string };
   readonly bin: Readonly<Record<string, string>>;
   readonly scripts: Readonly<Record<string, string>>;
   readonly dependencies: Readonly<Record<string, string>>;
@@ -85,4 +87,28 @@ test('all that a machine lacks is named in one message, and nothing is installed
   const commands = ['python3', 'make', 'g++', 'qemu-system-x86', 'busybox-static', 'xz-utils', 'cpio', 'gcc'];
   for (const name of commands) assert.ok(line.split(' ').includes(name), `${name}: ${done.stderr}`);
   assert.match(done.stderr, /the package lists of Debian 12/u);
+});
+
+test('a Node.js older than package.json allows is told apart', async () => {
+  const { isTooOld } = (await import(pathToFileURL(join(packageRoot, 'scripts/needs.mjs')).href)) as {
+    isTooOld: (version: string) => boolean;
+  };
+  assert.equal(described.engines.node, '>=20.19');
+  assert.deepEqual(['18.20.4', '20.18.3', '20.19.0', '22.1.0'].map(isTooOld), [true, true, false, false]);
+});
+
+test('what installs the missing does not read the script that is piped in', () => {
+  const bin = mkdtempSync(join(tmpdir(), 'dormouse-apt-'));
+  writeFileSync(join(bin, 'apt-get'), '#!/bin/sh\n/bin/cat >/dev/null\necho "$@" >>"$0.calls"\n', {
+    mode: 0o755,
+  });
+  const env = { PATH: bin, CI: '1', DORMOUSE_LAB_CACHE: join(bin, 'nonexistent') };
+  const source = `${process.execPath} ${join(packageRoot, 'scripts/needs.mjs')} lab; /bin/cat`;
+  const done = spawnSync('/bin/sh', ['-c', source], { env, encoding: 'utf8', input: 'the rest of it\n' });
+  assert.equal(done.stdout, 'the rest of it\n');
+  // Others than root are only told.
+  const calls = process.getuid?.() === 0 ? /^update .*\ninstall .*qemu-system-x86/u : /^$/u;
+  const made = join(bin, 'apt-get.calls');
+  assert.match(existsSync(made) ? readFileSync(made, 'utf8') : '', calls);
+  rmSync(bin, { recursive: true });
 });

@@ -8,7 +8,7 @@ import { domainInfo, FakeHost } from '../support/fake_host.js';
 import type { DomainState, MemoryGeometry } from '../../src/domain/state.js';
 import type { MemoryHandle } from '../../src/handle.js';
 
-const steps = ['ready', 'config', 'open', 'suspend', 'refresh', 'geometry', 'state'] as const;
+const steps = ['ready', 'config', 'open', 'suspend', 'catchUp', 'geometry', 'state'] as const;
 type Step = (typeof steps)[number];
 
 /** Writes down what it is asked for; `failing` is refused. */
@@ -28,7 +28,7 @@ function scene(failing?: Step): { asked: string[]; stand: () => ReturnType<typeo
     does('open', {
       handle: 1 as MemoryHandle,
       kind: 'live' as const,
-      refresh: () => take('refresh'),
+      catchUp: () => take('catchUp'),
       close: () => void asked.push('close'),
     });
   host.config = () => does('config', '');
@@ -44,7 +44,7 @@ function scene(failing?: Step): { asked: string[]; stand: () => ReturnType<typeo
 test('a guest is mapped before it is asked to suspend, and brought up to date after', async () => {
   const { asked, stand } = scene();
   const still = await stand();
-  assert.deepEqual(asked, ['ready', 'config', 'open', 'suspend', 'refresh', 'geometry', 'state']);
+  assert.deepEqual(asked, ['ready', 'config', 'open', 'suspend', 'catchUp', 'geometry', 'state']);
   await still.release();
   assert.equal(asked.at(-1), 'close');
 });

@@ -201,7 +201,7 @@ const contentTracker: Check = async (host, { domid }, [ranMs = '3000']) => {
   await host.releasePaused(lease);
   await sleep(Number(ranMs));
   await host.holdPaused(lease);
-  view.refresh?.();
+  view.catchUp?.(false);
   const startMs = performance.now();
   const found = new Set(ones(steps().trackerChanged(tracker, view.handle, 2)));
   const compareMs = performance.now() - startMs;
@@ -247,7 +247,7 @@ const logDirty: Check = async (host, { domid }, [ranMs = '3000']) => {
   await host.releasePaused(lease);
   await sleep(Number(ranMs));
   await host.holdPaused(lease);
-  view.refresh?.();
+  view.catchUp?.(false);
   const startMs = performance.now();
   const dirty = await tracker.readAndClear();
   const readMs = performance.now() - startMs;

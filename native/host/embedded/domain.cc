@@ -49,9 +49,9 @@ bool Domain::set_geometry(Geometry geometry, Fault* fault) {
   return true;
 }
 
-void Domain::set_entry(uint64_t pfn, uint64_t entry) {
+void Domain::set_entry(uint64_t pfn, uint64_t entry, Change change) {
   meta_words()[pfn].store(entry, std::memory_order_release);
-  mark_dirty(pfn);
+  if (!(unlogged & change)) mark_dirty(pfn);
   uint64_t& word = changed_bitmap[pfn >> 6];
   const uint64_t bit = 1ull << (pfn & 63);
   if (all_changed || (word & bit)) return;
@@ -61,7 +61,8 @@ void Domain::set_entry(uint64_t pfn, uint64_t entry) {
 
 void Domain::set_entry_type(uint64_t mfn, uint8_t nibble) {
   const uint64_t pfn = machine.m2p(mfn);
-  if (pfn < nr_pfns && this->mfn(pfn) == mfn) set_entry(pfn, mfn | uint64_t(nibble) << 60);
+  if (pfn < nr_pfns && this->mfn(pfn) == mfn)
+    set_entry(pfn, mfn | uint64_t(nibble) << 60, kRetyped);
 }
 
 void Domain::attach_frame(uint64_t pfn, uint64_t mfn) {
@@ -69,13 +70,13 @@ void Domain::attach_frame(uint64_t pfn, uint64_t mfn) {
   // Not part of a snapshot that is active now: nobody needs a copy of what it held.
   if (const uint64_t epoch = cow_epoch)
     machine.cow_word(mfn) = CowWord::make(epoch, CowWord::kDone);
-  set_entry(pfn, mfn);
+  set_entry(pfn, mfn, kGained);
   owned++;
 }
 
 void Domain::detach_frame(uint64_t pfn) {
   const auto gone = uint32_t(mfn(pfn));
-  set_entry(pfn, kNoFrame);
+  set_entry(pfn, kNoFrame, kLost);
   owned--;
   machine.frame(gone) = Frame{};  // nothing may be made to name it again
   const uint64_t generation = ++tlb_generation;
@@ -140,6 +141,12 @@ bool Domain::populate(const std::vector<PfnRun>& runs, Fault* fault) {
   // A run that was named twice took its frames once.
   machine.free({mfns.begin() + long(used), mfns.end()});
   return true;
+}
+
+void Domain::depopulate(const PfnRun& run) {
+  std::lock_guard<std::mutex> lock(mmu);
+  for (uint64_t pfn = run.first; pfn < std::min(nr_pfns, run.first + run.count); pfn++)
+    if (has_frame(pfn)) detach_frame(pfn);
 }
 
 namespace {

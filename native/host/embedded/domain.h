@@ -42,6 +42,8 @@ class Domain {
   bool set_geometry(Geometry geometry, Fault* fault);
   // Gives these pfns a frame; of a domain that is rewritten, also takes those of all others away.
   bool populate(const std::vector<PfnRun>& runs, Fault* fault);
+  // Takes frames away, as if the guest gave them back; pfns without one are passed over.
+  void depopulate(const PfnRun& run);
   // Makes a domain that stands still ready to be filled anew in place (rewrite.cc); until finish()
   // it does not run. May be called again before that.
   bool begin_rewrite(Fault* fault);
@@ -58,7 +60,9 @@ class Domain {
   // With `mmu` held: gives a pfn its frame, or takes it away (the frame is freed when it is safe).
   void attach_frame(uint64_t pfn, uint64_t mfn);
   void detach_frame(uint64_t pfn);
-  void set_entry(uint64_t pfn, uint64_t entry);
+  // What may happen to an entry, as bits of `unlogged`.
+  enum Change : uint8_t { kGained = 1, kLost = 2, kRetyped = 4 };
+  void set_entry(uint64_t pfn, uint64_t entry, Change change);
   void set_entry_type(uint64_t mfn, uint8_t nibble);
   // With `mmu` held: frees frames taken away which no vCPU and no snapshot can reach any more.
   void reclaim();
@@ -135,6 +139,8 @@ class Domain {
   std::atomic<uint64_t> cow_zero{0};  // copies that needed no slot
   std::thread cow_cleaner;            // gives back the copies of a snapshot that was released
   std::atomic<bool> dirty_on{false};
+  // Changes that are left out of the dirty log, as other hosts leave them out.
+  std::atomic<uint8_t> unlogged{0};
   std::unique_ptr<std::atomic<uint64_t>[]> dirty_words;
 
   std::vector<std::unique_ptr<Vcpu>> vcpus;
@@ -167,6 +173,8 @@ struct SnapshotState {
   Geometry geometry;
   std::vector<VcpuContext> vcpus;
   std::unique_ptr<uint8_t[]> shared_info;
+  // The dirty log as of the snapshot, which begins anew there; empty where it is off.
+  std::vector<uint8_t> dirty;
 };
 
 }  // namespace dormouse::embedded

@@ -36,7 +36,7 @@ void Domain::forget_types() {
   for (uint64_t pfn = 0; pfn < nr_pfns; pfn++) {
     if (!has_frame(pfn)) continue;
     Frame& frame = machine.frame(mfn(pfn));
-    if (frame.type_count != 0) set_entry(pfn, mfn(pfn));
+    if (frame.type_count != 0) set_entry(pfn, mfn(pfn), kRetyped);
     frame.type = kTypeNone;
     frame.type_count = frame.refs = 0;
   }

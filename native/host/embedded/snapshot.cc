@@ -56,6 +56,10 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
   sync_meta(*this);
   for (size_t i = 0; i < vcpus.size(); i++) out->vcpus[i] = vcpus[i]->context;
   std::memcpy(out->shared_info.get(), &shared_info(), kPageSize);
+  if (dirty_on) {
+    out->dirty.resize(bitmap_bytes());
+    log_dirty_read(true, out->dirty.data());
+  }
   cow_next = 0;
   cow_zero = 0;
   cow_epoch = out->epoch = machine.next_epoch();

@@ -42,7 +42,7 @@ bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault) {
                       "log-dirty refused: the domain has a device of the host's");
 }
 
-bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
+bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRead how,
                     std::vector<uint8_t>* bitmap, Fault* fault) {
   const size_t bytes = (nr_pfns + 63) / 64 * 8;
   HypercallBuffer buffer(xen, bytes);
@@ -51,7 +51,8 @@ bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool c
   xen_domctl call = {};
   call.u.shadow_op.pages = nr_pfns;
   set_xen_guest_handle_raw(call.u.shadow_op.dirty_bitmap, buffer.as<uint8_t>());
-  const uint32_t op = clean ? XEN_DOMCTL_SHADOW_OP_CLEAN : XEN_DOMCTL_SHADOW_OP_PEEK;
+  call.u.shadow_op.mode = how.last ? XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL : 0;
+  const uint32_t op = how.clean ? XEN_DOMCTL_SHADOW_OP_CLEAN : XEN_DOMCTL_SHADOW_OP_PEEK;
   if (shadow_op(xen, domid, op, &call) != 0)
     return raise_errno(fault, "reading the dirty bitmap", domid);
   bitmap->assign(buffer.as<uint8_t>(), buffer.as<uint8_t>() + (nr_pfns + 7) / 8);

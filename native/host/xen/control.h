@@ -12,9 +12,14 @@ bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault);
 
 // One that a dead tool left on is ended first, as libxc does it: see that nobody alive uses it.
 bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault);
-// One bit a pfn for pfns [0, nr_pfns); with `clean` reset in the same step. LOCKED if pages were
-// marked since the last reset that are not in it.
-bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, bool clean,
+struct LogRead {
+  bool clean = false;  // reset in the same step
+  bool last =
+      false;  // the guest stands still: with the pages that Xen itself has mapped for writing
+};
+// One bit a pfn for pfns [0, nr_pfns). LOCKED if pages were marked since the last reset that are
+// not in it.
+bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRead how,
                     std::vector<uint8_t>* bitmap, Fault* fault);
 // Idempotent; `was_on` may be null.
 bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault);

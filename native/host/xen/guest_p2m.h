@@ -23,6 +23,8 @@ class GuestP2m {
 
   // Machine frame of a pfn as the guest has it now; kNoMfn where it has none.
   uint64_t frame(uint64_t pfn) const;
+  // Machine frames of the leaves, 512 entries each.
+  const std::vector<uint64_t>& leaf_mfns() const { return leaves_.mfns; }
   // PFNs of the leaf frames. GUEST_MEMORY_UNREADABLE if one is not the guest's own.
   bool leaf_pfns(std::vector<uint64_t>* pfns, Fault* fault) const;
   // The 4096-byte shared info page; the guest may write to it.

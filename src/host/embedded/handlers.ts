@@ -77,7 +77,9 @@ type DomainOps =
   | 'layout'
   | 'readState'
   | 'progress'
-  | 'poke';
+  | 'poke'
+  | 'balloon'
+  | 'setUnlogged';
 
 function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<DomainOps> {
   const on = (act: (domain: Domain) => void) => (args: { domid: number }) => {
@@ -108,6 +110,15 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
     poke: ({ domid, pfn, index, entry }) => {
       domains.requirePfns(domains.get(domid), [pfn]);
       native(() => hv.poke(machine, domid, pfn, index, BigInt.asUintN(64, BigInt(entry))));
+      return null;
+    },
+    balloon: ({ domid, first, count, up }) => {
+      domains.requirePfns(domains.get(domid), [first + count - 1]);
+      native(() => hv.balloon(machine, domid, first, count, up));
+      return null;
+    },
+    setUnlogged: ({ domid, ...what }) => {
+      native(() => hv.setUnlogged(machine, domains.get(domid).domid, what));
       return null;
     },
   };
@@ -144,8 +155,8 @@ function snapshotHandlers({ hv, machine, domains, leases }: HostParts): Subset<S
   return {
     snapshot: ({ lease }, session) => {
       const held = leases.get(lease, session);
-      const { epoch, pauseNs, geometry, vcpus, sharedInfo } = leases.snapshot(held);
-      return { epoch, pauseNs, geometry, state: domains.joinState(held.domain, vcpus, sharedInfo) };
+      const { epoch, pauseNs, dirty, geometry, vcpus, sharedInfo } = leases.snapshot(held);
+      return { epoch, pauseNs, dirty, geometry, state: domains.joinState(held.domain, vcpus, sharedInfo) };
     },
     cowPages: ({ lease }, session) =>
       native(() => hv.cowPages(machine, leases.get(lease, session).domain.domid)),

@@ -19,7 +19,7 @@ import type {
   XlDomain,
 } from '../contract.js';
 import type { HostConnection } from './connection.js';
-import type { GuestProgress } from './hypervisor.js';
+import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { MachineViews } from './memory_view.js';
 import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
@@ -155,7 +155,7 @@ export class EmbeddedHost implements Host {
   async snapshot(lease: Lease, options: { readOnce?: boolean } = {}): Promise<Snapshot> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
-    const { epoch, pauseNs, geometry, state } = await connection.call('snapshot', { lease: id });
+    const { epoch, pauseNs, dirty, geometry, state } = await connection.call('snapshot', { lease: id });
     const request = { kind: 'snapshot', epoch, readOnce: options.readOnce ?? false } as const;
     const memory = await this.#view(lease.domid, request).catch(async (thrown: unknown) => {
       await connection.call('releaseSnapshot', { lease: id, epoch });
@@ -166,6 +166,7 @@ export class EmbeddedHost implements Host {
       geometry,
       state,
       pauseNs,
+      dirty,
       cowPages: () => connection.call('cowPages', { lease: id, epoch }),
       release: async () => {
         memory.close();
@@ -225,6 +226,22 @@ export class EmbeddedHost implements Host {
   /** For tests: stores a raw entry into a page table past all validation, as a foreign MFN gets into one. */
   poke(domid: number, pfn: number, index: number, entry: bigint): Promise<void> {
     return done(this.#connection.call('poke', { domid, pfn, index, entry: String(entry) }));
+  }
+
+  /** For tests: gives frames to pfns that have none, or takes them away, as if the guest had asked for it. */
+  balloon(domid: number, first: number, count: number, up: boolean): Promise<void> {
+    return done(this.#connection.call('balloon', { domid, first, count, up }));
+  }
+
+  /** For tests: what the domain's dirty log leaves out from now on. */
+  setUnlogged(domid: number, what: Unlogged): Promise<void> {
+    return done(this.#connection.call('setUnlogged', { domid, ...what }));
+  }
+
+  /** For tests: a live view through what the xen host keeps of a domain. */
+  async openMemoryAsXen(domid: number, translated: boolean): Promise<MemoryView> {
+    const { p2mFrames } = await this.geometry(domid);
+    return this.#views.openAsXen(await this.#connection.call('layout', { domid }), translated, p2mFrames);
   }
 
   async #view(

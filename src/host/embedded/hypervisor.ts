@@ -121,6 +121,13 @@ export interface NativeDomainInfo {
   readonly crashText: string;
 }
 
+/** Changes of a page that the dirty log leaves out: that it was given a frame, lost it, or had its type changed. */
+export interface Unlogged {
+  readonly gained: boolean;
+  readonly lost: boolean;
+  readonly retyped: boolean;
+}
+
 export interface HypervisorEvent {
   readonly domid: number;
   /**
@@ -141,6 +148,8 @@ export interface NativeSnapshot {
   readonly vcpus: readonly Buffer[];
   /** The 4096-byte shared info page. */
   readonly sharedInfo: Buffer;
+  /** What the dirty log held at this point, which begins anew in the same step; null where it is off. */
+  readonly dirty: Buffer | null;
 }
 
 export interface GuestProgress {
@@ -246,6 +255,10 @@ export interface HypervisorApi {
   progress(machine: MachineId, domid: number): GuestProgress;
   /** For tests: stores a raw entry into a page table, past all validation (how a foreign MFN gets into one). */
   poke(machine: MachineId, domid: number, pfn: number, index: number, entry: bigint): void;
+  /** For tests: gives frames to pfns that have none, or takes them away, as if the guest had asked for it. */
+  balloon(machine: MachineId, domid: number, first: number, count: number, up: boolean): void;
+  /** For tests: what the dirty log leaves out, as other hosts leave it out. */
+  setUnlogged(machine: MachineId, domid: number, what: Unlogged): void;
 }
 
 export interface ViewOptions {
@@ -267,6 +280,16 @@ export interface EmbeddedApi {
   closeMachine(handle: MappedMachineHandle): boolean;
   /** The memory handle that the addon's steps take. HOST_DIED if the domain or its host is gone. */
   openView(machine: MappedMachineHandle, view: ViewOptions): MemoryHandle;
+  /**
+   * For tests: a view of a domain that runs, through what the xen host keeps of one. `translated`: as one without page
+   * tables of Xen's form. Else the p2m is read from the guest's pages `p2mPfns`.
+   */
+  openAsXen(
+    machine: MappedMachineHandle,
+    view: { readonly domain: DomainLayout; readonly translated: boolean; readonly p2mPfns: BigUint64Array },
+  ): MemoryHandle;
+  refreshAsXen(handle: MemoryHandle, logged: boolean): void;
+  catchUpAsXen(handle: MemoryHandle, logged: boolean): void;
   /** Idempotent. */
   closeView(handle: MemoryHandle): boolean;
   /** Entries (`mfn | type << 60`) of pfns [first, first + count), count at most 1024, as 8-byte words. */

@@ -33,6 +33,27 @@ export class MachineViews {
     return view;
   }
 
+  /** For tests: a live view through what the xen host keeps of a domain. Errors: as open. */
+  openAsXen({ machine, domain }: LayoutReply, translated: boolean, p2mFrames: readonly number[]): MemoryView {
+    const mapped = (this.#machine ??= native(() => this.#native.openMachine(machine)));
+    const p2mPfns = BigUint64Array.from(p2mFrames, BigInt);
+    const handle = native(() => this.#native.openAsXen(mapped, { domain, translated, p2mPfns }));
+    const view: MemoryView = {
+      handle,
+      kind: 'live',
+      refresh: (logged) => {
+        native(() => this.#native.refreshAsXen(handle, logged));
+        return Promise.resolve();
+      },
+      catchUp: (logged) => native(() => this.#native.catchUpAsXen(handle, logged)),
+      close: () => {
+        if (this.#open.delete(view)) native(() => this.#native.closeView(handle));
+      },
+    };
+    this.#open.add(view);
+    return view;
+  }
+
   /** Unmaps everything. Idempotent. */
   close(): void {
     for (const view of [...this.#open]) view.close();

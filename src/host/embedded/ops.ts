@@ -80,6 +80,8 @@ export const opSchemas = {
     index: z.number().int().min(0).max(511),
     entry: z.string().regex(/^\d{1,20}$/),
   }),
+  balloon: z.object({ domid, first: pfn, count: whole, up: z.boolean() }),
+  setUnlogged: z.object({ domid, gained: z.boolean(), lost: z.boolean(), retyped: z.boolean() }),
 
   acquire: z.object({ domid, operation }),
   release: byLease,
@@ -157,6 +159,7 @@ export interface HostReport {
 export interface SnapshotReply {
   readonly epoch: number;
   readonly pauseNs: number;
+  readonly dirty: Buffer | null;
   readonly geometry: MemoryGeometry;
   readonly state: DomainState;
 }
@@ -183,6 +186,8 @@ export interface OpResults {
   readState: DomainState;
   progress: GuestProgress;
   poke: null;
+  balloon: null;
+  setUnlogged: null;
   acquire: number;
   release: null;
   suspend: null;

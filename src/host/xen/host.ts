@@ -294,7 +294,7 @@ export class XenHost implements Host {
     const kept = this.#mapped.get(domid);
     let memory: XenMemoryHandle;
     try {
-      if (kept !== undefined) await api.refreshMemory(kept);
+      if (kept !== undefined) await api.refreshMemory(kept, false);
       memory = kept ?? (await api.openMemory(domid));
     } catch (thrown) {
       throw asDormouseError(thrown);
@@ -306,7 +306,11 @@ export class XenHost implements Host {
     return {
       handle,
       kind: 'live',
-      refresh: () => native(() => api.refreshMemoryNow(memory)),
+      refresh: (logged) =>
+        api.refreshMemory(memory, logged).catch((thrown: unknown) => {
+          throw asDormouseError(thrown);
+        }),
+      catchUp: (logged) => native(() => api.catchUpMemory(memory, logged)),
       close: () => {
         steps().releaseMemory(handle);
         if (!lasting) api.closeMemory(memory);
@@ -338,9 +342,10 @@ export class XenHost implements Host {
     }
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
+        const still = held.has('pause') || held.has('suspend');
         // Looked for where it takes nothing from a guest's pause, and at the end.
-        if (!held.has('pause') && !held.has('suspend')) this.#requireOwnLog(held);
-        return api.logDirtyRead(domid, nrPfns, clear);
+        if (!still) this.#requireOwnLog(held);
+        return api.logDirtyRead(domid, nrPfns, clear, still);
       });
     return {
       readAndClear: () => read(true),

@@ -48,13 +48,17 @@ export interface XenNative {
   logDirtyOn(domid: number): void;
   /** False if it was off already: what changed since somebody ended it is not known. */
   logDirtyOff(domid: number): boolean;
-  /** One bit a pfn for the first `nrPfns`; `clean` resets them in the same step. */
-  logDirtyRead(domid: number, nrPfns: number, clean: boolean): Buffer;
+  /**
+   * One bit a pfn for the first `nrPfns`; `clean` resets them in the same step, `last` (the guest stands still) adds the
+   * pages that Xen itself has mapped for writing.
+   */
+  logDirtyRead(domid: number, nrPfns: number, clean: boolean, last: boolean): Buffer;
   /** Maps all of the domain's memory, read-only. */
   openMemory(domid: number): Promise<XenMemoryHandle>;
-  /** Brings the mapping up to date with the domain; nothing may use it meanwhile. */
-  refreshMemory(memory: XenMemoryHandle): Promise<void>;
-  refreshMemoryNow(memory: XenMemoryHandle): void;
+  /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */
+  refreshMemory(memory: XenMemoryHandle, logged: boolean): Promise<void>;
+  /** The same of a guest that stands still, by the least work. */
+  catchUpMemory(memory: XenMemoryHandle, logged: boolean): void;
   /** For `adoptMemory` of the main addon, which takes over what is in it. */
   exportMemory(memory: XenMemoryHandle): unknown;
   /** Unmaps once nobody has adopted it any more. Idempotent. */

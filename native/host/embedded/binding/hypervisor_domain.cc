@@ -140,6 +140,9 @@ Napi::Value snapshot(Domain& dom, Args info, Fault* fault) {
   out.Set("geometry", geometry_object(env, state.geometry));
   out.Set("vcpus", vcpus);
   out.Set("sharedInfo", bytes(env, state.shared_info.get(), host::kPageSize));
+  out.Set("dirty", state.dirty.empty()
+                       ? env.Null()
+                       : Napi::Value(bytes(env, state.dirty.data(), state.dirty.size())));
   return out;
 }
 
@@ -189,6 +192,27 @@ Napi::Value poke(Domain& dom, Args info, Fault* fault) {
   return {};
 }
 
+// balloon(machine, domid, first, count, up)
+Napi::Value balloon(Domain& dom, Args info, Fault* fault) {
+  const embedded::PfnRun run{arg_u64(info, 2), arg_u64(info, 3)};
+  if (arg_bool(info, 4))
+    dom.populate({run}, fault);
+  else
+    dom.depopulate(run);
+  return {};
+}
+
+// setUnlogged(machine, domid, { gained, lost, retyped })
+Napi::Value set_unlogged(Domain& dom, Args info, Fault*) {
+  const auto what = arg_object(info, 2);
+  auto bit = [&](const char* name, Domain::Change change) {
+    return flag_field(what, name) ? change : 0;
+  };
+  dom.unlogged = uint8_t(bit("gained", Domain::kGained) | bit("lost", Domain::kLost) |
+                         bit("retyped", Domain::kRetyped));
+  return {};
+}
+
 }  // namespace
 
 void add_domain_calls(Napi::Object ns) {
@@ -209,6 +233,8 @@ void add_domain_calls(Napi::Object ns) {
   add<on_domain<log_dirty_read<true>>>(ns, "logDirtyReadAndClear");
   add<on_domain<log_dirty_off>>(ns, "logDirtyOff");
   add<on_domain<poke>>(ns, "poke");
+  add<on_domain<balloon>>(ns, "balloon");
+  add<on_domain<set_unlogged>>(ns, "setUnlogged");
 }
 
 }  // namespace dormouse::binding

@@ -5,7 +5,9 @@
 
 #include "binding/entry.h"
 #include "binding/registry.h"
+#include "host/embedded/as_xen.h"
 #include "host/embedded/view.h"
+#include "host/kept_memory.h"
 
 namespace dormouse::binding {
 
@@ -52,6 +54,48 @@ Napi::Value open_view(const Napi::CallbackInfo& info) {
   std::shared_ptr<host::DomainMemory> memory = EmbeddedMemory::open(machine, options, &fault);
   if (!memory) return failed(info.Env(), fault);
   return give<host::DomainMemory>(info.Env(), std::move(memory));
+}
+
+// openAsXen(machine, { domain, translated, p2mPfns }) -> view: of a domain that runs, through what
+// the xen host keeps of one
+Napi::Value open_as_xen(const Napi::CallbackInfo& info) {
+  const auto machine = held<MachineMap>(info, 0);
+  const auto view = arg_object(info, 1), domain = object_field(view, "domain");
+  const auto pfns = words_field(view, "p2mPfns");
+  embedded::AsXenOptions options;
+  options.nr_pfns = field(domain, "nrPfns");
+  options.meta = int(field(domain, "metaFd"));
+  need(options.nr_pfns >= 1 && options.nr_pfns <= kMostFrames, "no size of a pfn space");
+  options.translated = flag_field(view, "translated");
+  need(options.translated || pfns.ElementLength() >= (options.nr_pfns + 511) / 512,
+       "fewer pages of the p2m than the pfn space needs");
+  options.p2m_pfns.assign(pfns.Data(), pfns.Data() + pfns.ElementLength());
+  Fault fault;
+  if (auto frames = embedded::AsXenFrames::open(machine, options, &fault)) {
+    auto memory = std::make_shared<host::KeptMemory>(std::move(frames));
+    if (memory->map_all(&fault)) return give<host::DomainMemory>(info.Env(), std::move(memory));
+  }
+  return failed(info.Env(), fault);
+}
+
+std::shared_ptr<host::KeptMemory> kept(const Napi::CallbackInfo& info) {
+  auto memory = std::dynamic_pointer_cast<host::KeptMemory>(held<host::DomainMemory>(info, 0));
+  need(memory != nullptr, "the memory is not kept as the xen host keeps one");
+  return memory;
+}
+
+// refreshAsXen(view, logged)
+Napi::Value refresh_as_xen(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!kept(info)->refresh(arg_bool(info, 1), &fault)) return failed(info.Env(), fault);
+  return {};
+}
+
+// catchUpAsXen(view, logged)
+Napi::Value catch_up_as_xen(const Napi::CallbackInfo& info) {
+  Fault fault;
+  if (!kept(info)->catch_up(arg_bool(info, 1), &fault)) return failed(info.Env(), fault);
+  return {};
 }
 
 std::vector<uint64_t> pfn_list(const Napi::CallbackInfo& info, size_t i) {
@@ -114,6 +158,9 @@ Napi::Object init_embedded(Napi::Env env) {
   add<open_machine>(ns, "openMachine");
   add<release<MachineMap>>(ns, "closeMachine");
   add<open_view>(ns, "openView");
+  add<open_as_xen>(ns, "openAsXen");
+  add<refresh_as_xen>(ns, "refreshAsXen");
+  add<catch_up_as_xen>(ns, "catchUpAsXen");
   add<release<host::DomainMemory>>(ns, "closeView");
   add<read_entries>(ns, "readEntries");
   add<read_pages>(ns, "readPages");

@@ -133,12 +133,12 @@ Napi::Value end_log_dirty(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), was_on);
 }
 
-// logDirtyRead(domid, nrPfns, clean) -> bitmap
+// logDirtyRead(domid, nrPfns, clean, final) -> bitmap
 Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
   Bytes bitmap;
-  if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1), arg_bool(info, 2),
-                      &bitmap, &fault))
+  if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
+                      {arg_bool(info, 2), arg_bool(info, 3)}, &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
 }
@@ -146,19 +146,20 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
 // Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
 class OpenMemory : public Napi::AsyncWorker {
  public:
-  OpenMemory(Napi::Env env, uint32_t domid, std::shared_ptr<XenMemory> refreshed)
+  OpenMemory(Napi::Env env, uint32_t domid, std::shared_ptr<XenMemory> refreshed, bool logged)
       : Napi::AsyncWorker(env),
         deferred_(Napi::Promise::Deferred::New(env)),
         domid_(domid),
         xen_(handles()),
-        memory_(std::move(refreshed)) {}
+        memory_(std::move(refreshed)),
+        logged_(logged) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
   void Execute() override {
     refreshing_ = memory_ != nullptr;
     guarded(&fault_, [this] {
-      if (refreshing_) return memory_->refresh(&fault_);
+      if (refreshing_) return memory_->refresh(logged_, &fault_);
       memory_ = XenMemory::open(xen_, domid_, &fault_);
       return memory_ != nullptr;
     });
@@ -180,6 +181,7 @@ class OpenMemory : public Napi::AsyncWorker {
   uint32_t domid_;
   std::shared_ptr<Handles> xen_;
   std::shared_ptr<XenMemory> memory_;
+  bool logged_;
   bool refreshing_ = false;
   Fault fault_;
 };
@@ -192,18 +194,19 @@ Napi::Value start(OpenMemory* worker) {
 
 // openMemory(domid) -> Promise<memory>
 Napi::Value open_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), arg_u32(info, 0), nullptr));
+  return start(new OpenMemory(info.Env(), arg_u32(info, 0), nullptr, false));
 }
 
-// refreshMemory(memory) -> Promise<void>
+// refreshMemory(memory, logged) -> Promise<void>
 Napi::Value refresh_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), 0, held<XenMemory>(info, 0)));
+  return start(new OpenMemory(info.Env(), 0, held<XenMemory>(info, 0), arg_bool(info, 1)));
 }
 
-// refreshMemoryNow(memory): the same, at once, for a guest that stands still
-Napi::Value refresh_memory_now(const Napi::CallbackInfo& info) {
+// catchUpMemory(memory, logged): of a guest that stands still
+Napi::Value catch_up_memory(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!held<XenMemory>(info, 0)->refresh(&fault)) return failed(info.Env(), fault);
+  if (!held<XenMemory>(info, 0)->catch_up(arg_bool(info, 1), &fault))
+    return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
 
@@ -350,7 +353,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<log_dirty_bitmap>(exports, "logDirtyRead");
   add<open_memory>(exports, "openMemory");
   add<refresh_memory>(exports, "refreshMemory");
-  add<refresh_memory_now>(exports, "refreshMemoryNow");
+  add<catch_up_memory>(exports, "catchUpMemory");
   add<export_memory>(exports, "exportMemory");
   add<binding::release<XenMemory>>(exports, "closeMemory");
   add<open_memories>(exports, "openMemories");
