@@ -60,7 +60,7 @@
           "target_name": "dormouse-xen-watcher-<(xen_release)",
           "type": "executable",
           "product_extension": "",
-          "sources": ["<!@(find native/host/xen/watcher -name '*.cc' | sort)", "native/host/xen/control.cc", "native/host/xen/handles.cc"],
+          "sources": ["<!@(find native/host/xen/watcher -name '*.cc' | sort)", "native/host/xen/control.cc", "native/host/xen/handles.cc", "native/host/xen/other_saver.cc"],
           "include_dirs": ["native"],
           "defines": ["__XEN_TOOLS__"],
           "cflags_cc": ["-std=gnu++1z"],

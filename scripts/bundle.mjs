@@ -45,7 +45,7 @@ const __dirname = import.meta.dirname;`,
     },
     entries: {
       ...Object.fromEntries(
-        ['agent', 'host_checks', 'kill_checks', 'live_checks', 'victim'].map((name) => [
+        ['agent', 'host_checks', 'kill_checks', 'live_checks', 'trust_checks', 'victim'].map((name) => [
           name,
           `dist/test/xen-lab/${name}.js`,
         ]),

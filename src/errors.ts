@@ -18,13 +18,13 @@ export const exitCodes = {
   0: 'done',
   1: 'failed',
   2: 'usage or configuration',
-  3: 'findings: the image is damaged',
+  3: 'findings: the image is damaged or cannot be restored here',
   4: 'no such domain, or in the wrong state',
   5: 'the host cannot do this, or is not there',
   10: 'no such image',
-  11: 'another operation works on this domain',
+  11: 'another operation works on this domain, or another domain has its disk',
   12: 'image or stream damaged',
-  13: 'image of an unknown format, or not to be restored here',
+  13: 'image of an unknown format, not trusted, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
   20: 'failed after the suspend; the guest runs again',
   21: 'the image is whole, keep it; what was to follow it failed',
@@ -45,6 +45,12 @@ const kinds = {
   DOMAIN_EXISTS: { exit: 4, guest: 'untouched', advice: 'Destroy or rename the domain of that name first.' },
   DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
   LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
+  DISK_IN_USE: {
+    exit: 11,
+    guest: 'none',
+    advice:
+      'Detach the disk from the other domain or end that domain; `--force` gives it to both, which destroys it.',
+  },
   HOST_UNAVAILABLE: {
     exit: 5,
     guest: 'none',
@@ -73,6 +79,17 @@ const kinds = {
     exit: 13,
     guest: 'untouched',
     advice: 'Restore one that `save` or `checkpoint --mode cooperative` made.',
+  },
+  CONFIG_UNTRUSTED: {
+    exit: 13,
+    guest: 'none',
+    advice: 'Read what it asks for; if that is meant, type one of the lines above.',
+  },
+  CPU_INCOMPATIBLE: {
+    exit: 13,
+    guest: 'none',
+    advice:
+      'Restore it where the processor has these features, or boot guests without them (cpuid in xl.cfg).',
   },
   STREAM_INVALID: {
     exit: 12,
@@ -128,6 +145,11 @@ const kinds = {
     guest: 'none',
     advice: 'The half-built domain was removed; the image is untouched.',
   },
+  KEY_INVALID: {
+    exit: 1,
+    guest: 'untouched',
+    advice: 'See `dormouse key --help`; the folder of keys is $DORMOUSE_KEY_DIR where that is set.',
+  },
   CANCELLED: { exit: 130, guest: 'running', advice: 'Run it again when ready.' },
   INTERNAL: { exit: 1, guest: 'unknown', advice: 'Please report this.' },
 } as const satisfies Record<string, ErrorKind>;
@@ -150,11 +172,19 @@ export class DormouseError extends Error {
   readonly guest: GuestState;
   readonly advice: string;
   readonly place: ErrorPlace;
+  /** What the message is about, one a line: values of a configuration, lines to type. */
+  readonly details: readonly string[];
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: { cause?: unknown; place?: ErrorPlace; guest?: GuestState; exitCode?: number } = {},
+    options: {
+      cause?: unknown;
+      place?: ErrorPlace;
+      guest?: GuestState;
+      exitCode?: number;
+      details?: readonly string[];
+    } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'DormouseError';
@@ -164,6 +194,7 @@ export class DormouseError extends Error {
     this.guest = options.guest ?? kind.guest;
     this.advice = kind.advice;
     this.place = options.place ?? {};
+    this.details = options.details ?? [];
   }
 }
 

@@ -4,7 +4,8 @@
  */
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -26,6 +27,10 @@ if (files.length === 0) {
   process.stderr.write(`no test file matches ${wanted.join(', ')}\n`);
   process.exit(2);
 }
+// Images are signed: not with a key of the machine that runs the tests.
+const keys = mkdtempSync(join(tmpdir(), 'dormouse-keys-'));
+process.env.DORMOUSE_KEY_DIR = keys;
+process.on('exit', () => rmSync(keys, { recursive: true, force: true }));
 const events = run({ files: files.sort(), concurrency: 2 });
 events.on('test:fail', (data) => {
   if (data.todo === undefined || data.todo === false) process.exitCode = 1;

@@ -336,6 +336,38 @@ Napi::Value live_pending(const Napi::CallbackInfo& info) {
   return num(info.Env(), held<step::LivePass>(info, 0)->pending().count());
 }
 
+// liveBeginEpoch(live, whole)
+Napi::Value live_begin_epoch(const Napi::CallbackInfo& info) {
+  held<step::LivePass>(info, 0)->begin_epoch(arg_bool(info, 1));
+  return info.Env().Undefined();
+}
+
+// liveEndEpoch(live, committed)
+Napi::Value live_end_epoch(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  if (arg_bool(info, 1))
+    live->commit_epoch();
+  else
+    live->abort_epoch();
+  return info.Env().Undefined();
+}
+
+// liveCopied(live) -> pages held of the last capture; -1 if it did not copy
+Napi::Value live_copied(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  return Napi::Number::New(info.Env(), live->copied() ? double(live->copy().size()) : -1);
+}
+
+// Reads { thorough, anywhere, maxPages, threads }.
+step::CaptureHow capture_how(const Napi::Object& request) {
+  step::CaptureHow how;
+  how.thorough = flag_field(request, "thorough");
+  how.anywhere = flag_field(request, "anywhere");
+  how.max_pages = field(request, "maxPages");
+  how.threads = unsigned(std::min<uint64_t>(field(request, "threads"), 64));
+  return how;
+}
+
 // liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied
 Napi::Value live_capture(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
@@ -343,20 +375,15 @@ Napi::Value live_capture(const Napi::CallbackInfo& info) {
   const auto request = arg_object(info, 2);
   const bool logged = !request.Get("logged").IsNull();
   need(logged != live->by_content(), "a log of what is tracked by content, or none of what is not");
-  step::CaptureHow how;
+  const step::CaptureHow how = capture_how(request);
   Fault fault;
-  how.thorough = flag_field(request, "thorough");
-  how.anywhere = flag_field(request, "anywhere");
-  how.max_pages = field(request, "maxPages");
-  how.threads = unsigned(std::min<uint64_t>(field(request, "threads"), 64));
   if (logged) {
     auto bitmap = bytes_field(request, "logged");
     need(bitmap.ByteLength() >= (live->pending().nr_pfns() + 7) / 8, "a bitmap of fewer pfns");
     if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
   }
-  bool copied = false;
-  if (!live->capture(*memory, how, &copied, &fault)) return failed(info.Env(), fault);
-  return Napi::Boolean::New(info.Env(), copied);
+  if (!live->capture(*memory, how, &fault)) return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), live->copied());
 }
 
 Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
@@ -401,8 +428,7 @@ Napi::Value live_put(const Napi::CallbackInfo& info) {
   const LaneUse lane = lane_of(info, 1, 2, writer->lanes());
   uint64_t counts[16] = {};
   Fault fault;
-  if (!live->copy().put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts,
-                        &fault))
+  if (!live->put(*writer, arg_u32(info, 2), arg_u64(info, 3), arg_u64(info, 4), counts, &fault))
     return failed(info.Env(), fault);
   return by_class(info.Env(), counts);
 }
@@ -453,6 +479,9 @@ Napi::Object init_step(Napi::Env env) {
   add<live_find_retyped>(out, "liveFindRetyped");
   add<live_pending>(out, "livePending");
   add<live_capture>(out, "liveCapture");
+  add<live_copied>(out, "liveCopied");
+  add<live_begin_epoch>(out, "liveBeginEpoch");
+  add<live_end_epoch>(out, "liveEndEpoch");
   add<memory_pieces>(out, "memoryPieces");
   add<live_pieces>(out, "livePieces");
   add<live_put>(out, "livePut");

@@ -25,6 +25,17 @@ class DirtyCopy {
   // Faults: PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
   bool copy(host::DomainMemory& memory, const PendingSet& set, bool anywhere, Fault* fault);
 
+  // Calls visit(pfn, entry, page) for pages [first, first + count) of those held, which were not
+  // put yet; page is null for one without a body.
+  template <typename Visit>
+  void for_each(uint64_t first, uint64_t count, Visit visit) const {
+    for (uint64_t at = first; at < first + count && at < held_; ++at) {
+      const bool body = host::has_body(host::type_of(entries_[at]));
+      visit(pfns_[at], entries_[at],
+            body ? pages_ + uint64_t(body_at_[at]) * host::kPageSize : nullptr);
+    }
+  }
+
   // Appends pages [first, first + count) of those held to an image. Each page once: it is consumed.
   bool put(image::Writer& writer, uint32_t lane, uint64_t first, uint64_t count,
            uint64_t counts[16], Fault* fault);

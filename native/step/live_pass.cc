@@ -25,18 +25,44 @@ struct LivePass::Taken {
 };
 
 LivePass::LivePass(uint64_t nr_pfns, bool by_content)
-    : pending_(nr_pfns), types_(nr_pfns, kNothing), mapped_((nr_pfns + 63) / 64) {
+    : pending_(nr_pfns), taken_(nr_pfns), types_(nr_pfns, kNothing), mapped_((nr_pfns + 63) / 64) {
+  taken_.clear();
   if (!by_content) return;
   content_ = std::make_unique<ContentTracker>(nr_pfns);
   found_.assign((nr_pfns + 7) / 8, 0);
 }
 
-void LivePass::defer(Taken* taken, uint32_t i) {
-  const uint64_t pfn = taken->batch.pfns[i];
-  taken->left_out[i] = true;
+void LivePass::begin_epoch(bool whole) {
+  taken_.clear();
+  if (whole) pending_.fill();
+}
+
+void LivePass::abort_epoch() {
+  uint64_t block[kQueryPages];
+  for (uint64_t first = 0; first < taken_.nr_pfns(); first += kQueryPages) {
+    const uint32_t n = uint32_t(std::min<uint64_t>(kQueryPages, taken_.nr_pfns() - first));
+    const uint32_t count = taken_.take(first, n, block);
+    for (uint32_t i = 0; i < count; ++i) forget(block[i]);
+  }
+}
+
+// No image holds it as it is.
+void LivePass::forget(uint64_t pfn) {
   if (content_) content_->forget(pfn);
   types_[pfn] = kNothing;
   pending_.add(pfn);
+}
+
+// What the image holds of it; page is null for a type without a body, and canonical for a table.
+void LivePass::record(uint64_t pfn, uint8_t type, const uint8_t* page) {
+  if (content_) content_->record(pfn, type, page);
+  types_[pfn] = type;
+  if (host::table_level(type) != 0) note_mapped(page);
+}
+
+void LivePass::defer(Taken* taken, uint32_t i) {
+  taken->left_out[i] = true;
+  forget(taken->batch.pfns[i]);
 }
 
 // Copies the bodies, one after the other where one of them vanished.
@@ -100,9 +126,7 @@ void LivePass::keep(Taken* taken) {
     const uint8_t* page = batch.pages + uint64_t(body) * host::kPageSize;
     body += has_body;
     if (taken->left_out[i]) continue;
-    if (content_) content_->record(batch.pfns[i], type, has_body ? page : nullptr);
-    types_[batch.pfns[i]] = type;
-    if (host::table_level(type) != 0) note_mapped(page);
+    record(batch.pfns[i], type, has_body ? page : nullptr);
     batch.pfns[out] = batch.pfns[i];
     batch.entries[out++] = batch.entries[i];
     if (!has_body) continue;
@@ -118,6 +142,7 @@ bool LivePass::read(host::DomainMemory& memory, uint64_t first, uint32_t n, Take
   PageBatch& batch = taken->batch;
   taken->n = pending_.take(first, n, batch.pfns);
   if (taken->n == 0) return true;
+  for (uint32_t i = 0; i < taken->n; ++i) taken_.add(batch.pfns[i]);
   uint64_t around[kBatchPages];
   const uint64_t low = batch.pfns[0];
   if (!memory.query(low, uint32_t(batch.pfns[taken->n - 1] - low + 1), around, fault)) return false;
@@ -177,16 +202,25 @@ bool LivePass::find_mapped_holes(host::DomainMemory& memory, Fault* fault) {
   return true;
 }
 
-bool LivePass::capture(host::DomainMemory& memory, const CaptureHow& how, bool* copied,
-                       Fault* fault) {
-  *copied = false;
+bool LivePass::capture(host::DomainMemory& memory, const CaptureHow& how, Fault* fault) {
+  copied_ = false;
   if (content_       ? !find_changed(memory, how.threads, fault)
       : how.thorough ? !find_retyped(memory, fault)
                      : !find_mapped_holes(memory, fault))
     return false;
   if (pending_.count() > how.max_pages) return true;
-  *copied = true;
-  return copy_.copy(memory, pending_, how.anywhere, fault);
+  copied_ = copy_.copy(memory, pending_, how.anywhere, fault);
+  return copied_;
+}
+
+bool LivePass::put(image::Writer& writer, uint32_t lane, uint64_t first, uint64_t count,
+                   uint64_t counts[16], Fault* fault) {
+  copy_.for_each(first, count, [&](uint64_t pfn, uint64_t entry, const uint8_t* page) {
+    taken_.add(pfn);
+    pending_.remove(pfn);
+    record(pfn, host::type_of(entry), page);
+  });
+  return copy_.put(writer, lane, first, count, counts, fault);
 }
 
 bool LivePass::find_retyped(host::DomainMemory& memory, Fault* fault) {

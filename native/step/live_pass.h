@@ -1,5 +1,8 @@
 // Writes a domain into an image while it runs, and what changed since once it stands still.
 //
+// A domain may be written into image after image, each an epoch: what an epoch takes is remembered
+// until it is known whether its image came to be.
+//
 // Nothing is lost: a page is taken out of the pending set before it is read, and is put back when
 // the host's log or its content says that it changed, or when it could not be taken as it was (a
 // page table in flux, a page that vanished). Only a pass over a guest that stands still empties the
@@ -41,6 +44,15 @@ class LivePass {
     return copy_.allocate(max_copied_pages, fault);
   }
   PendingSet& pending() { return pending_; }
+  // Whether the last capture() copied.
+  bool copied() const { return copied_; }
+
+  // One image. `whole`: it holds every page, so all are pending; else those that changed since the
+  // last one.
+  void begin_epoch(bool whole);
+  void commit_epoch() { taken_.clear(); }
+  // There is no such image: what it took is pending again.
+  void abort_epoch();
   DirtyCopy& copy() { return copy_; }
   bool by_content() const { return content_ != nullptr; }
 
@@ -61,8 +73,11 @@ class LivePass {
   bool find_mapped_holes(host::DomainMemory& memory, Fault* fault);
   // Of a guest that stands still, after its log was merged: adds all else that changed
   // (`thorough`: with the pages whose type changed, logged or not) and copies the pending pages if
-  // they fit. *copied says whether.
-  bool capture(host::DomainMemory& memory, const CaptureHow& how, bool* copied, Fault* fault);
+  // they fit: copied() says whether. They stay pending until they are put.
+  bool capture(host::DomainMemory& memory, const CaptureHow& how, Fault* fault);
+  // Appends copied pages [first, first + count) to the image; each page once.
+  bool put(image::Writer& writer, uint32_t lane, uint64_t first, uint64_t count,
+           uint64_t counts[16], Fault* fault);
 
  private:
   struct Taken;
@@ -72,9 +87,13 @@ class LivePass {
   bool settle_tables(const host::FrameMaps& maps, Taken* taken, Fault* fault);
   void defer(Taken* taken, uint32_t i);
   void keep(Taken* taken);
+  void forget(uint64_t pfn);
+  void record(uint64_t pfn, uint8_t type, const uint8_t* page);
   void note_mapped(const uint8_t* table);
 
   PendingSet pending_;
+  PendingSet taken_;  // in this epoch
+  bool copied_ = false;
   std::unique_ptr<ContentTracker> content_;
   std::vector<uint8_t> types_;                 // of what the image holds
   std::vector<std::atomic<uint64_t>> mapped_;  // bit for each pfn that some table of it maps

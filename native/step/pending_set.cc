@@ -18,7 +18,11 @@ uint32_t list_bits(uint64_t bits, uint64_t base, uint64_t* out) {
 
 PendingSet::PendingSet(uint64_t nr_pfns)
     : nr_pfns_(nr_pfns), words_(new std::atomic<uint64_t>[words_of(nr_pfns)]) {
-  for (uint64_t w = 0; w < words_of(nr_pfns); ++w) words_[w] = mask(w, 0, nr_pfns);
+  fill();
+}
+
+void PendingSet::fill() {
+  for (uint64_t w = 0; w < words_of(nr_pfns_); ++w) words_[w] = mask(w, 0, nr_pfns_);
 }
 
 // Bits of that word which are pfns of [first, end).

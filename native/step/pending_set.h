@@ -14,10 +14,12 @@ class PendingSet {
   uint64_t nr_pfns() const { return nr_pfns_; }
 
   void add(uint64_t pfn) { words_[pfn / 64].fetch_or(1ull << pfn % 64); }
+  void remove(uint64_t pfn) { words_[pfn / 64].fetch_and(~(1ull << pfn % 64)); }
   // Adds what is set in a bitmap of pfns [first, first + n); first is a multiple of 64. Bits past
   // its end are not looked at.
   void merge(uint64_t first, uint64_t n, const uint8_t* bitmap);
   void clear();
+  void fill();
 
   // Lists the pfns of the set in [first, first + n), in order; `out` has room for n.
   uint32_t list(uint64_t first, uint32_t n, uint64_t* out) const;

@@ -47,11 +47,47 @@ export interface LiveImage {
   readonly copiedPages: number;
 }
 
-interface Work extends LiveRequest {
+/** A domain whose changes are followed: mapped, with its log on, and with the set of pages that changed. */
+export interface Followed extends Pick<LiveRequest, 'host' | 'lease' | 'info' | 'geometry'> {
   readonly memory: MemoryView;
   readonly finder: ChangeFinder;
   /** Handle of the native live pass. */
   readonly live: LiveHandle;
+}
+
+/** One image of it. */
+interface Work extends Followed, LiveRequest {
+  /** Every page is pending, and nothing was put before. */
+  readonly whole: boolean;
+}
+
+/** Begins to follow a domain's changes; every page counts as changed. Ended by `unfollow`. */
+export async function follow(
+  of: Pick<LiveRequest, 'host' | 'lease' | 'info' | 'geometry'>,
+  mayCopyPages = maxCopiedPages,
+): Promise<Followed> {
+  const { host, lease, info, geometry } = of;
+  // First of all: from here on the log names every frame that comes.
+  const finder = await changeFinder(host, lease);
+  let memory: MemoryView | undefined;
+  try {
+    memory = await host.openMemory(lease.domid);
+    const byContent = finder.by === 'content';
+    const live = native(() => steps().liveCreate(geometry.nrPfns, byContent, mayCopyPages));
+    return { host, lease, info, geometry, memory, finder, live };
+  } catch (thrown) {
+    memory?.close();
+    // What fails here is undone with the lease, and must not hide what failed before.
+    await finder.off().catch(() => undefined);
+    throw thrown;
+  }
+}
+
+/** Lets go of all but the lease. LOCKED if the log was not this process's alone: then changes may be missing. */
+export async function unfollow({ memory, finder, live }: Followed): Promise<void> {
+  steps().liveRelease(live);
+  memory.close();
+  await finder.off();
 }
 
 async function withWork<T>(
@@ -59,31 +95,20 @@ async function withWork<T>(
   mayCopyPages: number,
   body: (work: Work) => Promise<T>,
 ): Promise<T> {
-  const { host, lease, geometry } = request;
-  let memory: MemoryView | undefined;
-  let live: LiveHandle | undefined;
-  let finder: ChangeFinder | undefined;
+  const followed = await follow(request, mayCopyPages);
+  let result: T;
   try {
-    // First of all: from here on the log names every frame that comes.
-    finder = await changeFinder(host, lease);
-    memory = await host.openMemory(lease.domid);
-    const byContent = finder.by === 'content';
-    live = native(() => steps().liveCreate(geometry.nrPfns, byContent, mayCopyPages));
-    const result = await body({ ...request, memory, finder, live });
-    // Tells of a log that was not this process's alone: then changes may be missing.
-    await finder.off();
-    finder = undefined;
-    return result;
-  } finally {
-    if (live !== undefined) steps().liveRelease(live);
-    memory?.close();
-    // What fails here is undone with the lease, and must not hide what failed before.
-    await finder?.off().catch(() => undefined);
+    result = await body({ ...request, ...followed, whole: true });
+  } catch (thrown) {
+    await unfollow(followed).catch(() => undefined);
+    throw thrown;
   }
+  await unfollow(followed);
+  return result;
 }
 
-/** One pass over the pending pages; returns how many were put. */
-async function pass(work: Work, kind: PassKind): Promise<number> {
+/** One pass over the pending pages, or with `seek` over all that may have changed; returns how many were put. */
+export async function passOver(work: Omit<Work, 'finder' | 'whole'>, kind: PassKind): Promise<number> {
   const { options, geometry, writer, live, memory } = work;
   const report = progressReporter(options);
   let putPages = 0;
@@ -111,6 +136,8 @@ async function pass(work: Work, kind: PassKind): Promise<number> {
   return putPages;
 }
 
+const pass = (work: Work, kind: PassKind): Promise<number> => passOver(work, kind);
+
 /** A further pass, over what changed; how many pages that were, and whether they are still to be put. */
 async function passOverChanged(work: Work, before: number): Promise<{ changed: number; left: boolean }> {
   const { finder, live, memory } = work;
@@ -128,7 +155,8 @@ const isLast = (changed: number, before: number): boolean =>
 
 /** Live passes until another one would not leave fewer pages to the pause. */
 async function livePasses(work: Work): Promise<void> {
-  let before = await pass(work, passKinds.live);
+  let before = work.geometry.nrPfns;
+  if (work.whole) before = await pass(work, passKinds.live);
   for (let i = 1; i < work.finder.maxPasses; i++) {
     const { changed, left } = await passOverChanged(work, before);
     if (left || isLast(changed, before)) return;
@@ -195,11 +223,11 @@ async function tryPause(
   await host.releasePaused(lease);
   const pauseMs = performance.now() - stoppedMs;
   // One that shut down in between is not what was asked for, and could not go on from its image.
-  requireSavable(await host.find(String(lease.domid)));
+  requireSavable(await host.info(lease.domid));
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;
-  return { source, pauseMs, copiedPages: steps().livePending(live) };
+  return { source, pauseMs, copiedPages: steps().liveCopied(live) };
 }
 
 /** Puts what was copied; it replaces what the passes had put of the same pages. */
@@ -220,24 +248,28 @@ async function putCopied(work: Work, total: number): Promise<void> {
  * when it returns or throws.
  */
 export function livePaused(request: LiveRequest): Promise<LiveImage> {
-  return withWork(request, maxCopiedPages, async (work) => {
-    const base = await describe(request.host, request.info);
-    await livePasses(work);
-    for (let i = 0; i < maxPauses; i++) {
-      const image = await tryPause(work, { ...base, geometry: request.geometry, consistency: 'paused' });
-      if (image) {
-        await putCopied(work, image.copiedPages);
-        return image;
-      }
-      // What changed is known already: the shorter the pass, the less changes during it.
-      await pass(work, passKinds.live);
+  return withWork(request, maxCopiedPages, takePaused);
+}
+
+/** The same of a domain that is followed already. */
+export async function takePaused(work: Work): Promise<LiveImage> {
+  const { host, info, geometry } = work;
+  const base = await describe(host, info);
+  await livePasses(work);
+  for (let i = 0; i < maxPauses; i++) {
+    const image = await tryPause(work, { ...base, geometry, consistency: 'paused' });
+    if (image) {
+      await putCopied(work, image.copiedPages);
+      return image;
     }
-    const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
-    throw new DormouseError(
-      'NOT_CONVERGED',
-      `${request.info.name} changes more than ${budgetMib} MiB between a pass over its memory and the pause`,
-    );
-  });
+    // What changed is known already: the shorter the pass, the less changes during it.
+    await pass(work, passKinds.live);
+  }
+  const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
+  throw new DormouseError(
+    'NOT_CONVERGED',
+    `${info.name} changes more than ${budgetMib} MiB between a pass over its memory and the pause`,
+  );
 }
 
 interface Suspended {
@@ -273,20 +305,27 @@ export function liveSuspended(
   timeoutMs: number,
   onSuspended: () => void = () => undefined,
 ): Promise<LiveImage> {
-  return withWork(request, maxCopiedPages, async (work) => {
-    const { host, lease, info, memory } = work;
-    const base = await describe(host, info);
-    await livePasses(work);
-    const requestedMs = performance.now();
-    await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
-    onSuspended();
-    const { geometry, state, changed, copied } = await captureSuspended(work, maxCopiedPages);
-    const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
-    await host.resumeInPlace(lease);
-    const pauseMs = performance.now() - requestedMs;
-    if (copied) await putCopied(work, changed);
-    return { source, pauseMs, copiedPages: changed };
-  });
+  return withWork(request, maxCopiedPages, (work) => takeSuspended(work, timeoutMs, onSuspended));
+}
+
+/** The same of a domain that is followed already. */
+export async function takeSuspended(
+  work: Work,
+  timeoutMs: number,
+  onSuspended: () => void = () => undefined,
+): Promise<LiveImage> {
+  const { host, lease, info, memory } = work;
+  const base = await describe(host, info);
+  await livePasses(work);
+  const requestedMs = performance.now();
+  await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
+  onSuspended();
+  const { geometry, state, changed, copied } = await captureSuspended(work, maxCopiedPages);
+  const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+  await host.resumeInPlace(lease);
+  const pauseMs = performance.now() - requestedMs;
+  if (copied) await putCopied(work, changed);
+  return { source, pauseMs, copiedPages: changed };
 }
 
 /** In place of the configuration, which who hands the guest over sends beside the stream. */

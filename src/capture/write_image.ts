@@ -5,11 +5,13 @@
 import { performance } from 'node:perf_hooks';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
+import { DormouseError } from '../errors.js';
 import type { MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
 import { ImageWriter } from '../image/writer.js';
 import { memoryBytesOf } from '../pfn/counts.js';
+import { imageSigner } from '../trust/key_store.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
@@ -55,13 +57,19 @@ export function progressReporter(
     });
 }
 
-/** Creates the writer of a new image: before the guest is touched, so that a bad path costs it nothing. */
+/** Creates the writer of a new image: before the guest is touched, so that a bad path or key costs it nothing. KEY_INVALID. */
 export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
 ): Promise<ImageWriter> {
-  return ImageWriter.create(path, { nrPfns: geometry.nrPfns, lanes: encodingLanes, consistency });
+  const sign = imageSigner();
+  return ImageWriter.create(path, {
+    nrPfns: geometry.nrPfns,
+    lanes: encodingLanes,
+    consistency,
+    ...(sign && { sign }),
+  });
 }
 
 /** Writes all pages of the source. The first error is thrown after every lane is idle. */
@@ -135,12 +143,13 @@ export function manifestOf(
   };
 }
 
-/** Commits the image: it has its name only after this returns. */
+/** Commits the image: it has its name only after this returns. CANCELLED if that was asked for before. */
 export async function commitImage(
   writer: ImageWriter,
   source: Finished,
-  timing: { readonly pauseMs: number; readonly startedMs: number },
+  timing: { readonly pauseMs: number; readonly startedMs: number; readonly signal: AbortSignal | undefined },
 ): Promise<Captured> {
+  if (timing.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled before the image was complete');
   const counts = writer.counts();
   const elapsedMs = performance.now() - timing.startedMs;
   const done = await writer.commit(manifestOf(source, counts, timing.pauseMs, elapsedMs));

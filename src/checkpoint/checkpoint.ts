@@ -108,7 +108,11 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
     await writePages(writer, still.source, options);
     const pauseMs = still.pauseMs ?? 0;
     const cowPages = await still.cowPages();
-    const captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
+    const captured = await commitImage(writer, finished(still.source), {
+      pauseMs,
+      startedMs,
+      signal: options.signal,
+    });
     image = { ...captured, consistency: still.source.consistency, pauseMs, cowPages, copiedPages: 0 };
   } catch (thrown) {
     await writer.abandon();
@@ -137,7 +141,7 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
     await warmWorkers(encodingLanes);
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs, copiedPages } = await captureLive(request, options);
-    const captured = await commitImage(writer, source, { pauseMs, startedMs });
+    const captured = await commitImage(writer, source, { pauseMs, startedMs, signal: options.signal });
     image = { ...captured, consistency, pauseMs, cowPages: 0, copiedPages };
   } catch (thrown) {
     await writer.abandon();

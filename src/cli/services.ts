@@ -10,8 +10,11 @@ import type { convertFromXen } from '../convert/from_xen.js';
 import type { convertToXen } from '../convert/to_xen.js';
 import type { inspectImage } from '../image/inspect.js';
 import type { verifyImage } from '../image/verify.js';
+import type { SignerState, signerState } from '../restore/trust.js';
+import type { checkImage } from '../restore/check.js';
 import type { restore } from '../restore/restore.js';
 import type { save } from '../save/save.js';
+import type { forgetKey, listKeys, showKey, trustKey } from '../trust/keys.js';
 
 export interface Services {
   openHost(selector: string | undefined): Promise<Host>;
@@ -20,6 +23,7 @@ export interface Services {
   readonly hostStatus: typeof hostStatus;
   readonly save: typeof save;
   readonly restore: typeof restore;
+  readonly checkImage: typeof checkImage;
   readonly checkpoint: typeof checkpoint;
   readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
@@ -29,11 +33,20 @@ export interface Services {
   readonly detectFormat: typeof detectFormat;
   readonly convertFromXen: typeof convertFromXen;
   readonly convertToXen: typeof convertToXen;
+  readonly signerState: (...args: Parameters<typeof signerState>) => Promise<SignerState>;
+  readonly keys: {
+    list(): Promise<ReturnType<typeof listKeys>>;
+    show(): Promise<ReturnType<typeof showKey>>;
+    trust(...args: Parameters<typeof trustKey>): Promise<boolean>;
+    readonly forget: typeof forgetKey;
+  };
   demo(talk: DemoTalk): Promise<DemoResult>;
 }
 
 const lifecycle = (): Promise<typeof import('../host/embedded/lifecycle.js')> =>
   import('../host/embedded/lifecycle.js');
+
+const keys = (): Promise<typeof import('../trust/keys.js')> => import('../trust/keys.js');
 
 export const engine: Services = {
   openHost: async (selector) => await (await import('../host/open/open_host.js')).openHost(selector),
@@ -42,6 +55,7 @@ export const engine: Services = {
   hostStatus: async (name) => await (await lifecycle()).hostStatus(name),
   save: async (...args) => await (await import('../save/save.js')).save(...args),
   restore: async (...args) => await (await import('../restore/restore.js')).restore(...args),
+  checkImage: async (...args) => await (await import('../restore/check.js')).checkImage(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
   dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
@@ -51,5 +65,12 @@ export const engine: Services = {
   detectFormat: async (path) => await (await import('../xenstream/detect.js')).detectFormat(path),
   convertFromXen: async (...args) => await (await import('../convert/from_xen.js')).convertFromXen(...args),
   convertToXen: async (...args) => await (await import('../convert/to_xen.js')).convertToXen(...args),
+  signerState: async (...args) => (await import('../restore/trust.js')).signerState(...args),
+  keys: {
+    list: async () => (await keys()).listKeys(),
+    show: async () => (await keys()).showKey(),
+    trust: async (...args) => (await keys()).trustKey(...args),
+    forget: async (...args) => await (await keys()).forgetKey(...args),
+  },
   demo: async (talk) => await (await import('../demo/demo.js')).runDemo(talk),
 };

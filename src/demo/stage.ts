@@ -27,9 +27,10 @@ export interface Stage {
 
 /** Runs `play` on a stage and clears it in every case. NO_SPACE, NO_MEMORY if there is no room for it. */
 export async function onStage<T>(signal: AbortSignal, play: (stage: Stage) => Promise<T>): Promise<T> {
-  const before = process.env.DORMOUSE_RUN_DIR;
+  const before = { run: process.env.DORMOUSE_RUN_DIR, keys: process.env.DORMOUSE_KEY_DIR };
   const directory = await mkdtemp(join(tmpdir(), 'dormouse-demo-'));
   process.env.DORMOUSE_RUN_DIR = directory;
+  process.env.DORMOUSE_KEY_DIR = join(directory, 'keys');
   try {
     await checkRoom(directory);
     await startHost({ name: hostName, memoryBytes: machineBytes });
@@ -43,10 +44,15 @@ export async function onStage<T>(signal: AbortSignal, play: (stage: Stage) => Pr
     await stopHost(hostName, { force: true }).catch((thrown: unknown) => {
       process.stderr.write(`dormouse: the demo's host did not stop: ${String(thrown)}\n`);
     });
-    if (before === undefined) delete process.env.DORMOUSE_RUN_DIR;
-    else process.env.DORMOUSE_RUN_DIR = before;
+    putBack('DORMOUSE_RUN_DIR', before.run);
+    putBack('DORMOUSE_KEY_DIR', before.keys);
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+function putBack(name: string, value: string | undefined): void {
+  if (value === undefined) Reflect.deleteProperty(process.env, name);
+  else process.env[name] = value;
 }
 
 async function checkRoom(directory: string): Promise<void> {

@@ -3,7 +3,9 @@ import type { Buffer } from 'node:buffer';
 
 export type DomainType = 'pv' | 'pvh' | 'hvm';
 
-export type ShutdownReason = 'poweroff' | 'reboot' | 'suspend' | 'crash' | 'watchdog' | 'soft_reset';
+/** By their numbers in Xen (SHUTDOWN_*). */
+export const shutdownReasons = ['poweroff', 'reboot', 'suspend', 'crash', 'watchdog', 'soft_reset'] as const;
+export type ShutdownReason = (typeof shutdownReasons)[number];
 
 /** One domain, as XEN_DOMCTL_getdomaininfo has it. `shutdown` is set only while the shutdown bit is. */
 export interface DomainInfo {

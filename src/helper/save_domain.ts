@@ -25,7 +25,7 @@ export async function saveDomain(
 ): Promise<void> {
   const host = await openXenHost({ notice: (line) => channel.log(logLevel.warn, line) });
   try {
-    const info = await host.find(String(domid));
+    const info = await host.info(domid);
     refuseDeviceModel(info);
     const isPv = info.type === 'pv';
     channel.log(logLevel.detail, `fd ${streamFd}, dom ${domid}, live ${Number(live)}, hvm ${Number(!isPv)}`);

@@ -6,9 +6,19 @@
  * (vcpu_guest_context of 5168 bytes and so on) and hold MFNs as the host sees them; src/domain turns them into PFNs.
  */
 import type { Buffer } from 'node:buffer';
+import type { DormouseError } from '../errors.js';
 import type { Progress } from '../domain/progress.js';
-import type { CoreState, DomainInfo, DomainState, DomainType, MemoryGeometry } from '../domain/state.js';
 import type { MemoryHandle } from '../handle.js';
+import type { GuestCpu } from '../domain/cpu_policy.js';
+import type { ErrorCode } from '../errors.js';
+import type {
+  CoreState,
+  DomainInfo,
+  DomainState,
+  DomainType,
+  MemoryGeometry,
+  ShutdownReason,
+} from '../domain/state.js';
 
 /** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
 export interface DomainSpec {
@@ -17,6 +27,8 @@ export interface DomainSpec {
   readonly type: DomainType;
   readonly maxMemoryKib: number;
   readonly vcpus: number;
+  /** Those that are to run; all of them where it is missing. */
+  readonly onlineVcpus?: readonly number[];
   /** Carried through images untouched (xl's JSON configuration, or the embedded host's own). */
   readonly config: string;
 }
@@ -135,9 +147,25 @@ export interface Builder extends DomainFrames, DomainRest {
   finish(): Promise<void>;
 }
 
+/** A domain that an image is to become, for a look at what stands against it. */
+export interface DomainWanted {
+  readonly spec: DomainSpec;
+  /** What its pages take. */
+  readonly neededKib: number;
+  readonly cpu: GuestCpu;
+}
+
+/** Why a domain cannot be made here and now. */
+export interface Obstacle {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
 /** An image on this machine whose header, footer, manifest and index were checked; its chunks are checked as they are placed. */
 export interface ImageToBuild {
   readonly path: string;
+  /** What its pages take. */
+  readonly neededKib: number;
   /** What it is known by, should the path lead to another one meanwhile. */
   readonly imageId: string;
   readonly root: string;
@@ -149,18 +177,42 @@ export interface BuildOptions {
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
-export interface DomainEvent {
+/**
+ * `created`: it is there; on Xen it may still be being built. `shutdown`: it runs no more, for `reason`; a domain that was resumed
+ * and shuts down again is told again. `dying`: it was destroyed, and somebody still holds memory of it. `released`: it is gone, and its
+ * domid free for another; `reason` is null then where it had not shut down.
+ */
+export interface DomainChange {
+  readonly type: 'created' | 'shutdown' | 'dying' | 'released';
+  /** 1, 2, 3 and so on for each listener. */
+  readonly sequence: number;
   readonly domid: number;
-  readonly type: 'shutdown' | 'released' | 'created';
+  readonly uuid: string;
+  readonly reason: ShutdownReason | null;
 }
+
+/** What happened meanwhile may not be told: `list` says how it is. Nothing may follow if the host itself is gone. */
+export interface EventsLost {
+  readonly type: 'lost';
+  readonly sequence: number;
+}
+
+export type DomainEvent = DomainChange | EventsLost;
 
 export interface Xenstore {
   read(path: string): Promise<string | null>;
   write(path: string, value: string): Promise<void>;
   list(path: string): Promise<string[]>;
   remove(path: string): Promise<void>;
-  /** Calls back with the path that changed, at once and then at each change, until the returned function is called. */
-  watch(path: string, changed: (path: string) => void): Promise<() => Promise<void>>;
+  /**
+   * Calls back with the path that changed, at once and then at each change, until the returned function is called. `ended`
+   * is called once, and `changed` never after, if the connection ends first.
+   */
+  watch(
+    path: string,
+    changed: (path: string) => void,
+    ended?: (error: DormouseError) => void,
+  ): Promise<() => Promise<void>>;
   /** Runs `body` again until its transaction commits (at most 100 times, then LOCKED). */
   transaction<T>(body: (tx: Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>) => Promise<T>): Promise<T>;
 }
@@ -191,7 +243,9 @@ export interface Host {
   readonly kind: 'embedded' | 'xen';
   capabilities(): Promise<Capabilities>;
   list(): Promise<DomainInfo[]>;
-  /** By name, decimal id or uuid. DOMAIN_NOT_FOUND otherwise. */
+  /** DOMAIN_NOT_FOUND. */
+  info(domid: number): Promise<DomainInfo>;
+  /** By what a user wrote: digits are a domid, as for xl, anything else a name or uuid. DOMAIN_NOT_FOUND otherwise. */
   find(selector: string): Promise<DomainInfo>;
   /** The configuration string the domain was created with. */
   config(domid: number): Promise<string>;
@@ -206,6 +260,14 @@ export interface Host {
   destroy(domid: number): Promise<void>;
 
   acquire(domid: number, operation: OperationKind): Promise<Lease>;
+  /** What stands against such a domain here and now, as far as it can be seen without making one. */
+  obstacles(wanted: DomainWanted): Promise<readonly Obstacle[]>;
+  /**
+   * The configuration that a spec of this host carries for the text of an xl.cfg(5), which the host's own tools judge; absent
+   * where there is no `xl-config`. CONFIG_INVALID.
+   */
+  readXlConfig?(xlConfig: string): Promise<string>;
+
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
 

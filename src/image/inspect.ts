@@ -38,6 +38,8 @@ export interface Inspection {
   readonly manifest: Manifest | null;
   /** Hex; null where the footer is damaged. */
   readonly root: string | null;
+  /** The Ed25519 key that signed the root, 32 bytes; null where nobody did or the footer is damaged. */
+  readonly signerKey: Buffer | null;
   /** True if the footer is whole: the image was committed. */
   readonly committed: boolean;
   /** By class: the footer's, or what the chunks that could be read say (replaced pages count more than once then). */
@@ -187,6 +189,7 @@ export async function inspectImage(path: string): Promise<Inspection> {
       header,
       manifest,
       root: footer?.root ?? null,
+      signerKey: footer?.signer?.key ?? null,
       committed: footer !== null,
       counts,
       chunks: { count: Object.values(byKind).reduce((sum, n) => sum + n, 0), byKind },

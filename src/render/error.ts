@@ -34,6 +34,7 @@ export function renderError(error: DormouseError, verbose: boolean): string {
   const place = renderPlace(error.place);
   const lines = [
     `dormouse: ${error.message}`,
+    ...error.details.map((line) => `  ${printable(line)}`),
     ...causes(error).map((message) => `  cause: ${message}`),
     ...(place === '' ? [] : [`  where: ${place}`]),
     `  guest: ${guestWords[error.guest]}`,
@@ -52,5 +53,6 @@ export function errorDocument(error: DormouseError): Record<string, unknown> {
     message: error.message,
     advice: error.advice,
     ...(Object.keys(error.place).length > 0 && { place: error.place }),
+    ...(error.details.length > 0 && { details: error.details }),
   };
 }

@@ -2,19 +2,18 @@
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import type { PageCounts } from '../domain/progress.js';
-import type { DomainSpec, Host } from '../host/contract.js';
+import type { DomainWanted, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { memoryBytesOf } from '../pfn/counts.js';
 import { DormouseError } from '../errors.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
+import { type CheckOptions, findingsOf, wantedOf } from './check.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
-import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
-import { requireRestorable } from './pv_guest.js';
+import { type RestoredFormat, withImageOf } from './image_of_file.js';
 
-export interface RestoreOptions extends ImageOptions {
+export interface RestoreOptions extends CheckOptions {
   /** Leave the new domain paused (-p). */
   readonly paused: boolean;
-  readonly name?: string;
 }
 
 export interface RestoreResult {
@@ -29,30 +28,17 @@ export interface RestoreResult {
   readonly elapsedMs: number;
 }
 
-/** A PVH domain's ring pages come on top of its configured memory: its limit is never below what the image holds. */
-function specOf(reader: ImageReader, name: string | undefined): DomainSpec {
-  const { domain } = reader.manifest;
-  const neededKib = 4 * reader.frameRuns().reduce((sum, [, count]) => sum + count, 0);
-  return {
-    name: name ?? domain.name,
-    uuid: domain.uuid,
-    type: domain.type,
-    maxMemoryKib: Math.max(domain.maxMemoryKib, neededKib),
-    vcpus: domain.vcpus,
-    config: domain.config,
-  };
-}
-
 /** Builds under a lease: whatever fails, the half-built domain goes with it. */
 async function build(
   host: Host,
   reader: ImageReader,
+  { spec, neededKib }: DomainWanted,
   options: RestoreOptions,
   progress: ProgressOfRestore,
 ): Promise<number> {
-  const spec = specOf(reader, options.name);
   if (host.buildFromImage) {
-    const image = { path: resolve(reader.path), imageId: reader.header.imageId, root: reader.root };
+    const { path, root, header } = reader;
+    const image = { path: resolve(path), neededKib, imageId: header.imageId, root };
     return host.buildFromImage(spec, image, options);
   }
   await warmWorkers();
@@ -69,14 +55,21 @@ async function build(
   }
 }
 
-type Restored = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs'>;
+type Built = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs'>;
 
-async function restoreImage(host: Host, path: string, options: RestoreOptions): Promise<Restored> {
-  const reader = await ImageReader.open(path, { lanes: laneCount });
+/** `given` is what the user named, of which `image` may have been made. */
+async function restoreImage(
+  host: Host,
+  image: string,
+  given: { readonly path: string; readonly from: RestoredFormat },
+  options: RestoreOptions,
+): Promise<Built> {
+  const reader = await ImageReader.open(image, { lanes: laneCount });
   try {
-    requireRestorable(reader);
+    const [finding] = await findingsOf(host, { reader, ...given }, options);
+    if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
-    const domid = await build(host, reader, options, progress);
+    const domid = await build(host, reader, wantedOf(reader, options), options, progress);
     return {
       domid,
       name: options.name ?? reader.manifest.domain.name,
@@ -91,15 +84,17 @@ async function restoreImage(host: Host, path: string, options: RestoreOptions): 
 
 /**
  * Builds a new domain from an image or from a file of `xl save`, which is never changed. Each chunk is read once: its checksum
- * is compared before it is decoded and placed, and the domain may run only when all of them held. Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), DOMAIN_EXISTS,
- * NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; of an xl file also STREAM_INVALID, STREAM_UNSUPPORTED, NO_SPACE. After each of
+ * is compared before it is decoded and placed, and the domain may run only when all of them held. Errors: IMAGE_NOT_FOUND,
+ * IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_NOT_RESTORABLE (a paused image), CONFIG_UNTRUSTED, KEY_INVALID, CPU_INCOMPATIBLE,
+ * DISK_IN_USE, CONFIG_INVALID, DOMAIN_EXISTS, NO_MEMORY, HOST_LACKS, PAGE_TABLE_INVALID, CANCELLED; of an xl file also
+ * STREAM_INVALID, STREAM_UNSUPPORTED, NO_SPACE. After each of
  * them no domain and no temporary image is left.
  */
 export async function restore(host: Host, path: string, options: RestoreOptions): Promise<RestoreResult> {
   const startedMs = performance.now();
   try {
     return await withImageOf(path, options, async ({ path: image, from, notes }) => {
-      const restored = await restoreImage(host, image, options);
+      const restored = await restoreImage(host, image, { path, from }, options);
       return { ...restored, from, notes, elapsedMs: performance.now() - startedMs };
     });
   } catch (thrown) {

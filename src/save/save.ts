@@ -136,7 +136,11 @@ async function saveUnderLease(job: Job): Promise<SaveResult> {
     await writePages(writer, still.source, options);
     await noteEnding(job, writer);
     const pauseMs = still.pauseMs ?? 0;
-    captured = await commitImage(writer, finished(still.source), { pauseMs, startedMs });
+    captured = await commitImage(writer, finished(still.source), {
+      pauseMs,
+      startedMs,
+      signal: options.signal,
+    });
   } catch (thrown) {
     await writer.abandon();
     // What does not let go now is let go with the lease; the first error is the one to tell.
@@ -169,7 +173,7 @@ async function saveLive({ host, lease, info, path, options, startedMs }: Job): P
     const request = { host, lease, info, writer, geometry, options };
     const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
     standstillMs = pauseMs;
-    captured = await commitImage(writer, source, { pauseMs, startedMs });
+    captured = await commitImage(writer, source, { pauseMs, startedMs, signal: options.signal });
   } catch (thrown) {
     await writer.abandon();
     throw guest.suspended ? afterSuspend(thrown) : thrown;

@@ -99,6 +99,14 @@ export interface StepsNative {
   liveMerge(live: LiveHandle, memory: MemoryHandle, bitmap: Buffer): void;
   /** Adds the pages whose type is not what the image holds: frames gained and lost, tables made. Blocks the caller. */
   liveFindRetyped(live: LiveHandle, memory: MemoryHandle): void;
+  /**
+   * One image: every page is pending if `whole`, else what changed since the last one. What is taken out of the set is
+   * remembered until the epoch ends: if it was not committed it is pending again.
+   */
+  liveBeginEpoch(live: LiveHandle, whole: boolean): void;
+  liveEndEpoch(live: LiveHandle, committed: boolean): void;
+  /** Pages that the last capture copied and holds; -1 if it copied none as they were too many. */
+  liveCopied(live: LiveHandle): number;
   /** Pages in the set. */
   livePending(live: LiveHandle): number;
   /**

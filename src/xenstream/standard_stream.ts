@@ -1,5 +1,6 @@
 /** The stream stock Xen would write for a domain whose image was not made of one: libxc v3 in stock order. */
 import { Buffer } from 'node:buffer';
+import { onlineVcpus } from '../domain/hvm_context.js';
 import { DormouseError } from '../errors.js';
 import type { Manifest } from '../image/manifest.js';
 import * as format from './stream_format.js';
@@ -25,7 +26,7 @@ export function standardStream(manifest: Pick<Manifest, 'domain' | 'geometry' | 
     xl: {
       mandatoryFlags: configJson | streamV2,
       optionalFlags: 0,
-      optionalData: frameConfig(configForXl(domain)),
+      optionalData: frameConfig(configForXl({ ...domain, onlineVcpus: onlineVcpus(manifest.state) })),
     },
     libxl: { version: format.libxlVersion, options: 0 },
     libxc: { version: 3, options: 0, type: domain.type === 'pv' ? 'pv' : 'hvm', ...xenVersion },

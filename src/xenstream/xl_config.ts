@@ -20,6 +20,7 @@ const configSchema = z.looseObject({
     .looseObject({
       max_vcpus: z.int().min(1).max(8192).optional(),
       max_memkb: z.int().min(0).optional(),
+      target_memkb: z.int().optional(),
     })
     .optional(),
 });
@@ -54,14 +55,19 @@ export function domainOfConfig(
   };
 }
 
+/** A domain and, where that is known, which of its vCPUs are online. */
+export type ConfiguredDomain = Manifest['domain'] & { readonly onlineVcpus?: readonly number[] };
+
 /** The least configuration `xl restore` needs, for a domain that was not made by xl. */
-function minimalConfig(domain: Manifest['domain']): string {
-  const { name, uuid, type, vcpus, maxMemoryKib } = domain;
+function minimalConfig(domain: ConfiguredDomain): string {
+  const { name, uuid, type, maxMemoryKib } = domain;
+  const { onlineVcpus = [] } = domain;
+  const ids = onlineVcpus.length > 0 ? onlineVcpus : Array.from({ length: domain.vcpus }, (_, id) => id);
   const config = {
     c_info: { type, name, uuid, run_hotplug_scripts: 'True' },
     b_info: {
-      max_vcpus: vcpus,
-      avail_vcpus: Array.from({ length: vcpus }, (_, id) => id),
+      max_vcpus: Math.max(domain.vcpus, ...ids.map((id) => id + 1)),
+      avail_vcpus: ids,
       max_memkb: maxMemoryKib,
       target_memkb: maxMemoryKib,
       [`type.${type}`]: {},
@@ -76,11 +82,38 @@ function minimalConfig(domain: Manifest['domain']): string {
  * The configuration for the xl header of a domain that was not read from one: its own if that is xl's, under the
  * domain's present name and uuid, else a minimal one.
  */
-export function configForXl(domain: Manifest['domain']): string {
+export function configForXl(domain: ConfiguredDomain): string {
   const parsed = parseXlConfig(domain.config);
-  if (parsed?.c_info === undefined) return minimalConfig(domain);
+  if (parsed?.c_info === undefined || !Object.hasOwn(parsed, 'c_info')) return minimalConfig(domain);
   const { name, uuid } = parsed.c_info;
   if (name === domain.name && uuid?.toLowerCase() === domain.uuid) return domain.config.replace(/\0+$/, '');
   const renamed = { ...parsed, c_info: { ...parsed.c_info, name: domain.name, uuid: domain.uuid } };
   return JSON.stringify(renamed, null, 4) + '\n';
+}
+
+/** A configuration to build a domain with. */
+export interface BuildConfig {
+  readonly config: string;
+  /** What the guest was to balloon down to, where it holds more than that; else null. */
+  readonly targetKib: number | null;
+}
+
+/**
+ * The same for the domain's own toolstack to build from. It is written anew, so that whoever reads it reads what was judged
+ * here (of two fields of one name libxl takes the first, JSON the last). libxl limits a new domain to its target, and a
+ * guest that was ballooning holds more: the target is raised to what its pages take.
+ */
+export function buildConfig(domain: ConfiguredDomain, neededKib: number): BuildConfig {
+  const parsed = JSON.parse(configForXl(domain)) as XlConfig;
+  const { b_info: build = {}, c_info: create } = parsed;
+  const most = build.max_memkb ?? neededKib;
+  const target = build.target_memkb;
+  const least = Math.min(neededKib, most);
+  const raised = target !== undefined && target >= 0 && target < least;
+  const config = {
+    ...parsed,
+    c_info: { ...create, type: domain.type },
+    b_info: { ...build, ...(raised && { target_memkb: least }) },
+  };
+  return { config: JSON.stringify(config, null, 4) + '\n', targetKib: raised ? target : null };
 }

@@ -155,7 +155,8 @@ test('suspend goes through xenstore, resume in place lets the guest go on', asyn
     [0, 1, 2, 3].map((id) => [id, 5168]),
   );
   assert.equal(state.sharedInfo.length, 4096);
-  assert.deepEqual(events, [{ domid, type: 'shutdown' }]);
+  const { uuid } = await host.info(domid);
+  assert.deepEqual(events, [{ type: 'shutdown', sequence: 1, domid, uuid, reason: 'suspend' }]);
   await host.resumeInPlace(lease);
   assert.equal((await host.find('web1')).shutdown, null);
   await assertRuns(host, domid, 1000);
@@ -206,11 +207,21 @@ test('a crashed guest stays to be looked at, one that powers off is removed', as
   const names = async () => (await host.list()).map(({ name }) => name);
   await until('it is removed', 3000, async () => !(await names()).includes('removed'));
   const domid = await host.create(guestSpec('off'), { paused: false });
-  const released = new Promise<DomainEvent>((resolve) =>
-    host.onEvent((event) => event.type === 'released' && resolve(event)),
+  const { uuid } = await host.info(domid);
+  const events: DomainEvent[] = [];
+  const released = new Promise<void>((resolve) =>
+    host.onEvent((event) => {
+      events.push(event);
+      if (event.type === 'released') resolve();
+    }),
   );
   await host.xenstore.write(`/local/domain/${domid}/control/shutdown`, 'poweroff');
-  assert.equal((await released).domid, domid);
+  await released;
+  const what = { domid, uuid, reason: 'poweroff' };
+  assert.deepEqual(events, [
+    { type: 'shutdown', sequence: 1, ...what },
+    { type: 'released', sequence: 2, ...what },
+  ]);
   assert.deepEqual(await names(), ['preserved']);
   assert.deepEqual(await host.xenstore.list('/local/domain'), ['1']);
 });
@@ -293,4 +304,31 @@ test('a tool killed while it builds a domain leaves no domain, name, node or mem
   assert.deepEqual([after.leases, after.freeBytes], [[], before.freeBytes]);
   assert.deepEqual(await host.xenstore.list('/local/domain'), []);
   await host.create(guestSpec('half-built'), { paused: true });
+});
+
+test('digits are a domid, as for xl: a domain of that name does not capture it', async (t) => {
+  const host = await startTestHost(t);
+  const first = await host.create(guestSpec('web1'), { paused: true });
+  const named = await host.create(guestSpec(String(first)), { paused: true });
+  assert.equal((await host.find(String(first))).name, 'web1');
+  assert.equal((await host.find(`0${first}`)).domid, first);
+  assert.equal((await host.find(String(named))).name, String(first));
+  const { uuid } = await host.info(named);
+  assert.equal((await host.find(uuid.toUpperCase())).domid, named);
+  assert.deepEqual(await host.info(first), await host.find('web1'));
+  await host.destroy(first);
+  await assert.rejects(host.find(String(first)), hasCode('DOMAIN_NOT_FOUND'));
+  await assert.rejects(host.info(first), hasCode('DOMAIN_NOT_FOUND'));
+});
+
+test('who listens is told when the host dies, and not when it is he who leaves', async (t) => {
+  const host = await startTestHost(t);
+  const other = await openEmbeddedHost('test');
+  const events: DomainEvent[] = [];
+  other.onEvent(() => assert.fail('it was closed'));
+  await other.close();
+  host.onEvent((event) => events.push(event));
+  process.kill((await host.status()).pid, 'SIGKILL');
+  await until('the end is told', 5000, () => events.length > 0);
+  assert.deepEqual(events, [{ type: 'lost', sequence: 1 }]);
 });

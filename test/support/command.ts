@@ -84,6 +84,7 @@ const errorSchema = z.strictObject({
   message: z.string(),
   advice: z.string(),
   place: z.record(z.string(), z.union([z.string(), z.number()])).optional(),
+  details: z.array(z.string()).optional(),
 });
 export type ErrorLine = z.infer<typeof errorSchema>;
 

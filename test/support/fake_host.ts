@@ -1,4 +1,5 @@
 /** A host in memory, for tests of the command line: it lists, pauses and destroys, and holds no pages. */
+import { selectDomain } from '../../src/domain/selector.js';
 import { DormouseError } from '../../src/errors.js';
 import type { DomainSpec, Host, XlDomain } from '../../src/host/contract.js';
 import type { DomainInfo } from '../../src/domain/state.js';
@@ -55,14 +56,8 @@ export class FakeHost implements Host {
       'xl-config': this.xlConfig || 'guest programs',
     });
   list: Host['list'] = () => Promise.resolve(this.domains);
-  find: Host['find'] = (selector) => {
-    const found = this.domains.find(({ name, domid, uuid }) =>
-      [name, String(domid), uuid].includes(selector),
-    );
-    return found
-      ? Promise.resolve(found)
-      : Promise.reject(new DormouseError('DOMAIN_NOT_FOUND', `there is no domain ${selector}`));
-  };
+  info: Host['info'] = (domid) => this.find(String(domid));
+  find: Host['find'] = async (selector) => selectDomain(await this.list(), selector);
   config: Host['config'] = () => Promise.resolve('{"program":"idle"}');
 
   create: Host['create'] = (spec, { paused }) => {
@@ -80,6 +75,7 @@ export class FakeHost implements Host {
     return Promise.resolve();
   };
 
+  obstacles: Host['obstacles'] = () => Promise.resolve([]);
   acquire: Host['acquire'] = () => notHere();
   build: Host['build'] = () => notHere();
   suspend: Host['suspend'] = () => notHere();

@@ -82,7 +82,7 @@ export function plainHost(host: EmbeddedHost, { tracker, before, asXen, unlogged
       const own: unknown = instead[name] ?? Reflect.get(host, name, host);
       if (typeof own !== 'function') return own;
       const method = (own as Method).bind(host) as (...args: unknown[]) => unknown;
-      if (before === undefined) return method;
+      if (before === undefined || name === 'onEvent') return method;
       // Called at once where there is nothing to wait for, as the host itself would be.
       return async (...args: unknown[]) => {
         const waited = before(name as keyof Host);

@@ -1,6 +1,6 @@
 /** All pages of a domain that stands still in canonical form, read and translated without the engine. */
 import assert from 'node:assert/strict';
-import type { Host } from '../../src/host/contract.js';
+import type { Host, MemoryView } from '../../src/host/contract.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { steps } from '../../src/worker/steps.js';
 import { tableLevel, words } from './embedded.js';
@@ -39,27 +39,32 @@ async function readPages(host: Host, domid: number, canonical: boolean): Promise
   const { nrPfns } = await host.geometry(domid);
   const view = await host.openMemory(domid);
   try {
-    const types: number[] = [];
-    const pfnOf = new Map<bigint, bigint>();
-    const pages = new Map<number, Buffer>();
-    for (let first = 0; first < nrPfns; first += 1024)
-      steps()
-        .queryPages(view.handle, first, Math.min(1024, nrPfns - first))
-        .forEach((entry, i) => {
-          const type = Number(entry >> 60n);
-          types.push(canonical || type >= 0xd ? type : 0);
-          if ((entry & mfnMask) !== mfnMask) pfnOf.set(entry & mfnMask, BigInt(first + i));
-          if (type >= 0xd) return;
-          pages.set(first + i, steps().readPages(view.handle, BigUint64Array.of(BigInt(first + i))));
-        });
-    for (const [pfn, page] of pages) {
-      const level = tableLevel(types[pfn] ?? 0);
-      if (level) canonicalise(page, level, pfnOf);
-    }
-    return { types, pages };
+    return readOutView(view, nrPfns, canonical);
   } finally {
     view.close();
   }
+}
+
+/** The same of what a view shows, which may be a snapshot that can be read again and again. */
+export function readOutView(view: MemoryView, nrPfns: number, canonical: boolean): Readout {
+  const types: number[] = [];
+  const pfnOf = new Map<bigint, bigint>();
+  const pages = new Map<number, Buffer>();
+  for (let first = 0; first < nrPfns; first += 1024)
+    steps()
+      .queryPages(view.handle, first, Math.min(1024, nrPfns - first))
+      .forEach((entry, i) => {
+        const type = Number(entry >> 60n);
+        types.push(canonical || type >= 0xd ? type : 0);
+        if ((entry & mfnMask) !== mfnMask) pfnOf.set(entry & mfnMask, BigInt(first + i));
+        if (type >= 0xd) return;
+        pages.set(first + i, steps().readPages(view.handle, BigUint64Array.of(BigInt(first + i))));
+      });
+  for (const [pfn, page] of pages) {
+    const level = tableLevel(types[pfn] ?? 0);
+    if (level) canonicalise(page, level, pfnOf);
+  }
+  return { types, pages };
 }
 
 function assertSamePage(image: Buffer, memory: Buffer, what: string): void {

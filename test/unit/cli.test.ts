@@ -9,6 +9,7 @@ import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
 import type { HostReport } from '../../src/host/embedded/ops.js';
 import type { Inspection } from '../../src/image/inspect.js';
 import type { VerifyReport } from '../../src/image/verify.js';
+import { keyLine } from '../../src/trust/key_text.js';
 import { cli, services, type Ran } from '../support/cli.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
 
@@ -83,6 +84,7 @@ const inspected: Inspection = {
   header: { major: 1, minor: 0, imageId, parent: null, nrPfns: 128, consistency: 'suspend-point' },
   manifest: null,
   root,
+  signerKey: null,
   committed: true,
   counts,
   chunks: { count: 2, byKind: { lz4: 2 } },
@@ -93,6 +95,10 @@ const inspected: Inspection = {
   damage: ['the manifest is damaged'],
 };
 
+const ownKey = { key: Buffer.alloc(32, 0), label: 'me' };
+const trustedKey = { key: Buffer.alloc(32, 2), label: 'other' };
+const otherKey = trustedKey.key.toString('base64');
+
 /** Every service answers as a real one would. */
 function working(): Services {
   return services(new FakeHost([domainInfo(), domainInfo({ domid: 2, name: 'sad', shutdown: 'crash' })]), {
@@ -102,6 +108,18 @@ function working(): Services {
     save: () => Promise.resolve(saved),
     restore: () =>
       Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], ...sizes }),
+    checkImage: (_host, path) =>
+      Promise.resolve({
+        ...{ path, from: 'dormouse', imageId, name: 'web1', signer: 'unsigned' },
+        findings: [{ code: 'NO_MEMORY', message: 'none', details: ['a line'] }],
+      }),
+    signerState: () => Promise.resolve('unsigned'),
+    keys: {
+      list: () => Promise.resolve({ folder: '/keys', own: ownKey, trusted: [trustedKey] }),
+      show: () => Promise.resolve({ ...ownKey, line: keyLine(ownKey) }),
+      trust: () => Promise.resolve(true),
+      forget: () => Promise.resolve(trustedKey),
+    },
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
@@ -138,6 +156,15 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   'dump-core': ['dump-core web1 web1.core', /holds: +128 pages, 2 vCPUs\n[^]*paused for: 4\.25 ms\n$/],
   'image inspect': ['image inspect a.dmi', /damage: +1\n {2}the manifest is damaged\n$/, 3],
   'image verify': ['image verify a.dmi', /result: +whole\n$/],
+  'image check': [
+    'image check a.dmi',
+    /^image: +web1, 0011.*\nsigned by: +nobody\nresult: +CANNOT.*\nNO_MEMORY: none\n {2}a line\n$/,
+    3,
+  ],
+  'key list': ['key list', /^KEY .*\nAAAA.*= +this host +me\nAgIC.*= +other\n$/],
+  'key show': ['key show', /^dormouse-ed25519 AAAA[A]+= me\n$/],
+  'key trust': [`key trust ${otherKey}`, /^trusted: AgIC[^ ]+= \n$/],
+  'key forget': ['key forget other', /^forgotten: AgIC[^ ]+= other\n$/],
   'image convert': ['image convert a.xl a.dmi', /to an image\n[^]*note: a note\n$/],
   'host start': ['host start --memory 4G', /^embedded host default started\n$/],
   'host stop': ['host stop --force', /^embedded host default was not running\n$/],
@@ -245,6 +272,9 @@ test('what is no command line is a usage error', async () => {
     'image convert --to xen a.xl a.dmi',
     'image inspect a.xl',
     'image verify a.xl',
+    'restore --config a.cfg --trust-config a.dmi',
+    'key',
+    'key trust',
     'host start --memory lots',
     'host start --host xen',
     'create a.cfg b.cfg',

@@ -11,7 +11,7 @@ const layers: readonly (readonly string[])[] = [
   ['render'],
   ['save', 'restore', 'checkpoint', 'transfer', 'convert', 'digest', 'dump'],
   ['capture'],
-  ['xenstream', 'host', 'worker'],
+  ['xenstream', 'host', 'worker', 'trust'],
   ['image'],
   ['domain'],
   ['pfn', 'codec'],
@@ -19,7 +19,7 @@ const layers: readonly (readonly string[])[] = [
 /** Not to be imported even where the layers would allow it. */
 const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] = [
   ['image', /^src\/(host|domain\/(?!progress)|worker)\//u, 'images know nothing of hosts'],
-  ['xenstream', /^src\/(host|domain\/(?!progress)|worker)\//u, 'streams know nothing of hosts'],
+  ['xenstream', /^src\/(host|domain\/(?!progress|hvm_context)|worker)\//u, 'streams know nothing of hosts'],
   ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
   ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
 ];

@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { domainType, hasFlag, shutdownReason, uuidOf } from '../../src/host/xen/domain_flags.js';
-import { changesBetween } from '../../src/host/xen/events.js';
-import { chooseRelease, type NativeDomain } from '../../src/host/xen/native.js';
+import { DormouseError } from '../../src/errors.js';
+import { until } from '../support/hosts.js';
+import { chooseRelease } from '../../src/host/xen/native.js';
 import { XenXenstore } from '../../src/host/xen/xenstore.js';
 
 const unavailable = (text: RegExp) => ({ code: 'HOST_UNAVAILABLE', message: text });
@@ -43,30 +44,6 @@ test('what tells a PVH domain from an HVM one is what Xen emulates for it', () =
     assert.equal(domainType({ flags: hvm, emulation }), 'hvm', String(emulation));
 });
 
-test('events are what differs between two lists', () => {
-  const domain = (domid: number, flags: number): [number, NativeDomain] => [
-    domid,
-    {
-      domid,
-      flags,
-      emulation: 0,
-      handle: Buffer.alloc(16),
-      pages: 0,
-      outstandingPages: 0,
-      maxPages: 0,
-      vcpus: 1,
-      cpuTimeNs: 0,
-    },
-  ];
-  const before = new Map([domain(1, 0), domain(2, 0), domain(3, (3 << 16) | 4)]);
-  const after = new Map([domain(2, (2 << 16) | 4), domain(3, (3 << 16) | 4), domain(4, 0)]);
-  assert.deepEqual(changesBetween(before, after), [
-    { domid: 1, type: 'released' },
-    { domid: 2, type: 'shutdown' },
-    { domid: 4, type: 'created' },
-  ]);
-});
-
 interface Message {
   readonly type: number;
   readonly id: number;
@@ -77,11 +54,13 @@ interface Message {
 /** A xenstored that answers as `answer` says, one byte at a time. */
 async function withXenstored(
   answer: (message: Message) => { type: number; payload: string }[],
-  body: (store: XenXenstore) => Promise<void>,
+  body: (store: XenXenstore, xenstored: { die: () => void; notices: string[] }) => Promise<void>,
 ): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'dormouse-xs-'));
   const path = join(dir, 'socket');
+  const sockets: Socket[] = [];
   const serve = (socket: Socket): void => {
+    sockets.push(socket);
     let received = Buffer.alloc(0);
     socket.on('data', (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
@@ -108,9 +87,10 @@ async function withXenstored(
   await new Promise<void>((resolve) => server.listen(path, resolve));
   const old = process.env['XENSTORED_PATH'];
   process.env['XENSTORED_PATH'] = path;
-  const store = await XenXenstore.open();
+  const notices: string[] = [];
+  const store = await XenXenstore.open((text) => notices.push(text));
   try {
-    await body(store);
+    await body(store, { notices, die: () => sockets.forEach((socket) => socket.destroy()) });
   } finally {
     store.close();
     if (old === undefined) delete process.env['XENSTORED_PATH'];
@@ -184,4 +164,55 @@ test('xenstore: watch events reach their watcher', async () => {
       assert.equal(seen, '/w');
     },
   );
+});
+
+/** Answers a watch, and tells of its path at once as xenstored does; anything else is never answered. */
+const watching = ({ type, payload }: Message): { type: number; payload: string }[] =>
+  type === 4
+    ? [
+        { type, payload: 'OK\0' },
+        { type: 15, payload: payload.toString() },
+      ]
+    : [];
+
+test('xenstore: who watches or waits is told once that xenstored died', async () => {
+  await withXenstored(watching, async (store, xenstored) => {
+    const told: string[] = [];
+    await store.watch(
+      '/a',
+      () => undefined,
+      ({ code, message }) => told.push(`${code} ${message}`),
+    );
+    const stop = await store.watch(
+      '/b',
+      () => undefined,
+      () => told.push('of one that was given up'),
+    );
+    const answer = store.read('/never');
+    void stop().catch(() => undefined);
+    xenstored.die();
+    const died = await answer.then(
+      () => assert.fail('it was never answered'),
+      (thrown: unknown) => thrown,
+    );
+    assert.ok(died instanceof DormouseError && died.code === 'HOST_UNAVAILABLE');
+    assert.deepEqual(told, [`HOST_UNAVAILABLE ${died.message}`]);
+    await assert.rejects(
+      store.watch('/c', () => undefined),
+      { code: 'HOST_UNAVAILABLE' },
+    );
+  });
+});
+
+test('xenstore: a watcher that throws costs the others nothing', async () => {
+  await withXenstored(watching, async (store, { notices }) => {
+    const seen: string[] = [];
+    const bad = (): never => {
+      throw new Error('a bug');
+    };
+    await store.watch('/bad', bad, bad);
+    await store.watch('/good', (path) => seen.push(path));
+    await until('it is called', 5000, () => seen.length > 0);
+    assert.deepEqual([seen, notices], [['/good'], ['xenstore: a watch of /bad: a bug']]);
+  });
 });

@@ -1,6 +1,14 @@
 /** The files of a lease of the xen host, with a stand-in for its watcher: what the real one undoes is the lab's to test. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -12,12 +20,15 @@ const uuid = '01234567-89ab-cdef-0123-456789abcdef';
 function withLeases(
   t: TestContext,
   undo: string | number,
+  exitCode = 0,
 ): { leases: XenLeases; dir: string; notices: string[] } {
   const base = mkdtempSync(join(tmpdir(), 'dormouse-leases-'));
   t.after(() => rmSync(base, { recursive: true, force: true }));
   const [dir, watcher] = [join(base, 'run'), join(base, 'watcher')];
   const undone =
-    typeof undo === 'number' ? `exit ${undo}` : `rm -f "$2/$3.lock" "$2/$3.journal"; echo "${undo}"`;
+    typeof undo === 'number'
+      ? `exit ${undo}`
+      : `echo "${undo}"; ${exitCode === 0 ? 'rm -f "$2/$3.lock" "$2/$3.journal"' : `exit ${exitCode}`}`;
   const script = `#!/bin/sh\nif [ "$1" = watch ]; then word=$(head -c 1); [ "$word" = d ] && exit 0; fi\n${undone}\n`;
   writeFileSync(watcher, script, { mode: 0o700 });
   const notices: string[] = [];
@@ -29,10 +40,10 @@ test('a journal says line by line what is open; nothing is left when all was str
   const lease = await leases.acquire(5, uuid, 'save', () => undefined);
   const journal = (): string => readFileSync(join(dir, '5.journal'), 'utf8');
   assert.match(readFileSync(join(dir, '5.lock'), 'utf8'), new RegExp(`^${process.pid} \\d+ ${uuid} save\n$`));
-  lease.note('suspend');
+  lease.note('suspend 0a1b');
   lease.note('monitor 77 1234');
-  assert.equal(journal(), 'suspend\nmonitor 77 1234\n');
-  lease.strike('suspend');
+  assert.equal(journal(), 'suspend 0a1b\nmonitor 77 1234\n');
+  lease.strikeKind('suspend');
   assert.equal(journal(), 'monitor 77 1234\n');
   lease.strikeAll();
   assert.equal(journal(), '');
@@ -64,4 +75,38 @@ test('a lease whose owner lives is refused; what the dead left is undone and tol
   await leases.undoAllOfDead();
   assert.deepEqual(notices, ['domain 7: a process that worked on it died; resumed it']);
   assert.deepEqual(readdirSync(dir), []);
+});
+
+test('what cannot be written down is not noted, and not undone later', async (t) => {
+  const { leases, dir } = withLeases(t, 'undone');
+  const lease = await leases.acquire(5, uuid, 'save', () => undefined);
+  lease.note('logdirty');
+  mkdirSync(join(dir, '5.journal.new'));
+  assert.throws(() => lease.note('pause'));
+  assert.equal(lease.has('pause'), false, 'a pause that was not made is not taken back');
+  assert.throws(() => lease.strike('logdirty'));
+  assert.equal(lease.has('logdirty'), true);
+  rmSync(join(dir, '5.journal.new'), { recursive: true });
+  lease.strikeAll();
+  await lease.release();
+});
+
+test('a guest that is still on its way to its suspend point is named, by this lease and by the next', async (t) => {
+  const { leases, dir, notices } = withLeases(t, 'it took a request to suspend', 4);
+  const lease = await leases.acquire(9, uuid, 'save', () => undefined);
+  lease.note('suspend 0a1b');
+  await assert.rejects(lease.release(), {
+    code: 'SUSPEND_TIMEOUT',
+    guest: 'unknown',
+    message: 'domain 9: it took a request to suspend',
+  });
+  assert.deepEqual(readdirSync(dir).sort(), ['9.journal', '9.lock'], 'what is open stays noted');
+  writeFileSync(join(dir, '9.lock'), `${2 ** 22 + 1} 1 ${uuid} save\n`);
+  const next = leases.acquire(9, uuid, 'save', () => undefined);
+  await assert.rejects(next, {
+    code: 'LOCKED',
+    message: /a process that worked on it died; it took a request/,
+  });
+  await leases.undoAllOfDead();
+  assert.match(notices.join(), /^domain 9: .*it took a request to suspend/);
 });

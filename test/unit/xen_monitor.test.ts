@@ -18,11 +18,12 @@ function startXl(
   t: TestContext,
   dir: string,
   name = 'xl',
+  [from, ...args]: readonly [string, ...string[]] = ['/bin/sleep', '60'],
 ): { child: ChildProcess; pid: number; log: string } {
   const [program, log] = [join(dir, name), join(dir, `${name}.log`)];
-  copyFileSync('/bin/sleep', program);
+  copyFileSync(from, program);
   const out = openSync(log, 'a');
-  const child = spawn(program, ['60'], { stdio: ['ignore', out, out] });
+  const child = spawn(program, args, { stdio: ['ignore', out, out] });
   closeSync(out);
   t.after(() => child.kill('SIGKILL'));
   return { child, pid: child.pid ?? 0, log };
@@ -70,4 +71,17 @@ test('a process of another name is no monitor, whatever it says', async (t) => {
     readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('not-xl'),
   );
   assert.equal(findMonitor(domid), null);
+});
+
+test('one that holds a lock is not left standing with it', async (t) => {
+  const dir = tempDir(t);
+  const { pid, log } = startXl(t, dir, 'xl', ['/usr/bin/flock', join(dir, 'lock'), 'sleep', '60']);
+  appendFileSync(log, waiting(pid));
+  await until('it has its lock', 5000, () =>
+    new RegExp(` ${pid} `).test(readFileSync('/proc/locks', 'utf8')),
+  );
+  const monitor = findMonitor(domid);
+  assert.ok(monitor);
+  await assert.rejects(stopMonitor(monitor), { code: 'LOCKED' });
+  await until('it goes on', 5000, () => stateOf(pid) === 'S');
 });

@@ -38,7 +38,7 @@ test('an image that is there decides; any other file, and none, does not', optio
   const path = join(dir, '100%0A of\nweb1 %.dmi');
   const { imageId } = await writeImage(path, 1, [[page(0, random(1))]]);
   const journal = (of: string, at = path): string =>
-    `suspend\n${savedLine({ then: 'destroy', imageId: of, path: at })}\n`;
+    `suspend 0a1b\n${savedLine({ then: 'destroy', imageId: of, path: at })}\n`;
   const whole = `its image ${path} is whole\n`;
   assert.equal(undo(t, journal(imageId)).said, whole);
   assert.equal(undo(t, journal(imageId.replace(/./, (digit) => (digit === '0' ? '1' : '0')))).said, '');
@@ -53,11 +53,12 @@ test('what cannot be told or understood is not taken for undone', options, (t) =
   const under = join(tempDir(t), 'file');
   writeFileSync(under, '');
   const journals = [
-    `suspend\nsaved destroy ${id} ${join(under, 'image')}\n`,
+    `suspend 0a1b\nsaved destroy ${id} ${join(under, 'image')}\n`,
     `saved keep ${id} /image\n`,
     `saved destroy ${id}\n`,
     `saved destroy ${id} image\n`,
     'teleport\n',
+    'suspend\n',
   ];
   for (const journal of journals) {
     const { status, failed, left } = undo(t, journal);

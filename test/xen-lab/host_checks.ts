@@ -3,17 +3,15 @@
  * Each prints one line of JSON with what it saw and exits 0, or throws.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Lease, MemoryView, Tracker } from '../../src/host/contract.js';
+import type { Lease, MemoryView } from '../../src/host/contract.js';
 import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
+import { bit, type Check, logBegunByXl, logLeftToXl, logTakenOver, ones } from './log_checks.js';
+import { type Undoable, XenLease } from '../../src/host/xen/leases.js';
 import { loadXen } from '../../src/host/xen/native.js';
 import { steps } from '../../src/worker/steps.js';
-import type { DomainInfo } from '../../src/domain/state.js';
-
-type Check = (host: XenHost, domain: DomainInfo, args: string[]) => Promise<object>;
 
 const pageBytes = 4096;
 const batchPages = 1024;
@@ -21,13 +19,6 @@ const batchPages = 1024;
 const typeOf = (entry: bigint): number => Number(entry >> 60n);
 const hasBody = (type: number): boolean => type < 0xd;
 const isTable = (type: number): boolean => hasBody(type) && (type & 7) >= 1 && (type & 7) <= 4;
-const bit = (bitmap: Buffer, at: number): boolean => ((bitmap[at >> 3] ?? 0) & (1 << (at & 7))) !== 0;
-
-function ones(bitmap: Buffer): number[] {
-  const out: number[] = [];
-  for (let at = 0; at < bitmap.length * 8; at++) if (bit(bitmap, at)) out.push(at);
-  return out;
-}
 
 function entriesOf(view: MemoryView, nrPfns: number): BigUint64Array {
   const all = new BigUint64Array(nrPfns);
@@ -86,13 +77,13 @@ const suspend: Check = async (host, { domid }, [times = '20']) => {
     const lease = await host.acquire(domid, 'checkpoint');
     const start = performance.now();
     await host.suspend(lease, 30_000);
-    assert.equal((await host.find(String(domid))).shutdown, 'suspend');
+    assert.equal((await host.info(domid)).shutdown, 'suspend');
     const stopped = performance.now();
     await host.resumeInPlace(lease);
     suspendMs.push(stopped - start);
     resumeMs.push(performance.now() - stopped);
     await lease.release();
-    assert.equal((await host.find(String(domid))).shutdown, null);
+    assert.equal((await host.info(domid)).shutdown, null);
     await sleep(300);
   }
   const median = (all: number[]): number =>
@@ -273,64 +264,52 @@ const logDirtyRefused: Check = async (host, { domid }) => {
   return {};
 };
 
-/** Starts `xl migrate` to a receiver that says it is ready and then reads nothing; ends that one after `liveMs`. */
-async function migrateNowhere(domid: number, liveMs: number): Promise<ChildProcess> {
-  const receiver = `printf 'xl migration receiver ready, send binary domain data.\\n'; sleep ${liveMs / 1000}`;
-  const xl = spawn(
-    'xl',
-    ['migrate', '-s', `sh -c "${receiver.replaceAll('"', '\\"')}" --`, String(domid), 'x'],
-    {
-      stdio: 'ignore',
-    },
-  );
-  for (let i = 0; i < 300; i++) {
-    if (spawnSync('pidof', ['libxl-save-helper']).status === 0) return xl;
-    await sleep(50);
-  }
-  throw new Error('xl migrate does not begin');
-}
-
-/** What libxl takes of the dirty log, or ends, is told; what a dead tool left on is taken over. */
-const logTakenOver: Check = async (host, { domid }) => {
-  const taken = { code: 'LOCKED' };
-  const { api } = loadXen();
-  const begin = async (): Promise<{ lease: Lease; tracker: Tracker }> => {
-    const lease = await host.acquire(domid, 'checkpoint');
-    return { lease, tracker: await host.tracker(lease) };
-  };
-  api.logDirtyOn(domid);
-  const first = await begin();
-  const xl = await migrateNowhere(domid, 5000);
-  await assert.rejects(first.tracker.readAndClear(), taken);
-  await first.lease.release();
-  await assert.rejects(host.acquire(domid, 'checkpoint'), taken);
-  await once(xl, 'exit');
-
-  // One that comes and goes between two looks, and is killed: the log is on, without what it had.
-  const second = await begin();
-  await sleep(1000);
-  await once(await migrateNowhere(domid, 1000), 'exit');
-  await assert.rejects(second.tracker.readAndClear(), taken);
-  await second.lease.release();
-
-  const third = await begin();
-  api.logDirtyOff(domid);
-  await assert.rejects(third.tracker.off(), taken);
-  await third.lease.release();
-  const last = await begin();
-  await sleep(500);
-  await last.tracker.readAndClear();
-  await last.tracker.off();
-  await last.lease.release();
-  return {};
-};
-
 /** A second lease is refused while the first is held, and given after it. */
 const locked: Check = async (host, { domid }) => {
   const lease = await host.acquire(domid, 'save');
   await assert.rejects(host.acquire(domid, 'save'), { code: 'LOCKED' });
   await lease.release();
   await (await host.acquire(domid, 'save')).release();
+  return {};
+};
+
+/** As one that is killed between the note and what it notes. */
+function noteOnly(lease: Lease, what: Undoable): void {
+  assert.ok(lease instanceof XenLease);
+  lease.note(what);
+}
+
+/** The guest takes a request to suspend, and does not suspend: it stands paused while we blank the request in its place. */
+async function takeRequest(host: XenHost, lease: Lease): Promise<void> {
+  const control = `/local/domain/${lease.domid}/control/shutdown`;
+  host.suspend(lease, 600_000).catch(() => undefined);
+  await host.pause(lease.domid);
+  while ((await host.xenstore.read(control)) !== 'suspend') await sleep(5);
+  await host.xenstore.write(control, '');
+  await host.unpause(lease.domid);
+}
+
+/** For a guest that somebody without a lease suspended. */
+const resume: Check = async (host, { domid }) => {
+  loadXen().api.resumeInPlace(domid);
+  await host.xenstore.resumeDomain(domid);
+  return {};
+};
+
+/** A pause beside the user's own is taken back, and the user's stays. */
+const pauseOver: Check = async (host, { domid }) => {
+  await host.pause(domid);
+  const lease = await host.acquire(domid, 'digest');
+  await host.holdPaused(lease);
+  await lease.release();
+  assert.equal((await host.find(String(domid))).paused, true);
+  // As if killed between the note and the call.
+  const second = await host.acquire(domid, 'digest');
+  noteOnly(second, 'pause over');
+  await second.release();
+  assert.equal((await host.find(String(domid))).paused, true, 'the user paused it');
+  await host.unpause(domid);
+  assert.equal((await host.find(String(domid))).paused, false);
   return {};
 };
 
@@ -341,6 +320,8 @@ const hold: Check = async (host, { domid }, [what = 'suspend']) => {
   if (what === 'logdirty') await host.tracker(lease);
   if (what === 'pause') await host.holdPaused(lease);
   if (what === 'suspend') await host.suspend(lease, 30_000);
+  if (what === 'noted') noteOnly(lease, 'suspend 0123456789abcdef');
+  if (what === 'taken') await takeRequest(host, lease);
   process.stdout.write(`holding ${view.handle}\n`);
   await sleep(600_000);
   return {};
@@ -349,7 +330,7 @@ const hold: Check = async (host, { domid }, [what = 'suspend']) => {
 /** Takes and gives back a lease: what a dead process left is undone first. */
 const takeOver: Check = async (host, { domid }) => {
   await (await host.acquire(domid, 'save')).release();
-  const { paused, shutdown } = await host.find(String(domid));
+  const { paused, shutdown } = await host.info(domid);
   assert.deepEqual({ paused, shutdown }, { paused: false, shutdown: null });
   return {};
 };
@@ -403,7 +384,7 @@ const suspendTimeout: Check = async (host, { domid }) => {
   assert.equal(await host.xenstore.read(`/local/domain/${domid}/control/shutdown`), '');
   await lease.release();
   await sleep(2000);
-  const { shutdown, paused } = await host.find(String(domid));
+  const { shutdown, paused } = await host.info(domid);
   assert.deepEqual({ shutdown, paused }, { shutdown: null, paused: false });
   return {};
 };
@@ -415,9 +396,34 @@ const watcherKilled: Check = async (host, { domid }) => {
   execFileSync('sh', ['-c', 'kill -9 $(pidof dormouse-xen-watcher-4_17)']);
   await sleep(200);
   await lease.release();
-  const { shutdown } = await host.find(String(domid));
+  const { shutdown } = await host.info(domid);
   assert.equal(shutdown, null);
   return {};
+};
+
+/** A guest with virtual NUMA nodes: no lease for an image, but one for a dump. */
+const vnuma: Check = async (host, { domid }) => {
+  for (const operation of ['save', 'checkpoint'] as const)
+    await assert.rejects(host.acquire(domid, operation), { code: 'HOST_LACKS', message: /vnuma/ });
+  await (await host.acquire(domid, 'dump')).release();
+  return {};
+};
+
+/** Everything that is told of the domain until it is gone; each event is a line. */
+const events: Check = async (host, { domid }) => {
+  await new Promise<void>((resolve) => {
+    const stop = host.onEvent((event) => {
+      if (event.type !== 'lost' && event.domid !== domid) return;
+      process.stdout.write(`${JSON.stringify(event)}\n`);
+      if (event.type !== 'released') return;
+      stop();
+      resolve();
+    });
+    process.stdout.write('listening\n');
+    // The socket of xenstored holds nobody.
+    setTimeout(resolve, 600_000);
+  });
+  process.exit();
 };
 
 const checks: Record<string, Check> = {
@@ -432,11 +438,17 @@ const checks: Record<string, Check> = {
   logDirty,
   logDirtyRefused,
   logTakenOver,
+  logBegunByXl,
+  logLeftToXl,
+  resume,
+  pauseOver,
   locked,
   hold,
   takeOver,
   destroy,
   store,
+  vnuma,
+  events,
 };
 
 const [name = '', domain = '0', ...args] = process.argv.slice(2);

@@ -259,7 +259,7 @@ class Run {
   async #nextVerb(journals: string): Promise<void> {
     const host = await openXenHost({ notice: (text) => this.#notices.push(text) });
     await host.close();
-    const undoable = /^(logdirty|suspend|pause|destroy)$/m.test(journals);
+    const undoable = /^(logdirty|suspend .*|suspended|pause|destroy)$/m.test(journals);
     if (undoable) assert.match(this.#notices.join('\n'), /a process that worked on it died/, journals);
   }
 

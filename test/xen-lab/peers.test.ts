@@ -99,7 +99,11 @@ describe('two hosts on one wire', () => {
     const guest = await Guest.create(lab, { name: 'carried', type: 'pv', loadMib: 4, address: 123 });
     await lab.must('dormouse save carried /images/c.img', slow);
     await carry('/images/c.img');
-    await peer.must('dormouse image verify /images/c.img && dormouse restore /images/c.img', slow);
+    await peer.must('dormouse image verify /images/c.img');
+    const refused = await peer.exec('dormouse restore /images/c.img', slow);
+    assert.deepEqual([refused.code, /b_info\.kernel = /.test(refused.stderr)], [13, true], refused.stderr);
+    await peer.must(`dormouse key trust '${(await lab.must('dormouse key show')).trim()}'`);
+    await peer.must('dormouse restore /images/c.img', slow);
     await guest.restoredOn(peer);
     const ticks = await guest.waitTicks(watchedTicks, 600_000);
     const [first, last] = [ticks[0], ticks.at(-1)];

@@ -268,7 +268,7 @@ describe('verbs on Xen', () => {
 
   test('a guest that stock xl saved is taken over with one command', async () => {
     const guest = await create({ name: 'taken', type: 'pv', loadMib: 8 });
-    await must('xl save taken /images/taken.xl && dormouse restore /images/taken.xl');
+    await must('xl save taken /images/taken.xl && dormouse restore --trust-config /images/taken.xl');
     assert.equal((await must('ls -A /images | grep -v lost')).trim(), 'taken.xl');
     const from = lastTick(await guest.waitTicks(1)).rounds;
     while (lastTick(await guest.waitTicks(1)).rounds < from + 2);

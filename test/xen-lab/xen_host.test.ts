@@ -14,6 +14,8 @@ const script = 'node /project/dist/lab/host_checks.js';
 const leaseFiles = 'ls /run/dormouse/xen 2>/dev/null';
 /** Within this time after its death nothing of a process is left on a guest. */
 const undoneMs = 5000;
+/** Longer than a watcher waits before it leaves the waiting to a process of its own. */
+const lateMs = 17_000;
 
 describe('the xen host', () => {
   let lab: Lab;
@@ -74,15 +76,18 @@ describe('the xen host', () => {
       if (type === 'pvh') {
         t.diagnostic(JSON.stringify(await check('logDirty', 'guest')));
         await check('logTakenOver', 'guest');
+        t.diagnostic(JSON.stringify(await check('logBegunByXl', 'guest')));
+        t.diagnostic(JSON.stringify(await check('logLeftToXl', 'guest')));
+        await check('pauseOver', 'guest');
       }
       await guest.waitTicks(3);
       await check('destroy', 'guest');
     });
 
   /** Starts a process that holds the guest in some way; resolves to its pid once it does. */
-  async function holding(guest: string, what: string): Promise<string> {
+  async function holding(guest: string, what: string, before = ''): Promise<string> {
     await lab.must(
-      `rm -f /tmp/hold; ${script} hold ${guest} ${what} > /tmp/hold 2>&1 & echo $! > /tmp/hold.pid`,
+      `rm -f /tmp/hold; ${before} ${script} hold ${guest} ${what} > /tmp/hold 2>&1 & echo $! > /tmp/hold.pid`,
     );
     await lab.must('for i in $(seq 600); do grep -q holding /tmp/hold && exit 0; sleep 0.1; done; exit 1', {
       timeoutMs: 90_000,
@@ -113,6 +118,56 @@ describe('the xen host', () => {
       await guest.waitState((state) => state !== undefined && /^[r-][b-]----$/.test(state), undoneMs);
       await guest.waitTicks(2);
     });
+
+  const askToSuspend = async (guest: string): Promise<void> => {
+    const domid = (await lab.must(`xl domid ${guest}`)).trim();
+    await lab.must(`xenstore-write /local/domain/${domid}/control/shutdown suspend`);
+  };
+
+  test('a guest that suspends long after its request, whose maker was killed, goes on', async () => {
+    const guest = await create({ name: 'guest', type: 'pvh' });
+    const pid = await holding('guest', 'taken');
+    await lab.must(`kill -9 ${pid}`);
+    await sleep(lateMs);
+    assert.match((await lab.exec(leaseFiles)).stdout, /\.journal\n.*\.lock/, 'it is not called done');
+    const next = await lab.exec('dormouse --json save guest /images/late', { timeoutMs: 60_000 });
+    assert.match(next.stderr, /"name":"LOCKED".*it took a request to suspend/);
+    const cpu = 'cat /proc/$(pidof dormouse-xen-watcher-4_17)/schedstat';
+    const before = Number((await lab.must(cpu)).split(' ')[0]);
+    await sleep(2000);
+    const share = (Number((await lab.must(cpu)).split(' ')[0]) - before) / 2e9;
+    assert.ok(share < 0.3, `waiting takes ${share} of a processor`);
+    await askToSuspend('guest');
+    await undone();
+    await guest.waitTicks(2);
+  });
+
+  test("another tool's suspension is left alone where ours was never asked for", async () => {
+    const guest = await create({ name: 'guest', type: 'pvh' });
+    const pid = await holding('guest', 'noted');
+    await askToSuspend('guest');
+    await guest.waitState((state) => /ss/.test(state ?? ''), undoneMs);
+    await lab.must(`kill -9 ${pid}`);
+    await undone();
+    assert.match((await guest.state()) ?? '', /ss/);
+    await check('resume', 'guest');
+    await guest.waitTicks(2);
+  });
+
+  test('a service that is ended by its control group does not take the watcher along', async () => {
+    const guest = await create({ name: 'guest', type: 'pv' });
+    await lab.must('[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 none /sys/fs/cgroup');
+    const pid = await holding(
+      'guest',
+      'suspend',
+      'mkdir -p /sys/fs/cgroup/svc; echo 0 > /sys/fs/cgroup/svc/cgroup.procs;',
+    );
+    await lab.must(
+      `grep -q ${pid} /sys/fs/cgroup/svc/cgroup.procs && echo 1 > /sys/fs/cgroup/svc/cgroup.kill`,
+    );
+    await undone();
+    await guest.waitTicks(2);
+  });
 
   test('with its watcher dead too, the next lease gives the guest back and says so', async () => {
     const guest = await create({ name: 'guest', type: 'pv' });

@@ -2,6 +2,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <string>
+
+#include "host/xen/other_saver.h"
 
 namespace dormouse::xen {
 namespace {
@@ -20,6 +23,14 @@ int enable_log_dirty(const Handles& xen, uint32_t domid) {
   return shadow_op(xen, domid, XEN_DOMCTL_SHADOW_OP_CLEAN, &call);
 }
 
+// Its log would lose what ours takes of it, and would not notice that it ended.
+bool refuse_other_saver(uint32_t domid, Fault* fault) {
+  const int pid = other_saver(domid);
+  if (!pid) return true;
+  return fault->raise("LOCKED",
+                      "another tool saves or migrates the domain: process " + std::to_string(pid));
+}
+
 uint64_t count_bits(const uint64_t* words, size_t count) {
   uint64_t bits = 0;
   for (size_t i = 0; i < count; i++) bits += static_cast<uint64_t>(__builtin_popcountll(words[i]));
@@ -33,17 +44,18 @@ bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault) {
 }
 
 bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault) {
+  if (!refuse_other_saver(domid, fault)) return false;
   if (enable_log_dirty(xen, domid) == 0) return true;
   if (errno != EINVAL) return raise_errno(fault, "enabling log-dirty", domid);
-  if (!log_dirty_off(xen, domid, nullptr, fault)) return false;
-  if (enable_log_dirty(xen, domid) == 0) return true;
-  if (errno != EINVAL) return raise_errno(fault, "enabling log-dirty", domid);
-  return fault->raise("DOMAIN_WRONG_STATE",
-                      "log-dirty refused: the domain has a device of the host's");
+  // What our own dead left on was ended before the lease was given.
+  return fault->raise("LOCKED",
+                      "the domain's dirty log is on: another tool uses it, or died at that; or the "
+                      "domain has a device of the host's");
 }
 
 bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRead how,
                     std::vector<uint8_t>* bitmap, Fault* fault) {
+  if (how.clean && !refuse_other_saver(domid, fault)) return false;
   const size_t bytes = (nr_pfns + 63) / 64 * 8;
   HypercallBuffer buffer(xen, bytes);
   if (!buffer.data()) return raise_errno(fault, "hypercall buffer", domid);
@@ -63,6 +75,7 @@ bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRea
 }
 
 bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault) {
+  if (!refuse_other_saver(domid, fault)) return false;
   // Reading and ending it succeed whether it is on or not; only enabling tells.
   if (was_on) *was_on = enable_log_dirty(xen, domid) != 0 && errno == EINVAL;
   xen_domctl call = {};
@@ -93,12 +106,6 @@ bool EventPorts::notify(uint32_t domid, uint32_t port, Fault* fault) {
   evtchn_port_t local = 0;
   if (!bind(domid, port, &local, fault)) return false;
   return xenevtchn_notify(handle_, local) == 0 || raise_errno(fault, "notify", domid);
-}
-
-bool EventPorts::request_suspend(const Handles& xen, uint32_t domid, uint32_t port, Fault* fault) {
-  if (xc_domain_subscribe_for_suspend(xen.xc(), domid, port) != 0)
-    return raise_errno(fault, "subscribing for the suspension", domid);
-  return notify(domid, port, fault);
 }
 
 bool EventPorts::close(uint32_t domid, uint32_t port) {

@@ -10,18 +10,18 @@ namespace dormouse::xen {
 // A suspended domain goes on in place; its suspend call returns 1, "cancelled".
 bool resume_in_place(const Handles& xen, uint32_t domid, Fault* fault);
 
-// One that a dead tool left on is ended first, as libxc does it: see that nobody alive uses it.
+// LOCKED where it is on already, as libxl has it while it migrates the domain.
 bool log_dirty_on(const Handles& xen, uint32_t domid, Fault* fault);
 struct LogRead {
   bool clean = false;  // reset in the same step
-  bool last =
-      false;  // the guest stands still: with the pages that Xen itself has mapped for writing
+  // The guest stands still: with the pages that Xen itself has mapped for writing.
+  bool last = false;
 };
 // One bit a pfn for pfns [0, nr_pfns). LOCKED if pages were marked since the last reset that are
-// not in it.
+// not in it, or, of a read that resets, if another tool saves the domain: the log is left to it.
 bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRead how,
                     std::vector<uint8_t>* bitmap, Fault* fault);
-// Idempotent; `was_on` may be null.
+// Idempotent; `was_on` may be null. LOCKED, and nothing done, if another tool has taken it over.
 bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault);
 
 // Ports of other domains that this process is bound to. Not for several threads at once.
@@ -30,8 +30,6 @@ class EventPorts {
   ~EventPorts();
   // Binds to the domain's port at first use, and signals it.
   bool notify(uint32_t domid, uint32_t port, Fault* fault);
-  // Has Xen signal that port of the domain's when it suspends, then signals it: the request.
-  bool request_suspend(const Handles& xen, uint32_t domid, uint32_t port, Fault* fault);
   // Ends our binding. False if there was none.
   bool close(uint32_t domid, uint32_t port);
 

@@ -129,11 +129,12 @@ struct PolicyDeleter {
   void operator()(xc_cpu_policy_t* policy) const { xc_cpu_policy_destroy(policy); }
 };
 
-bool read_policy(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* fault) {
-  std::unique_ptr<xc_cpu_policy_t, PolicyDeleter> policy(xc_cpu_policy_init());
+using Policy = std::unique_ptr<xc_cpu_policy_t, PolicyDeleter>;
+
+bool serialise(const Handles& xen, const Policy& policy, Bytes* cpuid, Bytes* msr, uint32_t domid,
+               Fault* fault) {
   uint32_t n_leaves = 0, n_msrs = 0;
-  if (!policy || xc_cpu_policy_get_size(xen.xc(), &n_leaves, &n_msrs) != 0 ||
-      xc_cpu_policy_get_domain(xen.xc(), domid, policy.get()) != 0)
+  if (xc_cpu_policy_get_size(xen.xc(), &n_leaves, &n_msrs) != 0)
     return raise_errno(fault, "get_cpu_policy", domid);
   std::vector<xen_cpuid_leaf_t> leaves(n_leaves);
   std::vector<xen_msr_entry_t> msrs(n_msrs);
@@ -142,9 +143,16 @@ bool read_policy(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* f
     return raise_errno(fault, "serialising the cpu policy", domid);
   const auto* leaf_bytes = reinterpret_cast<const uint8_t*>(leaves.data());
   const auto* msr_bytes = reinterpret_cast<const uint8_t*>(msrs.data());
-  state->cpuid_policy.assign(leaf_bytes, leaf_bytes + n_leaves * sizeof(xen_cpuid_leaf_t));
-  state->msr_policy.assign(msr_bytes, msr_bytes + n_msrs * sizeof(xen_msr_entry_t));
+  cpuid->assign(leaf_bytes, leaf_bytes + n_leaves * sizeof(xen_cpuid_leaf_t));
+  msr->assign(msr_bytes, msr_bytes + n_msrs * sizeof(xen_msr_entry_t));
   return true;
+}
+
+bool read_policy(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* fault) {
+  Policy policy(xc_cpu_policy_init());
+  if (!policy || xc_cpu_policy_get_domain(xen.xc(), domid, policy.get()) != 0)
+    return raise_errno(fault, "get_cpu_policy", domid);
+  return serialise(xen, policy, &state->cpuid_policy, &state->msr_policy, domid, fault);
 }
 
 bool read_hvm_context(const Handles& xen, uint32_t domid, Bytes* out, Fault* fault) {
@@ -206,6 +214,14 @@ bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs*
            read_hvm_params(*xen, domid, &state->hvm_params, fault);
   return read_shared_info(xen, info, &state->shared_info, fault) &&
          read_vcpus(*xen, domid, info.max_vcpu_id, state, fault);
+}
+
+bool read_guest_policy(const Handles& xen, bool hvm, Bytes* cpuid, Bytes* msrs, Fault* fault) {
+  Policy policy(xc_cpu_policy_init());
+  const unsigned index = hvm ? XEN_SYSCTL_cpu_policy_hvm_max : XEN_SYSCTL_cpu_policy_pv_max;
+  if (!policy || xc_cpu_policy_get_system(xen.xc(), index, policy.get()) != 0)
+    return raise_errno(fault, "the policy of guests", DOMID_XEN);
+  return serialise(xen, policy, cpuid, msrs, DOMID_XEN, fault);
 }
 
 }  // namespace dormouse::xen

@@ -24,4 +24,7 @@ struct StateBlobs {
 bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
                 Fault* fault);
 
+// All that a guest can be shown here: of PV, or of HVM and PVH.
+bool read_guest_policy(const Handles& xen, bool hvm, Bytes* cpuid, Bytes* msrs, Fault* fault);
+
 }  // namespace dormouse::xen

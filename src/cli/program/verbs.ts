@@ -12,9 +12,11 @@ import { dumpCore } from '../verbs/dump_core.js';
 import { hostStart } from '../verbs/host_start.js';
 import { hostStatus } from '../verbs/host_status.js';
 import { hostStop } from '../verbs/host_stop.js';
+import { imageCheck } from '../verbs/image_check.js';
 import { imageConvert } from '../verbs/image_convert.js';
 import { imageInspect } from '../verbs/image_inspect.js';
 import { imageVerify } from '../verbs/image_verify.js';
+import { keyForget, keyList, keyShow, keyTrust } from '../verbs/key.js';
 import { list } from '../verbs/list.js';
 import { pause } from '../verbs/pause.js';
 import { restore } from '../verbs/restore.js';
@@ -36,7 +38,12 @@ export const verbs: readonly Verb[] = [
   dumpCore,
   imageInspect,
   imageVerify,
+  imageCheck,
   imageConvert,
+  keyList,
+  keyShow,
+  keyTrust,
+  keyForget,
   hostStart,
   hostStop,
   hostStatus,
@@ -47,6 +54,7 @@ export const verbs: readonly Verb[] = [
 
 /** First words that several verbs share. */
 export const groups: Readonly<Record<string, string>> = {
-  image: 'Inspects, verifies and converts images',
+  image: 'Inspects, verifies, checks and converts images',
+  key: 'Shows and trusts the keys that sign images',
   host: 'Starts, stops and describes embedded hosts',
 };

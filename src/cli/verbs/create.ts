@@ -48,7 +48,7 @@ export const create: Verb = {
       const forXl = (await host.capabilities())['xl-config'] === true;
       const { spec, ignored } = forXl ? { spec: xlDomain(settings), ignored: [] } : domainSpec(settings);
       if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
-      return { ...(await host.find(String(await host.create(spec, { paused })))), ignored };
+      return { ...(await host.info(await host.create(spec, { paused }))), ignored };
     });
     const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
     return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };

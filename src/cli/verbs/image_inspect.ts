@@ -1,5 +1,7 @@
 import * as z from 'zod';
 import type { Inspection } from '../../image/inspect.js';
+import type { SignerState } from '../../restore/trust.js';
+import { keyText } from '../../trust/key_text.js';
 import { figures, pageCounts } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
 import { renderClasses } from '../../render/progress.js';
@@ -17,6 +19,8 @@ const document = z.object({
   imageId: id.nullable(),
   parent: z.object({ imageId: id, root: id }).nullable(),
   root: id.nullable(),
+  signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
+  signerKey: z.string().nullable(),
   consistency: z.enum(['suspend-point', 'paused']).nullable(),
   createdAt: z.string().nullable(),
   tool: z.string().nullable(),
@@ -42,7 +46,7 @@ const document = z.object({
   damage: z.array(z.string()),
 });
 
-function describe(found: Inspection): z.infer<typeof document> {
+function describe(found: Inspection, signer: SignerState): z.infer<typeof document> {
   const { header, manifest } = found;
   const { path, fileBytes, committed, root, counts, chunks, storedPages, storedBodies, ratio } = found;
   const { memoryBytes } = found;
@@ -52,6 +56,9 @@ function describe(found: Inspection): z.infer<typeof document> {
     imageId: header?.imageId ?? null,
     parent: header?.parent ?? null,
     root,
+    // Without a footer nobody knows.
+    signer: found.committed ? signer : null,
+    signerKey: found.signerKey ? keyText(found.signerKey) : null,
     consistency: header?.consistency ?? manifest?.consistency ?? null,
     createdAt: manifest?.createdAt ?? null,
     tool: manifest?.tool ?? null,
@@ -85,6 +92,12 @@ function memoryWords({ memoryBytes, nrPfns }: z.infer<typeof document>): string 
   return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * 4096)}`;
 }
 
+function signerWords({ signer, signerKey }: z.infer<typeof document>): string {
+  if (signer === null) return 'unreadable';
+  if (signerKey === null) return 'nobody';
+  return `${signerKey} (${signer === 'trusted' ? 'trusted here' : 'NOT TRUSTED here'})`;
+}
+
 function render(image: z.infer<typeof document>): string {
   const { domain, format, chunks, pauseMs, elapsedMs } = image;
   const kinds = Object.entries(chunks.byKind).map(
@@ -99,6 +112,7 @@ function render(image: z.infer<typeof document>): string {
     ['image', words(image.imageId)],
     ['parent', image.format ? (image.parent?.imageId ?? 'none') : 'unreadable'],
     ['root', words(image.root)],
+    ['signed by', signerWords(image)],
     ['consistency', words(image.consistency)],
     ['written', `${words(image.createdAt)} by ${words(image.tool)} on ${words(image.hostKind)}`],
     ['domain', domain ? `${printable(domain.name)} (${domain.type}, ${domain.uuid})` : 'unreadable'],
@@ -127,7 +141,8 @@ export const imageInspect: Verb = {
   document,
   cancellable: false,
   async run(context, input) {
-    const described = describe(await context.services.inspectImage(await imageArgument(context, input)));
+    const found = await context.services.inspectImage(await imageArgument(context, input));
+    const described = describe(found, await context.services.signerState(found.signerKey));
     return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
   },
 };

@@ -1,15 +1,18 @@
 import * as z from 'zod';
 import { figures, pageCounts } from '../documents.js';
+import { restoreChoices, trustOptions, typedOf } from '../restore_choices.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
-import { flag, textArgument, textOption, type Verb } from '../verb.js';
+import { flag, textArgument, type Verb } from '../verb.js';
 
 export const restore: Verb = {
   name: 'restore',
   summary: 'Builds a new domain from an image or an xl save file and lets it run',
   details:
     'The file is checked whole before a domain is made, and is never changed or removed. A file of xl save (plain or\n' +
-    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch.',
+    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch. A configuration that names\n' +
+    'paths, scripts, devices or other things of the host is used only if a key trusted here signed the image, or with\n' +
+    '--trust-config; --config gives another one.',
   args: [{ form: '<file>', says: 'an image of save or of checkpoint, or a file of xl save' }],
   options: [
     { flags: '-p, --paused', says: 'leave the new domain paused' },
@@ -17,11 +20,11 @@ export const restore: Verb = {
       flags: '--scratch <folder>',
       says: 'where the temporary image of an xl save file goes (default: beside it)',
     },
-    { flags: '--name <name>', says: 'name of the new domain, instead of the one in the image' },
+    ...trustOptions,
   ],
   examples: [
     { command: 'dormouse restore web1.dmi', says: 'web1 goes on where it was saved' },
-    { command: 'dormouse restore web1.xl', says: 'web1 is taken over from xl save' },
+    { command: 'dormouse restore --trust-config web1.xl', says: 'web1 is taken over from xl save' },
     { command: 'dormouse restore -p --name copy web1.dmi', says: 'a paused copy under another name' },
   ],
   document: z.object({
@@ -40,14 +43,12 @@ export const restore: Verb = {
   async run(context, input) {
     const path = textArgument(input, 0);
     const paused = flag(input, 'paused');
-    const name = textOption(input, 'name');
-    const scratchDir = textOption(input, 'scratch');
-    const chosen = { ...(name !== undefined && { name }), ...(scratchDir !== undefined && { scratchDir }) };
-    const result = await context.withHost((host) =>
-      context.withProgress(`restore ${path}`, (options) =>
+    const result = await context.withHost(async (host) => {
+      const chosen = await restoreChoices(host, input, typedOf(context, input));
+      return context.withProgress(`restore ${path}`, (options) =>
         context.services.restore(host, path, { ...options, paused, ...chosen }),
-      ),
-    );
+      );
+    });
     const text = renderFacts([
       ['restored', `${printable(result.name)} (domain ${result.domid}), ${paused ? 'paused' : 'running'}`],
       [

@@ -18,7 +18,7 @@ export const unpause: Verb = {
       { done: 'runs again', already: 'was not paused' },
       (info) => !info.paused,
       async (host, domid) => {
-        const info = await host.find(String(domid));
+        const info = await host.info(domid);
         if (info.building)
           throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built`, {
             place: { domid },

@@ -24,7 +24,7 @@ export class HostConnection {
   readonly #name: string;
   readonly #decoder = new FrameDecoder();
   readonly #pending = new Map<number, Pending>();
-  readonly #listeners = new Set<(event: HostEvent) => void>();
+  readonly #listeners = new Map<(event: HostEvent) => void, () => void>();
   #lastId = 0;
   #hostPid = 0;
   /** Why no further request can be answered. */
@@ -80,9 +80,12 @@ export class HostConnection {
     }) as Promise<OpResults[N]>;
   }
 
-  /** Holds the process open until the returned function is called, as an open request does. */
-  onEvent(listener: (event: HostEvent) => void): () => void {
-    this.#listeners.add(listener);
+  /**
+   * Holds the process open until the returned function is called, as an open request does. `ended` is called if the connection ends
+   * before, unless `close` ends it.
+   */
+  onEvent(listener: (event: HostEvent) => void, ended: () => void = () => undefined): () => void {
+    this.#listeners.set(listener, ended);
     this.#hold();
     return () => {
       this.#listeners.delete(listener);
@@ -122,7 +125,7 @@ export class HostConnection {
   #take(message: unknown): void {
     const reply = parseReply(message);
     if ('event' in reply) {
-      for (const listener of [...this.#listeners]) listener(reply.event);
+      for (const listener of [...this.#listeners.keys()]) listener(reply.event);
       return;
     }
     const pending = this.#pending.get(reply.id);
@@ -133,10 +136,12 @@ export class HostConnection {
   }
 
   #fail(error: DormouseError): void {
+    const listeners = this.#ended ? [] : [...this.#listeners.values()];
     this.#ended ??= error;
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
     this.#socket.destroy();
+    for (const ended of listeners) ended();
   }
 }
 

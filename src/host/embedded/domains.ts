@@ -4,7 +4,9 @@
  */
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
-import type { DomainEvent, DomainSpec } from '../contract.js';
+import { selectDomain } from '../../domain/selector.js';
+import type { DomainSpec } from '../contract.js';
+import type { DomainHappening } from '../events.js';
 import { checkSpec, crashAction, guestOptions } from './guest_config.js';
 import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
@@ -43,7 +45,7 @@ export class Domains {
   readonly #hv: HypervisorApi;
   readonly #machine: MachineId;
   readonly #xenstore: XenstoreTree;
-  readonly #emit: (event: DomainEvent) => void;
+  readonly #emit: (event: DomainHappening) => void;
   readonly #byId = new Map<number, Domain>();
   #lastDomid = 0;
 
@@ -51,7 +53,7 @@ export class Domains {
     hv: HypervisorApi,
     machine: MachineId,
     xenstore: XenstoreTree,
-    emit: (event: DomainEvent) => void,
+    emit: (event: DomainHappening) => void,
   ) {
     this.#hv = hv;
     this.#machine = machine;
@@ -69,15 +71,9 @@ export class Domains {
     return [...this.#byId.values()];
   }
 
-  /** By name, decimal id or uuid. */
   find(selector: string): Domain {
-    const all = this.all();
-    const found =
-      all.find(({ spec }) => spec.name === selector) ??
-      all.find(({ domid }) => String(domid) === selector) ??
-      all.find(({ spec }) => spec.uuid.toLowerCase() === selector.toLowerCase());
-    if (!found) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain '${selector}'`);
-    return found;
+    const all = this.all().map((domain) => ({ ...domain.spec, domid: domain.domid, domain }));
+    return selectDomain(all, selector).domain;
   }
 
   info({ domid, spec, building }: Domain): DomainInfo {
@@ -174,6 +170,7 @@ export class Domains {
 
   destroy(domain: Domain): void {
     const { domid, spec } = domain;
+    const reason = this.shutdownReason(domain);
     native(() => this.#hv.destroy(this.#machine, domid));
     this.#byId.delete(domid);
     domain.endWatch();
@@ -181,7 +178,7 @@ export class Domains {
     const shared = this.all().some((other) => other.spec.uuid === spec.uuid);
     if (!shared) this.#xenstore.remove(`/vm/${spec.uuid}`);
     this.#xenstore.announce('@releaseDomain');
-    this.#emit({ domid, type: 'released' });
+    this.#emit({ type: 'released', domid, uuid: spec.uuid, reason });
   }
 
   /** Called for every event of the hypervisor. */
@@ -197,7 +194,7 @@ export class Domains {
       return;
     }
     if (reason !== 'suspend') this.#blankRequest(domid);
-    this.#emit({ domid, type: 'shutdown' });
+    this.#emit({ type: 'shutdown', domid, uuid: domain.spec.uuid, reason });
     this.#xenstore.announce('@releaseDomain');
     this.reap(domain);
   }
@@ -356,7 +353,7 @@ export class Domains {
     domain.building = false;
     domain.userPaused = true;
     this.#xenstore.announce('@introduceDomain');
-    this.#emit({ domid: domain.domid, type: 'created' });
+    this.#emit({ type: 'created', domid: domain.domid, uuid: domain.spec.uuid, reason: null });
   }
 
   #nextDomid(): number {

@@ -67,6 +67,7 @@ function hostHandlers({
 
 type DomainOps =
   | 'list'
+  | 'info'
   | 'find'
   | 'config'
   | 'create'
@@ -88,6 +89,7 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
   return {
     list: () => domains.all().map((domain) => domains.info(domain)),
+    info: ({ domid }) => domains.info(domains.get(domid)),
     find: ({ selector }) => domains.info(domains.find(selector)),
     config: ({ domid }) => domains.get(domid).spec.config,
     create: ({ spec, paused }) => domains.create(spec, paused),

@@ -1,26 +1,31 @@
 /** The embedded host as a tool sees it: the host contract over one connection. */
 import { Buffer } from 'node:buffer';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
 import { version } from '../../version.js';
 import type {
   Builder,
   Capabilities,
   DomainEvent,
   DomainSpec,
+  DomainWanted,
   Ending,
   EventChannels,
   Host,
   Lease,
   MemoryView,
+  Obstacle,
   OperationKind,
   Snapshot,
   Tracker,
   Xenstore,
   XlDomain,
 } from '../contract.js';
+import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
+import { checkSpec } from './guest_config.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { MachineViews } from './memory_view.js';
+import type { HostEvent } from './protocol.js';
 import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -90,6 +95,10 @@ export class EmbeddedHost implements Host {
     return this.#connection.call('list', {});
   }
 
+  info(domid: number): Promise<DomainInfo> {
+    return this.#connection.call('info', { domid });
+  }
+
   find(selector: string): Promise<DomainInfo> {
     return this.#connection.call('find', { selector });
   }
@@ -119,6 +128,26 @@ export class EmbeddedHost implements Host {
   async acquire(domid: number, operation: OperationKind): Promise<Lease> {
     const id = await this.#connection.call('acquire', { domid, operation });
     return new RemoteLease(this.#connection, id, domid);
+  }
+
+  async obstacles({ spec, neededKib }: DomainWanted): Promise<readonly Obstacle[]> {
+    const found: Obstacle[] = [];
+    try {
+      checkSpec(spec);
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      found.push({ code, message });
+    }
+    const { freeBytes, guests } = await this.status();
+    const taken = guests.find(({ name }) => name === spec.name);
+    if (taken)
+      found.push({ code: 'DOMAIN_EXISTS', message: `a domain '${spec.name}' exists (id ${taken.domid})` });
+    if (neededKib * 1024 > freeBytes)
+      found.push({
+        code: 'NO_MEMORY',
+        message: `its pages take ${neededKib} KiB, the host has ${Math.floor(freeBytes / 1024)} KiB free`,
+      });
+    return found;
   }
 
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {
@@ -203,9 +232,11 @@ export class EmbeddedHost implements Host {
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {
-    return this.#connection.onEvent((event) => {
-      if (event.kind === 'domain') listener(event.domain);
-    });
+    const tell = numbered(listener);
+    const take = (event: HostEvent): void => {
+      if (event.kind === 'domain') tell(event.domain);
+    };
+    return this.#connection.onEvent(take, () => tell({ type: 'lost' }));
   }
 
   async close(): Promise<void> {

@@ -64,6 +64,7 @@ export const opSchemas = {
   capabilities: none,
 
   list: none,
+  info: byDomid,
   find: z.object({ selector: text }),
   config: byDomid,
   create: z.object({ spec, paused: z.boolean() }),
@@ -175,6 +176,7 @@ export interface OpResults {
   stop: null;
   capabilities: Capabilities;
   list: DomainInfo[];
+  info: DomainInfo;
   find: DomainInfo;
   config: string;
   create: number;

@@ -5,16 +5,17 @@
  */
 import { Packr, Unpackr } from 'msgpackr';
 import * as z from 'zod';
+import { shutdownReasons } from '../../domain/state.js';
 import { asDormouseError, DormouseError, guestStates, isErrorCode } from '../../errors.js';
-import type { DomainEvent } from '../contract.js';
+import type { DomainHappening } from '../events.js';
 
 /** Raised when a request, reply or event changes its meaning. Host and tool must agree on it. */
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 /** Longest frame either side takes. */
 export const maxFrameBytes = 64 * 1024 * 1024;
 
 export type HostEvent =
-  | { readonly kind: 'domain'; readonly domain: DomainEvent }
+  | { readonly kind: 'domain'; readonly domain: DomainHappening }
   | { readonly kind: 'watch'; readonly watch: number; readonly path: string };
 
 export interface RequestFrame {
@@ -36,8 +37,10 @@ const requestSchema = z.object({
   args: z.unknown(),
 });
 const domainEventSchema = z.object({
+  type: z.enum(['created', 'shutdown', 'dying', 'released']),
   domid: z.number(),
-  type: z.enum(['shutdown', 'released', 'created']),
+  uuid: z.string(),
+  reason: z.enum(shutdownReasons).nullable(),
 });
 const eventSchema = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('domain'), domain: domainEventSchema }),

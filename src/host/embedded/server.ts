@@ -5,7 +5,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { native } from '../../addon.js';
 import { asDormouseError } from '../../errors.js';
 import { version } from '../../version.js';
-import type { DomainEvent } from '../contract.js';
+import type { DomainHappening } from '../events.js';
 import { Domains } from './domains.js';
 import { capabilities, makeHandlers } from './handlers.js';
 import { hypervisor, type HypervisorApi, type HypervisorEvent, type MachineId } from './hypervisor.js';
@@ -102,7 +102,7 @@ export class HostServer {
     if (domain && event.event === 'shutdown') this.#leases.onShutdown(domain, event.reason);
   }
 
-  #emit(event: DomainEvent): void {
+  #emit(event: DomainHappening): void {
     if (event.type !== 'shutdown')
       surviving('writing the state file', () => writeHostState(this.#paths, this.#state()));
     for (const session of this.#sessions) session.event({ kind: 'domain', domain: event });

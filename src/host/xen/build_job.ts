@@ -13,7 +13,7 @@ import { asDormouseError, DormouseError } from '../../errors.js';
 import { frameConfig } from '../../xenstream/standard_stream.js';
 import { libxlRecord, libxlVersion, xlMandatoryFlags } from '../../xenstream/stream_format.js';
 import { libxlHead, paddedRecord, xlHead } from '../../xenstream/stream_writer.js';
-import { configForXl } from '../../xenstream/xl_config.js';
+import { buildConfig } from '../../xenstream/xl_config.js';
 import type { BuildOptions, DomainSpec, ImageToBuild } from '../contract.js';
 import {
   decodeReport,
@@ -24,19 +24,20 @@ import {
   nonceBytes,
 } from './job_wire.js';
 import { type BuildLease, startTime } from './leases.js';
+import { xl } from './xl.js';
 
 export const helperPath = join(packageRoot, 'bin/dormouse-save-helper');
 const maxOutput = 16_384;
 
 /** A save file without a guest's pages. */
-function saveFileOf(spec: DomainSpec, nonce: Buffer): Buffer {
+function saveFileOf(config: string, nonce: Buffer): Buffer {
   const { configJson, streamV2 } = xlMandatoryFlags;
   return Buffer.concat([
     ...xlHead({
       xl: {
         mandatoryFlags: configJson | streamV2,
         optionalFlags: 0,
-        optionalData: frameConfig(configForXl(spec)),
+        optionalData: frameConfig(config),
       },
     }),
     libxlHead({ libxl: { version: libxlVersion, options: 0 } }),
@@ -179,6 +180,15 @@ function failureOf(job: JobServer, outcome: XlOutcome, signal: AbortSignal | und
   return new DormouseError(code, `xl restore: ${why}`, { guest: 'none' });
 }
 
+/** As its user had asked. A domain that has ended meanwhile needs it no more. */
+async function goOnBallooning(domid: number, targetKib: number): Promise<void> {
+  await xl(['mem-set', String(domid), `${targetKib}k`]).catch((thrown: unknown) => {
+    process.stderr.write(
+      `dormouse: domain ${domid} runs, but was not told to give memory back: ${String(thrown)}\n`,
+    );
+  });
+}
+
 /**
  * A new domain of an image. Returns its id. After an error the lease has it removed, as far as xl did not do that itself.
  */
@@ -194,7 +204,8 @@ export async function buildThroughXl(
   try {
     const file = join(lease.dir, 'domain');
     const socketPath = join(lease.dir, 'job');
-    writeFileSync(file, saveFileOf(spec, nonce), { mode: 0o600 });
+    const { config, targetKib } = buildConfig(spec, image.neededKib);
+    writeFileSync(file, saveFileOf(config, nonce), { mode: 0o600 });
     const { path, imageId, root } = image;
     const line = encodeLine({ nonce: nonce.toString('hex'), path, imageId, root });
     job = await JobServer.listen(socketPath, line, options);
@@ -206,6 +217,7 @@ export async function buildThroughXl(
     if (outcome.code !== 0 || !job.built || job.domid === undefined)
       throw failureOf(job, outcome, options.signal);
     lease.strikeAll();
+    if (targetKib !== null) await goOnBallooning(job.domid, targetKib);
     return job.domid;
   } finally {
     options.signal?.removeEventListener('abort', cancel);

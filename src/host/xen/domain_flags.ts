@@ -1,5 +1,5 @@
 /** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h, xen/arch-x86/xen.h). */
-import type { DomainType, ShutdownReason } from '../../domain/state.js';
+import { type DomainType, type ShutdownReason, shutdownReasons } from '../../domain/state.js';
 
 export const domainFlag = {
   dying: 1 << 0,
@@ -12,14 +12,6 @@ export const domainFlag = {
 
 const reasonShift = 16;
 const reasonMask = 0xff;
-const reasons: readonly ShutdownReason[] = [
-  'poweroff',
-  'reboot',
-  'suspend',
-  'crash',
-  'watchdog',
-  'soft_reset',
-];
 
 export const hasFlag = (flags: number, name: keyof typeof domainFlag): boolean =>
   (flags & domainFlag[name]) !== 0;
@@ -27,7 +19,7 @@ export const hasFlag = (flags: number, name: keyof typeof domainFlag): boolean =
 /** Null while the domain has not shut down. A reason this program does not know counts as a crash. */
 export function shutdownReason(flags: number): ShutdownReason | null {
   if (!hasFlag(flags, 'shutdown')) return null;
-  return reasons[(flags >>> reasonShift) & reasonMask] ?? 'crash';
+  return shutdownReasons[(flags >>> reasonShift) & reasonMask] ?? 'crash';
 }
 
 /** XEN_X86_EMU_{HPET,PM,RTC,PIC,VGA,IOMMU,PIT}: Xen lets a domain have them with a device model only. */

@@ -1,4 +1,5 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
+import { randomBytes } from 'node:crypto';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
@@ -8,12 +9,14 @@ import type {
   Capabilities,
   DomainEvent,
   DomainSpec,
+  DomainWanted,
   Ending,
   EventChannels,
   Host,
   ImageToBuild,
   Lease,
   MemoryView,
+  Obstacle,
   OperationKind,
   Snapshot,
   Tracker,
@@ -25,12 +28,14 @@ import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
 import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
+import { xenObstacles } from './obstacles.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { suspendGuest } from './suspend.js';
-import { xl, xlCreate } from './xl.js';
+import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
 import type { XenMemoryHandle } from '../../handle.js';
+import { selectDomain } from '../../domain/selector.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
@@ -53,7 +58,7 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
   const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
   const leases = new XenLeases(options.runDir ?? xenRunDir, watcherPath(release), notice);
   await leases.undoAllOfDead();
-  return new XenHost(api, release, await XenXenstore.open(), leases, notice);
+  return new XenHost(api, release, await XenXenstore.open(notice), leases, notice);
 }
 
 const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
@@ -120,14 +125,12 @@ export class XenHost implements Host {
     return Promise.all(native(() => this.#api.domains()).map((domain) => this.#describe(domain)));
   }
 
+  async info(domid: number): Promise<DomainInfo> {
+    return this.#describe(native(() => this.#api.domain(domid)));
+  }
+
   async find(selector: string): Promise<DomainInfo> {
-    const all = await this.list();
-    const found =
-      all.find(({ domid }) => String(domid) === selector) ??
-      all.find(({ name }) => name === selector) ??
-      all.find(({ uuid }) => uuid === selector.toLowerCase());
-    if (!found) throw new DormouseError('DOMAIN_NOT_FOUND', `no domain '${selector}'`);
-    return found;
+    return selectDomain(await this.list(), selector);
   }
 
   async config(domid: number): Promise<string> {
@@ -140,7 +143,10 @@ export class XenHost implements Host {
       throw new DormouseError('CONFIG_INVALID', "on Xen a domain is created from xl's settings");
     this.#refuseTaken(domain.name, await this.list());
     await xlCreate(domain.xlConfig, options.paused);
-    return (await this.find(domain.name)).domid;
+    const made = (await this.list()).find(({ name }) => name === domain.name);
+    if (!made)
+      throw new DormouseError('DOMAIN_NOT_FOUND', `domain '${domain.name}' ended as soon as it was made`);
+    return made.domid;
   }
 
   pause(domid: number): Promise<void> {
@@ -193,6 +199,14 @@ export class XenHost implements Host {
     return lease;
   }
 
+  async obstacles(wanted: DomainWanted): Promise<readonly Obstacle[]> {
+    return xenObstacles(this.#api, this.xenstore, await this.list(), wanted);
+  }
+
+  readXlConfig(xlConfig: string): Promise<string> {
+    return xlDryRun(xlConfig);
+  }
+
   build(): Promise<{ lease: Lease; builder: Builder }> {
     return Promise.reject(
       new DormouseError(
@@ -233,13 +247,15 @@ export class XenHost implements Host {
         place: { domid },
       });
     await this.#stopMonitor(held);
-    held.note('suspend');
+    const word = randomBytes(8).toString('hex');
+    held.note(`suspend ${word}`);
     try {
-      await suspendGuest(this.#api, this.xenstore, domid, timeoutMs);
+      await suspendGuest(this.#api, this.xenstore, domid, word, timeoutMs);
+      held.note('suspended');
     } catch (thrown) {
       // Withdrawn: nothing is left to undo. Else the request may still be taken, which the lease's end sees to.
       if (asDormouseError(thrown).guest === 'resumed') {
-        held.strike('suspend');
+        held.strikeKind('suspend');
         this.#continueMonitor(held);
       }
       throw thrown;
@@ -253,8 +269,7 @@ export class XenHost implements Host {
       throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not suspended`, { place: { domid } });
     native(() => this.#api.resumeInPlace(domid));
     await this.xenstore.resumeDomain(domid);
-    held.strike('suspend');
-    held.strikeKind('saved');
+    held.strikeKind('suspend', 'suspended', 'saved');
     if (this.#monitors.get(domid) === null)
       this.#notice(`domain ${domid}: no xl process watches it: nothing will act on its crash or reboot`);
     this.#continueMonitor(held);
@@ -267,17 +282,22 @@ export class XenHost implements Host {
   holdPaused(lease: Lease): Promise<void> {
     return this.#call(() => {
       const held = this.#heldBy(lease);
-      held.note('pause');
+      // Ours is one more of the pauses that Xen counts: somebody else's stays.
+      const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
+      held.note(over ? 'pause over' : 'pause');
       this.#api.pause(held.domid);
+      if (!over) return;
+      held.note('pause');
+      held.strike('pause over');
     });
   }
 
   releasePaused(lease: Lease): Promise<void> {
     return this.#call(() => {
       const held = this.#heldBy(lease);
-      if (!held.has('pause')) return;
+      if (!held.hasKind('pause')) return;
       this.#api.unpause(held.domid);
-      held.strike('pause');
+      held.strikeKind('pause');
     });
   }
 
@@ -342,9 +362,7 @@ export class XenHost implements Host {
     }
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
-        const still = held.has('pause') || held.has('suspend');
-        // Looked for where it takes nothing from a guest's pause, and at the end.
-        if (!still) this.#requireOwnLog(held);
+        const still = held.hasKind('pause') || held.hasKind('suspend');
         return api.logDirtyRead(domid, nrPfns, clear, still);
       });
     return {
@@ -353,23 +371,12 @@ export class XenHost implements Host {
       off: () =>
         this.#call(() => {
           if (!held.has('logdirty')) return;
-          this.#requireOwnLog(held);
           const wasOn = api.logDirtyOff(domid);
           held.strike('logdirty');
           if (!wasOn)
             throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
         }),
     };
-  }
-
-  /** LOCKED if libxl has taken the dirty log over, which is then left to it. */
-  #requireOwnLog(held: XenLease): void {
-    try {
-      refuseOtherSaver(held.domid);
-    } catch (thrown) {
-      held.strike('logdirty');
-      throw thrown;
-    }
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {

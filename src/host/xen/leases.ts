@@ -22,8 +22,10 @@ import type { Ending, Lease, OperationKind } from '../contract.js';
 /** What a journal may hold, in the watcher's words. */
 export type Undoable =
   | 'logdirty'
-  | 'suspend'
+  | `suspend ${string}`
+  | 'suspended'
   | 'pause'
+  | 'pause over'
   | 'destroy'
   | 'build'
   | `was ${number}`
@@ -48,6 +50,7 @@ interface LeaseFiles {
 }
 
 const exitAlive = 3;
+const exitPending = 4;
 const maxTries = 10;
 /** Longer than a watcher takes for anything but a host that does not answer. */
 const undoTimeoutMs = 30_000;
@@ -90,7 +93,7 @@ function ended(child: ChildProcess): Promise<Outcome> {
 class Journalled {
   readonly #what: string;
   readonly #files: LeaseFiles;
-  readonly #noted = new Set<Undoable>();
+  #noted: ReadonlySet<Undoable> = new Set();
   readonly #startWatcher: () => ChildProcess;
   readonly #onRelease: () => void;
   #watcher: ChildProcess;
@@ -115,21 +118,27 @@ class Journalled {
     return this.#noted.has(what);
   }
 
-  /** To be called before the thing is done: from then on it is undone if this process dies. */
+  /** Whether anything of that first word is open. */
+  hasKind(word: string): boolean {
+    return [...this.#noted].some((line) => line.split(' ')[0] === word);
+  }
+
+  /**
+   * To be called before the thing is done: from then on it is undone if this process dies. If this throws it is not noted,
+   * and not to be done.
+   */
   note(...what: Undoable[]): void {
-    for (const one of what) this.#noted.add(one);
-    this.#writeJournal();
+    this.#write(new Set([...this.#noted, ...what]));
   }
 
   /** It is undone. */
   strike(...what: Undoable[]): void {
-    for (const one of what) this.#noted.delete(one);
-    this.#writeJournal();
+    this.#write(new Set([...this.#noted].filter((line) => !what.includes(line))));
   }
 
-  /** The same for whatever was noted that begins with this word. */
-  strikeKind(word: string): void {
-    this.strike(...[...this.#noted].filter((line) => line.startsWith(`${word} `)));
+  /** The same for whatever was noted that begins with one of these words. */
+  strikeKind(...words: string[]): void {
+    this.strike(...[...this.#noted].filter((line) => words.includes(line.split(' ')[0] ?? '')));
   }
 
   /** Nothing is left to undo. */
@@ -157,6 +166,8 @@ class Journalled {
       this.#watcherEnd = this.#watch();
       outcome = await this.#askToUndo();
     }
+    if (outcome.status === exitPending)
+      throw new DormouseError('SUSPEND_TIMEOUT', `${this.#what}: ${outcome.output}`, { guest: 'unknown' });
     if (outcome.status !== 0)
       throw new DormouseError(
         outcome.late ? 'HOST_UNAVAILABLE' : 'INTERNAL',
@@ -187,10 +198,12 @@ class Journalled {
     return end;
   }
 
-  #writeJournal(): void {
+  /** What is noted is what the file says, whatever fails. */
+  #write(noted: ReadonlySet<Undoable>): void {
     const next = `${this.#files.journal}.new`;
-    writeFileSync(next, [...this.#noted].map((line) => `${line}\n`).join(''), { mode: 0o600 });
+    writeFileSync(next, [...noted].map((line) => `${line}\n`).join(''), { mode: 0o600 });
     renameSync(next, this.#files.journal);
+    this.#noted = noted;
   }
 }
 
@@ -313,6 +326,8 @@ export class XenLeases {
     const place = { path, ...(/^\d+$/.test(key) && { domid: Number(key) }) };
     if (status === exitAlive)
       throw new DormouseError('LOCKED', `${what} is being worked on: ${describeLock(path)}`, { place });
+    if (status === exitPending)
+      throw new DormouseError('LOCKED', `${what}: a process that worked on it died; ${output}`, { place });
     if (status !== 0)
       throw new DormouseError(
         'INTERNAL',

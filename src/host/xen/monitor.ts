@@ -5,6 +5,7 @@
  */
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { DormouseError } from '../../errors.js';
 
 export interface Monitor {
   readonly pid: number;
@@ -15,6 +16,7 @@ export interface Monitor {
 const tailBytes = 65_536;
 const stopMs = 1000;
 const pollMs = 2;
+const lockPollMs = 20;
 
 /** State letter and start time of a process; null where there is none. */
 function processStat(pid: number): { readonly state: string; readonly startTime: string } | null {
@@ -73,13 +75,35 @@ export function findMonitor(domid: number): Monitor | null {
 
 const isThere = ({ pid, startTime }: Monitor): boolean => processStat(pid)?.startTime === startTime;
 
-/** Returns once it stands, or is gone. */
-export async function stopMonitor(monitor: Monitor): Promise<void> {
-  if (!isThere(monitor)) return;
-  process.kill(monitor.pid, 'SIGSTOP');
-  const end = performance.now() + stopMs;
-  while (isThere(monitor) && processStat(monitor.pid)?.state !== 'T' && performance.now() < end)
+/** Whether it holds a file lock, as libxl does while it changes a domain's configuration: others would wait for it. */
+function holdsLock(pid: number): boolean {
+  const lines = readFileSync('/proc/locks', 'utf8').split('\n');
+  return lines.some((line) => /^\d+: (?!->)\S+ +\S+ +\S+ +(\d+) /.exec(line)?.[1] === String(pid));
+}
+
+async function standsStill(monitor: Monitor, untilMs: number): Promise<void> {
+  while (isThere(monitor) && processStat(monitor.pid)?.state !== 'T' && performance.now() < untilMs)
     await sleep(pollMs);
+}
+
+/**
+ * Returns once it stands and holds no lock, or is gone. What happens to its domain meanwhile it finds when it goes on. LOCKED,
+ * and it runs on, if it keeps a lock for a second: it is at work on a domain.
+ */
+export async function stopMonitor(monitor: Monitor): Promise<void> {
+  const end = performance.now() + stopMs;
+  while (isThere(monitor)) {
+    process.kill(monitor.pid, 'SIGSTOP');
+    await standsStill(monitor, end);
+    if (!holdsLock(monitor.pid)) return;
+    process.kill(monitor.pid, 'SIGCONT');
+    if (performance.now() >= end)
+      throw new DormouseError(
+        'LOCKED',
+        `the xl process ${monitor.pid} that watches the domain is at work on it`,
+      );
+    await sleep(lockPollMs);
+  }
 }
 
 export function continueMonitor(monitor: Monitor): void {

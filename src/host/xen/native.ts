@@ -11,6 +11,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
+import type { CpuPolicy } from '../../domain/cpu_policy.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
 
@@ -35,6 +36,12 @@ export interface XenNative {
   open(): void;
   /** XEN_SYSCTL_PHYSCAP_* bits. */
   capabilities(): number;
+  /** Pages of the machine that no domain has or was promised. */
+  freePages(): number;
+  /** What Xen was booted with. */
+  commandLine(): string;
+  /** All that a guest can be shown: of PV, or of HVM and PVH. */
+  guestPolicy(hvm: boolean): CpuPolicy;
   domains(): NativeDomain[];
   domain(domid: number): NativeDomain;
   /** Whether it was given virtual NUMA nodes. */
@@ -44,13 +51,16 @@ export interface XenNative {
   unpause(domid: number): void;
   /** A suspended domain goes on; its suspend call returns 1, "cancelled". */
   resumeInPlace(domid: number): void;
-  /** HOST_LACKS where the hypervisor cannot. */
+  /** HOST_LACKS where the hypervisor cannot, LOCKED where it is on or another tool is about to use it. */
   logDirtyOn(domid: number): void;
-  /** False if it was off already: what changed since somebody ended it is not known. */
+  /**
+   * LOCKED, and left on, if another tool has taken it over. False if it was off already: what changed since somebody ended it
+   * is not known.
+   */
   logDirtyOff(domid: number): boolean;
   /**
    * One bit a pfn for the first `nrPfns`; `clean` resets them in the same step, `last` (the guest stands still) adds the
-   * pages that Xen itself has mapped for writing.
+   * pages that Xen itself has mapped for writing. LOCKED as above.
    */
   logDirtyRead(domid: number, nrPfns: number, clean: boolean, last: boolean): Buffer;
   /** Maps all of the domain's memory, read-only. */
@@ -71,8 +81,6 @@ export interface XenNative {
   coreState(domid: number): CoreState;
   allocUnbound(domid: number, remoteDomid: number): number;
   notify(domid: number, port: number): void;
-  /** Has Xen signal this port of the domain's when it suspends, and signals it. */
-  requestSuspend(domid: number, port: number): void;
   closePort(domid: number, port: number): boolean;
 
   /** Work on a domain that was created and has not run. */

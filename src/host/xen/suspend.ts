@@ -1,4 +1,4 @@
-/** Asking a guest to suspend, through its event channel where it has one, else through xenstore. */
+/** Asking a guest to suspend, through xenstore. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { performance } from 'node:perf_hooks';
 import { native } from '../../addon.js';
@@ -10,6 +10,8 @@ import type { XenXenstore } from './xenstore.js';
 // Each look costs some 10 µs; what it adds to the guest's standstill is half of it.
 const pollMs = 2;
 
+/** Written in the same moment as the request: who undoes it can tell whether it was made. */
+const askedPath = (domid: number): string => `/local/domain/${domid}/dormouse/suspend`;
 const controlPath = (domid: number): string => `/local/domain/${domid}/control/shutdown`;
 
 /** True once the guest has suspended itself. DOMAIN_WRONG_STATE if it ended otherwise. */
@@ -41,29 +43,27 @@ function withdraw(xenstore: XenXenstore, domid: number): Promise<boolean> {
 /**
  * Returns when the guest has suspended. SUSPEND_TIMEOUT if it has not taken the request after `timeoutMs`, the request
  * withdrawn; or if it took it and has not suspended after as long again: that cannot be withdrawn, and it may still do so.
+ * `word` is what the request can be known by.
  */
 export async function suspendGuest(
   api: XenNative,
   xenstore: XenXenstore,
   domid: number,
+  word: string,
   timeoutMs: number,
 ): Promise<void> {
-  const port = await xenstore.read(`/local/domain/${domid}/device/suspend/event-channel`);
-  const byPort = port !== null && /^\d+$/.test(port);
-  if (byPort) native(() => api.requestSuspend(domid, Number(port)));
-  else await xenstore.write(controlPath(domid), 'suspend');
-  try {
-    if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
-    const place = { domid };
-    const seconds = timeoutMs / 1000;
-    if (!byPort && (await withdraw(xenstore, domid)))
-      throw new DormouseError('SUSPEND_TIMEOUT', `domain ${domid} did not take the request in ${seconds} s`, {
-        place,
-      });
-    if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
-    const text = `domain ${domid} took the request but did not suspend in ${2 * seconds} s`;
-    throw new DormouseError('SUSPEND_TIMEOUT', text, { place, guest: 'unknown' });
-  } finally {
-    if (byPort) api.closePort(domid, Number(port));
-  }
+  await xenstore.transaction(async (tx) => {
+    await tx.write(askedPath(domid), word);
+    await tx.write(controlPath(domid), 'suspend');
+  });
+  if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+  const place = { domid };
+  const seconds = timeoutMs / 1000;
+  if (await withdraw(xenstore, domid))
+    throw new DormouseError('SUSPEND_TIMEOUT', `domain ${domid} did not take the request in ${seconds} s`, {
+      place,
+    });
+  if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+  const text = `domain ${domid} took the request but did not suspend in ${2 * seconds} s`;
+  throw new DormouseError('SUSPEND_TIMEOUT', text, { place, guest: 'unknown' });
 }

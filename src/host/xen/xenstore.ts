@@ -1,6 +1,6 @@
 /** The host contract's xenstore on real Xen. */
 import { existsSync } from 'node:fs';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
 import type { Xenstore } from '../contract.js';
 import { messageType, XenstoreConnection, XenstoreRefusal } from './xenstore_wire.js';
 
@@ -103,23 +103,42 @@ async function listParts(
   throw new DormouseError('LOCKED', `xenstore ${path} keeps changing`);
 }
 
+interface Watch {
+  readonly changed: (path: string) => void;
+  readonly ended: ((error: DormouseError) => void) | undefined;
+}
+type Watches = Map<string, Watch>;
+
 export class XenXenstore implements Xenstore {
   readonly #connection: XenstoreConnection;
   readonly #nodes: Nodes;
-  readonly #watches: Map<string, (path: string) => void>;
+  readonly #watches: Watches;
   #lastToken = 0;
 
-  private constructor(connection: XenstoreConnection, watches: Map<string, (path: string) => void>) {
+  private constructor(connection: XenstoreConnection, watches: Watches) {
     this.#connection = connection;
     this.#nodes = nodes(connection, 0);
     this.#watches = watches;
   }
 
-  static async open(): Promise<XenXenstore> {
-    const watches = new Map<string, (path: string) => void>();
-    const connection = await XenstoreConnection.open(xenstoreSocket(), (path, token) =>
-      watches.get(token)?.(path),
-    );
+  /** `notice` is told of a watcher's callback that throws. */
+  static async open(notice: (text: string) => void): Promise<XenXenstore> {
+    const watches: Watches = new Map();
+    const contained = (what: string, call: () => void): void => {
+      try {
+        call();
+      } catch (thrown) {
+        notice(`xenstore: ${what}: ${asDormouseError(thrown).message}`);
+      }
+    };
+    const connection = await XenstoreConnection.open(xenstoreSocket(), {
+      event: (path, token) => contained(`a watch of ${path}`, () => watches.get(token)?.changed(path)),
+      ended: (error) => {
+        const all = [...watches.values()];
+        watches.clear();
+        for (const { ended } of all) contained('the end of a watch', () => ended?.(error));
+      },
+    });
     return new XenXenstore(connection, watches);
   }
 
@@ -136,18 +155,27 @@ export class XenXenstore implements Xenstore {
     return this.#nodes.remove(path);
   }
 
-  async watch(path: string, changed: (path: string) => void): Promise<() => Promise<void>> {
+  async watch(
+    path: string,
+    changed: (path: string) => void,
+    ended?: (error: DormouseError) => void,
+  ): Promise<() => Promise<void>> {
     const token = `dormouse-${++this.#lastToken}`;
-    this.#watches.set(token, changed);
+    this.#watches.set(token, { changed, ended });
+    const forget = (): boolean => {
+      const was = this.#watches.delete(token);
+      this.#connection.listen(this.#watches.size > 0);
+      return was;
+    };
+    this.#connection.listen(true);
     try {
       await this.#connection.request(messageType.watch, [path, '\0', token, '\0']);
     } catch (thrown) {
-      this.#watches.delete(token);
+      forget();
       throw refused(thrown, path);
     }
     return async () => {
-      if (!this.#watches.delete(token)) return;
-      await this.#connection.request(messageType.unwatch, [path, '\0', token, '\0']);
+      if (forget()) await this.#connection.request(messageType.unwatch, [path, '\0', token, '\0']);
     };
   }
 

@@ -34,17 +34,24 @@ interface Pending {
   readonly timer: NodeJS.Timeout;
 }
 
+export interface Listeners {
+  event(path: string, token: string): void;
+  /** Once: nothing comes any more. */
+  ended(error: DormouseError): void;
+}
+
 export class XenstoreConnection {
   readonly #socket: Socket;
   readonly #pending = new Map<number, Pending>();
-  readonly #onEvent: (path: string, token: string) => void;
+  readonly #listeners: Listeners;
+  #listening = false;
   readonly #decoder = new XenstoreDecoder();
   #lastId = 0;
   #ended: DormouseError | undefined;
 
-  private constructor(socket: Socket, onEvent: (path: string, token: string) => void) {
+  private constructor(socket: Socket, listeners: Listeners) {
     this.#socket = socket;
-    this.#onEvent = onEvent;
+    this.#listeners = listeners;
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('error', (error) => this.#fail(unavailable(error.message, error)));
     socket.on('close', () => this.#fail(unavailable('xenstored closed the connection')));
@@ -52,17 +59,14 @@ export class XenstoreConnection {
   }
 
   /** HOST_UNAVAILABLE where nobody listens. */
-  static async open(
-    path: string,
-    onEvent: (path: string, token: string) => void,
-  ): Promise<XenstoreConnection> {
+  static async open(path: string, listeners: Listeners): Promise<XenstoreConnection> {
     const socket = connect(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', (error) => reject(unavailable(`${path}: ${error.message}`, error)));
     });
     socket.removeAllListeners('error');
-    return new XenstoreConnection(socket, onEvent);
+    return new XenstoreConnection(socket, listeners);
   }
 
   /**
@@ -82,9 +86,20 @@ export class XenstoreConnection {
         answerTimeoutMs,
       );
       this.#pending.set(id, { resolve, reject, timer });
-      this.#socket.ref();
+      this.#hold();
       this.#socket.write(Buffer.concat([header, payload]));
     });
+  }
+
+  /** Whether events are waited for: then the connection keeps this process running. */
+  listen(listening: boolean): void {
+    this.#listening = listening;
+    this.#hold();
+  }
+
+  #hold(): void {
+    if (this.#listening || this.#pending.size > 0) this.#socket.ref();
+    else this.#socket.unref();
   }
 
   close(): void {
@@ -102,20 +117,21 @@ export class XenstoreConnection {
   #take(type: number, id: number, payload: Buffer): void {
     if (type === messageType.watchEvent) {
       const [path, token] = payload.toString().split('\0');
-      if (path !== undefined && token !== undefined) this.#onEvent(path, token);
+      if (path !== undefined && token !== undefined) this.#listeners.event(path, token);
       return;
     }
     const pending = this.#pending.get(id);
     if (!pending) return;
     this.#pending.delete(id);
     clearTimeout(pending.timer);
-    if (this.#pending.size === 0) this.#socket.unref();
+    this.#hold();
     if (type === messageType.error)
       pending.reject(new XenstoreRefusal(payload.toString().replace(/\0+$/, '')));
     else pending.resolve(payload);
   }
 
   #fail(error: DormouseError): void {
+    const first = this.#ended === undefined;
     this.#ended ??= error;
     for (const { reject, timer } of this.#pending.values()) {
       clearTimeout(timer);
@@ -123,6 +139,7 @@ export class XenstoreConnection {
     }
     this.#pending.clear();
     this.#socket.destroy();
+    if (first) this.#listeners.ended(this.#ended);
   }
 }
 

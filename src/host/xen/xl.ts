@@ -44,14 +44,24 @@ export async function xl(args: readonly string[], options: XlOptions = {}): Prom
   }
 }
 
-/** Creates a domain from the text of an xl.cfg(5). HOST_LACKS, and CONFIG_INVALID with xl's own words; no domain is left then. */
-export async function xlCreate(config: string, paused: boolean): Promise<void> {
+/** `xl create` of the text of an xl.cfg(5). HOST_LACKS, and CONFIG_INVALID with xl's own words. */
+async function runCreate(config: string, options: readonly string[]): Promise<string> {
   const dir = mkdtempSync(join(tmpdir(), 'dormouse-'));
   try {
     const path = join(dir, 'domain.cfg');
     writeFileSync(path, config, { mode: 0o600 });
-    await xl(['create', '-q', ...(paused ? ['-p'] : []), path], { code: 'CONFIG_INVALID' });
+    return (await xl(['create', '-q', ...options, path], { code: 'CONFIG_INVALID' })).stdout;
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+/** Creates a domain. Errors as above; no domain is left then. */
+export async function xlCreate(config: string, paused: boolean): Promise<void> {
+  await runCreate(config, paused ? ['-p'] : []);
+}
+
+/** What libxl makes of it: its configuration as JSON. Errors as above. */
+export function xlDryRun(config: string): Promise<string> {
+  return runCreate(config, ['-n']);
 }

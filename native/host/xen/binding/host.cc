@@ -8,6 +8,7 @@
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
+#include "host/xen/binding/machine.h"
 #include "host/xen/xen_memory.h"
 
 namespace dormouse::xen {
@@ -323,14 +324,6 @@ Napi::Value notify(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// requestSuspend(domid, port)
-Napi::Value request_suspend(const Napi::CallbackInfo& info) {
-  Fault fault;
-  if (!ports.request_suspend(*handles(), arg_u32(info, 0), arg_u32(info, 1), &fault))
-    return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
 // closePort(domid, port) -> whether it was bound
 Napi::Value close_port(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), ports.close(arg_u32(info, 0), arg_u32(info, 1)));
@@ -363,9 +356,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<core_state>(exports, "coreState");
   add<alloc_unbound>(exports, "allocUnbound");
   add<notify>(exports, "notify");
-  add<request_suspend>(exports, "requestSuspend");
   add<close_port>(exports, "closePort");
   add_builder(env, exports, handles);
+  add_machine(env, exports, handles);
   return exports;
 }
 

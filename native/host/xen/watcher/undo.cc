@@ -18,79 +18,17 @@
 
 #include "host/xen/control.h"
 #include "host/xen/handles.h"
-#include "host/xen/watcher/saved_image.h"
+#include "host/xen/watcher/suspended.h"
 
 namespace dormouse::xen {
 namespace {
 
-// A guest that has taken the request suspends within this time or, it is believed, never will.
-constexpr int kSuspendWaitMs = 15'000;
 constexpr int kPollMs = 10;
 constexpr int kBuilderEndMs = 5'000;
-
-struct Lock {
-  LeaseOwner owner;
-  char uuid[37] = "";
-};
-
-struct Journal {
-  bool log_dirty = false, suspend = false, pause = false, destroy = false, build = false;
-  std::vector<uint32_t> was;  // domains that had the uuid before the build
-  LeaseOwner builder;         // leads the process group that builds
-  LeaseOwner monitor;         // the xl process that is stopped; pid 0 where none is
-  SavedImage saved;           // decides about the domain; no path where none does
-};
+constexpr int kWatchPollMs = 100;
 
 std::string path_of(const std::string& run_dir, const std::string& key, const char* kind) {
   return run_dir + "/" + key + "." + kind;
-}
-
-// A journal holds a path, and little else.
-std::string read_small(int fd) {
-  std::vector<char> text(32 * 1024);
-  const ssize_t n = pread(fd, text.data(), text.size(), 0);
-  return n > 0 ? std::string(text.data(), size_t(n)) : std::string();
-}
-
-bool read_process(const char* text, LeaseOwner* process) {
-  return std::sscanf(text, "%d %llu", &process->pid, &process->start_time) == 2;
-}
-
-// One thing that is open; see Undoable in src/host/xen/leases.ts.
-bool read_line(const std::string& line, Journal* out) {
-  const size_t space = line.find(' ');
-  const std::string word = line.substr(0, space);
-  const char* rest = space == line.npos ? "" : line.c_str() + space + 1;
-  const std::pair<const char*, bool*> plain[] = {{"logdirty", &out->log_dirty},
-                                                 {"suspend", &out->suspend},
-                                                 {"pause", &out->pause},
-                                                 {"destroy", &out->destroy},
-                                                 {"build", &out->build}};
-  for (const auto& [name, flag] : plain)
-    if (line == name) return *flag = true;
-  if (word == "group") return read_process(rest, &out->builder);
-  if (word == "monitor") return read_process(rest, &out->monitor);
-  if (word == "saved") return read_saved(rest, &out->saved);
-  if (word != "was" || !*rest) return false;
-  out->was.push_back(uint32_t(std::strtoul(rest, nullptr, 10)));
-  return true;
-}
-
-// False where it cannot all be understood: what is open must not be taken for undone.
-bool read_journal(const std::string& path, Journal* out) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno == ENOENT;
-  const std::string text = read_small(fd);
-  close(fd);
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string line = text.substr(at, end - at);
-    at = end + 1;
-    if (read_line(line, out)) continue;
-    std::fprintf(stderr, "%s has a line that is not understood: %s\n", path.c_str(), line.c_str());
-    return false;
-  }
-  return true;
 }
 
 std::string uuid_of(const xc_domaininfo_t& info) {
@@ -103,64 +41,32 @@ std::string uuid_of(const xc_domaininfo_t& info) {
   return text;
 }
 
-bool is_suspended(const xc_domaininfo_t& info) {
-  const uint32_t reason = info.flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask;
-  return (info.flags & XEN_DOMINF_shutdown) && reason == SHUTDOWN_suspend;
-}
-
 void complain(const Fault& fault) { std::fprintf(stderr, "%s\n", fault.text.c_str()); }
 
-// Blanks control/shutdown if the guest has not taken the request yet.
-bool withdraw_request(xs_handle* store, uint32_t domid) {
-  const std::string path = "/local/domain/" + std::to_string(domid) + "/control/shutdown";
-  for (int tries = 0; tries < 100; ++tries) {
-    const xs_transaction_t tx = xs_transaction_start(store);
-    if (tx == XBT_NULL) return false;
-    unsigned length = 0;
-    char* value = static_cast<char*>(xs_read(store, tx, path.c_str(), &length));
-    const bool waiting = value && std::strcmp(value, "suspend") == 0;
-    std::free(value);
-    if (waiting) xs_write(store, tx, path.c_str(), "", 0);
-    if (xs_transaction_end(store, tx, !waiting)) return waiting;
-    if (errno != EAGAIN) return false;
-  }
-  return false;
-}
-
-bool undo_suspend(const Handles& xen, uint32_t domid) {
-  xs_handle* store = xs_open(0);
+// Ours is one of the controller's pauses; somebody else's keeps the domain paused.
+bool undo_pause(const Handles& xen, uint32_t domid, bool over) {
   Fault fault;
   xc_domaininfo_t info;
-  bool done = !domain_info(xen, domid, &info, &fault);
-  if (!done && !is_suspended(info) && store && withdraw_request(store, domid)) {
-    std::printf("withdrew the request to suspend\n");
-    done = true;
-  }
-  for (int waited = 0; !done && waited < kSuspendWaitMs; waited += kPollMs) {
-    if (!domain_info(xen, domid, &info, &fault)) break;
-    if (is_suspended(info)) {
-      if (!resume_in_place(xen, domid, &fault)) {
-        complain(fault);
-        break;
-      }
-      if (store) xs_resume_domain(store, domid);
-      std::printf("resumed it\n");
-      done = true;
-    } else if (info.flags & (XEN_DOMINF_shutdown | XEN_DOMINF_dying)) {
-      done = true;
-    } else {
-      usleep(kPollMs * 1000);
-    }
-  }
-  if (store) xs_close(store);
-  return done || fault.code == nullptr;
+  if (!domain_info(xen, domid, &info, &fault) || !(info.flags & XEN_DOMINF_paused)) return true;
+  if (xc_domain_unpause(xen.xc(), domid) != 0) return false;
+  // It stood before, and whether ours was added is not known: if it runs now there was only that
+  // one.
+  if (over && domain_info(xen, domid, &info, &fault) && !(info.flags & XEN_DOMINF_paused))
+    return xc_domain_pause(xen.xc(), domid) == 0;
+  std::printf(over ? "took its pause back\n" : "unpaused it\n");
+  return true;
 }
 
-bool undo_pause(const Handles& xen, uint32_t domid, const xc_domaininfo_t& info) {
-  if (!(info.flags & XEN_DOMINF_paused)) return true;
-  if (xc_domain_unpause(xen.xc(), domid) != 0) return false;
-  std::printf("unpaused it\n");
-  return true;
+// What libxl has taken over meanwhile is libxl's to end.
+bool undo_log_dirty(const Handles& xen, uint32_t domid) {
+  Fault fault;
+  if (log_dirty_off(xen, domid, nullptr, &fault))
+    std::printf("ended its log-dirty mode\n");
+  else if (std::strcmp(fault.code, "LOCKED") == 0)
+    std::printf("left its dirty log alone: %s\n", fault.text.c_str());
+  else
+    complain(fault);
+  return !fault.code || std::strcmp(fault.code, "LOCKED") == 0;
 }
 
 // A domain of the toolstack's: devices and xenstore nodes go with it.
@@ -223,48 +129,51 @@ bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
   return good;
 }
 
-bool undo(const std::string& key, const Lock& lock, const Journal& journal) {
+Undone of(bool good) { return good ? Undone::kYes : Undone::kFailed; }
+
+// What is done is struck, so that trying again does it once.
+Undone undo_steps(const Handles& xen, uint32_t domid, Journal* journal) {
+  if (journal->log_dirty && !(undo_log_dirty(xen, domid) && journal->strike("logdirty")))
+    return Undone::kFailed;
+  const bool paused = journal->pause || journal->pause_over;
+  if (paused && !(undo_pause(xen, domid, journal->pause_over) && journal->strike("pause")))
+    return Undone::kFailed;
+  if (journal->suspend.empty() && !journal->suspended) return Undone::kYes;
+  return undo_suspend(xen, domid, *journal);
+}
+
+bool leave_paused(const Handles& xen, uint32_t domid, const xc_domaininfo_t& info) {
+  if (!(info.flags & XEN_DOMINF_paused) && xc_domain_pause(xen.xc(), domid) != 0) {
+    std::fprintf(stderr, "it cannot be paused: %s\n", std::strerror(errno));
+    return false;
+  }
+  std::printf("left it paused, as it was saved\n");
+  return true;
+}
+
+Undone undo(const std::string& key, const Lock& lock, Journal* journal) {
   Fault fault;
-  const Found found = find_image(journal.saved);
-  if (found == Found::kUnknown) return false;
+  const Found found = find_image(journal->saved);
+  if (found == Found::kUnknown) return Undone::kFailed;
   const bool is_saved = found == Found::kThere;
   const auto xen = Handles::open(&fault);
   if (!xen) {
     complain(fault);
-    return false;
+    return Undone::kFailed;
   }
-  if (journal.build) return undo_build(*xen, lock, journal);
+  if (journal->build) return of(undo_build(*xen, lock, *journal));
   const uint32_t domid = uint32_t(std::strtoul(key.c_str(), nullptr, 10));
   xc_domaininfo_t info;
   if (!domain_info(*xen, domid, &info, &fault)) {
-    if (std::strcmp(fault.code, "DOMAIN_NOT_FOUND") == 0) return true;
+    if (std::strcmp(fault.code, "DOMAIN_NOT_FOUND") == 0) return Undone::kYes;
     complain(fault);
-    return false;
+    return Undone::kFailed;
   }
-  if (uuid_of(info) != lock.uuid) return true;  // the id is another domain's by now
-  if (journal.destroy || (is_saved && !journal.saved.then_pause))
-    return destroy(domid, "ended it, as it was saved");
-  bool good = true;
-  if (is_saved) {
-    if (xc_domain_pause(xen->xc(), domid) != 0) {
-      std::fprintf(stderr, "it cannot be paused: %s\n", std::strerror(errno));
-      return false;
-    }
-    std::printf("left it paused, as it was saved\n");
-  }
-  if (journal.log_dirty) {
-    good = log_dirty_off(*xen, domid, nullptr, &fault);
-    if (good) std::printf("ended its log-dirty mode\n");
-  }
-  if (journal.pause) good = undo_pause(*xen, domid, info) && good;
-  if (journal.suspend) good = undo_suspend(*xen, domid) && good;
-  if (!good && fault.code) complain(fault);
-  return good;
-}
-
-bool parse_lock(const std::string& text, Lock* lock) {
-  return std::sscanf(text.c_str(), "%d %llu %36s", &lock->owner.pid, &lock->owner.start_time,
-                     lock->uuid) == 3;
+  if (uuid_of(info) != lock.uuid) return Undone::kYes;  // the id is another domain's by now
+  if (journal->destroy || (is_saved && !journal->saved.then_pause))
+    return of(destroy(domid, "ended it, as it was saved"));
+  if (is_saved && !leave_paused(*xen, domid, info)) return Undone::kFailed;
+  return undo_steps(*xen, domid, journal);
 }
 
 // The file at `path` is still the one that is open as fd.
@@ -294,12 +203,15 @@ UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& ke
   }
   const std::string journal_path = path_of(run_dir, key, "journal");
   Journal journal;
-  if (!read_journal(journal_path, &journal) || !undo(key, lock, journal))
-    return UndoResult::kFailed;
+  if (!read_journal(journal_path, &journal)) return UndoResult::kFailed;
+  const Undone undone = undo(key, lock, &journal);
+  if (undone == Undone::kFailed) return UndoResult::kFailed;
+  if (undone == Undone::kPending) return UndoResult::kPending;
   // Only now: a monitor that saw the domain suspended would give it up.
   if (journal.monitor.pid > 0 && is_alive(journal.monitor)) kill(journal.monitor.pid, SIGCONT);
   remove_build_files(path_of(run_dir, key, "dir"));
   unlink(journal_path.c_str());
+  unlink(path_of(run_dir, key, "watch").c_str());
   unlink(lock_path.c_str());
   std::printf("released its lease\n");
   return UndoResult::kDone;
@@ -334,6 +246,27 @@ UndoResult undo_lease(const std::string& run_dir, const std::string& key,
   if (flock(fd, LOCK_EX) == 0) result = undo_locked(fd, run_dir, key, dead_owner);
   close(fd);
   return result;
+}
+
+void keep_trying(const std::string& run_dir, const std::string& key) {
+  std::fflush(nullptr);
+  if (fork() != 0) return;
+  setsid();
+  const int null = open("/dev/null", O_RDWR);
+  for (const int fd : {0, 1, 2}) dup2(null, fd);
+  const int lock = open(path_of(run_dir, key, "lock").c_str(), O_RDONLY | O_CLOEXEC);
+  Lock held;
+  const int watch =
+      open(path_of(run_dir, key, "watch").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (lock < 0 || watch < 0 || !parse_lock(read_small(lock), &held)) _exit(1);
+  close(lock);
+  if (flock(watch, LOCK_EX | LOCK_NB) != 0) _exit(0);
+  UndoResult result = UndoResult::kPending;
+  while (result == UndoResult::kPending || result == UndoResult::kFailed) {
+    usleep(kWatchPollMs * 1000);
+    result = undo_lease(run_dir, key, &held.owner);
+  }
+  _exit(0);
 }
 
 }  // namespace dormouse::xen

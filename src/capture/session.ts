@@ -1,0 +1,213 @@
+/**
+ * To stay with one domain: its lease, its mapping, its tracker, the set of pages that changed and what the images hold are
+ * kept from the first image to the last. Each image is an epoch, begun by `take` and ended by whoever wrote it: committed
+ * once the image exists, aborted if it does not. What an aborted epoch took is pending again, so that the next image
+ * holds it.
+ */
+import { performance } from 'node:perf_hooks';
+import { native } from '../addon.js';
+import type { OperationOptions } from '../domain/progress.js';
+import type { DomainInfo, MemoryGeometry } from '../domain/state.js';
+import { DormouseError } from '../errors.js';
+import type { Host, Lease, OperationKind, Snapshot, Tracker } from '../host/contract.js';
+import type { PageSink } from '../image/page_sink.js';
+import { passKinds, steps } from '../worker/steps.js';
+import {
+  follow,
+  type Followed,
+  type LiveImage,
+  passOver,
+  takePaused,
+  takeSuspended,
+  unfollow,
+} from './live_image.js';
+import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } from './stand_still.js';
+import { finished } from './write_image.js';
+import type { LiveHandle } from '../handle.js';
+
+export interface TakeHow extends OperationOptions {
+  readonly mode: 'light' | 'cooperative';
+  /** Every page, for an image of its own; else those that changed since the last committed one. The first is whole. */
+  readonly whole: boolean;
+  /** Of a cooperative one. Default 60,000. */
+  readonly suspendTimeoutMs?: number;
+}
+
+export interface Taken extends LiveImage {
+  /** Pages the host copied aside because the guest wrote to them meanwhile. */
+  readonly cowPages: number;
+}
+
+/** What is kept where the host copies on write: its log says what changed, each snapshot is read once. */
+interface Frozen {
+  readonly tracker: Tracker;
+  readonly live: LiveHandle;
+}
+
+export class CaptureSession {
+  readonly #stopWatching: () => void;
+  #followed: Followed | undefined;
+  #frozen: Frozen | undefined;
+  #epoch: 'none' | 'open' = 'none';
+  #committed = false;
+  #taking = false;
+  #gone = false;
+
+  private constructor(
+    readonly host: Host,
+    readonly lease: Lease,
+    readonly info: DomainInfo,
+    readonly geometry: MemoryGeometry,
+    readonly copiesOnWrite: boolean,
+  ) {
+    this.#stopWatching = host.onEvent((event) => {
+      const ends = event.type === 'dying' || event.type === 'released';
+      if (!ends || event.domid !== info.domid) return;
+      this.#gone = true;
+      if (!this.#taking) void this.#letGo().catch(() => undefined);
+    });
+  }
+
+  /** Takes the domain's lease. DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED. */
+  static async open(host: Host, selector: string, operation: OperationKind): Promise<CaptureSession> {
+    const info = await host.find(selector);
+    requireSavable(info);
+    const lease = await host.acquire(info.domid, operation);
+    try {
+      const [geometry, capabilities] = [await host.geometry(info.domid), await host.capabilities()];
+      return new CaptureSession(host, lease, info, geometry, capabilities['cow-snapshot'] === true);
+    } catch (thrown) {
+      await lease.release();
+      throw thrown;
+    }
+  }
+
+  /**
+   * Puts the domain as it is at one instant into `sink`: all of it, or what changed since the last committed epoch. The
+   * guest goes on as it was. The epoch stays open until it is committed or aborted; a take that fails is aborted.
+   * Errors: as `checkpoint`, and GUEST_MEMORY_UNREADABLE if the pfn space grew since the session began.
+   */
+  async take(sink: PageSink, how: TakeHow): Promise<Taken> {
+    if (this.#epoch === 'open') throw new DormouseError('INTERNAL', 'the epoch before was not ended');
+    this.#requireThere();
+    this.#taking = true;
+    try {
+      await this.#prepare();
+      this.#epoch = 'open';
+      native(() => steps().liveBeginEpoch(this.#live, how.whole || !this.#committed));
+      return await (this.#frozen ? this.#takeFrozen(this.#frozen, sink, how) : this.#takeLive(sink, how));
+    } catch (thrown) {
+      this.abortEpoch();
+      throw thrown;
+    } finally {
+      this.#taking = false;
+      if (this.#gone) await this.#letGo().catch(() => undefined);
+    }
+  }
+
+  /** The image exists: the next one holds what changes from its instant on. */
+  commitEpoch(): void {
+    this.#endEpoch(true);
+    this.#committed = true;
+  }
+
+  /** There is no such image: what it took belongs to the next one. Nothing to do where no epoch is open. */
+  abortEpoch(): void {
+    this.#endEpoch(false);
+  }
+
+  /** Unmaps and gives the domain back. LOCKED if another tool took from the dirty log meanwhile. */
+  async end(): Promise<void> {
+    this.#stopWatching();
+    try {
+      await this.#letGo();
+    } finally {
+      await this.lease.release();
+    }
+  }
+
+  get #live(): LiveHandle {
+    const live = this.#followed?.live ?? this.#frozen?.live;
+    if (live === undefined) throw new DormouseError('INTERNAL', 'the session holds nothing of its domain');
+    return live;
+  }
+
+  #requireThere(): void {
+    const { name, domid } = this.info;
+    if (this.#gone) throw new DormouseError('DOMAIN_NOT_FOUND', `${name} is gone`, { place: { domid } });
+  }
+
+  async #prepare(): Promise<void> {
+    if (this.#followed ?? this.#frozen) return;
+    const { host, lease, info, geometry } = this;
+    if (!this.copiesOnWrite) {
+      this.#followed = await follow({ host, lease, info, geometry });
+      return;
+    }
+    const tracker = await host.tracker(lease);
+    const live = native(() => steps().liveCreate(geometry.nrPfns, false, 1));
+    this.#frozen = { tracker, live };
+  }
+
+  #endEpoch(committed: boolean): void {
+    if (this.#epoch === 'none') return;
+    this.#epoch = 'none';
+    if (this.#followed ?? this.#frozen) native(() => steps().liveEndEpoch(this.#live, committed));
+  }
+
+  async #takeLive(writer: PageSink, how: TakeHow): Promise<Taken> {
+    const followed = this.#followed;
+    if (!followed) throw new DormouseError('INTERNAL', 'the session follows nothing');
+    const work = { ...followed, writer, options: how, whole: how.whole || !this.#committed };
+    const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
+    const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);
+    return { ...image, cowPages: 0 };
+  }
+
+  async #snapshot({ mode, signal, suspendTimeoutMs = defaultSuspendTimeoutMs }: TakeHow): Promise<Snapshot> {
+    const { host, lease } = this;
+    if (mode === 'light') return host.snapshot(lease, { readOnce: true });
+    await requestSuspend(host, lease, { timeoutMs: suspendTimeoutMs, signal });
+    const snapshot = await host.snapshot(lease, { readOnce: true });
+    await host.resumeInPlace(lease).catch(async (thrown: unknown) => {
+      await snapshot.release();
+      throw thrown;
+    });
+    return snapshot;
+  }
+
+  async #takeFrozen({ live }: Frozen, writer: PageSink, how: TakeHow): Promise<Taken> {
+    const { host, lease, info, geometry: first } = this;
+    const base = await describe(host, info);
+    const startedMs = performance.now();
+    const committed = this.#committed;
+    // Until it is known what the log held when it began anew, nothing is known of what changed.
+    this.#committed = false;
+    const snapshot = await this.#snapshot(how);
+    try {
+      const { memory, geometry, state, dirty, pauseNs } = snapshot;
+      const pauseMs = how.mode === 'light' ? pauseNs / 1e6 : performance.now() - startedMs;
+      if (dirty) native(() => steps().liveMerge(live, memory.handle, dirty));
+      this.#committed = committed;
+      if (geometry.nrPfns !== first.nrPfns)
+        throw new DormouseError('GUEST_MEMORY_UNREADABLE', `the pfn space of ${info.name} grew meanwhile`);
+      await passOver({ host, lease, info, geometry, memory, live, writer, options: how }, passKinds.standing);
+      const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+      return { source, pauseMs, copiedPages: 0, cowPages: await snapshot.cowPages() };
+    } finally {
+      await snapshot.release();
+    }
+  }
+
+  /** Everything that is held of the domain but the lease: a mapping would keep one that died from going. */
+  async #letGo(): Promise<void> {
+    const [followed, frozen] = [this.#followed, this.#frozen];
+    this.#followed = this.#frozen = undefined;
+    this.#epoch = 'none';
+    this.#committed = false;
+    if (followed) await unfollow(followed);
+    if (!frozen) return;
+    steps().liveRelease(frozen.live);
+    await frozen.tracker.off();
+  }
+}

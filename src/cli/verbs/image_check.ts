@@ -1,0 +1,79 @@
+import * as z from 'zod';
+import type { CheckResult } from '../../restore/check.js';
+import { renderFacts } from '../../render/table.js';
+import { formatCount, printable } from '../../render/units.js';
+import { restoreChoices, trustOptions, typedOf } from '../restore_choices.js';
+import { textArgument, type Verb } from '../verb.js';
+
+const signers = {
+  trusted: 'a key trusted here',
+  unknown: 'a key not trusted here',
+  unsigned: 'nobody',
+} as const;
+
+function render(checked: CheckResult): string {
+  const { findings } = checked;
+  const facts = renderFacts([
+    [
+      'image',
+      `${printable(checked.name)}, ${checked.from === 'dormouse' ? checked.imageId : 'a file of xl save'}`,
+    ],
+    ['signed by', signers[checked.signer]],
+    [
+      'result',
+      findings.length === 0
+        ? 'can be restored'
+        : `CANNOT BE RESTORED, ${formatCount(findings.length)} findings`,
+    ],
+  ]);
+  const lines = findings.flatMap(({ code, message, details }) => [
+    `${code}: ${message}`,
+    ...details.map((line) => `  ${line}`),
+  ]);
+  return facts + lines.map((line) => `${printable(line)}\n`).join('');
+}
+
+export const imageCheck: Verb = {
+  name: 'image check',
+  summary: 'Says whether an image could be restored here and now',
+  details:
+    'Looks at format, signature and configuration, processor features, memory, name and disks, makes nothing, and reads no\n' +
+    'pages (image verify does). Exit code 3 with all that stands against it. A file of xl save becomes a temporary image.',
+  args: [{ form: '<file>', says: 'an image, or a file of xl save' }],
+  options: [
+    {
+      flags: '--scratch <folder>',
+      says: 'where the temporary image of an xl save file goes (default: beside it)',
+    },
+    ...trustOptions,
+  ],
+  examples: [
+    { command: 'dormouse image check web1.dmi', says: 'before the host it came from is switched off' },
+    { command: 'dormouse image check --host xen --json web1.dmi', says: 'for a program that looks over a store' },
+  ],
+  document: z.object({
+    path: z.string(),
+    from: z.enum(['dormouse', 'xl', 'xl-gzip']),
+    imageId: z.string(),
+    name: z.string(),
+    restorable: z.boolean(),
+    signer: z.enum(['trusted', 'unknown', 'unsigned']),
+    findings: z.array(z.object({ code: z.string(), message: z.string(), details: z.array(z.string()) })),
+  }),
+  cancellable: true,
+  async run(context, input) {
+    const path = textArgument(input, 0);
+    const checked = await context.withHost(async (host) => {
+      const chosen = await restoreChoices(host, input, typedOf(context, input));
+      return context.withProgress(`check ${path}`, (options) =>
+        context.services.checkImage(host, path, { ...options, ...chosen }),
+      );
+    });
+    const restorable = checked.findings.length === 0;
+    return {
+      document: { ...checked, restorable },
+      text: render(checked),
+      exitCode: restorable ? 0 : 3,
+    };
+  },
+};

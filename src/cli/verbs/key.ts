@@ -1,0 +1,82 @@
+import * as z from 'zod';
+import { renderTable } from '../../render/table.js';
+import { printable } from '../../render/units.js';
+import { publicKeyOf, textOfKey } from '../key_argument.js';
+import { textArgument, textOption, type Verb } from '../verb.js';
+
+const key = z.object({ key: z.string(), label: z.string() });
+
+export const keyList: Verb = {
+  name: 'key list',
+  summary: 'Lists the keys whose images are trusted here',
+  details: "This host's own key comes first; it is made when the first image is written, or by key show.",
+  args: [],
+  options: [],
+  examples: [{ command: 'dormouse key list', says: 'whose images may bring their configuration' }],
+  document: z.object({ folder: z.string(), keys: z.array(key.extend({ own: z.boolean() })) }),
+  cancellable: false,
+  async run(context) {
+    const { folder, own, trusted } = await context.services.keys.list();
+    const keys = [
+      ...(own ? [{ ...textOfKey(own), own: true }] : []),
+      ...trusted.map((one) => ({ ...textOfKey(one), own: false })),
+    ];
+    const rows = keys.map((one) => [one.key, one.own ? 'this host' : '', printable(one.label)]);
+    return { document: { folder, keys }, text: renderTable(['KEY', '', 'LABEL'], rows) };
+  },
+};
+
+export const keyShow: Verb = {
+  name: 'key show',
+  summary: 'Prints the line by which another host trusts the images of this one',
+  details: 'Makes the key if there is none yet. The line is public.',
+  args: [],
+  options: [],
+  examples: [{ command: 'dormouse key show', says: 'the line for key trust elsewhere' }],
+  document: key.extend({ line: z.string() }),
+  cancellable: false,
+  async run(context) {
+    const { line, ...own } = await context.services.keys.show();
+    return { document: { ...textOfKey(own), line }, text: `${line}\n` };
+  },
+};
+
+export const keyTrust: Verb = {
+  name: 'key trust',
+  summary: 'Trusts the images that a key signs',
+  details:
+    'Such an image may bring any configuration: paths, scripts, devices. Whoever has the key then is root here on each\n' +
+    'restore. No error if it is trusted already.',
+  args: [{ form: '<key>', says: 'a line of key show, or a file that holds it' }],
+  options: [{ flags: '--label <text>', says: 'what to call it (default: what the line says)' }],
+  examples: [
+    { command: 'dormouse key trust other-host.pub', says: 'as other-host printed it with key show' },
+  ],
+  document: key.extend({ added: z.boolean() }),
+  cancellable: false,
+  async run(context, input) {
+    const found = await publicKeyOf(textArgument(input, 0));
+    const given = { ...found, label: textOption(input, 'label') ?? found.label };
+    const added = await context.services.keys.trust(given);
+    const shown = textOfKey(given);
+    return {
+      document: { ...shown, added },
+      text: `${added ? 'trusted' : 'trusted already'}: ${shown.key} ${printable(shown.label)}\n`,
+    };
+  },
+};
+
+export const keyForget: Verb = {
+  name: 'key forget',
+  summary: 'No longer trusts the images that a key signs',
+  details: "This host's own key cannot be forgotten.",
+  args: [{ form: '<key>', says: 'its line, its base64 form, a file that holds it, or its label' }],
+  options: [],
+  examples: [{ command: 'dormouse key forget other-host', says: 'by its label' }],
+  document: key,
+  cancellable: false,
+  async run(context, input) {
+    const forgotten = textOfKey(await context.services.keys.forget(textArgument(input, 0), publicKeyOf));
+    return { document: forgotten, text: `forgotten: ${forgotten.key} ${printable(forgotten.label)}\n` };
+  },
+};

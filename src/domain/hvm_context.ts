@@ -1,0 +1,33 @@
+/** The records of an HVM domain's context (public/hvm/save.h): a head of 8 bytes, then that record's body. */
+import type { Buffer } from 'node:buffer';
+import type { DomainState } from './state.js';
+
+export const hvmRecord = { end: 0, header: 1, cpu: 2, xsave: 16 } as const;
+
+export interface HvmRecord {
+  readonly type: number;
+  /** The vCPU, where it is a record of one. */
+  readonly instance: number;
+  readonly body: Buffer;
+}
+
+const headBytes = 8;
+
+/** Up to the end record, or to what is cut short: who needs the whole context lets Xen check it. */
+export function* hvmRecords(context: Buffer): Generator<HvmRecord> {
+  for (let at = 0; at + headBytes <= context.length;) {
+    const type = context.readUInt16LE(at);
+    const length = context.readUInt32LE(at + 4);
+    const start = at + headBytes;
+    if (type === hvmRecord.end || length > context.length - start) return;
+    yield { type, instance: context.readUInt16LE(at + 2), body: context.subarray(start, start + length) };
+    at = start + length;
+  }
+}
+
+/** Ids of the vCPUs that were online, ascending. */
+export function onlineVcpus({ vcpus, hvmContext }: Pick<DomainState, 'vcpus' | 'hvmContext'>): number[] {
+  const ids = vcpus.map(({ id }) => id);
+  for (const { type, instance } of hvmRecords(hvmContext)) if (type === hvmRecord.cpu) ids.push(instance);
+  return [...new Set(ids)].sort((a, b) => a - b);
+}

@@ -1,0 +1,118 @@
+/** Disks of a configuration that cannot be given to a new domain: they are not there, or another domain has them. */
+import { readFileSync, type Stats, statSync } from 'node:fs';
+import type { Obstacle, Xenstore } from '../contract.js';
+
+const backends = '/local/domain/0/backend';
+
+interface Disk {
+  /** As the guest calls it. */
+  readonly name: string;
+  readonly path: string;
+  readonly writable: boolean;
+}
+interface DiskInUse extends Disk {
+  readonly domid: number;
+  readonly same: ReadonlySet<string>;
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null;
+
+/** Disks whose path is one of this machine: those with a script or in another domain are not known here. */
+function localDisks(disks: unknown): Disk[] {
+  return (Array.isArray(disks) ? disks : []).flatMap((disk: unknown) => {
+    if (!isObject(disk)) return [];
+    const { pdev_path: path, vdev, script, readwrite, backend_domid: backend, backend_domname: name } = disk;
+    const elsewhere = Boolean(script) || Boolean(backend) || Boolean(name);
+    if (elsewhere || typeof path !== 'string' || !path.startsWith('/')) return [];
+    return [{ name: typeof vdev === 'string' ? vdev : '?', path, writable: readwrite === 1 }];
+  });
+}
+
+function statOf(path: string): Stats | null {
+  try {
+    return statSync(path);
+  } catch {
+    return null;
+  }
+}
+
+/** Of a device number as Linux packs it into 64 bits. */
+function deviceWords(device: number): string {
+  const bits = BigInt(device);
+  const major = ((bits >> 8n) & 0xfffn) | ((bits >> 32n) & ~0xfffn);
+  const minor = (bits & 0xffn) | ((bits >> 12n) & 0xffff_ff00n);
+  return `${major}:${minor}`;
+}
+
+/** The file behind a loop device; null for any other. */
+function backingFile(device: string): string | null {
+  try {
+    return readFileSync(`/sys/dev/block/${device}/loop/backing_file`, 'utf8').trimEnd();
+  } catch {
+    return null;
+  }
+}
+
+/** What the bytes of a device are known by: itself and, for a loop device, its file. */
+function ofDevice(device: string): string[] {
+  const file = backingFile(device);
+  const stat = file === null ? null : statOf(file);
+  return [`device ${device}`, ...(stat ? [`file ${stat.dev}:${stat.ino}`] : [])];
+}
+
+/** Two paths with a name in common lead to the same bytes, whatever links are between. */
+function namesOf(path: string): string[] {
+  const stat = statOf(path);
+  if (stat === null) return [];
+  return stat.isBlockDevice() ? ofDevice(deviceWords(stat.rdev)) : [`file ${stat.dev}:${stat.ino}`];
+}
+
+async function disksInUse(xenstore: Xenstore, running: ReadonlySet<number>): Promise<DiskInUse[]> {
+  const found: DiskInUse[] = [];
+  for (const kind of await xenstore.list(backends))
+    for (const domid of (await xenstore.list(`${backends}/${kind}`)).map(Number)) {
+      if (!running.has(domid)) continue;
+      for (const device of await xenstore.list(`${backends}/${kind}/${domid}`)) {
+        const home = `${backends}/${kind}/${domid}/${device}`;
+        const read = async (node: string): Promise<string> => (await xenstore.read(`${home}/${node}`)) ?? '';
+        const [params, mode, dev, physical] = await Promise.all(
+          ['params', 'mode', 'dev', 'physical-device'].map(read),
+        );
+        if (!params) continue;
+        // "aio:/images/a", "qcow2:/images/a", "/dev/vg/a"
+        const path = params.replace(/^\w+:(?=\/)/, '');
+        const [, major = '', minor = ''] = /^([0-9a-f]+):([0-9a-f]+)$/i.exec(physical ?? '') ?? [];
+        const node = major === '' ? [] : ofDevice(`${parseInt(major, 16)}:${parseInt(minor, 16)}`);
+        const same = new Set([...namesOf(path), ...node]);
+        found.push({ domid, name: dev ?? device, path, writable: mode === 'w', same });
+      }
+    }
+  return found;
+}
+
+/** `running`: the domains to look at. Two that both only read a disk do not disturb each other. */
+export async function diskObstacles(
+  disks: unknown,
+  xenstore: Xenstore,
+  running: ReadonlySet<number>,
+): Promise<Obstacle[]> {
+  const wanted = localDisks(disks);
+  if (wanted.length === 0) return [];
+  const inUse = await disksInUse(xenstore, running);
+  return wanted.flatMap(({ name, path, writable }): Obstacle[] => {
+    const names = namesOf(path);
+    if (names.length === 0) return [{ code: 'HOST_LACKS', message: `disk ${name}: ${path} is not there` }];
+    const other = inUse.find(
+      (disk) => (disk.writable || writable) && names.some((one) => disk.same.has(one)),
+    );
+    if (!other) return [];
+    const may = other.writable ? 'writes to it' : 'reads it while this one would write';
+    return [
+      {
+        code: 'DISK_IN_USE',
+        message: `disk ${name}: ${path} is ${other.name} of domain ${other.domid}, which ${may}`,
+      },
+    ];
+  });
+}

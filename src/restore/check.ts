@@ -1,0 +1,94 @@
+/** What stands against the restore of an image, found before a domain is made. */
+import { onlineVcpus } from '../domain/hvm_context.js';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { DomainWanted, Host, Obstacle } from '../host/contract.js';
+import { ImageReader } from '../image/reader.js';
+import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
+import { requireRestorable } from './pv_guest.js';
+import { type Restored, type SignerState, signerState, type TrustOptions, untrusted } from './trust.js';
+
+export interface CheckOptions extends ImageOptions, TrustOptions {
+  readonly name?: string;
+  /** Disks that another domain may write to are taken all the same. */
+  readonly force?: boolean;
+}
+
+export interface RestoreFinding extends Obstacle {
+  readonly details: readonly string[];
+}
+
+export interface CheckResult {
+  readonly path: string;
+  readonly from: RestoredFormat;
+  readonly imageId: string;
+  readonly name: string;
+  readonly signer: SignerState;
+  /** Empty: it can be restored. */
+  readonly findings: readonly RestoreFinding[];
+}
+
+/** What the image is to become. A PVH domain's ring pages come on top of its configured memory: its limit is never below. */
+export function wantedOf(reader: ImageReader, options: CheckOptions): DomainWanted {
+  const { domain, state } = reader.manifest;
+  const neededKib = 4 * reader.frameRuns().reduce((sum, [, count]) => sum + count, 0);
+  const online = onlineVcpus(state);
+  const spec = {
+    name: options.name ?? domain.name,
+    uuid: domain.uuid,
+    type: domain.type,
+    maxMemoryKib: Math.max(domain.maxMemoryKib, neededKib),
+    // The image counts those that were online, which need not be the first ones.
+    vcpus: Math.max(domain.vcpus, ...online.map((id) => id + 1)),
+    ...(online.length > 0 && { onlineVcpus: online }),
+    config: options.config ?? domain.config,
+  };
+  return { spec, neededKib, cpu: state };
+}
+
+/** Everything that stands against it, most basic first. KEY_INVALID, HOST_UNAVAILABLE. */
+export async function findingsOf(
+  host: Host,
+  restored: Restored,
+  options: CheckOptions,
+): Promise<DormouseError[]> {
+  const { reader, path } = restored;
+  try {
+    requireRestorable(reader);
+  } catch (thrown) {
+    // The rest would be said of a domain that can never be.
+    return [asDormouseError(thrown)];
+  }
+  const wanted = wantedOf(reader, options);
+  const refused = untrusted(restored, wanted.spec, options);
+  const obstacles = await host.obstacles(wanted);
+  return [
+    ...(refused ? [refused] : []),
+    ...obstacles
+      .filter(({ code }) => code !== 'DISK_IN_USE' || options.force !== true)
+      .map(({ code, message }) => new DormouseError(code, message, { place: { path }, guest: 'none' })),
+  ];
+}
+
+/**
+ * Whether the file could be restored on this host now: format, trust, processor, memory, name, disks. Its pages are not
+ * read, unless it is a file of `xl save`, which is turned into a temporary image as `restore` does. Errors: those of
+ * opening it.
+ */
+export async function checkImage(host: Host, path: string, options: CheckOptions = {}): Promise<CheckResult> {
+  return withImageOf(path, options, async ({ path: image, from }) => {
+    const reader = await ImageReader.open(image, { lanes: 1 });
+    try {
+      const findings = await findingsOf(host, { reader, path, from }, options);
+      return {
+        path,
+        from,
+        imageId: reader.header.imageId,
+        name: options.name ?? reader.manifest.domain.name,
+        signer: signerState(reader.signer?.key ?? null),
+        findings: findings.map(({ code, message, details }) => ({ code, message, details })),
+      };
+    } finally {
+      reader.close();
+    }
+  });
+}

@@ -1,0 +1,77 @@
+/** Whether an image's configuration may be used as it is, and what is said where it may not. */
+import { DormouseError } from '../errors.js';
+import type { DomainSpec } from '../host/contract.js';
+import type { ImageReader } from '../image/reader.js';
+import { configRequests } from '../trust/config_requests.js';
+import { KeyStore } from '../trust/key_store.js';
+import { keyLine } from '../trust/key_text.js';
+import { shellWord } from '../trust/shell_word.js';
+import type { RestoredFormat } from './image_of_file.js';
+
+export interface TrustOptions {
+  /** Used instead of the image's configuration, and trusted. */
+  readonly config?: string;
+  /** The image's configuration is used whatever it asks for. */
+  readonly trustConfig?: boolean;
+  /** How to run this again: the command line before and after an option that would be added. */
+  readonly typed?: { readonly before: string; readonly after: string };
+}
+
+/** What is to be restored: an image, or what an image was made of. */
+export interface Restored {
+  readonly reader: ImageReader;
+  /** As the user named it. */
+  readonly path: string;
+  readonly from: RestoredFormat;
+}
+
+export type SignerState = 'trusted' | 'unknown' | 'unsigned';
+
+/** KEY_INVALID if this host's keys cannot be relied upon. */
+export function signerState(key: Buffer | null): SignerState {
+  if (key === null) return 'unsigned';
+  return new KeyStore().isTrusted(key) ? 'trusted' : 'unknown';
+}
+
+function why({ path, from }: Restored, state: SignerState): string {
+  if (from !== 'dormouse') return `${path} is a file of xl save, which nobody signs`;
+  return state === 'unsigned'
+    ? `${path} is not signed`
+    : `${path} is signed by a key that is not trusted here`;
+}
+
+/**
+ * CONFIG_UNTRUSTED, as an error that lists what the configuration asks for and the lines to type; null where it may be used:
+ * it asks for nothing, or a trusted key signed it, or the user says so. KEY_INVALID.
+ */
+export function untrusted(
+  restored: Restored,
+  spec: Pick<DomainSpec, 'name' | 'type' | 'config'>,
+  options: TrustOptions,
+): DormouseError | null {
+  if (options.trustConfig === true) return null;
+  const { name, type } = spec;
+  // A configuration that the user gave is not the image's; its name may still be.
+  const { values, more } = configRequests({ name, type, config: options.config ? '' : spec.config });
+  if (values.length === 0) return null;
+  const key = restored.reader.signer?.key ?? null;
+  const state = signerState(key);
+  if (state === 'trusted') return null;
+  const { before, after } = options.typed ?? { before: 'dormouse restore', after: shellWord(restored.path) };
+  return new DormouseError(
+    'CONFIG_UNTRUSTED',
+    `${why(restored, state)}, and its configuration asks this host for:`,
+    {
+      place: { path: restored.path },
+      details: [
+        ...values,
+        ...(more > 0 ? [`and ${more} more`] : []),
+        `to restore it as it is: ${before} --trust-config ${after}`,
+        `with a configuration of yours: ${before} --config FILE ${after}`,
+        ...(key && state === 'unknown'
+          ? [`to trust all that this key signs: dormouse key trust ${shellWord(keyLine({ key, label: '' }))}`]
+          : []),
+      ],
+    },
+  );
+}

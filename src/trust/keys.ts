@@ -1,0 +1,49 @@
+/** What the verbs do with keys. */
+import { DormouseError } from '../errors.js';
+import { KeyStore, ownLabel } from './key_store.js';
+import { keyLine, type PublicKey } from './key_text.js';
+
+export interface KnownKeys {
+  readonly folder: string;
+  /** Null while there is none. */
+  readonly own: PublicKey | null;
+  readonly trusted: readonly PublicKey[];
+}
+
+/** KEY_INVALID, as of each of these. */
+export function listKeys(): KnownKeys {
+  const store = new KeyStore();
+  const own = store.find();
+  return { folder: store.folder, own: own && { key: own.key, label: ownLabel() }, trusted: store.trusted() };
+}
+
+/** This host's key, made if there is none. */
+export function showKey(): PublicKey & { readonly line: string } {
+  const own = { key: new KeyStore().identity().key, label: ownLabel() };
+  return { ...own, line: keyLine(own) };
+}
+
+/** False if it was trusted already. */
+export const trustKey = (key: PublicKey): boolean => new KeyStore().trust(key);
+
+/** By label, else by what `read` makes of the words. KEY_INVALID if it is not one of those trusted. */
+export async function forgetKey(
+  words: string,
+  read: (words: string) => Promise<PublicKey>,
+): Promise<PublicKey> {
+  const store = new KeyStore();
+  const known = store.trusted();
+  const labelled = known.filter(({ label }) => label === words);
+  if (labelled.length > 1)
+    throw new DormouseError(
+      'KEY_INVALID',
+      `${labelled.length} keys are called '${words}': name the key itself`,
+    );
+  const wanted = labelled[0] ?? (await read(words));
+  if (store.find()?.key.equals(wanted.key))
+    throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
+  const found = known.find(({ key }) => key.equals(wanted.key));
+  if (!found || !store.forget(found.key))
+    throw new DormouseError('KEY_INVALID', 'that key is not among those trusted (dormouse key list)');
+  return found;
+}

@@ -1,0 +1,139 @@
+/** Sessions of many takes: each image is the memory at its instant, whatever became of the one before. */
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CaptureSession } from '../../src/capture/session.js';
+import { commitImage } from '../../src/capture/write_image.js';
+import type { Host } from '../../src/host/contract.js';
+import { embeddedConfig } from '../../src/host/embedded/guest_config.js';
+import type { EmbeddedHost } from '../../src/host/embedded/host.js';
+import { verifyImage } from '../../src/image/verify.js';
+import { ImageWriter } from '../../src/image/writer.js';
+import { closeWorkers, encodingLanes } from '../../src/worker/pool.js';
+import { steps } from '../../src/worker/steps.js';
+import { guestSpec, startTestHost, until } from '../support/hosts.js';
+import { plainHost, type PlainHostOptions } from '../support/plain_host.js';
+import { assertSame, readOut, readOutRaw, readOutView, type Readout } from '../support/readout.js';
+
+interface Setting {
+  readonly host: EmbeddedHost;
+  readonly dir: string;
+  readonly domid: number;
+}
+
+async function setUp(t: TestContext): Promise<Setting> {
+  const host = await startTestHost(t, { memoryMib: 128 });
+  const dir = mkdtempSync(join(tmpdir(), 'dormouse-session-'));
+  t.after(async () => {
+    await closeWorkers();
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const config = embeddedConfig({ program: 'churner', rate: 1000, seed: 5, fillPercent: 60 });
+  const spec = { ...guestSpec('busy', undefined, { memoryMib: 16, vcpus: 2 }), config };
+  return { host, dir, domid: await host.create(spec, { paused: false }) };
+}
+
+/** A host, and the memory of the guest at its last instant. */
+interface Watched {
+  readonly host: Host;
+  readonly last: () => Readout;
+}
+
+function watchedPlain({ host, domid }: Setting, options: PlainHostOptions): Watched {
+  let readout: Readout | undefined;
+  const plain = plainHost(host, {
+    ...options,
+    before: (operation) =>
+      operation === 'releasePaused'
+        ? (options.asXen === 'pvh' ? readOutRaw(host, domid) : readOut(host, domid)).then(
+            (read) => void (readout = read),
+          )
+        : undefined,
+  });
+  return { host: plain, last: () => readout ?? assert.fail('never paused') };
+}
+
+/** Of one that copies on write: each snapshot is read by the test before the engine has it. */
+function watchedSnapshots({ host }: Setting): Watched {
+  let readout: Readout | undefined;
+  const snapshot: Host['snapshot'] = async (lease) => {
+    const taken = await host.snapshot(lease, { readOnce: false });
+    readout = readOutView(taken.memory, taken.geometry.nrPfns, true);
+    return taken;
+  };
+  const shown = new Proxy<Host>(host, {
+    get: (target, name) => {
+      const own: unknown = name === 'snapshot' ? snapshot : Reflect.get(target, name, target);
+      return typeof own === 'function' ? (own.bind(target) as unknown) : own;
+    },
+  });
+  return { host: shown, last: () => readout ?? assert.fail('never frozen') };
+}
+
+const kinds: Readonly<Record<string, (setting: Setting) => Watched>> = {
+  'log-dirty': (setting) => watchedPlain(setting, { tracker: 'log-dirty' }),
+  content: (setting) => watchedPlain(setting, { tracker: 'content' }),
+  'PV as on Xen': (setting) => watchedPlain(setting, { tracker: 'log-dirty', asXen: 'pv' }),
+  'PVH as on Xen': (setting) => watchedPlain(setting, { tracker: 'log-dirty', asXen: 'pvh' }),
+  'copy on write': watchedSnapshots,
+};
+
+for (const [kind, watched] of Object.entries(kinds))
+  test(`increments, every other one aborted, add up to the memory at the last: ${kind}`, async (t) => {
+    const setting = await setUp(t);
+    const { host, last } = watched(setting);
+    const session = await CaptureSession.open(host, 'busy', 'checkpoint');
+    const { nrPfns } = session.geometry;
+    const consistency = session.copiesOnWrite ? 'suspend-point' : 'paused';
+    const create = (name: string): Promise<ImageWriter> =>
+      ImageWriter.create(join(setting.dir, name), { nrPfns, lanes: encodingLanes, consistency });
+    const writer = await create('image');
+    const startedMs = performance.now();
+    let taken = await session.take(writer, { mode: 'light', whole: true });
+    session.commitEpoch();
+    const wholeBytes = writer.storedBytes();
+    for (let i = 0; i < 3; i++) {
+      await sleep(30);
+      const dropped = await create(`dropped-${i}`);
+      await session.take(dropped, { mode: 'light', whole: false });
+      session.abortEpoch();
+      await dropped.abandon();
+      await sleep(10);
+      taken = await session.take(writer, { mode: 'light', whole: false });
+      session.commitEpoch();
+    }
+    const added = writer.storedBytes() - wholeBytes;
+    assert.ok(added < wholeBytes, `${added} bytes were added to ${wholeBytes}`);
+    await session.end();
+    const { path } = await commitImage(writer, taken.source, {
+      pauseMs: taken.pauseMs,
+      startedMs,
+      signal: undefined,
+    });
+    await assertSame(path, last(), { mayHoldMore: kind.startsWith('PVH') });
+    if (!kind.startsWith('PVH')) assert.deepEqual((await verifyImage(path)).findings, []);
+    const { trackers, leases, snapshots } = await setting.host.status();
+    assert.deepEqual([trackers, leases.length, snapshots], [0, 0, 0]);
+    const { writers, ...others } = steps().openObjects();
+    assert.deepEqual([writers, ...Object.values(others)], [0, 0, 0, 0, 0, 0]);
+  });
+
+test('a domain that goes is unmapped at once, and no more is taken of it', async (t) => {
+  const setting = await setUp(t);
+  const { host } = watchedPlain(setting, { tracker: 'log-dirty' });
+  const session = await CaptureSession.open(host, 'busy', 'checkpoint');
+  const { nrPfns } = session.geometry;
+  const image = join(setting.dir, 'image');
+  const writer = await ImageWriter.create(image, { nrPfns, lanes: encodingLanes, consistency: 'paused' });
+  await session.take(writer, { mode: 'light', whole: true });
+  session.commitEpoch();
+  assert.equal(steps().openObjects().memories, 1);
+  await setting.host.destroy(setting.domid);
+  await until('it is unmapped', 5000, () => steps().openObjects().memories === 0);
+  await assert.rejects(session.take(writer, { mode: 'light', whole: false }), { code: 'DOMAIN_NOT_FOUND' });
+  await writer.abandon();
+  await session.end();
+});

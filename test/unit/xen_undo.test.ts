@@ -1,0 +1,209 @@
+/**
+ * What the real watcher undoes, over a Xen and a xenstored that are files (test/support/fake_xen.c). Where it is not built, or
+ * there is no compiler, there is nothing to test.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { before, after, describe, test, type TestContext } from 'node:test';
+import { tmpdir } from 'node:os';
+import { packageRoot } from '../../src/addon.js';
+import { until } from '../support/hosts.js';
+import { tempDir } from '../support/images.js';
+
+const release = join(packageRoot, 'build/Release');
+const name = existsSync(release)
+  ? readdirSync(release).find((file) => file.startsWith('dormouse-xen-watcher-'))
+  : undefined;
+const hasCompiler = spawnSync('cc', ['--version']).status === 0;
+const skip = (name === undefined && 'built without libxen-dev') || (!hasCompiler && 'no C compiler');
+const uuid = '01234567-89ab-cdef-0123-456789abcdef';
+const control = 'local,domain,5,control,shutdown';
+const asked = 'local,domain,5,dormouse,suspend';
+
+describe('what the watcher undoes', { skip }, () => {
+  let built: string;
+  before(() => {
+    built = mkdtempSync(join(tmpdir(), 'dormouse-fake-xen-'));
+    const source = join(packageRoot, 'test/support/fake_xen.c');
+    execFileSync('cc', ['-shared', '-fPIC', '-D__XEN_TOOLS__', source, '-o', join(built, 'xen.so')]);
+    writeFileSync(join(built, 'saver.c'), 'int pause(void);\nint main(void) { for (;;) pause(); }\n');
+    execFileSync('cc', [join(built, 'saver.c'), '-o', join(built, 'saver')]);
+  });
+  after(() => rmSync(built, { recursive: true, force: true }));
+
+  /** A domain whose verb died and left this journal. */
+  class Scene {
+    readonly dir: string;
+    readonly run: string;
+
+    constructor(t: TestContext, journal: readonly string[], state: Readonly<Record<string, string>> = {}) {
+      this.dir = tempDir(t);
+      this.run = join(this.dir, 'run');
+      for (const path of [this.run, join(this.dir, 'store')]) mkdirSync(path);
+      const files = { uuid, pauses: '', calls: '', ...state };
+      for (const [file, text] of Object.entries(files)) this.write(file, text);
+      writeFileSync(join(this.run, '5.lock'), `${2 ** 22 + 1} 1 ${uuid} save\n`);
+      writeFileSync(join(this.run, '5.journal'), journal.map((line) => `${line}\n`).join(''));
+    }
+
+    write(file: string, text: string): void {
+      writeFileSync(join(this.dir, file), text);
+    }
+
+    undo(): { status: number | null; said: string } {
+      const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so') };
+      const done = spawnSync(join(release, name ?? ''), ['undo', this.run, '5'], { encoding: 'utf8', env });
+      return { status: done.status, said: done.stdout + done.stderr };
+    }
+
+    /** Runs the host over it. */
+    work(): Record<string, string> {
+      const script = fileURLToPath(new URL('../support/xen_on_files.js', import.meta.url));
+      const addon = join(release, (name ?? '').replace('dormouse-xen-watcher-', 'dormouse_xen_') + '.node');
+      const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so') };
+      const args = [script, addon, join(release, name ?? ''), this.run];
+      return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', env })) as Record<
+        string,
+        string
+      >;
+    }
+
+    read(file: string): string {
+      return readFileSync(join(this.dir, file), 'utf8');
+    }
+
+    has(file: string): boolean {
+      return existsSync(join(this.dir, file));
+    }
+
+    assertDone({ status, said }: { status: number | null; said: string }, calls: readonly string[]): void {
+      assert.equal(status, 0, said);
+      assert.deepEqual(readdirSync(this.run), []);
+      assert.deepEqual(this.read('calls').split('\n').slice(0, -1), calls);
+    }
+  }
+
+  /** Another toolstack's helper at work on the domain. */
+  async function startSaver(t: TestContext): Promise<ChildProcess> {
+    const saver = spawn(join(built, 'saver'), ['--save-domain', '9', '8', '5'], { stdio: 'ignore' });
+    t.after(async () => {
+      saver.kill('SIGKILL');
+      await once(saver, 'exit');
+    });
+    await until('it has started', 5000, () =>
+      readFileSync(`/proc/${saver.pid}/cmdline`, 'utf8').includes('--save-domain'),
+    );
+    return saver;
+  }
+
+  test('a guest that was suspended is resumed; a request that was not taken is withdrawn', (t) => {
+    const gone = new Scene(t, ['suspend 0a', 'suspended'], { suspended: '', [`store/${asked}`]: '0a' });
+    gone.assertDone(gone.undo(), ['resume']);
+    const waiting = new Scene(t, ['suspend 0a'], {
+      [`store/${asked}`]: '0a',
+      [`store/${control}`]: 'suspend',
+    });
+    waiting.assertDone(waiting.undo(), []);
+    assert.equal(waiting.read(`store/${control}`), '');
+  });
+
+  test('one that took its request and suspends late is waited for, named, and resumed', async (t) => {
+    const scene = new Scene(t, ['logdirty', 'suspend 0a'], {
+      log: '',
+      [`store/${asked}`]: '0a',
+      [`store/${control}`]: '',
+    });
+    const { status, said } = scene.undo();
+    assert.equal(status, 4, said);
+    assert.match(said, /is resumed as soon as it has suspended/);
+    assert.equal(
+      readFileSync(join(scene.run, '5.journal'), 'utf8'),
+      'suspend 0a\n',
+      'what is done is struck',
+    );
+    assert.equal(scene.undo().status, 4, 'the next verb is told too');
+    scene.write('suspended', '');
+    await until('it is resumed', 5000, () => !scene.has('suspended'));
+    await until('the lease ends', 5000, () => readdirSync(scene.run).length === 0);
+    assert.deepEqual(scene.read('calls'), 'log off\nresume\n');
+  });
+
+  test('a suspension that is not ours stays', async (t) => {
+    const neverAsked = new Scene(t, ['suspend 0a'], { suspended: '', [`store/${asked}`]: '0b' });
+    neverAsked.assertDone(neverAsked.undo(), []);
+    const goesOn = new Scene(t, ['suspend 0a', 'suspended'], {
+      [`store/${asked}`]: '0a',
+      [`store/${control}`]: 'suspend',
+    });
+    goesOn.assertDone(goesOn.undo(), []);
+    assert.equal(goesOn.read(`store/${control}`), 'suspend', "somebody else's request");
+    await startSaver(t);
+    const saved = new Scene(t, ['suspend 0a', 'suspended'], { suspended: '', [`store/${asked}`]: '0a' });
+    saved.assertDone(saved.undo(), []);
+  });
+
+  test('a dirty log is ended, but not one that another tool has taken over', async (t) => {
+    const ours = new Scene(t, ['logdirty'], { log: '' });
+    ours.assertDone(ours.undo(), ['log off']);
+    await startSaver(t);
+    const theirs = new Scene(t, ['logdirty'], { log: '' });
+    theirs.assertDone(theirs.undo(), []);
+    assert.ok(theirs.has('log'));
+  });
+
+  test("our pause is taken back, and the operator's stays", (t) => {
+    const ours = new Scene(t, ['pause'], { pauses: '.' });
+    ours.assertDone(ours.undo(), ['unpause']);
+    const notMade = new Scene(t, ['pause over'], { pauses: '.' });
+    notMade.assertDone(notMade.undo(), ['unpause', 'pause']);
+    assert.equal(notMade.read('pauses'), '.');
+    const made = new Scene(t, ['pause over'], { pauses: '..' });
+    made.assertDone(made.undo(), ['unpause']);
+    assert.equal(made.read('pauses'), '.');
+  });
+
+  test('the host: what it notes when; a log that is on stays on', (t) => {
+    const scene = new Scene(t, []);
+    rmSync(scene.run, { recursive: true });
+    const { journal = '', ...seen } = scene.work();
+    const done = 'done';
+    assert.match(journal, /^suspend [0-9a-f]{16}\nsuspended\n$/);
+    assert.equal(journal.split(/[ \n]/)[1], scene.read(`store/${asked}`));
+    assert.deepEqual(seen, {
+      suspend: done,
+      resume: done,
+      paused: done,
+      unpaused: done,
+      afterwards: '',
+      log: done,
+      foreignLog: 'LOCKED untouched',
+      release: done,
+    });
+    scene.assertDone({ status: 0, said: '' }, ['resume', 'pause', 'unpause']);
+    assert.ok(scene.has('log'));
+  });
+
+  test('the host: a guest that takes the request and does not suspend is left to be waited for', async (t) => {
+    const scene = new Scene(t, [], { late: '' });
+    rmSync(scene.run, { recursive: true });
+    const seen = scene.work();
+    assert.equal(seen['suspend'], 'SUSPEND_TIMEOUT unknown');
+    assert.equal(seen['release'], 'SUSPEND_TIMEOUT unknown');
+    assert.equal(readFileSync(join(scene.run, '5.journal'), 'utf8'), seen['journal']);
+    scene.write('suspended', '');
+    await until('it is resumed', 5000, () => !scene.has('suspended'));
+    await until('the lease ends', 5000, () => readdirSync(scene.run).length === 0);
+  });
+});
