@@ -116,7 +116,7 @@ describe('rules of Xen', () => {
   });
 
   test('events say what becomes of a domain, in order, a zombie and a second suspension too', async () => {
-    const guest = await Guest.create(lab, { name: 'told', type: 'pv', memoryMib: 64, loadMib: 1 });
+    const guest = await Guest.create(lab, { name: 'told', type: 'pv', memoryMib: 96, loadMib: 1 });
     const [domid, log] = [await guest.domid(), '/tmp/events'];
     const uuid = (await must("xl list -v told | awk 'NR == 2 { print $7 }'")).trim();
     const told = async (count: number): Promise<unknown[]> => {
@@ -202,7 +202,7 @@ describe('rules of Xen', () => {
   });
 
   test('while libxl is at work on a domain its guest is not stopped, and half a minute later it is LOCKED', async () => {
-    const config = guestConfig({ name: 'busy', type: 'pv', memoryMib: 64, loadMib: 1 }, lab);
+    const config = guestConfig({ name: 'busy', type: 'pv', memoryMib: 96, loadMib: 1 }, lab);
     await must(`cat > /domu/busy.cfg <<'EOF'\n${config}EOF`);
     await must('xl create -q /domu/busy.cfg');
     const file = "/var/lib/xen/userdata-l.$(xl domid busy).$(xl list -v busy | awk 'NR == 2 { print $7 }')";

@@ -3,7 +3,7 @@
  * see; what it does not announce is looked for again until it has happened.
  */
 import type { DomainEvent } from '../contract.js';
-import { type DomainHappening, numbered } from '../events.js';
+import { type DomainHappening, type Happening, numbered } from '../events.js';
 import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import type { NativeDomain } from './native.js';
 import type { XenXenstore } from './xenstore.js';
@@ -66,12 +66,16 @@ export function watchEvents(
   domains: () => NativeDomain[],
   listener: (event: DomainEvent) => void,
 ): () => void {
-  const tell = numbered(listener);
+  const number = numbered(listener);
   let known = settled(new Map(), domains());
   let timer: NodeJS.Timeout | undefined;
   let delayMs = soonMs;
   let [stopped, lost] = [false, false];
 
+  /** A listener may stop it between two events. */
+  const tell = (what: Happening): void => {
+    if (!stopped) number(what);
+  };
   const again = (underWay: boolean): void => {
     if (stopped || !underWay) delayMs = soonMs;
     else {
@@ -80,7 +84,7 @@ export function watchEvents(
     }
   };
   const lose = (): void => {
-    if (!lost && !stopped) tell({ type: 'lost' });
+    if (!lost) tell({ type: 'lost' });
     lost = true;
   };
   function look(): void {
@@ -100,7 +104,7 @@ export function watchEvents(
     known = now;
     // The end of one that is dying is announced to nobody.
     again(listed.some((domain) => isStopping(domain) || hasFlag(domain.flags, 'dying')));
-    for (const event of events) if (!stopped) tell(event);
+    events.forEach(tell);
   }
 
   const ends = ['@introduceDomain', '@releaseDomain'].map((path) => xenstore.watch(path, look));
