@@ -83,7 +83,7 @@ async function ownStream(): Promise<Buffer> {
 }
 
 const text = (...lines: string[]): Buffer[] => lines.map((line) => Buffer.from(line));
-const counts = { data: 1, zero: 2, table: 3, noFrame: 4, broken: 5, alloc: 6, sameAsParent: 0 };
+const counts = { data: 9, zero: 2, table: 3, noFrame: 4, broken: 5, alloc: 1, sameAsParent: 0 };
 const place = { domid: 3 };
 
 export const targets: Readonly<Record<string, Target>> = {
