@@ -45,10 +45,15 @@ const __dirname = import.meta.dirname;`,
     },
     entries: {
       ...Object.fromEntries(
-        ['agent', 'host_checks', 'kill_checks', 'live_checks', 'trust_checks', 'victim'].map((name) => [
-          name,
-          `dist/test/xen-lab/${name}.js`,
-        ]),
+        [
+          'agent',
+          'content_checks',
+          'host_checks',
+          'kill_checks',
+          'live_checks',
+          'trust_checks',
+          'victim',
+        ].map((name) => [name, `dist/test/xen-lab/${name}.js`]),
       ),
       elf_core: 'dist/test/support/elf_core.js',
       ...threads,

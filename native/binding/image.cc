@@ -1,4 +1,6 @@
 // Images by number: writers and readers live in registries, so that worker threads reach them.
+#include <cstring>
+
 #include "binding/entry.h"
 #include "binding/registry.h"
 #include "binding/task.h"
@@ -29,20 +31,35 @@ std::shared_ptr<LaneUse> all_lanes(const Napi::CallbackInfo& info) {
   return std::make_shared<LaneUse>(arg_u64(info, 0));
 }
 
-// (path, header page, nrPfns, lanes, hasParent, direct, unnamed) -> handle
+uint32_t lanes_field(const Napi::Object& options) {
+  const uint64_t lanes = field(options, "lanes");
+  need(lanes >= 1 && lanes <= kMaxLanes, "no number of lanes");
+  return uint32_t(lanes);
+}
+
+std::shared_ptr<ImageReader> parent_field(const Napi::Object& options) {
+  const uint64_t parent = field(options, "parent");
+  if (parent == 0) return nullptr;
+  return std::static_pointer_cast<ImageReader>(Readers::get().find(parent, 0));
+}
+
+// ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
+// skipUnchanged}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
-  const std::string path = arg_text(info, 0);
-  const auto header = arg_bytes(info, 1);
+  const auto options = arg_object(info, 0);
+  const auto header = bytes_field(options, "header");
   need(header.ByteLength() == image::kPageBytes, "no header page");
-  const image::WriterSetup setup = {path,
-                                    header.Data(),
-                                    arg_u64(info, 2),
-                                    arg_u32(info, 3),
-                                    arg_bool(info, 4),
-                                    arg_bool(info, 5),
-                                    arg_bool(info, 6)};
+  const image::WriterSetup setup = {
+      text_field(options, "path"),       header.Data(),
+      field(options, "nrPfns"),          lanes_field(options),
+      flag_field(options, "direct"),     flag_field(options, "unnamed"),
+      flag_field(options, "pageHashes"), flag_field(options, "digests"),
+      field(options, "parentPfns"),      parent_field(options),
+      flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged")};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
-  need(setup.lanes >= 1 && setup.lanes <= kMaxLanes, "no number of lanes");
+  need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
+  need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");
+  need(!setup.skip_unchanged || setup.parent->has_hashes(), "a parent without hashes");
   Fault fault;
   auto writer = ImageWriter::create(setup, &fault);
   if (!writer) return failed(info.Env(), fault);
@@ -65,7 +82,7 @@ Napi::Value append(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle) -> {byClass, storedPages, storedBodies, storedBytes}
+// (handle) -> {byClass, storedPages, storedBytes}
 Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
   Napi::Array by_class = Napi::Array::New(info.Env(), image::kClasses);
@@ -75,7 +92,6 @@ Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   Napi::Object counts = Napi::Object::New(info.Env());
   counts.Set("byClass", by_class);
   counts.Set("storedPages", num(info.Env(), writer->stored_pages()));
-  counts.Set("storedBodies", num(info.Env(), writer->stored_bodies()));
   counts.Set("storedBytes", num(info.Env(), writer->stored_bytes()));
   return counts;
 }
@@ -92,6 +108,41 @@ Napi::Value writer_chunk_table(const Napi::CallbackInfo& info) {
   const auto& chunks = writer->chunks();
   return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(chunks.data()),
                                      chunks.size() * sizeof(image::ChunkEntry));
+}
+
+// (handle) -> the hashes of all pages in chunks, chunk by chunk, by slot
+Napi::Value writer_page_hashes(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  std::vector<pfn::Hash128> all;
+  for (const image::ChunkNotes& notes : writer->notes())
+    all.insert(all.end(), notes.page_hashes.begin(), notes.page_hashes.end());
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(all.data()),
+                                     all.size() * sizeof all[0]);
+}
+
+// (handle) -> the chunks' SHA-256, one after the other
+Napi::Value writer_digests(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  std::vector<uint8_t> all;
+  for (const image::ChunkNotes& notes : writer->notes())
+    all.insert(all.end(), notes.digest.begin(), notes.digest.end());
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), all.data(), all.size());
+}
+
+// (handle, content root of the parent or zeroes) -> content root, 32 bytes
+Napi::Value writer_content_root(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  const auto before = arg_bytes(info, 1);
+  image::ContentRoot root;
+  need(before.ByteLength() == sizeof root.words, "no content root of 32 bytes");
+  need(writer->has_content_root(), "pages or the parent's are not hashed");
+  memcpy(root.words, before.Data(), sizeof root.words);
+  writer->content_root(&root);
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(root.words),
+                                     sizeof root.words);
 }
 
 // (handle) -> {bytes, runs, more}: the next piece of the coded page map
@@ -131,28 +182,50 @@ Napi::Value fail_call(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// ({fd, imageId, nrPfns, lanes, hasParent, chunksEnd, pageMapRuns}, chunk table, page map) ->
-// handle
+image::ByteSpan span_field(const Napi::Object& from, const char* name) {
+  const auto bytes = bytes_field(from, name);
+  return {bytes.Data(), bytes.ByteLength()};
+}
+
+uint64_t nr_pfns_field(const Napi::Object& from) {
+  const uint64_t nr_pfns = field(from, "nrPfns");
+  need(nr_pfns >= 1 && nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  return nr_pfns;
+}
+
+image::SourceSetup source_setup(const Napi::Object& from) {
+  need(bytes_field(from, "chunkTable").ByteLength() % sizeof(image::ChunkEntry) == 0,
+       "no whole chunk table");
+  return {int(field(from, "fd")),      text_field(from, "name"),
+          nr_pfns_field(from),         flag_field(from, "newer"),
+          field(from, "chunksEnd"),    span_field(from, "chunkTable"),
+          span_field(from, "digests"), span_field(from, "pageHashes")};
+}
+
+image::LayerSetup layer_setup(const Napi::Object& from, uint32_t n_sources) {
+  image::LayerSetup layer = {span_field(from, "map"),   field(from, "runs"),
+                             nr_pfns_field(from),       flag_field(from, "sparse"),
+                             flag_field(from, "newer"), {}};
+  const auto sources = array_field(from, "sources");
+  for (uint32_t i = 0; i < sources.Length(); i++) {
+    const uint64_t source = number_at(sources, i);
+    need_range(source, 1, n_sources, "files");
+    layer.sources.push_back(uint32_t(source));
+  }
+  return layer;
+}
+
+// ({lanes, sources: [{fd, name, nrPfns, newer, chunksEnd, chunkTable, digests, pageHashes}],
+// layers: [{map, runs, nrPfns, sparse, newer, sources}]}) -> handle
 Napi::Value open_reader(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
-  auto number = [&](const char* name) { return field(options, name); };
-  const auto id = bytes_field(options, "imageId"), table = arg_bytes(info, 1);
-  const auto map = arg_bytes(info, 2);
-  need(id.ByteLength() == 16, "no id of 16 bytes");
-  need(table.ByteLength() % sizeof(image::ChunkEntry) == 0, "no whole chunk table");
-  need(number("lanes") >= 1 && number("lanes") <= kMaxLanes, "no number of lanes");
-  need(number("nrPfns") >= 1 && number("nrPfns") <= image::kMaxPfns, "no size of a pfn space");
-  const image::ReaderSetup setup = {int(number("fd")),
-                                    id.Data(),
-                                    number("nrPfns"),
-                                    uint32_t(number("lanes")),
-                                    flag_field(options, "hasParent"),
-                                    number("chunksEnd"),
-                                    table.Data(),
-                                    table.ByteLength() / sizeof(image::ChunkEntry),
-                                    map.Data(),
-                                    map.ByteLength(),
-                                    number("pageMapRuns")};
+  image::ReaderSetup setup = {lanes_field(options), {}, {}};
+  const auto sources = array_field(options, "sources"), layers = array_field(options, "layers");
+  for (uint32_t i = 0; i < sources.Length(); i++)
+    setup.sources.push_back(source_setup(object_at(sources, i)));
+  for (uint32_t i = 0; i < layers.Length(); i++)
+    setup.layers.push_back(layer_setup(object_at(layers, i), sources.Length()));
+  need(!setup.sources.empty() && !setup.layers.empty(), "no file, or no page map");
   Fault fault;
   auto reader = ImageReader::open(setup, &fault);
   if (!reader) return failed(info.Env(), fault);
@@ -197,16 +270,40 @@ Napi::Value read_chunk(const Napi::CallbackInfo& info) {
   return copy;
 }
 
-// (handle, chunk) -> {offset, span, pages, bodies}
+// (handle, chunk) -> {source, chunk, offset, span, pages}
 Napi::Value chunk_entry(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
-  const image::ChunkEntry& entry = reader->chunks()[arg_chunk(info, *reader, 1)];
+  const uint32_t chunk = arg_chunk(info, *reader, 1);
+  const image::ChunkEntry& entry = reader->entry(chunk);
   Napi::Object copy = Napi::Object::New(info.Env());
+  copy.Set("source", num(info.Env(), reader->place(chunk).source));
+  copy.Set("chunk", num(info.Env(), reader->place(chunk).chunk));
   copy.Set("offset", num(info.Env(), entry.offset));
   copy.Set("span", num(info.Env(), entry.span));
   copy.Set("pages", num(info.Env(), entry.pages));
-  copy.Set("bodies", num(info.Env(), entry.bodies));
   return copy;
+}
+
+// (handle) -> {chunks, units, usedSources: boolean[]}
+Napi::Value reader_extent(const Napi::CallbackInfo& info) {
+  const auto reader = arg_reader(info);
+  Napi::Object extent = Napi::Object::New(info.Env());
+  extent.Set("chunks", num(info.Env(), reader->nr_chunks()));
+  extent.Set("units", num(info.Env(), reader->nr_units()));
+  Napi::Array used = Napi::Array::New(info.Env());
+  for (const bool is_used : reader->used_sources())
+    used.Set(used.Length(), Napi::Boolean::New(info.Env(), is_used));
+  extent.Set("usedSources", used);
+  return extent;
+}
+
+// (handle): room for the hashes of pages whose file has none
+Napi::Value prepare_hashes(const Napi::CallbackInfo& info) {
+  const auto reader = arg_reader(info);
+  const LaneUse use(arg_u64(info, 0));
+  Fault fault;
+  if (!reader->prepare_hashes(&fault)) return failed(info.Env(), fault);
+  return {};
 }
 
 // (handle, pfns as Float64Array, out of as many pages)
@@ -226,7 +323,7 @@ Napi::Value read_pages(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle, pfn) -> [class, type, chunk, slot]
+// (handle, pfn) -> [class, type, chunk or -1, slot]
 Napi::Value page_entry(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const uint64_t pfn = arg_u64(info, 1);
@@ -235,8 +332,9 @@ Napi::Value page_entry(const Napi::CallbackInfo& info) {
   Napi::Array entry = Napi::Array::New(info.Env(), 4);
   entry.Set(uint32_t(0), num(info.Env(), run.page_class));
   entry.Set(uint32_t(1), num(info.Env(), run.type));
-  entry.Set(uint32_t(2), num(info.Env(), run.chunk));
-  entry.Set(uint32_t(3), num(info.Env(), run.slot + (pfn - run.first)));
+  const bool in_chunk = run.chunk != image::kNoChunk;
+  entry.Set(uint32_t(2), Napi::Number::New(info.Env(), in_chunk ? double(run.chunk) : -1));
+  entry.Set(uint32_t(3), num(info.Env(), in_chunk ? run.slot + (pfn - run.first) : 0));
   return entry;
 }
 
@@ -269,16 +367,22 @@ Napi::Value open_images(const Napi::CallbackInfo& info) {
   return num(info.Env(), Writers::get().count() + Readers::get().count());
 }
 
-// (handle) -> pages by class
+Napi::Array by_class(Napi::Env env, const uint64_t counts[image::kClasses]) {
+  Napi::Array out = Napi::Array::New(env, image::kClasses);
+  for (uint32_t c = 0; c < image::kClasses; c++) out.Set(c, num(env, counts[c]));
+  return out;
+}
+
+// (handle) -> {own, all}: pages by class, as the image's own file has them and as they are
 Napi::Value reader_counts(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const auto& map = reader->map();
-  uint64_t counts[image::kClasses] = {};
-  for (size_t i = 0; i < map.runs().size(); i++)
-    counts[map.runs()[i].page_class] += map.end_of(i) - map.runs()[i].first;
-  Napi::Array by_class = Napi::Array::New(info.Env(), image::kClasses);
-  for (uint32_t c = 0; c < image::kClasses; c++) by_class.Set(c, num(info.Env(), counts[c]));
-  return by_class;
+  uint64_t all[image::kClasses] = {};
+  for (size_t i = 0; i < map.runs().size(); i++) all[map.runs()[i].page_class] += map.count_of(i);
+  Napi::Object counts = Napi::Object::New(info.Env());
+  counts.Set("own", by_class(info.Env(), map.own_counts()));
+  counts.Set("all", by_class(info.Env(), all));
+  return counts;
 }
 
 }  // namespace
@@ -290,6 +394,9 @@ Napi::Object init_image(Napi::Env env) {
   add<writer_counts>(exports, "writerCounts");
   add<finish>(exports, "finish");
   add<writer_chunk_table>(exports, "writerChunkTable");
+  add<writer_page_hashes>(exports, "writerPageHashes");
+  add<writer_digests>(exports, "writerDigests");
+  add<writer_content_root>(exports, "writerContentRoot");
   add<encode_map>(exports, "encodeMap");
   add<write_tail>(exports, "writeTail");
   add<publish>(exports, "publish");
@@ -300,6 +407,8 @@ Napi::Object init_image(Napi::Env env) {
   add<check_chunk>(exports, "checkChunk");
   add<read_chunk>(exports, "readChunk");
   add<chunk_entry>(exports, "chunkEntry");
+  add<reader_extent>(exports, "readerExtent");
+  add<prepare_hashes>(exports, "prepareHashes");
   add<read_pages>(exports, "readPages");
   add<page_entry>(exports, "pageEntry");
   add<class_runs>(exports, "classRuns");

@@ -88,12 +88,12 @@ Napi::Value check_complete(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (body of a frame, id, nrPfns, descs out, bodies out) -> [pages, bodies]
+// (body of a frame, whether of a newer minor version, nrPfns, descs out, bodies out) -> [pages,
+// bodies]
 Napi::Value decode_frame(const Napi::CallbackInfo& info) {
-  const auto body = arg_bytes(info, 0), id = arg_bytes(info, 1);
+  const auto body = arg_bytes(info, 0);
   auto descs = arg_words(info, 3);
   auto bodies = arg_bytes(info, 4);
-  need(id.ByteLength() == 16, "no id of 16 bytes");
   need(body.ByteLength() <= image::kMaxChunkSpan, "more than a chunk");
   need(descs.ElementLength() == image::kMaxChunkPages &&
            bodies.ByteLength() == uint64_t(image::kMaxChunkBodies) * image::kPageBytes,
@@ -102,7 +102,7 @@ Napi::Value decode_frame(const Napi::CallbackInfo& info) {
   auto chunk = image::allocate_aligned(padded ? padded : image::kPageBytes);
   Fault fault;
   uint32_t n_pages = 0, n_bodies = 0;
-  const image::ChunkExpect expect = {id.Data(), 0, arg_u64(info, 2), false};
+  const image::ChunkExpect expect = {0, arg_u64(info, 2), arg_bool(info, 1)};
   bool good = chunk != nullptr || fault.raise("NO_MEMORY", "no memory for a frame");
   if (good) {
     std::memcpy(chunk.get(), body.Data(), body.ByteLength());

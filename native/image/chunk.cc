@@ -31,18 +31,30 @@ uint32_t block_pages(uint32_t bodies, uint32_t block) {
   return std::min(kBlockPages, bodies - block * kBlockPages);
 }
 
+bool incompatible(Fault* fault, uint32_t chunk, const char* what, unsigned number) {
+  fault->chunk = chunk;
+  return fault->raise("IMAGE_INCOMPATIBLE", "chunk " + std::to_string(chunk) + " is of " + what +
+                                                " " + std::to_string(number) +
+                                                ", which this version does not know");
+}
+
+bool check_counts(const ChunkHeader& h) {
+  return h.pages >= 1 && h.pages <= kMaxChunkPages && h.bodies <= kMaxChunkBodies &&
+         h.bodies <= h.pages && h.runs >= 1 && h.runs <= h.pages &&
+         h.blocks == (h.bodies + kBlockPages - 1) / kBlockPages &&
+         h.payload_size <= uint32_t(h.bodies) * kPageBytes;
+}
+
 bool check_header(const ChunkHeader& h, uint64_t n, const ChunkExpect& expect, Fault* fault) {
-  if (h.magic != kChunkMagic || h.header_size != sizeof(ChunkHeader) || h.flags != 0 ||
-      !all_zero(h.reserved, h.reserved + sizeof h.reserved))
+  if (h.magic != kChunkMagic || h.header_size != sizeof(ChunkHeader))
     return damaged(fault, expect.chunk, "not a chunk header");
-  if (std::memcmp(h.image_id, expect.image_id, 16) != 0 || h.chunk != expect.chunk)
-    return damaged(fault, expect.chunk, "belongs elsewhere");
+  if (h.kind != kChunkPages) return incompatible(fault, expect.chunk, "kind", h.kind);
+  if (h.codec > kCodecLz4) return incompatible(fault, expect.chunk, "codec", h.codec);
+  if (!expect.newer && !(all_zero(h.cipher_area, h.cipher_area + sizeof h.cipher_area) &&
+                         all_zero(h.reserved, h.reserved + sizeof h.reserved)))
+    return damaged(fault, expect.chunk, "reserved bytes are not zero");
   if (h.span != n || n > kMaxChunkSpan) return damaged(fault, expect.chunk, "wrong size");
-  const bool counts = h.pages >= 1 && h.pages <= kMaxChunkPages && h.bodies <= kMaxChunkBodies &&
-                      h.bodies <= h.pages && h.runs >= 1 && h.runs <= h.pages &&
-                      h.blocks == (h.bodies + kBlockPages - 1) / kBlockPages &&
-                      h.payload_size <= uint32_t(h.bodies) * kPageBytes;
-  if (!counts) return damaged(fault, expect.chunk, "counts contradict each other");
+  if (!check_counts(h)) return damaged(fault, expect.chunk, "counts contradict each other");
   const uint64_t used = sizeof h + h.payload_size + h.blocks * 4ull + h.runs * sizeof(ChunkRun);
   if (whole_pages(used) != n) return damaged(fault, expect.chunk, "lengths do not add up");
   return true;
@@ -58,13 +70,13 @@ bool check_blocks(const ChunkView& view, Fault* fault) {
     const uint32_t stored = length & ~kStoredFlag;
     const bool is_stored = length & kStoredFlag;
     if (is_stored ? stored != raw : stored == 0 || stored >= raw)
-      return damaged(fault, h.chunk, "a block has an impossible length");
+      return damaged(fault, view.chunk, "a block has an impossible length");
     compressed += !is_stored;
     sum += stored;
   }
-  if (sum != h.payload_size) return damaged(fault, h.chunk, "block lengths do not add up");
-  const uint8_t kind = h.bodies == 0 ? kChunkZero : compressed ? kChunkLz4 : kChunkStored;
-  return h.kind == kind || damaged(fault, h.chunk, "its kind is not what its blocks are");
+  if (sum != h.payload_size) return damaged(fault, view.chunk, "block lengths do not add up");
+  return (h.codec != kCodecNone) == (compressed != 0) ||
+         damaged(fault, view.chunk, "its codec is not that of its blocks");
 }
 
 bool check_run(const ChunkRun& run, const ChunkExpect& expect, Fault* fault) {
@@ -74,8 +86,7 @@ bool check_run(const ChunkRun& run, const ChunkExpect& expect, Fault* fault) {
   if (run.count == 0 || run.count > kMaxChunkPages || first >= expect.nr_pfns ||
       run.count > expect.nr_pfns - first || (run.desc >> 52 & 0xF) != 0)
     return damaged(fault, expect.chunk, "a run of pages is out of range");
-  if (!class_fits_type(page_class, desc_type(run.desc)) ||
-      (page_class == kClassSameAsParent && !expect.has_parent))
+  if (!class_fits_type(page_class, desc_type(run.desc)))
     return damaged(fault, expect.chunk, "a page has an impossible class");
   fault->pfn = Fault::kNowhere;
   return true;
@@ -109,8 +120,6 @@ bool class_fits_type(uint8_t page_class, uint8_t type) {
       return type == host::kBroken;
     case kClassAlloc:
       return type == host::kXalloc;
-    case kClassSameAsParent:
-      return host::has_body(type);
     default:
       return false;
   }
@@ -119,6 +128,7 @@ bool class_fits_type(uint8_t page_class, uint8_t type) {
 bool parse_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, ChunkView* view,
                  Fault* fault) {
   if (n < sizeof(ChunkHeader)) return damaged(fault, expect.chunk, "shorter than its header");
+  view->chunk = expect.chunk;
   view->header = load<ChunkHeader>(bytes);
   const ChunkHeader& h = view->header;
   if (!check_header(h, n, expect, fault)) return false;
@@ -146,12 +156,12 @@ static bool decode_at(const ChunkView& view, uint32_t block, const uint8_t* src,
     return true;
   }
   return codec::lz4_decompress(src, length, out, raw) ||
-         damaged(fault, view.header.chunk, "a block does not decode");
+         damaged(fault, view.chunk, "a block does not decode");
 }
 
 bool decode_block(const ChunkView& view, uint32_t block, uint8_t* out, uint32_t* n_pages,
                   Fault* fault) {
-  if (block >= view.header.blocks) return damaged(fault, view.header.chunk, "no such block");
+  if (block >= view.header.blocks) return damaged(fault, view.chunk, "no such block");
   const uint8_t* src = view.payload;
   for (uint32_t b = 0; b < block; b++)
     src += load<uint32_t>(view.block_table + b * 4) & ~kStoredFlag;

@@ -16,10 +16,10 @@ enum PageClass : uint8_t {
   kClassTable = 3,    // page table in canonical form, with a body
   kClassNoFrame = 4,  // ballooned out or never populated
   kClassBroken = 5,
-  kClassAlloc = 6,  // frame to be populated, content of no interest
-  kClassSameAsParent = 7,
+  kClassAlloc = 6,         // frame to be populated, content of no interest
+  kClassSameAsParent = 7,  // in counts only: what an increment's map leaves out
 };
-constexpr uint8_t kClasses = 8;
+constexpr uint8_t kClasses = 16;
 
 // One page of a chunk: pfn in bits 0..51, class in bits 56..59, Xen page type in bits 60..63.
 constexpr uint64_t kDescPfnMask = (1ull << 52) - 1;
@@ -30,6 +30,8 @@ constexpr uint64_t desc_pfn(uint64_t desc) { return desc & kDescPfnMask; }
 constexpr uint8_t desc_class(uint64_t desc) { return (desc >> 56) & 0xF; }
 constexpr uint8_t desc_type(uint64_t desc) { return desc >> 60; }
 constexpr bool class_has_body(uint8_t c) { return c == kClassData || c == kClassTable; }
+// Whether a page of that class has content, be it zeroes.
+constexpr bool class_has_content(uint8_t c) { return class_has_body(c) || c == kClassZero; }
 
 // True if a page of that Xen type may be of that class: page tables are `table` and nothing else
 // is, and the types without content are noFrame, broken and alloc.
@@ -37,23 +39,23 @@ bool class_fits_type(uint8_t page_class, uint8_t type);
 
 // What the caller knows of a chunk before it reads it.
 struct ChunkExpect {
-  const uint8_t* image_id;  // 16 bytes
-  uint32_t chunk;           // its number
+  uint32_t chunk;  // its number, for faults
   uint64_t nr_pfns;
-  bool has_parent;  // whether pages of class sameAsParent are possible
+  bool newer;  // of a newer minor version: reserved bytes may hold anything
 };
 
 // A chunk whose header, runs and block lengths were checked against each other and against the
 // number of bytes. Points into them.
 struct ChunkView {
+  uint32_t chunk;
   ChunkHeader header;
   const uint8_t* payload;
   const uint8_t* block_table;
   const uint8_t* runs;
 };
 
-// Checks the structure of a chunk of exactly n bytes. Fault: IMAGE_DAMAGED with the chunk's number
-// (pfn too where one is at fault).
+// Checks the structure of a chunk of exactly n bytes. Faults: IMAGE_DAMAGED with the chunk's number
+// (pfn too where one is at fault); IMAGE_INCOMPATIBLE for a kind or codec that is not known.
 bool parse_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, ChunkView* view,
                  Fault* fault);
 

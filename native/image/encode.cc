@@ -19,15 +19,14 @@ uint16_t encode_runs(const PageRun& pages, ChunkRun* runs) {
 
 }  // namespace
 
-bool check_pages(const PageRun& pages, uint64_t nr_pfns, bool has_parent, Fault* fault) {
+bool check_pages(const PageRun& pages, uint64_t nr_pfns, Fault* fault) {
   uint64_t with_body = 0;
   for (uint32_t i = 0; i < pages.n_pages; i++) {
     const uint64_t d = pages.descs[i];
     const uint8_t page_class = desc_class(d);
     with_body += class_has_body(page_class);
-    const bool fits = desc_pfn(d) < nr_pfns && (d >> 52 & 0xF) == 0 &&
-                      class_fits_type(page_class, desc_type(d)) &&
-                      (page_class != kClassSameAsParent || has_parent);
+    const bool fits =
+        desc_pfn(d) < nr_pfns && (d >> 52 & 0xF) == 0 && class_fits_type(page_class, desc_type(d));
     if (fits) continue;
     fault->pfn = desc_pfn(d);
     return fault->raise("ACCOUNTING_MISMATCH", "pfn " + std::to_string(desc_pfn(d)) + " of class " +
@@ -54,14 +53,14 @@ uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, ui
   return raw;
 }
 
-uint8_t* close_chunk(ChunkHeader* h, const uint8_t* image_id, const uint32_t* lengths,
-                     const ChunkRun* runs, uint8_t* begin, uint8_t* end) {
+uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* runs, uint8_t* begin,
+                     uint8_t* end) {
   const bool compressed =
       std::any_of(lengths, lengths + h->blocks, [](uint32_t n) { return !(n & kStoredFlag); });
   h->magic = kChunkMagic;
-  h->kind = h->bodies == 0 ? kChunkZero : compressed ? kChunkLz4 : kChunkStored;
+  h->kind = kChunkPages;
+  h->codec = compressed ? kCodecLz4 : kCodecNone;
   h->header_size = sizeof *h;
-  std::memcpy(h->image_id, image_id, sizeof h->image_id);
   h->payload_size = uint32_t(end - begin - sizeof *h);
   std::memcpy(end, lengths, h->blocks * 4ull);
   end += h->blocks * 4ull;
@@ -72,8 +71,7 @@ uint8_t* close_chunk(ChunkHeader* h, const uint8_t* image_id, const uint32_t* le
   return end;
 }
 
-uint32_t encode_chunk(codec::Lz4State& lz4, const uint8_t* image_id, const PageRun& pages,
-                      uint8_t* out) {
+uint32_t encode_chunk(codec::Lz4State& lz4, const PageRun& pages, uint8_t* out) {
   uint32_t lengths[kMaxChunkBlocks];
   ChunkRun runs[kMaxChunkPages];
   ChunkHeader h = {};
@@ -86,7 +84,7 @@ uint32_t encode_chunk(codec::Lz4State& lz4, const uint8_t* image_id, const PageR
   h.pages = uint16_t(pages.n_pages);
   h.bodies = uint16_t(pages.n_bodies);
   h.runs = encode_runs(pages, runs);
-  return uint32_t(close_chunk(&h, image_id, lengths, runs, out, at) - out);
+  return uint32_t(close_chunk(&h, lengths, runs, out, at) - out);
 }
 
 }  // namespace dormouse::image

@@ -20,22 +20,21 @@ struct PageRun {
 };
 
 // Whether these pages may be in an image of nr_pfns. Fault: ACCOUNTING_MISMATCH with the pfn.
-bool check_pages(const PageRun& pages, uint64_t nr_pfns, bool has_parent, Fault* fault);
+bool check_pages(const PageRun& pages, uint64_t nr_pfns, Fault* fault);
 
 // Compresses n <= kBlockPages pages to `to`, which has room for them as they are. Returns the bytes
 // written; *length is the block's entry in the chunk's table.
 uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, uint8_t* to,
                       uint32_t* length);
 
-// What follows a chunk's blocks, and what precedes them. `h` has number, counts, runs and blocks;
+// What follows a chunk's blocks, and what precedes them. `h` has counts, runs and blocks;
 // the rest of it is filled in. `begin` is the chunk's place, `end` the end of its payload. Returns
 // the end of the chunk without its padding.
-uint8_t* close_chunk(ChunkHeader* h, const uint8_t* image_id, const uint32_t* lengths,
-                     const ChunkRun* runs, uint8_t* begin, uint8_t* end);
+uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* runs, uint8_t* begin,
+                     uint8_t* end);
 
-// A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, numbered 0, without the
-// zeroes that pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
-uint32_t encode_chunk(codec::Lz4State& lz4, const uint8_t* image_id, const PageRun& pages,
-                      uint8_t* out);
+// A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, without the zeroes that
+// pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
+uint32_t encode_chunk(codec::Lz4State& lz4, const PageRun& pages, uint8_t* out);
 
 }  // namespace dormouse::image

@@ -20,26 +20,28 @@ constexpr uint64_t whole_pages(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
-enum ChunkKind : uint8_t { kChunkZero = 0, kChunkStored = 1, kChunkLz4 = 2 };
+enum ChunkKind : uint8_t { kChunkPages = 1 };
+
+// How the compressed blocks of a chunk are coded; none where no block is compressed.
+enum ChunkCodec : uint8_t { kCodecNone = 0, kCodecLz4 = 1 };
 
 struct ChunkHeader {
   uint32_t magic;
   uint8_t kind;
-  uint8_t flags;
+  uint8_t codec;
   uint16_t header_size;
-  uint8_t image_id[16];
-  uint32_t chunk;
   uint32_t span;
   uint16_t pages;
   uint16_t bodies;
   uint16_t runs;
   uint16_t blocks;
   uint32_t payload_size;
-  uint8_t reserved[20];
+  uint8_t cipher_area[32];  // salt and tag of an encrypted chunk
+  uint8_t reserved[8];
 };
 constexpr uint32_t kChunkMagic = 0x4B434D44;  // "DMCK"
-static_assert(sizeof(ChunkHeader) == 64 && offsetof(ChunkHeader, image_id) == 8 &&
-              offsetof(ChunkHeader, pages) == 32 && offsetof(ChunkHeader, payload_size) == 40);
+static_assert(sizeof(ChunkHeader) == 64 && offsetof(ChunkHeader, span) == 8 &&
+              offsetof(ChunkHeader, payload_size) == 20 && offsetof(ChunkHeader, reserved) == 56);
 
 struct __attribute__((packed)) ChunkRun {
   uint64_t desc;
@@ -56,7 +58,7 @@ struct ChunkEntry {
   uint64_t offset;
   uint32_t span;
   uint16_t pages;
-  uint16_t bodies;
+  uint16_t reserved;
   uint64_t hash_low;
   uint64_t hash_high;
 };
@@ -66,10 +68,13 @@ struct MapRun {
   uint32_t count;
   uint32_t chunk;
   uint16_t slot;
+  uint16_t source;
   uint8_t page_class;
   uint8_t type;
+  uint16_t reserved;
 };
-static_assert(sizeof(MapRun) == 12);
+static_assert(sizeof(MapRun) == 16 && offsetof(MapRun, page_class) == 12);
+constexpr uint32_t kMaxRunPages = 1u << 31;
 constexpr uint32_t kMapBlockRuns = 4096;
 
 struct MapBlockHeader {

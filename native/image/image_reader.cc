@@ -7,58 +7,162 @@
 
 #include <algorithm>
 
+#include "image/content_root.h"
 #include "pfn/page_scan.h"
 
 namespace dormouse::image {
 
+namespace {
+
+constexpr uint64_t kMostBlanks = 1u << 16;  // pages without a body in one unit of work
+
+template <typename T>
+bool copy_table(const ByteSpan& from, uint64_t entries, std::vector<T>* to) {
+  if (from.size != entries * sizeof(T)) return false;
+  to->resize(entries);
+  if (entries) memcpy(static_cast<void*>(to->data()), from.data, from.size);
+  return true;
+}
+
+}  // namespace
+
 std::shared_ptr<ImageReader> ImageReader::open(const ReaderSetup& setup, Fault* fault) {
   std::shared_ptr<ImageReader> reader(new ImageReader());
-  memcpy(reader->image_id_, setup.image_id, sizeof reader->image_id_);
-  reader->has_parent_ = setup.has_parent;
-  reader->chunks_.resize(setup.n_chunks);
-  memcpy(static_cast<void*>(reader->chunks_.data()), setup.chunk_table,
-         setup.n_chunks * sizeof(ChunkEntry));
-  if (!reader->check_table(setup, fault)) return nullptr;
-  if (!reader->map_.decode(setup.page_map, setup.page_map_bytes, setup.page_map_runs, setup.nr_pfns,
-                           setup.has_parent, reader->chunks_, fault))
-    return nullptr;
-  reader->current_.resize(setup.n_chunks);
-  const auto& runs = reader->map_.runs();
-  for (size_t i = 0; i < runs.size(); i++)
-    reader->current_[runs[i].chunk] += uint32_t(reader->map_.end_of(i) - runs[i].first);
+  reader->sources_.reserve(setup.sources.size());
+  for (const SourceSetup& source : setup.sources)
+    if (!reader->add_source(source, fault)) return nullptr;
+  if (!reader->lay_maps(setup, fault)) return nullptr;
+  reader->list_chunks();
+  reader->list_blanks();
   reader->lanes_.resize(setup.lanes + 1);
-  reader->fd_ = fcntl(setup.fd, F_DUPFD_CLOEXEC, 3);
-  if (reader->fd_ >= 0) return reader;
-  fault->raise("IMAGE_READ_FAILED", strerror(errno));
-  return nullptr;
+  return reader;
 }
 
 ImageReader::~ImageReader() {
-  if (fd_ >= 0) close(fd_);
+  for (const Source& source : sources_)
+    if (source.fd >= 0) close(source.fd);
+}
+
+bool ImageReader::add_source(const SourceSetup& setup, Fault* fault) {
+  Source& source = sources_.emplace_back();
+  source.name = setup.name;
+  source.nr_pfns = setup.nr_pfns;
+  source.newer = setup.newer;
+  copy_table(setup.chunk_table, setup.chunk_table.size / sizeof(ChunkEntry), &source.chunks);
+  if (!check_table(source, setup.chunks_end, fault)) return false;
+  if (!take_notes(setup, &source, fault)) return false;
+  source.fd = fcntl(setup.fd, F_DUPFD_CLOEXEC, 3);
+  if (source.fd >= 0) return true;
+  fault->sys_errno = errno;
+  return fault->raise("IMAGE_READ_FAILED", source.name + ": " + strerror(errno));
 }
 
 // The chunks' spans must tile the file from the first page to chunks_end.
-bool ImageReader::check_table(const ReaderSetup& setup, Fault* fault) const {
-  std::vector<uint32_t> order(chunks_.size());
-  uint64_t pages = 0;
+bool ImageReader::check_table(const Source& source, uint64_t chunks_end, Fault* fault) const {
+  const auto& chunks = source.chunks;
+  std::vector<uint32_t> order(chunks.size());
   for (uint32_t i = 0; i < order.size(); i++) order[i] = i;
   std::sort(order.begin(), order.end(),
-            [&](uint32_t a, uint32_t b) { return chunks_[a].offset < chunks_[b].offset; });
+            [&](uint32_t a, uint32_t b) { return chunks[a].offset < chunks[b].offset; });
   uint64_t at = kPageBytes;
   for (uint32_t i : order) {
-    const ChunkEntry& c = chunks_[i];
+    const ChunkEntry& c = chunks[i];
     fault->chunk = i;
     fault->offset = c.offset;
     const bool sane = c.offset == at && c.span >= kPageBytes && c.span <= kMaxChunkSpan &&
-                      c.span % kPageBytes == 0 && c.pages >= 1 && c.pages <= kMaxChunkPages &&
-                      c.bodies <= c.pages && c.bodies <= kMaxChunkBodies;
+                      c.span % kPageBytes == 0 && c.pages >= 1 && c.pages <= kMaxChunkBodies &&
+                      (c.reserved == 0 || source.newer);
     if (!sane) return fault->raise("IMAGE_DAMAGED", "chunk table: an entry is out of place");
     at += c.span;
-    pages += c.pages;
   }
   fault->chunk = fault->offset = Fault::kNowhere;
-  if (at == setup.chunks_end && pages >= setup.nr_pfns) return true;
+  if (at == chunks_end) return true;
   return fault->raise("IMAGE_DAMAGED", "chunk table: its chunks do not make up the image");
+}
+
+bool ImageReader::take_notes(const SourceSetup& setup, Source* source, Fault* fault) const {
+  uint64_t pages = 0;
+  source->first_page.reserve(source->chunks.size());
+  for (const ChunkEntry& c : source->chunks) {
+    source->first_page.push_back(pages);
+    pages += c.pages;
+  }
+  const bool fit =
+      (setup.digests.size == 0 ||
+       copy_table(setup.digests, source->chunks.size(), &source->digests)) &&
+      (setup.page_hashes.size == 0 || copy_table(setup.page_hashes, pages, &source->page_hashes));
+  source->hashes_stored = !source->page_hashes.empty();
+  return fit || fault->raise("IMAGE_DAMAGED", "a region is of another size than the chunk table");
+}
+
+// Neighbours are laid over each other first, so that a long chain costs no more than its runs.
+bool ImageReader::lay_maps(const ReaderSetup& setup, Fault* fault) {
+  std::vector<MapSource> all;
+  uint32_t first = 0;
+  for (const Source& source : sources_) {
+    all.push_back({first, &source.chunks});
+    first += uint32_t(source.chunks.size());
+  }
+  std::vector<ReaderMap> maps(setup.layers.size());
+  for (size_t i = 0; i < maps.size(); i++) {
+    const LayerSetup& layer = setup.layers[i];
+    std::vector<MapSource> sources;
+    for (const uint32_t source : layer.sources) sources.push_back(all[source]);
+    const MapClaims claims = {layer.n_runs, layer.nr_pfns, layer.sparse, layer.newer, &sources};
+    if (!maps[i].decode(layer.map.data, layer.map.size, claims, fault)) return false;
+  }
+  for (size_t step = 1; step < maps.size(); step *= 2)
+    for (size_t i = 0; i + step < maps.size(); i += 2 * step) {
+      maps[i].lay_over(maps[i + step]);
+      maps[i + step] = ReaderMap();
+    }
+  map_ = std::move(maps[0]);
+  for (const PlacedRun& run : map_.runs()) {
+    if (run.page_class != kClassAbsent) continue;
+    fault->pfn = run.first;
+    return fault->raise("IMAGE_DAMAGED", "page map: a page is in no image of the chain");
+  }
+  return true;
+}
+
+// Numbers the chunks anew: all of the image's own file, and of the others those that are sought.
+void ImageReader::list_chunks() {
+  uint32_t total = 0;
+  for (const Source& source : sources_) total += uint32_t(source.chunks.size());
+  std::vector<bool> sought(total);
+  for (const PlacedRun& run : map_.runs())
+    if (run.chunk != kNoChunk) sought[run.chunk] = true;
+  std::vector<uint32_t> renumbered(total, kNoChunk);
+  uint32_t number = 0;
+  for (uint32_t s = 0; s < sources_.size(); s++)
+    for (uint32_t c = 0; c < sources_[s].chunks.size(); c++, number++) {
+      if (s != 0 && !sought[number]) continue;
+      renumbered[number] = uint32_t(places_.size());
+      places_.push_back({s, c});
+    }
+  current_.resize(places_.size());
+  for (size_t i = 0; i < map_.runs().size(); i++) {
+    PlacedRun& run = map_.runs()[i];
+    if (run.chunk == kNoChunk) continue;
+    run.chunk = renumbered[run.chunk];
+    current_[run.chunk] += uint32_t(map_.count_of(i));
+  }
+}
+
+void ImageReader::list_blanks() {
+  for (size_t i = 0; i < map_.runs().size(); i++) {
+    const PlacedRun& run = map_.runs()[i];
+    if (run.chunk != kNoChunk || run.page_class == kClassNoFrame) continue;
+    for (uint64_t first = run.first; first < map_.end_of(i); first += kMostBlanks)
+      blanks_.push_back(
+          {first, std::min(kMostBlanks, map_.end_of(i) - first), run.page_class, run.type});
+  }
+}
+
+std::vector<bool> ImageReader::used_sources() const {
+  std::vector<bool> used(sources_.size());
+  for (const Place& place : places_) used[place.source] = true;
+  return used;
 }
 
 // Names the pages that go with the chunk: the first runs of them and how many in all.
@@ -79,22 +183,33 @@ bool ImageReader::damaged(uint32_t chunk, const std::string& what, Fault* fault)
   }
   if (left_out) pfns += " and " + std::to_string(left_out) + " more runs";
   if (pfns.empty()) pfns = "none that count";
-  fault->chunk = chunk;
-  fault->offset = chunks_[chunk].offset;
-  return fault->raise("IMAGE_DAMAGED", "chunk " + std::to_string(chunk) + " at offset " +
-                                           std::to_string(fault->offset) + " (pfns " + pfns +
-                                           "): " + what);
+  const Place& where = places_[chunk];
+  const std::string file = where.source == 0 ? "" : sources_[where.source].name + ": ";
+  fault->chunk = where.chunk;
+  fault->offset = entry(chunk).offset;
+  return fault->raise("IMAGE_DAMAGED", file + "chunk " + std::to_string(where.chunk) +
+                                           " at offset " + std::to_string(fault->offset) +
+                                           " (pfns " + pfns + "): " + what);
+}
+
+// A chunk's own fault, with the pages that go with it where it is damaged.
+bool ImageReader::refused(uint32_t chunk, const Fault& inner, Fault* fault) const {
+  if (strcmp(inner.code, "IMAGE_DAMAGED") == 0) return damaged(chunk, inner.text, fault);
+  *fault = inner;
+  return false;
 }
 
 // Lanes read one after the other what lies in the file one after the other: what comes soon is
 // asked of the disk meanwhile.
 constexpr uint64_t kAheadBytes = 8ull << 20;
 
-bool ImageReader::read_span(LaneBuffers& lane, const ChunkEntry& entry, Fault* fault) {
-  posix_fadvise(fd_, off_t(entry.offset + kAheadBytes), off_t(entry.span), POSIX_FADV_WILLNEED);
+bool ImageReader::read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry,
+                            Fault* fault) {
+  posix_fadvise(source.fd, off_t(entry.offset + kAheadBytes), off_t(entry.span),
+                POSIX_FADV_WILLNEED);
   for (uint64_t done = 0; done < entry.span;) {
     const ssize_t got =
-        pread(fd_, lane.stored.get() + done, entry.span - done, off_t(entry.offset + done));
+        pread(source.fd, lane.stored.get() + done, entry.span - done, off_t(entry.offset + done));
     if (got > 0) {
       done += uint64_t(got);
       continue;
@@ -117,16 +232,21 @@ bool ImageReader::load(LaneBuffers& lane, uint32_t chunk, Fault* fault) {
     lane.descs.resize(kMaxChunkPages);
     if (!lane.stored || !lane.bodies) return fault->raise("NO_MEMORY", "no memory to read chunks");
   }
-  const ChunkEntry& entry = chunks_[chunk];
-  if (!read_span(lane, entry, fault)) return false;
+  const Place& where = places_[chunk];
+  const Source& source = sources_[where.source];
+  const ChunkEntry& entry = source.chunks[where.chunk];
+  if (!read_span(lane, source, entry, fault)) return false;
   const pfn::Hash128 hash = pfn::hash128(lane.stored.get(), entry.span);
   if (hash.low != entry.hash_low || hash.high != entry.hash_high)
     return damaged(chunk, "its checksum differs", fault);
-  const ChunkExpect expect = {image_id_, chunk, nr_pfns(), has_parent_};
+  if (!source.digests.empty() &&
+      pfn::sha256(lane.stored.get(), entry.span) != source.digests[where.chunk])
+    return damaged(chunk, "its digest differs", fault);
+  const ChunkExpect expect = {where.chunk, source.nr_pfns, source.newer};
   Fault inner;
   if (!parse_chunk(lane.stored.get(), entry.span, expect, &lane.view, &inner))
-    return damaged(chunk, inner.text, fault);
-  if (lane.view.header.pages != entry.pages || lane.view.header.bodies != entry.bodies)
+    return refused(chunk, inner, fault);
+  if (lane.view.header.pages != entry.pages || lane.view.header.bodies != entry.pages)
     return damaged(chunk, "the chunk table has other counts", fault);
   expand_runs(lane.view, lane.descs.data());
   if (!check_pages(lane, chunk, fault)) return false;
@@ -149,6 +269,7 @@ bool ImageReader::check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fa
 }
 
 bool ImageReader::is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const {
+  if (pfn >= nr_pfns()) return false;
   const PlacedRun& run = map_.runs()[map_.find(pfn)];
   return run.chunk == chunk && run.slot + (pfn - run.first) == slot;
 }
@@ -173,20 +294,15 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
 
 bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   const PlacedRun& run = map_.runs()[map_.find(pfn)];
-  if (run.page_class == kClassSameAsParent) {
-    fault->pfn = pfn;
-    return fault->raise("IMAGE_NOT_RESTORABLE", "that page is in the parent image");
-  }
   if (!class_has_body(run.page_class)) {
     memset(out, 0, kPageBytes);
     return true;
   }
   LaneBuffers& lane = lanes_.back();
   if (lane.loaded != run.chunk && !load(lane, run.chunk, fault)) return false;
-  const uint32_t slot = uint32_t(run.slot + (pfn - run.first));
-  uint32_t body = 0, n_pages = 0;
-  for (uint32_t s = 0; s < slot; s++) body += class_has_body(desc_class(lane.descs[s]));
+  const uint32_t body = uint32_t(run.slot + (pfn - run.first));
   const uint32_t block = body / kBlockPages;
+  uint32_t n_pages = 0;
   Fault inner;
   if (lane.decoded_block != block &&
       !decode_block(lane.view, block, lane.bodies.get(), &n_pages, &inner))
@@ -194,6 +310,50 @@ bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   lane.decoded_block = block;
   memcpy(out, lane.bodies.get() + uint64_t(body % kBlockPages) * kPageBytes, kPageBytes);
   return true;
+}
+
+bool ImageReader::prepare_hashes(Fault* fault) {
+  for (Source& source : sources_) {
+    if (source.hashes_stored || source.chunks.empty()) continue;
+    const uint64_t pages = source.first_page.back() + source.chunks.back().pages;
+    source.page_hashes.resize(pages);
+    (void)fault;
+  }
+  return true;
+}
+
+bool ImageReader::has_hashes() const {
+  for (const Place& place : places_)
+    if (sources_[place.source].page_hashes.empty()) return false;
+  return true;
+}
+
+bool ImageReader::hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
+  Source& source = sources_[places_[chunk].source];
+  if (source.hashes_stored) return true;
+  if (source.page_hashes.empty()) return fault->raise("INTERNAL", "no room for hashes was made");
+  DecodedChunk decoded;
+  if (!read_chunk(lane, chunk, &decoded, fault)) return false;
+  pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];
+  for (uint32_t i = 0; i < decoded.n_bodies; i++)
+    out[i] = pfn::hash128(decoded.bodies + uint64_t(i) * kPageBytes, kPageBytes);
+  return true;
+}
+
+pfn::Hash128 ImageReader::page_hash(const PlacedRun& run, uint64_t pfn) const {
+  if (run.page_class == kClassZero) return zero_page_hash();
+  if (!class_has_body(run.page_class)) return {0, 0};
+  const Place& where = places_[run.chunk];
+  const Source& source = sources_[where.source];
+  return source.page_hashes[source.first_page[where.chunk] + run.slot + (pfn - run.first)];
+}
+
+bool ImageReader::holds(uint64_t desc, const uint8_t* body) const {
+  const uint64_t pfn = desc_pfn(desc);
+  if (pfn >= nr_pfns()) return false;
+  const PlacedRun& run = map_.runs()[map_.find(pfn)];
+  if (run.page_class != desc_class(desc) || run.type != desc_type(desc)) return false;
+  return !class_has_body(run.page_class) || pfn::hash128(body, kPageBytes) == page_hash(run, pfn);
 }
 
 }  // namespace dormouse::image

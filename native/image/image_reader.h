@@ -1,4 +1,6 @@
-// The one Reader: an open file, its chunk table and page map, and a buffer a lane.
+// The one Reader: an open image, the files its pages are in, and a buffer a lane. An increment's
+// pages lie in its own file and in its ancestors': to those who read, it has one list of chunks,
+// its own first, then those of ancestors that still count.
 #pragma once
 #include <memory>
 #include <string>
@@ -10,29 +12,50 @@
 
 namespace dormouse::image {
 
-struct ReaderSetup {
+struct ByteSpan {
+  const uint8_t* data;
+  uint64_t size;
+};
+
+// One file with chunks.
+struct SourceSetup {
   int fd;  // duplicated
-  const uint8_t* image_id;
+  std::string name;
   uint64_t nr_pfns;
-  uint32_t lanes;
-  bool has_parent;
+  bool newer;  // of a newer minor version
   uint64_t chunks_end;
-  const uint8_t* chunk_table;
-  uint64_t n_chunks;
-  const uint8_t* page_map;
-  uint64_t page_map_bytes;
-  uint64_t page_map_runs;
+  ByteSpan chunk_table;
+  ByteSpan digests;      // empty: the file has none
+  ByteSpan page_hashes;  // empty: the file has none, or they are of no interest
+};
+
+// One page map.
+struct LayerSetup {
+  ByteSpan map;
+  uint64_t n_runs;
+  uint64_t nr_pfns;
+  bool sparse;
+  bool newer;
+  std::vector<uint32_t> sources;  // by the runs' source number: which of the reader's
+};
+
+struct ReaderSetup {
+  uint32_t lanes;
+  std::vector<SourceSetup> sources;  // the image's own file first
+  std::vector<LayerSetup> layers;    // the image's own map first, then what each lies on
 };
 
 class ImageReader final : public Reader {
  public:
-  // Checks chunk table and page map. Null on a fault: IMAGE_DAMAGED, IMAGE_READ_FAILED, NO_MEMORY.
+  // Checks chunk tables and page maps. Null on a fault: IMAGE_DAMAGED, IMAGE_READ_FAILED,
+  // NO_MEMORY.
   static std::shared_ptr<ImageReader> open(const ReaderSetup& setup, Fault* fault);
   ~ImageReader() override;
 
   uint64_t nr_pfns() const override { return map_.nr_pfns(); }
-  uint32_t nr_chunks() const override { return uint32_t(chunks_.size()); }
+  uint32_t nr_chunks() const override { return uint32_t(places_.size()); }
   uint32_t lanes() const override { return uint32_t(lanes_.size() - 1); }
+  const std::vector<BlankPages>& blanks() const override { return blanks_; }
   bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) override;
   bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) override;
   bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const override;
@@ -41,10 +64,43 @@ class ImageReader final : public Reader {
   // own; one thread at a time.
   bool read_page(uint64_t pfn, uint8_t* out, Fault* fault);
 
+  // Room for the hashes of pages whose file has none. NO_MEMORY.
+  bool prepare_hashes(Fault* fault);
+  // Whether there is room for, or there are, the hashes of all pages that count.
+  bool has_hashes() const;
+  // Fills them in for one chunk, where its file has none.
+  bool hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) override;
+  // Of a page that counts: what its content hashes to; zero where it has none. Only once all chunks
+  // have their hashes.
+  pfn::Hash128 page_hash(const PlacedRun& run, uint64_t pfn) const;
+  // Whether the page is there with the same class, type and content.
+  bool holds(uint64_t desc, const uint8_t* body) const;
+
   const ReaderMap& map() const { return map_; }
-  const std::vector<ChunkEntry>& chunks() const { return chunks_; }
+  // Where a chunk is: number of the file, and of the chunk in it.
+  struct Place {
+    uint32_t source;
+    uint32_t chunk;
+  };
+  const Place& place(uint32_t chunk) const { return places_[chunk]; }
+  const ChunkEntry& entry(uint32_t chunk) const {
+    return sources_[places_[chunk].source].chunks[places_[chunk].chunk];
+  }
+  // By source: whether chunks of it are in the list.
+  std::vector<bool> used_sources() const;
 
  private:
+  struct Source {
+    int fd = -1;
+    std::string name;
+    uint64_t nr_pfns;
+    bool newer;
+    std::vector<ChunkEntry> chunks;
+    std::vector<pfn::Sha256> digests;
+    std::vector<uint64_t> first_page;  // by chunk: index of its first page in page_hashes
+    std::vector<pfn::Hash128> page_hashes;
+    bool hashes_stored = false;
+  };
   struct LaneBuffers {
     AlignedBytes stored, bodies;
     std::vector<uint64_t> descs;
@@ -54,17 +110,22 @@ class ImageReader final : public Reader {
   };
 
   ImageReader() = default;
-  bool check_table(const ReaderSetup& setup, Fault* fault) const;
+  bool add_source(const SourceSetup& setup, Fault* fault);
+  bool check_table(const Source& source, uint64_t chunks_end, Fault* fault) const;
+  bool take_notes(const SourceSetup& setup, Source* source, Fault* fault) const;
+  bool lay_maps(const ReaderSetup& setup, Fault* fault);
+  void list_chunks();
+  void list_blanks();
   bool load(LaneBuffers& lane, uint32_t chunk, Fault* fault);
-  bool read_span(LaneBuffers& lane, const ChunkEntry& entry, Fault* fault);
+  bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
   bool damaged(uint32_t chunk, const std::string& what, Fault* fault) const;
+  bool refused(uint32_t chunk, const Fault& inner, Fault* fault) const;
 
-  int fd_ = -1;
-  uint8_t image_id_[16];
-  bool has_parent_ = false;
-  std::vector<ChunkEntry> chunks_;
+  std::vector<Source> sources_;
+  std::vector<Place> places_;
   std::vector<uint32_t> current_;  // by chunk: how many of its pages the page map leads to
+  std::vector<BlankPages> blanks_;
   ReaderMap map_;
   std::vector<LaneBuffers> lanes_;  // the last one is read_page's
 };

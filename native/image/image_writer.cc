@@ -10,15 +10,25 @@ namespace dormouse::image {
 static constexpr uint64_t kTailBytes = 1u << 20;
 
 ImageWriter::ImageWriter(const WriterSetup& setup)
-    : nr_pfns_(setup.nr_pfns), has_parent_(setup.has_parent), map_(setup.nr_pfns) {
-  std::memcpy(image_id_, setup.header + 48, sizeof image_id_);
+    : nr_pfns_(setup.nr_pfns),
+      parent_pfns_(setup.parent_pfns),
+      parent_(setup.parent),
+      full_map_(setup.full_map),
+      skip_unchanged_(setup.skip_unchanged),
+      table_(setup.page_hashes, setup.digests),
+      map_(setup.nr_pfns) {
+  if (!full_map_) return;
+  // Ancestors from which nothing is needed any more are left out; the parent never is.
+  uint16_t next = 1;
+  for (const bool used : parent_->used_sources())
+    ancestor_.push_back(used || next == 1 ? next++ : 0);
 }
 
 bool ImageWriter::start(const WriterSetup& setup, Fault* fault) {
   tail_ = allocate_aligned(kTailBytes);
   bool allocated = map_.allocated() && tail_;
   for (uint32_t i = 0; i < setup.lanes && allocated; i++) {
-    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_, image_id_));
+    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_));
     allocated = lanes_.back()->allocate();
   }
   if (!allocated) return fault->raise("NO_MEMORY", "no memory for the image's lanes and page map");
@@ -55,9 +65,30 @@ bool ImageWriter::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
     fault->raise("INTERNAL", "no lane " + std::to_string(lane));
     return fail(fault);
   }
-  if (!check_pages({descs, n_pages, bodies, n_bodies}, nr_pfns_, has_parent_, fault))
-    return fail(fault);
-  return lanes_[lane]->append(descs, n_pages, bodies, fault) || fail(fault);
+  const PageRun pages = {descs, n_pages, bodies, n_bodies};
+  if (!check_pages(pages, nr_pfns_, fault)) return fail(fault);
+  const bool good = skip_unchanged_ ? append_changed(*lanes_[lane], pages, fault)
+                                    : lanes_[lane]->append(descs, n_pages, bodies, fault);
+  return good || fail(fault);
+}
+
+// Leaves out what the parent holds as it is.
+bool ImageWriter::append_changed(Lane& lane, const PageRun& pages, Fault* fault) {
+  uint32_t first = 0;
+  const uint8_t* first_body = pages.bodies;
+  const uint8_t* body = pages.bodies;
+  for (uint32_t i = 0; i < pages.n_pages; i++) {
+    const uint64_t desc = pages.descs[i];
+    const uint8_t* after = body + (class_has_body(desc_class(desc)) ? kPageBytes : 0);
+    if (parent_->holds(desc, body)) {
+      if (!lane.append(pages.descs + first, i - first, first_body, fault)) return false;
+      lane.forget(desc_pfn(desc));
+      first = i + 1;
+      first_body = after;
+    }
+    body = after;
+  }
+  return lane.append(pages.descs + first, pages.n_pages - first, first_body, fault);
 }
 
 uint64_t ImageWriter::count(uint8_t page_class) const {
@@ -68,13 +99,7 @@ uint64_t ImageWriter::count(uint8_t page_class) const {
 
 uint64_t ImageWriter::stored_pages() const {
   uint64_t sum = 0;
-  for (const auto& lane : lanes_) sum += lane->pages();
-  return sum;
-}
-
-uint64_t ImageWriter::stored_bodies() const {
-  uint64_t sum = 0;
-  for (const auto& lane : lanes_) sum += lane->bodies();
+  for (const auto& lane : lanes_) sum += lane->stored_pages();
   return sum;
 }
 
@@ -88,7 +113,7 @@ bool ImageWriter::finish(Fault* fault) {
   if (failed(fault)) return false;
   for (const auto& lane : lanes_)
     if (!lane->flush(fault)) return fail(fault);
-  const uint64_t absent = map_.first_absent();
+  const uint64_t absent = map_.first_absent(parent_pfns_);
   if (absent == nr_pfns_) return true;
   fault->pfn = absent;
   fault->raise("ACCOUNTING_MISMATCH",
@@ -96,8 +121,58 @@ bool ImageWriter::finish(Fault* fault) {
   return fail(fault);
 }
 
+// What was not put: as in the parent, or, in a full map, where the parent has it.
+void ImageWriter::fill_gap(uint64_t first, uint64_t end) {
+  if (!full_map_) {
+    for (; first < end; first += kMaxRunPages)
+      coder_.add({uint32_t(std::min<uint64_t>(kMaxRunPages, end - first)), 0, 0, 0, 0, 0, 0});
+    return;
+  }
+  const ReaderMap& older = parent_->map();
+  for (size_t i = first < end ? older.find(first) : 0; first < end; i++) {
+    const PlacedRun& run = older.runs()[i];
+    const uint64_t stop = std::min(end, older.end_of(i));
+    MapRun out = {uint32_t(stop - first), 0, 0, 1, run.page_class, run.type, 0};
+    if (run.chunk != kNoChunk) {
+      const ImageReader::Place& place = parent_->place(run.chunk);
+      out.source = ancestor_[place.source];
+      out.chunk = place.chunk;
+      out.slot = uint16_t(run.slot + (first - run.first));
+    }
+    coder_.add(out);
+    first = stop;
+  }
+}
+
 bool ImageWriter::encode_map(std::vector<uint8_t>* out, uint64_t* n_runs) {
-  return map_.encode_some(lz4_, out, n_runs);
+  constexpr uint64_t kStepsACall = 1u << 14;
+  const bool more = map_.walk(&map_cursor_, kStepsACall, [this](const PlacedPage& page) {
+    fill_gap(map_next_, page.pfn);
+    coder_.add({1, page.chunk, page.slot, 0, page.page_class, page.type, 0});
+    map_next_ = page.pfn + 1;
+  });
+  if (!more) fill_gap(map_next_, nr_pfns_);
+  *n_runs += coder_.code(lz4_, !more, out);
+  return more;
+}
+
+void ImageWriter::content_root(ContentRoot* root) {
+  const auto without = [&](uint64_t pfn) {
+    if (!parent_ || pfn >= parent_->nr_pfns()) return;
+    const PlacedRun& run = parent_->map().runs()[parent_->map().find(pfn)];
+    root->remove(pfn, run.type, parent_->page_hash(run, pfn));
+  };
+  uint64_t cursor = 0;
+  map_.walk(&cursor, ~0ull, [&](const PlacedPage& page) {
+    pfn::Hash128 hash = {0, 0};
+    if (class_has_body(page.page_class))
+      hash = table_.notes()[page.chunk].page_hashes[page.slot];
+    else if (page.page_class == kClassZero)
+      hash = zero_page_hash();
+    root->add(page.pfn, page.type, hash);
+    without(page.pfn);
+  });
+  for (uint64_t pfn = nr_pfns_; pfn < parent_pfns_; pfn++) without(pfn);
 }
 
 bool ImageWriter::flush_tail(Fault* fault) {

@@ -6,21 +6,32 @@
 #include <string>
 #include <vector>
 
+#include "image/content_root.h"
+#include "image/encode.h"
+#include "image/image_reader.h"
 #include "image/lane.h"
 #include "image/output_file.h"
-#include "image/page_map.h"
 #include "image/writer.h"
+#include "image/writer_map.h"
 
 namespace dormouse::image {
 
 struct WriterSetup {
   std::string path;
-  const uint8_t* header;  // the first page, complete; the image id is read from it
+  const uint8_t* header;  // the first page, complete
   uint64_t nr_pfns;
   uint32_t lanes;
-  bool has_parent;
   bool direct;
   bool unnamed;
+  bool page_hashes;
+  bool digests;
+  // Of an increment: pfns below this may be absent, as they are in the parent. Else 0.
+  uint64_t parent_pfns;
+  // The parent, where it is open; then pages may be compared with it, and the map may be a full
+  // one.
+  std::shared_ptr<ImageReader> parent;
+  bool full_map;
+  bool skip_unchanged;  // the parent has all its page hashes
 };
 
 class ImageWriter final : public Writer {
@@ -35,7 +46,6 @@ class ImageWriter final : public Writer {
   // Pages of that class as of now.
   uint64_t count(uint8_t page_class) const;
   uint64_t stored_pages() const;
-  uint64_t stored_bodies() const;
   // End of the chunks written so far, and what the lanes still hold.
   uint64_t stored_bytes() const;
 
@@ -43,6 +53,15 @@ class ImageWriter final : public Writer {
   bool finish(Fault* fault);
   // After finish(), in order: the tail of the file, whole pages at its end.
   const std::vector<ChunkEntry>& chunks() const { return table_.entries(); }
+  const std::vector<ChunkNotes>& notes() const { return table_.notes(); }
+  // Whether the pages, and the parent's, are hashed, and all is written.
+  bool has_content_root() const {
+    uint64_t pages = 0;
+    for (const ChunkEntry& entry : chunks()) pages += entry.pages;
+    return table_.page_hashes() && pages == stored_pages() && (!parent_ || parent_->has_hashes());
+  }
+  // The content root, where pages are hashed: `root` is the parent's, or zero.
+  void content_root(ContentRoot* root);
   bool encode_map(std::vector<uint8_t>* out, uint64_t* n_runs);
   bool write_tail(const uint8_t* bytes, uint64_t n, Fault* fault);
   bool publish(Fault* fault);
@@ -55,15 +74,21 @@ class ImageWriter final : public Writer {
   bool fail(Fault* fault);
   bool failed(Fault* fault);
   bool flush_tail(Fault* fault);
+  bool append_changed(Lane& lane, const PageRun& pages, Fault* fault);
+  void fill_gap(uint64_t first, uint64_t end);
 
   const uint64_t nr_pfns_;
-  const bool has_parent_;
-  uint8_t image_id_[16];
+  const uint64_t parent_pfns_;
+  const std::shared_ptr<ImageReader> parent_;
+  const bool full_map_, skip_unchanged_;
   std::unique_ptr<OutputFile> file_;
   ChunkTable table_;
   WriterMap map_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   codec::Lz4State lz4_;
+  MapCoder coder_;
+  std::vector<uint16_t> ancestor_;  // of a full map: by the parent's source, its number here
+  uint64_t map_cursor_ = 0, map_next_ = 0;
   AlignedBytes tail_;
   uint64_t tail_bytes_ = 0;
   std::atomic<bool> failed_{false};

@@ -30,14 +30,18 @@ AlignedBytes allocate_aligned(uint64_t bytes) {
   return AlignedBytes(static_cast<uint8_t*>(std::aligned_alloc(kPageBytes, whole_pages(bytes))));
 }
 
-void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry) {
+void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry, ChunkNotes notes) {
   std::lock_guard<std::mutex> hold(lock_);
-  if (entries_.size() <= chunk) entries_.resize(chunk + 1);
+  if (entries_.size() <= chunk) {
+    entries_.resize(chunk + 1);
+    notes_.resize(chunk + 1);
+  }
   entries_[chunk] = entry;
+  notes_[chunk] = std::move(notes);
 }
 
-Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* image_id)
-    : file_(file), table_(table), map_(map), image_id_(image_id) {}
+Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map)
+    : file_(file), table_(table), map_(map) {}
 
 // A chunk begins only below kSegmentBytes, so the longest one still fits behind it.
 bool Lane::allocate() {
@@ -52,7 +56,7 @@ void Lane::open_chunk() {
   start_ = at_;
   number_ = table_.next_number();
   at_ += sizeof(ChunkHeader);
-  pages_ = bodies_ = blocks_ = runs_ = 0;
+  pages_ = blocks_ = runs_ = 0;
 }
 
 void Lane::encode_block(const uint8_t* pages, uint32_t n) {
@@ -60,7 +64,7 @@ void Lane::encode_block(const uint8_t* pages, uint32_t n) {
 }
 
 void Lane::add_body(const uint8_t* body) {
-  bodies_++;
+  if (table_.page_hashes()) notes_.page_hashes.push_back(pfn::hash128(body, kPageBytes));
   if (staged_pages_ == 0) {
     if (direct_pages_++ == 0) direct_ = body;
     if (direct_pages_ < kBlockPages) return;
@@ -74,15 +78,26 @@ void Lane::add_body(const uint8_t* body) {
   staged_pages_ = 0;
 }
 
-void Lane::add_page(uint64_t desc) {
+bool Lane::place(uint64_t desc, uint32_t chunk, uint16_t slot, Fault* fault) {
+  uint8_t before;
+  if (!map_.put(desc, chunk, slot, &before, fault)) return false;
+  counts_[before].fetch_sub(1, std::memory_order_relaxed);
+  counts_[desc_class(desc)].fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+void Lane::forget(uint64_t pfn) {
+  counts_[map_.forget(pfn)].fetch_sub(1, std::memory_order_relaxed);
+  counts_[kClassAbsent].fetch_add(1, std::memory_order_relaxed);
+}
+
+bool Lane::add_page(uint64_t desc, Fault* fault) {
   ChunkRun* last = runs_ ? &run_[runs_ - 1] : nullptr;
   if (last && desc == last->desc + last->count)
     last->count++;
   else
     run_[runs_++] = {desc, 1};
-  const uint8_t before = map_.put(desc, number_, uint16_t(pages_++));
-  counts_[before].fetch_sub(1, std::memory_order_relaxed);
-  counts_[desc_class(desc)].fetch_add(1, std::memory_order_relaxed);
+  return place(desc, number_, uint16_t(pages_++), fault);
 }
 
 void Lane::close_chunk() {
@@ -91,16 +106,17 @@ void Lane::close_chunk() {
   direct_pages_ = staged_pages_ = 0;
   uint8_t* base = segment_.get() + start_;
   ChunkHeader h = {};
-  h.chunk = number_;
-  h.pages = uint16_t(pages_);
-  h.bodies = uint16_t(bodies_);
+  h.pages = h.bodies = uint16_t(pages_);
   h.runs = uint16_t(runs_);
   h.blocks = uint16_t(blocks_);
-  uint8_t* end = image::close_chunk(&h, image_id_, lengths_, run_, base, segment_.get() + at_);
+  uint8_t* end = image::close_chunk(&h, lengths_, run_, base, segment_.get() + at_);
   std::memset(end, 0, size_t(base + h.span - end));
   at_ = start_ + h.span;
   const pfn::Hash128 hash = pfn::hash128(base, h.span);
-  closed_.push_back({number_, {start_, h.span, h.pages, h.bodies, hash.low, hash.high}});
+  if (table_.digests()) notes_.digest = pfn::sha256(base, h.span);
+  closed_.push_back(
+      {number_, {start_, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes_)});
+  notes_ = {};
   open_ = false;
 }
 
@@ -121,7 +137,7 @@ bool Lane::write_segment(Fault* fault) {
   const uint64_t offset = file_.reserve(at_);
   for (Closed& c : closed_) {
     c.entry.offset += offset;
-    table_.put(c.chunk, c.entry);
+    table_.put(c.chunk, c.entry, std::move(c.notes));
   }
   closed_.clear();
   std::swap(segment_, written_);
@@ -133,8 +149,8 @@ bool Lane::write_segment(Fault* fault) {
   return true;
 }
 
-bool Lane::make_room(bool with_body, Fault* fault) {
-  if (open_ && (pages_ == kMaxChunkPages || (with_body && bodies_ == kMaxChunkBodies))) {
+bool Lane::make_room(Fault* fault) {
+  if (open_ && pages_ == kMaxChunkBodies) {
     close_chunk();
     if (at_ >= kSegmentBytes && !write_segment(fault)) return false;
   }
@@ -145,10 +161,12 @@ bool Lane::make_room(bool with_body, Fault* fault) {
 bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault) {
   uint64_t with_body = 0;
   for (uint32_t i = 0; i < n_pages; i++) {
-    const bool has_body = class_has_body(desc_class(descs[i]));
-    if (!make_room(has_body, fault)) return false;
-    add_page(descs[i]);
-    if (has_body) add_body(bodies + with_body++ * kPageBytes);
+    if (!class_has_body(desc_class(descs[i]))) {
+      if (!place(descs[i], 0, 0, fault)) return false;
+      continue;
+    }
+    if (!make_room(fault) || !add_page(descs[i], fault)) return false;
+    add_body(bodies + with_body++ * kPageBytes);
   }
   // The caller's buffer is its own again: what is not encoded yet must be copied.
   if (direct_pages_) {
@@ -156,8 +174,7 @@ bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies
     staged_pages_ = direct_pages_;
     direct_pages_ = 0;
   }
-  total_pages_.fetch_add(n_pages, std::memory_order_relaxed);
-  total_bodies_.fetch_add(with_body, std::memory_order_relaxed);
+  total_pages_.fetch_add(with_body, std::memory_order_relaxed);
   pending_.store(at_, std::memory_order_relaxed);
   return true;
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -11,7 +12,9 @@
 #include "fault.h"
 #include "image/chunk.h"
 #include "image/output_file.h"
-#include "image/page_map.h"
+#include "image/writer_map.h"
+#include "pfn/page_scan.h"
+#include "pfn/sha256.h"
 
 namespace dormouse::image {
 
@@ -22,48 +25,65 @@ struct FreeAligned {
 using AlignedBytes = std::unique_ptr<uint8_t, FreeAligned>;
 AlignedBytes allocate_aligned(uint64_t bytes);
 
+// What is kept of a chunk beside its entry, where the image is to have it.
+struct ChunkNotes {
+  std::vector<pfn::Hash128> page_hashes;  // by slot
+  pfn::Sha256 digest = {};                // of the span
+};
+
 class ChunkTable {
  public:
+  ChunkTable(bool page_hashes, bool digests) : page_hashes_(page_hashes), digests_(digests) {}
+  bool page_hashes() const { return page_hashes_; }
+  bool digests() const { return digests_; }
+
   uint32_t next_number() { return next_.fetch_add(1); }
-  void put(uint32_t chunk, const ChunkEntry& entry);
+  void put(uint32_t chunk, const ChunkEntry& entry, ChunkNotes notes);
   // Once no lane works any more.
   const std::vector<ChunkEntry>& entries() const { return entries_; }
+  const std::vector<ChunkNotes>& notes() const { return notes_; }
 
  private:
+  const bool page_hashes_, digests_;
   std::atomic<uint32_t> next_{0};
   std::mutex lock_;
   std::vector<ChunkEntry> entries_;
+  std::vector<ChunkNotes> notes_;
 };
 
 class Lane {
  public:
   static constexpr uint64_t kSegmentBytes = 4ull << 20;
 
-  Lane(OutputFile& file, ChunkTable& table, WriterMap& map, const uint8_t* image_id);
+  Lane(OutputFile& file, ChunkTable& table, WriterMap& map);
   ~Lane();
   bool allocate();
 
   // Arguments were validated by the writer.
   bool append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault);
+  // The page is to be as in the parent, whatever was put of it before.
+  void forget(uint64_t pfn);
   // Closes the open chunk and writes what is buffered.
   bool flush(Fault* fault);
 
   // Pages by class put through this lane less those it superseded: sums over lanes are the truth.
   int64_t counted(uint8_t page_class) const { return counts_[page_class].load(); }
-  uint64_t pages() const { return total_pages_.load(); }
-  uint64_t bodies() const { return total_bodies_.load(); }
+  // Pages with a body, superseded ones included.
+  uint64_t stored_pages() const { return total_pages_.load(); }
   uint64_t pending_bytes() const { return pending_.load(); }
 
  private:
   struct Closed {
     uint32_t chunk;
     ChunkEntry entry;  // offset within the segment
+    ChunkNotes notes;
   };
 
-  bool make_room(bool with_body, Fault* fault);
+  bool make_room(Fault* fault);
   void open_chunk();
   void close_chunk();
-  void add_page(uint64_t desc);
+  bool add_page(uint64_t desc, Fault* fault);
+  bool place(uint64_t desc, uint32_t chunk, uint16_t slot, Fault* fault);
   void add_body(const uint8_t* body);
   void encode_block(const uint8_t* pages, uint32_t n);
   bool write_segment(Fault* fault);
@@ -73,7 +93,6 @@ class Lane {
   OutputFile& file_;
   ChunkTable& table_;
   WriterMap& map_;
-  const uint8_t* image_id_;
   codec::Lz4State lz4_;
   AlignedBytes segment_, staging_, written_;
   std::thread writing_;  // writes written_
@@ -84,15 +103,16 @@ class Lane {
   bool open_ = false;
   uint64_t start_ = 0;  // of the open chunk
   uint32_t number_ = 0;
-  uint32_t pages_ = 0, bodies_ = 0, blocks_ = 0, runs_ = 0;
+  uint32_t pages_ = 0, blocks_ = 0, runs_ = 0;
   uint32_t lengths_[kMaxChunkBlocks];
-  ChunkRun run_[kMaxChunkPages];
+  ChunkRun run_[kMaxChunkBodies];
+  ChunkNotes notes_;
   const uint8_t* direct_ = nullptr;  // bodies of this append not yet encoded
   uint32_t direct_pages_ = 0;
   uint32_t staged_pages_ = 0;  // bodies of earlier appends not yet encoded
 
   std::atomic<int64_t> counts_[kClasses] = {};
-  std::atomic<uint64_t> total_pages_{0}, total_bodies_{0}, pending_{0};
+  std::atomic<uint64_t> total_pages_{0}, pending_{0};
 };
 
 }  // namespace dormouse::image

@@ -1,87 +1,33 @@
 #include "image/page_map.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <new>
 
 namespace dormouse::image {
 
 namespace {
 
-constexpr uint64_t kPagesACall = 1u << 20;
 constexpr uint32_t kMapBlockBytes = kMapBlockRuns * sizeof(MapRun);
-
-// chunk in bits 0..31, slot 32..47, class 48..51, type 52..55; an absent page is all zero.
-constexpr uint64_t pack(uint32_t chunk, uint16_t slot, uint64_t desc) {
-  return chunk | uint64_t(slot) << 32 | uint64_t(desc_class(desc)) << 48 |
-         uint64_t(desc_type(desc)) << 52;
-}
-constexpr uint8_t packed_class(uint64_t entry) { return entry >> 48 & 0xF; }
 
 bool damaged(Fault* fault, const char* what) {
   return fault->raise("IMAGE_DAMAGED", std::string("page map: ") + what);
 }
 
-void encode_block(codec::Lz4State& lz4, const std::vector<MapRun>& runs,
-                  std::vector<uint8_t>* out) {
-  const uint32_t raw = uint32_t(runs.size() * sizeof(MapRun));
-  const auto* from = reinterpret_cast<const uint8_t*>(runs.data());
-  const size_t at = out->size();
-  out->resize(at + sizeof(MapBlockHeader) + raw);
-  uint8_t* body = out->data() + at + sizeof(MapBlockHeader);
-  const uint32_t size = codec::lz4_compress(lz4, from, raw, body, raw - 1, 1);
-  if (!size) std::memcpy(body, from, raw);
-  const MapBlockHeader header = {size ? size : raw | kStoredFlag, raw};
-  std::memcpy(out->data() + at, &header, sizeof header);
-  out->resize(at + sizeof header + (size ? size : raw));
+// Runs that follow each other, joined where one goes on where the last ended.
+void join(std::vector<PlacedRun>* runs, const PlacedRun& next) {
+  if (!runs->empty()) {
+    const PlacedRun& last = runs->back();
+    const bool same =
+        last.page_class == next.page_class && last.type == next.type && last.chunk == next.chunk &&
+        (next.chunk == kNoChunk || last.slot + (next.first - last.first) == next.slot);
+    if (same) return;
+  }
+  runs->push_back(next);
 }
 
 }  // namespace
-
-WriterMap::WriterMap(uint64_t nr_pfns) : nr_pfns_(nr_pfns) {
-  void* at = mmap(nullptr, nr_pfns * 8, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at != MAP_FAILED) entries_ = static_cast<std::atomic<uint64_t>*>(at);
-}
-
-WriterMap::~WriterMap() {
-  if (entries_) munmap(static_cast<void*>(entries_), nr_pfns_ * 8);
-}
-
-uint8_t WriterMap::put(uint64_t desc, uint32_t chunk, uint16_t slot) {
-  return packed_class(entries_[desc_pfn(desc)].exchange(pack(chunk, slot, desc)));
-}
-
-uint64_t WriterMap::first_absent() const {
-  uint64_t pfn = 0;
-  while (pfn < nr_pfns_ && entries_[pfn].load(std::memory_order_relaxed) != 0) pfn++;
-  return pfn;
-}
-
-MapRun WriterMap::run_at(uint64_t pfn) const {
-  const uint64_t first = entries_[pfn];
-  constexpr uint64_t kNextSlot = 1ull << 32;
-  uint32_t count = 1;
-  while (pfn + count < nr_pfns_ && entries_[pfn + count] == first + count * kNextSlot) count++;
-  return {count, uint32_t(first), uint16_t(first >> 32), packed_class(first),
-          uint8_t(first >> 52 & 0xF)};
-}
-
-bool WriterMap::encode_some(codec::Lz4State& lz4, std::vector<uint8_t>* out, uint64_t* n_runs) {
-  const uint64_t stop = std::min(nr_pfns_, cursor_ + kPagesACall);
-  std::vector<MapRun> runs;
-  runs.reserve(kMapBlockRuns);
-  while (cursor_ < stop || (cursor_ < nr_pfns_ && !runs.empty())) {
-    runs.push_back(run_at(cursor_));
-    cursor_ += runs.back().count;
-    if (runs.size() < kMapBlockRuns && cursor_ < nr_pfns_) continue;
-    encode_block(lz4, runs, out);
-    *n_runs += runs.size();
-    runs.clear();
-  }
-  return cursor_ < nr_pfns_;
-}
 
 // All blocks' sizes, before memory is taken for what they claim to hold.
 bool ReaderMap::check_sizes(const uint8_t* bytes, uint64_t n, uint64_t n_runs, Fault* fault) const {
@@ -104,29 +50,39 @@ bool ReaderMap::check_sizes(const uint8_t* bytes, uint64_t n, uint64_t n_runs, F
   return at == n || damaged(fault, "has bytes too many");
 }
 
-bool ReaderMap::add(const MapRun& run, uint64_t* next, bool has_parent,
-                    const std::vector<ChunkEntry>& chunks, Fault* fault) {
+bool ReaderMap::add(const MapRun& run, uint64_t* next, const MapClaims& claims, Fault* fault) {
   fault->pfn = *next;
   if (run.count == 0 || run.count > nr_pfns_ - *next)
     return damaged(fault, "covers other pages than the image has");
-  if (!class_fits_type(run.page_class, run.type) ||
-      (run.page_class == kClassSameAsParent && !has_parent))
+  const bool absent = run.page_class == kClassAbsent;
+  if (absent ? !claims.sparse || run.type != 0 : !class_fits_type(run.page_class, run.type))
     return damaged(fault, "a page has an impossible class");
-  if (run.chunk >= chunks.size() || uint64_t(run.slot) + run.count > chunks[run.chunk].pages)
-    return damaged(fault, "leads to a chunk that is not there");
+  if ((run.reserved != 0 && !claims.newer) || run.source >= claims.sources->size())
+    return damaged(fault, "a run has an impossible source");
+  PlacedRun placed = {uint32_t(*next), kNoChunk, 0, run.page_class, run.type};
+  if (class_has_body(run.page_class)) {
+    const MapSource& source = (*claims.sources)[run.source];
+    if (run.chunk >= source.chunks->size() ||
+        uint64_t(run.slot) + run.count > (*source.chunks)[run.chunk].pages)
+      return damaged(fault, "leads to a chunk that is not there");
+    placed.chunk = source.first_chunk + run.chunk;
+    placed.slot = run.slot;
+  } else if (run.chunk != 0 || run.slot != 0 || (absent && run.source != 0)) {
+    return damaged(fault, "leads to a chunk for pages that are in none");
+  }
   fault->pfn = Fault::kNowhere;
-  runs_.push_back({uint32_t(*next), run.chunk, run.slot, run.page_class, run.type});
+  runs_.push_back(placed);
+  own_counts_[absent || run.source != 0 ? uint8_t(kClassSameAsParent) : run.page_class] += run.count;
   *next += run.count;
   return true;
 }
 
-bool ReaderMap::decode(const uint8_t* bytes, uint64_t n, uint64_t n_runs, uint64_t nr_pfns,
-                       bool has_parent, const std::vector<ChunkEntry>& chunks, Fault* fault) {
-  nr_pfns_ = nr_pfns;
-  if (n_runs == 0 || n_runs > nr_pfns || nr_pfns > kMaxPfns)
+bool ReaderMap::decode(const uint8_t* bytes, uint64_t n, const MapClaims& claims, Fault* fault) {
+  nr_pfns_ = claims.nr_pfns;
+  if (claims.n_runs == 0 || claims.n_runs > nr_pfns_ || nr_pfns_ > kMaxPfns)
     return damaged(fault, "its size contradicts the image's");
-  if (!check_sizes(bytes, n, n_runs, fault)) return false;
-  runs_.reserve(n_runs);
+  if (!check_sizes(bytes, n, claims.n_runs, fault)) return false;
+  runs_.reserve(claims.n_runs);
   std::vector<uint8_t> raw(kMapBlockBytes);
   uint64_t next = 0;
   for (uint64_t at = 0; at < n;) {
@@ -142,10 +98,34 @@ bool ReaderMap::decode(const uint8_t* bytes, uint64_t n, uint64_t n_runs, uint64
     for (uint32_t r = 0; r < h.raw_size; r += sizeof(MapRun)) {
       MapRun run;
       std::memcpy(&run, raw.data() + r, sizeof run);
-      if (!add(run, &next, has_parent, chunks, fault)) return false;
+      if (!add(run, &next, claims, fault)) return false;
     }
   }
-  return next == nr_pfns || damaged(fault, "does not cover every page");
+  return next == nr_pfns_ || damaged(fault, "does not cover every page");
+}
+
+void ReaderMap::lay_over(const ReaderMap& older) {
+  std::vector<PlacedRun> both;
+  size_t below = 0;
+  for (size_t i = 0; i < runs_.size(); i++) {
+    if (runs_[i].page_class != kClassAbsent) {
+      join(&both, runs_[i]);
+      continue;
+    }
+    const uint64_t end = end_of(i);
+    uint64_t at = runs_[i].first;
+    while (below < older.runs_.size() && older.end_of(below) <= at) below++;
+    for (; at < end && below < older.runs_.size(); below++) {
+      PlacedRun part = older.runs_[below];
+      if (part.chunk != kNoChunk) part.slot = uint16_t(part.slot + (at - part.first));
+      part.first = uint32_t(at);
+      join(&both, part);
+      at = std::min(end, older.end_of(below));
+      if (at == end) break;
+    }
+    if (at < end) join(&both, {uint32_t(at), kNoChunk, 0, kClassAbsent, 0});
+  }
+  runs_ = std::move(both);
 }
 
 size_t ReaderMap::find(uint64_t pfn) const {

@@ -1,7 +1,6 @@
-// Where the copy that counts of each pfn lies. While writing: eight bytes a page, set by any lane.
-// In the file and while reading: runs of consecutive pfns at consecutive slots of one chunk.
+// Where the copy that counts of each pfn lies, as an image has it: runs of consecutive pfns at
+// consecutive slots of one chunk.
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -11,33 +10,10 @@
 
 namespace dormouse::image {
 
-class WriterMap {
- public:
-  explicit WriterMap(uint64_t nr_pfns);
-  ~WriterMap();
-  WriterMap(const WriterMap&) = delete;
-  WriterMap& operator=(const WriterMap&) = delete;
-  bool allocated() const { return entries_ != nullptr; }
+// The chunk of a page that has none: its class says all of it.
+constexpr uint32_t kNoChunk = ~0u;
 
-  // Returns the class the page had before. Thread-safe; the last call for a pfn wins.
-  uint8_t put(uint64_t desc, uint32_t chunk, uint16_t slot);
-
-  // First pfn never put, or nr_pfns.
-  uint64_t first_absent() const;
-
-  // Appends blocks of the coded map to `out`, from where the last call ended, and counts their
-  // runs. One call covers at most a million pages. False when all has been coded.
-  bool encode_some(codec::Lz4State& lz4, std::vector<uint8_t>* out, uint64_t* n_runs);
-
- private:
-  MapRun run_at(uint64_t pfn) const;
-
-  uint64_t nr_pfns_;
-  std::atomic<uint64_t>* entries_ = nullptr;
-  uint64_t cursor_ = 0;
-};
-
-// A run as the reader keeps it; it ends where the next begins.
+// A run as the reader keeps it; it ends where the next begins. Class absent: as in the parent.
 struct PlacedRun {
   uint32_t first;
   uint32_t chunk;
@@ -47,15 +23,38 @@ struct PlacedRun {
 };
 static_assert(sizeof(PlacedRun) == 12);
 
+// One file that chunks are in: its number of chunks, and the number of its first one.
+struct MapSource {
+  uint32_t first_chunk;
+  const std::vector<ChunkEntry>* chunks;
+};
+
+// What a coded map is checked against before it is believed.
+struct MapClaims {
+  uint64_t n_runs;
+  uint64_t nr_pfns;
+  bool sparse;  // runs of class absent are possible
+  bool newer;   // of a newer minor version
+  // By source number of the runs; 0 is the file itself.
+  const std::vector<MapSource>* sources;
+};
+
 class ReaderMap {
  public:
   // Decodes and checks the map: it must cover exactly [0, nr_pfns), in exactly n_runs runs, and
   // lead to chunks and slots that exist. Allocates 12 bytes a run, after the blocks' own sizes have
-  // confirmed n_runs. Fault: IMAGE_DAMAGED.
-  bool decode(const uint8_t* bytes, uint64_t n, uint64_t n_runs, uint64_t nr_pfns, bool has_parent,
-              const std::vector<ChunkEntry>& chunks, Fault* fault);
+  // confirmed n_runs. Faults: IMAGE_DAMAGED, NO_MEMORY.
+  bool decode(const uint8_t* bytes, uint64_t n, const MapClaims& claims, Fault* fault);
+
+  // Pages by class as the file itself has them: what an increment leaves out, or takes from another
+  // file, counts as sameAsParent.
+  const uint64_t* own_counts() const { return own_counts_; }
+
+  // This map on top of an older one: what is absent here is as there.
+  void lay_over(const ReaderMap& older);
 
   const std::vector<PlacedRun>& runs() const { return runs_; }
+  std::vector<PlacedRun>& runs() { return runs_; }
   uint64_t nr_pfns() const { return nr_pfns_; }
   // Index of the run that holds pfn (< nr_pfns); quick when close to the last one asked by this
   // thread.
@@ -63,13 +62,14 @@ class ReaderMap {
   uint64_t end_of(size_t run) const {
     return run + 1 < runs_.size() ? runs_[run + 1].first : nr_pfns_;
   }
+  uint64_t count_of(size_t run) const { return end_of(run) - runs_[run].first; }
 
  private:
   bool check_sizes(const uint8_t* bytes, uint64_t n, uint64_t n_runs, Fault* fault) const;
-  bool add(const MapRun& run, uint64_t* next, bool has_parent,
-           const std::vector<ChunkEntry>& chunks, Fault* fault);
+  bool add(const MapRun& run, uint64_t* next, const MapClaims& claims, Fault* fault);
 
   uint64_t nr_pfns_ = 0;
+  uint64_t own_counts_[kClasses] = {};
   std::vector<PlacedRun> runs_;
 };
 

@@ -110,7 +110,7 @@ bool PageStream::put_bytes(const uint8_t* bytes, uint64_t n, Fault* fault) {
 }
 
 bool PageStream::put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault) {
-  const uint32_t bytes = encode_chunk(lane.lz4, id_, pages, lane.chunk.get());
+  const uint32_t bytes = encode_chunk(lane.lz4, pages, lane.chunk.get());
   return put_frame(kFramePages, lane.chunk.get(), bytes, fault);
 }
 
@@ -144,20 +144,21 @@ bool PageStream::put_record(const PageRun& pages, Fault* fault) {
   return true;
 }
 
-void PageStream::account(const PageRun& pages) {
+bool PageStream::account(const PageRun& pages, Fault* fault) {
   for (uint32_t i = 0; i < pages.n_pages; ++i) {
-    const uint8_t before = map_.put(pages.descs[i], 0, 0);
+    uint8_t before;
+    if (!map_.put(pages.descs[i], 0, 0, &before, fault)) return false;
     counts_[before].fetch_sub(1, std::memory_order_relaxed);
     counts_[desc_class(pages.descs[i])].fetch_add(1, std::memory_order_relaxed);
   }
+  return true;
 }
 
 bool PageStream::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
                         const uint8_t* bodies, uint32_t n_bodies, Fault* fault) {
   if (lane >= lanes_.size()) return fault->raise("INTERNAL", "no lane " + std::to_string(lane));
   const PageRun pages = {descs, n_pages, bodies, n_bodies};
-  if (!check_pages(pages, nr_pfns_, false, fault)) return false;
-  account(pages);
+  if (!check_pages(pages, nr_pfns_, fault) || !account(pages, fault)) return false;
   LaneBuffers& own = *lanes_[lane];
   if (n_bodies != 0 || n_pages > kMaxChunkPages) return put(own, pages, fault);
   if (own.n_waiting + n_pages > kMaxChunkPages && !end_step(lane, fault)) return false;
@@ -189,7 +190,7 @@ uint64_t PageStream::count(uint8_t page_class) const {
 }
 
 bool PageStream::check_complete(Fault* fault) const {
-  const uint64_t absent = map_.first_absent();
+  const uint64_t absent = map_.first_absent(0);
   if (absent == nr_pfns_) return true;
   fault->pfn = absent;
   return fault->raise("ACCOUNTING_MISMATCH",

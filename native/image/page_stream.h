@@ -9,9 +9,9 @@
 
 #include "image/encode.h"
 #include "image/lane.h"
-#include "image/page_map.h"
 #include "image/stream_output.h"
 #include "image/writer.h"
+#include "image/writer_map.h"
 
 namespace dormouse::image {
 
@@ -77,7 +77,7 @@ class PageStream final : public Writer {
   bool put(LaneBuffers& lane, PageRun pages, Fault* fault);
   bool put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault);
   bool put_record(const PageRun& pages, Fault* fault);
-  void account(const PageRun& pages);
+  bool account(const PageRun& pages, Fault* fault);
   bool fail(Fault* fault);
 
   StreamOutput out_;

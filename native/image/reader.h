@@ -1,8 +1,10 @@
-// Reads chunks of one image. Everything is checked before it is believed: a chunk's checksum before
-// its bytes are parsed, every length before it is used. src/image/reader.ts validates header,
-// manifest, index and footer and hands chunk table and page map over.
+// Reads chunks of one image (of an increment: also of its ancestors). Everything is checked before
+// it is believed: a chunk's checksum before its bytes are parsed, every length before it is used.
+// src/image/reader.ts validates header, manifest, index and footer and hands chunk table and page
+// map over.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "fault.h"
 #include "image/chunk.h"
@@ -16,6 +18,14 @@ struct DecodedChunk {
   uint32_t n_bodies;
 };
 
+// Pages without a body whose class still says something to restore: zero, broken, alloc.
+struct BlankPages {
+  uint64_t first;
+  uint64_t count;
+  uint8_t page_class;
+  uint8_t type;
+};
+
 class Reader {
  public:
   virtual ~Reader() = default;
@@ -26,7 +36,13 @@ class Reader {
   virtual bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
   // Checks and decodes; `out` points into the lane's buffers until its next call.
   virtual bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) = 0;
+  // Fills in the hashes of a chunk's pages, where its file has none; after room was made for them.
+  virtual bool hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
   virtual uint32_t lanes() const = 0;
+  // The pages that are in no chunk but have a frame or are broken, in pieces of bounded size, by
+  // ascending pfn. To a step that walks an image they follow the chunks: unit nr_chunks() + i.
+  virtual const std::vector<BlankPages>& blanks() const = 0;
+  uint32_t nr_units() const { return nr_chunks() + uint32_t(blanks().size()); }
   // True if the page at `slot` of `chunk` is the copy of `pfn` that counts (the last one written).
   virtual bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const = 0;
 };

@@ -2,19 +2,21 @@
 
 #include <algorithm>
 
+#include "image/content_root.h"
 #include "step/page_batch.h"
 
 namespace dormouse::step {
-namespace {
-alignas(64) const uint8_t kZeroPage[host::kPageSize] = {};
-}
 
 DigestTable::DigestTable(uint64_t nr_pfns)
     : hashes_(nr_pfns, pfn::Hash128{0, 0}), types_(nr_pfns, host::kXtab) {}
 
 void DigestTable::set(uint64_t pfn, uint8_t type, const uint8_t* page) {
+  set_hash(pfn, type, page ? pfn::hash128(page, host::kPageSize) : pfn::Hash128{0, 0});
+}
+
+void DigestTable::set_hash(uint64_t pfn, uint8_t type, const pfn::Hash128& hash) {
   types_[pfn] = type;
-  hashes_[pfn] = page ? pfn::hash128(page, host::kPageSize) : pfn::Hash128{0, 0};
+  hashes_[pfn] = hash;
 }
 
 void DigestTable::blank(uint64_t pfn) { hashes_[pfn] = pfn::Hash128{0, 0}; }
@@ -53,25 +55,27 @@ bool digest_domain_step(host::DomainMemory& memory, DigestTable& table, uint64_t
   return true;
 }
 
+static void digest_blanks(DigestTable& table, const image::BlankPages& blanks) {
+  const bool zero = blanks.page_class == image::kClassZero;
+  const pfn::Hash128 hash = zero ? image::zero_page_hash() : pfn::Hash128{0, 0};
+  const uint64_t end = std::min(blanks.first + blanks.count, table.nr_pfns());
+  for (uint64_t pfn = blanks.first; pfn < end; ++pfn) table.set_hash(pfn, blanks.type, hash);
+}
+
 bool digest_image_step(image::Reader& reader, DigestTable& table, uint32_t lane, uint32_t first,
                        uint32_t count, Fault* fault) {
   for (uint32_t i = first; i < first + count; ++i) {
+    if (i >= reader.nr_chunks()) {
+      digest_blanks(table, reader.blanks()[i - reader.nr_chunks()]);
+      continue;
+    }
     image::DecodedChunk chunk;
     if (!reader.read_chunk(lane, i, &chunk, fault)) return false;
-    const uint8_t* body = chunk.bodies;
     for (uint32_t slot = 0; slot < chunk.n_pages; ++slot) {
       const uint64_t desc = chunk.descs[slot];
-      const uint8_t page_class = image::desc_class(desc);
-      const uint8_t* own = nullptr;
-      if (image::class_has_body(page_class)) {
-        own = body;
-        body += host::kPageSize;
-      } else if (page_class == image::kClassZero) {
-        own = kZeroPage;
-      }
       const uint64_t pfn = image::desc_pfn(desc);
       if (pfn < table.nr_pfns() && reader.is_current(i, slot, pfn))
-        table.set(pfn, image::desc_type(desc), own);
+        table.set(pfn, image::desc_type(desc), chunk.bodies + uint64_t(slot) * host::kPageSize);
     }
   }
   return true;

@@ -15,6 +15,7 @@ class DigestTable {
   explicit DigestTable(uint64_t nr_pfns);
   uint64_t nr_pfns() const { return types_.size(); }
   void set(uint64_t pfn, uint8_t type, const uint8_t* page);  // page null: no content
+  void set_hash(uint64_t pfn, uint8_t type, const pfn::Hash128& hash);
   // A page whose content holds MFNs by design counts by its type only.
   void blank(uint64_t pfn);
   pfn::Hash128 finish() const;
@@ -26,6 +27,7 @@ class DigestTable {
 
 bool digest_domain_step(host::DomainMemory& memory, DigestTable& table, uint64_t first,
                         uint64_t count, Fault* fault);
+// Units [first, first + count) of an image, see Reader::blanks().
 bool digest_image_step(image::Reader& reader, DigestTable& table, uint32_t lane, uint32_t first,
                        uint32_t count, Fault* fault);
 

@@ -43,7 +43,6 @@ class Placer {
 bool place_chunk(host::DomainMemory& memory, image::Reader& reader, uint32_t chunk_index,
                  const image::DecodedChunk& chunk, Placer* placer, uint64_t* placed, Fault* fault) {
   const host::FrameMaps maps = memory.maps();
-  const bool write_zeroes = !memory.populate_gives_zeroes();
   alignas(64) uint8_t table[host::kPageSize];
   const uint8_t* body = chunk.bodies;
   for (uint32_t slot = 0; slot < chunk.n_pages; ++slot) {
@@ -60,11 +59,16 @@ bool place_chunk(host::DomainMemory& memory, image::Reader& reader, uint32_t chu
       ++*placed;
     } else if (page_class == image::kClassData) {
       if (!placer->add(pfn, own, fault)) return false;
-    } else if (page_class == image::kClassZero && write_zeroes) {
-      if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
     }
   }
   return placer->flush(fault);
+}
+
+bool place_blanks(host::DomainMemory& memory, const image::BlankPages& blanks, Fault* fault) {
+  if (blanks.page_class != image::kClassZero || memory.populate_gives_zeroes()) return true;
+  for (uint64_t pfn = blanks.first; pfn < blanks.first + blanks.count; ++pfn)
+    if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
+  return true;
 }
 
 }  // namespace
@@ -123,6 +127,10 @@ bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t la
                   uint32_t count, uint64_t* placed, Fault* fault) {
   Placer placer(memory, placed);
   for (uint32_t i = first; i < first + count; ++i) {
+    if (i >= reader.nr_chunks()) {
+      if (!place_blanks(memory, reader.blanks()[i - reader.nr_chunks()], fault)) return false;
+      continue;
+    }
     image::DecodedChunk chunk;
     if (!reader.read_chunk(lane, i, &chunk, fault)) return false;
     if (!place_chunk(memory, reader, i, chunk, &placer, placed, fault)) return false;

@@ -5,8 +5,9 @@
 
 namespace dormouse::step {
 
-// Checks, decodes and places chunks [first, first + count): page tables are localised with the new
-// domain's p2m, pages superseded by a later chunk are left out. *placed grows by the pages written.
+// Checks, decodes and places units [first, first + count) of an image, see Reader::blanks(): page
+// tables are localised with the new domain's p2m, pages superseded by a later chunk are left out.
+// *placed grows by the pages written.
 bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
                   uint32_t count, uint64_t* placed, Fault* fault);
 

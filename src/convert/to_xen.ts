@@ -47,7 +47,7 @@ export interface ToXenResult {
 
 /**
  * Writes the `xl save` file of an image. The file is parsed again, order rules and all, before it gets its name.
- * Errors: IMAGE_NOT_RESTORABLE (taken of a paused guest, increment, or not a guest Xen could build), ImageReader's,
+ * Errors: IMAGE_NOT_RESTORABLE (taken of a paused guest, or not a guest Xen could build), ImageReader's,
  * IMAGE_DAMAGED (what it keeps of its stream is not consistent), OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE,
  * IMAGE_WRITE_FAILED, CANCELLED. On any of them no file appears.
  */
@@ -107,8 +107,6 @@ function refuseUnfit(reader: ImageReader): void {
   };
   if (reader.header.consistency === 'paused' || reader.manifest.consistency === 'paused')
     refuse('taken of a paused guest, which xl restore could not bring to life');
-  if (reader.header.parent !== null || reader.counts.sameAsParent > 0)
-    refuse('an increment, whose parent holds part of its pages');
 }
 
 /** The layout to write; every page with a frame must be in it, once. */

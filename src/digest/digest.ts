@@ -147,7 +147,7 @@ export async function digestImage(path: string, options: OperationOptions = {}):
       state,
       fill: (digest) =>
         runOverRange({
-          total: reader.nrChunks,
+          total: reader.nrUnits,
           stride: chunksPerStep,
           signal: options.signal,
           task: (lane, first, count) => ({

@@ -40,14 +40,7 @@ export interface XlDomain {
 }
 
 export type CapabilityName =
-  | 'light-suspend-point'
-  | 'cow-snapshot'
-  | 'log-dirty'
-  | 'cooperative-suspend'
-  | 'soft-reset'
-  | 'hot-plug'
-  | 'create'
-  | 'xl-config';
+  'light-suspend-point' | 'cow-snapshot' | 'log-dirty' | 'cooperative-suspend' | 'create' | 'xl-config';
 /** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
 export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
@@ -217,13 +210,6 @@ export interface Xenstore {
   transaction<T>(body: (tx: Pick<Xenstore, 'read' | 'write' | 'list' | 'remove'>) => Promise<T>): Promise<T>;
 }
 
-export interface EventChannels {
-  /** A new unbound port of the domain. */
-  allocUnbound(domid: number, remoteDomid: number): Promise<number>;
-  notify(domid: number, port: number): Promise<void>;
-  close(domid: number, port: number): Promise<void>;
-}
-
 /**
  * The host's own log of written pages. A page whose frame or type changed counts as written where the host can tell; who
  * needs certainty compares the types too.
@@ -231,6 +217,7 @@ export interface EventChannels {
 export interface Tracker {
   /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
   readAndClear(): Promise<Buffer>;
+  /** Of a domain that stands still: with the pages that others than it may have written to past the log. */
   peek(): Promise<Buffer>;
   off(): Promise<void>;
 }
@@ -311,7 +298,6 @@ export interface Host {
   tracker(lease: Lease): Promise<Tracker>;
 
   readonly xenstore: Xenstore;
-  readonly eventChannels: EventChannels;
   /** Calls back for each event until the returned function is called. */
   onEvent(listener: (event: DomainEvent) => void): () => void;
   /** Ends the connection; leases are released. */

@@ -23,17 +23,35 @@ export const LZ4_MAX_RATIO = 255;
 /** Set in a stored length when the block is not compressed. */
 export const STORED_FLAG = 0x8000_0000;
 
-export const HEADER_MAGIC = '894d4f5553450d0a';
-export const FOOTER_MAGIC = '4d4f555345454e44';
+export const HEADER_MAGIC = '89444d490d0a1a0a';
+export const FOOTER_MAGIC = '444d49656e640d0a';
+/** Of the layout before this one, which was never released. */
+export const FORMER_HEADER_MAGIC = '894d4f5553450d0a';
 export const CHUNK_MAGIC = '444d434b';
 
-/** must-understand flags this version knows: none. */
-export const KNOWN_FLAGS = 0n;
+/** Flags of the header that a reader must understand: pages lie in other files too. */
+export const FLAG_PARENT = 1n;
+/** must-understand flags this version knows. */
+export const KNOWN_FLAGS = FLAG_PARENT;
+/** Flags of the header that a reader may pass over: what else the file has. */
+export const FLAG_PAGE_HASHES = 1n;
+export const FLAG_CHUNK_DIGESTS = 2n;
+
+/** What the page map holds: every page, or those that are not as in the parent. */
+export const MAP_KINDS = { 1: 'full', 2: 'changes' } as const;
+export type MapKind = (typeof MAP_KINDS)[keyof typeof MAP_KINDS];
+/** An increment whose number in its chain this divides has a full map. */
+export const FULL_MAP_EVERY = 32;
+/** Most files that a full map can name. */
+export const MAX_ANCESTORS = 65_535;
 
 export const CONSISTENCIES = { 1: 'suspend-point', 2: 'paused' } as const;
 export type Consistency = (typeof CONSISTENCIES)[keyof typeof CONSISTENCIES];
 
-/** Page classes by number; 0 is "absent" and never stored. */
+/**
+ * Page classes by number, of 16. 0 is "absent": as in the parent. 7 counts such pages and is never stored; from 8 on they
+ * are free.
+ */
 export const CLASS_NAMES = [
   'absent',
   'data',
@@ -46,8 +64,12 @@ export const CLASS_NAMES = [
 ] as const;
 export type PageClass = Exclude<(typeof CLASS_NAMES)[number], 'absent'>;
 
-/** Chunk kinds by number. Delta and same-as-parent are reserved: format 1.0 does not hold them. */
-export const CHUNK_KINDS = ['zero', 'stored', 'lz4', 'delta', 'sameAsParent'] as const;
+export const CLASS_SLOTS = 16;
+
+/** The one kind of chunk. */
+export const CHUNK_KIND_PAGES = 1;
+/** Codecs by number. */
+export const CODECS = ['none', 'lz4'] as const;
 
 /** One field of a fixed structure: its byte offset and size. */
 export type Field = readonly [offset: number, size: number];
@@ -72,9 +94,11 @@ export const HEADER = {
   nrPfns: [112, 8],
   consistency: [120, 1],
   reserved1: [121, 7],
-  cipher: [128, 2],
-  keyWraps: [130, 2],
-  reserved2: [132, 380],
+  chainId: [128, 16],
+  sequence: [144, 8],
+  cipher: [152, 2],
+  keyWraps: [154, 2],
+  reserved2: [156, 356],
   keyWrapArea: [512, 2048],
   reserved3: [2560, 1520],
   checksum: [4080, 16],
@@ -84,17 +108,17 @@ export const HEADER = {
 export const CHUNK_HEADER = {
   magic: [0, 4],
   kind: [4, 1],
-  flags: [5, 1],
+  codec: [5, 1],
   headerSize: [6, 2],
-  imageId: [8, 16],
-  chunk: [24, 4],
-  span: [28, 4],
-  pages: [32, 2],
-  bodies: [34, 2],
-  runs: [36, 2],
-  blocks: [38, 2],
-  payloadSize: [40, 4],
-  reserved: [44, 20],
+  span: [8, 4],
+  pages: [12, 2],
+  bodies: [14, 2],
+  runs: [16, 2],
+  blocks: [18, 2],
+  payloadSize: [20, 4],
+  salt: [24, 16],
+  tag: [40, 16],
+  reserved: [56, 8],
 } as const satisfies Layout;
 export const CHUNK_HEADER_SIZE = 64;
 
@@ -107,7 +131,7 @@ export const CHUNK_ENTRY = {
   offset: [0, 8],
   span: [8, 4],
   pages: [12, 2],
-  bodies: [14, 2],
+  reserved: [14, 2],
   hash: [16, 16],
 } as const satisfies Layout;
 export const CHUNK_ENTRY_SIZE = 32;
@@ -116,15 +140,32 @@ export const CHUNK_ENTRY_SIZE = 32;
 export const MAP_BLOCK = { storedSize: [0, 4], rawSize: [4, 4] } as const satisfies Layout;
 export const MAP_BLOCK_SIZE = 8;
 
-/** One run of the page map: consecutive pfns at consecutive slots of one chunk. */
+/** One run of the page map: consecutive pfns at consecutive slots of one chunk, or in none. */
 export const MAP_RUN = {
   count: [0, 4],
   chunk: [4, 4],
   slot: [8, 2],
-  pageClass: [10, 1],
-  type: [11, 1],
+  source: [10, 2],
+  pageClass: [12, 1],
+  type: [13, 1],
+  reserved: [14, 2],
 } as const satisfies Layout;
-export const MAP_RUN_SIZE = 12;
+export const MAP_RUN_SIZE = 16;
+
+/** One file that an increment needs. */
+export const ANCESTOR = {
+  imageId: [0, 16],
+  root: [16, 32],
+  sequence: [48, 8],
+  nameSize: [56, 2],
+  reserved: [58, 6],
+  name: [64, 256],
+} as const satisfies Layout;
+export const ANCESTOR_SIZE = 320;
+
+/** Bytes of one page's hash and of one chunk's digest in their regions. */
+export const PAGE_HASH_SIZE = 16;
+export const CHUNK_DIGEST_SIZE = 32;
 
 /** The last page of the file: it commits the image. */
 export const FOOTER = {
@@ -136,26 +177,49 @@ export const FOOTER = {
   fileSize: [32, 8],
   chunksOffset: [40, 8],
   chunksEnd: [48, 8],
-  manifestOffset: [56, 8],
-  manifestSize: [64, 8],
-  chunkTableOffset: [72, 8],
-  chunkCount: [80, 8],
-  pageMapOffset: [88, 8],
-  pageMapSize: [96, 8],
-  pageMapRuns: [104, 8],
-  nrPfns: [112, 8],
-  storedPages: [120, 8],
-  storedBodies: [128, 8],
-  classCounts: [136, 64],
-  manifestHash: [200, 16],
-  chunkTableHash: [216, 16],
-  pageMapHash: [232, 16],
-  reserved: [248, 3704],
+  nrPfns: [56, 8],
+  chunkCount: [64, 8],
+  storedPages: [72, 8],
+  pageMapRuns: [80, 8],
+  mapKind: [88, 1],
+  reserved0: [89, 7],
+  classCounts: [96, 128],
+  contentRoot: [224, 32],
+  manifestOffset: [256, 8],
+  manifestSize: [264, 8],
+  manifestHash: [272, 32],
+  ancestorsOffset: [304, 8],
+  ancestorsSize: [312, 8],
+  ancestorsHash: [320, 32],
+  chunkTableOffset: [352, 8],
+  chunkTableSize: [360, 8],
+  chunkTableHash: [368, 32],
+  pageMapOffset: [400, 8],
+  pageMapSize: [408, 8],
+  pageMapHash: [416, 32],
+  pageHashesOffset: [448, 8],
+  pageHashesSize: [456, 8],
+  pageHashesHash: [464, 32],
+  chunkDigestsOffset: [496, 8],
+  chunkDigestsSize: [504, 8],
+  chunkDigestsHash: [512, 32],
+  reserved1: [544, 3408],
   root: [3952, 32],
   signerKey: [3984, 32],
   signature: [4016, 64],
   checksum: [4080, 16],
 } as const satisfies Layout;
+
+/** What lies between the chunks and the footer, in this order. */
+export const REGIONS = [
+  'manifest',
+  'ancestors',
+  'chunkTable',
+  'pageMap',
+  'pageHashes',
+  'chunkDigests',
+] as const;
+export type Region = (typeof REGIONS)[number];
 
 /** `bytes` rounded up to whole pages. */
 export function wholePages(bytes: number): number {

@@ -1,26 +1,36 @@
 /** The first and the last page of an image as objects: what the writer lays down and the reader checks. */
+import { createHash } from 'node:crypto';
 import { DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
 import type { PageCounts } from '../pfn/counts.js';
 import {
   BLOCK_PAGES,
   CLASS_NAMES,
+  CLASS_SLOTS,
   CONSISTENCIES,
+  FLAG_CHUNK_DIGESTS,
+  FLAG_PAGE_HASHES,
+  FLAG_PARENT,
   FOOTER,
   FOOTER_MAGIC,
   FORMAT_MAJOR,
   FORMAT_MINOR,
+  FORMER_HEADER_MAGIC,
   HEADER,
   HEADER_MAGIC,
   KNOWN_FLAGS,
+  MAP_KINDS,
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   MAX_PFNS,
   PAGE_SIZE,
+  REGIONS,
   isZero,
   type Consistency,
   type Field,
+  type MapKind,
   type PageClass,
+  type Region,
 } from './format.js';
 import { isSignedBy, type Signer } from './signature.js';
 
@@ -30,29 +40,40 @@ export interface ImageHeader {
   /** 32 hex digits. */
   readonly imageId: string;
   readonly parent: { readonly imageId: string; readonly root: string } | null;
+  /** Image id of the full image that the chain begins with: its own where it is that one. */
+  readonly chainId: string;
+  /** How many images of the chain came before. */
+  readonly sequence: number;
   readonly nrPfns: number;
   readonly consistency: Consistency;
+  readonly hasPageHashes: boolean;
+  readonly hasChunkDigests: boolean;
+}
+
+export interface RegionPlace {
+  /** In bytes of the file; a multiple of 4096. */
+  readonly offset: number;
+  /** Without padding. */
+  readonly size: number;
+  /** SHA-256 of the region with its padding, in hex. */
+  readonly hash: string;
 }
 
 export interface ImageFooter {
+  readonly minor: number;
   readonly imageId: string;
   readonly fileSize: number;
   readonly chunksEnd: number;
-  readonly manifestOffset: number;
-  readonly manifestSize: number;
-  readonly chunkTableOffset: number;
-  readonly chunkCount: number;
-  readonly pageMapOffset: number;
-  readonly pageMapSize: number;
-  readonly pageMapRuns: number;
   readonly nrPfns: number;
+  readonly chunkCount: number;
   readonly storedPages: number;
-  readonly storedBodies: number;
+  readonly pageMapRuns: number;
+  readonly mapKind: MapKind;
+  /** As this file has them: pages that an ancestor holds count as sameAsParent. */
   readonly counts: PageCounts;
-  /** XXH3-128 of each region with its padding, as stored: 32 hex digits. */
-  readonly manifestHash: string;
-  readonly chunkTableHash: string;
-  readonly pageMapHash: string;
+  /** 64 hex digits; null where it was not computed. */
+  readonly contentRoot: string | null;
+  readonly regions: Readonly<Record<Region, RegionPlace>>;
 }
 
 /** A footer as it is in the file. */
@@ -65,6 +86,7 @@ export interface SealedFooter extends ImageFooter {
 
 const classes = CLASS_NAMES.slice(1) as PageClass[];
 const zeroId = '0'.repeat(32);
+const noRoot = '0'.repeat(64);
 
 /** XXH3-128 as the format stores it: a 128-bit little-endian number, in hex. */
 export const storedHash = (bytes: Uint8Array): string =>
@@ -125,6 +147,12 @@ export function encodeHeader(header: Omit<ImageHeader, 'major' | 'minor'>): Buff
   w.number(HEADER.maxChunkBodies, MAX_CHUNK_BODIES);
   w.number(HEADER.maxChunkPages, MAX_CHUNK_PAGES);
   w.hex(HEADER.imageId, header.imageId);
+  const mayIgnore =
+    (header.hasPageHashes ? FLAG_PAGE_HASHES : 0n) | (header.hasChunkDigests ? FLAG_CHUNK_DIGESTS : 0n);
+  w.page.writeBigUInt64LE(header.parent ? FLAG_PARENT : 0n, HEADER.mustUnderstand[0]);
+  w.page.writeBigUInt64LE(mayIgnore, HEADER.mayIgnore[0]);
+  w.hex(HEADER.chainId, header.chainId);
+  w.number(HEADER.sequence, header.sequence);
   if (header.parent) {
     w.hex(HEADER.parentId, header.parent.imageId);
     w.hex(HEADER.parentRoot, header.parent.root);
@@ -134,9 +162,14 @@ export function encodeHeader(header: Omit<ImageHeader, 'major' | 'minor'>): Buff
   return w.sealed(HEADER.checksum);
 }
 
+export const formerLayout =
+  'the image has the layout from before format 1 was settled, which no release wrote; save the guest again';
+
 /** Errors: IMAGE_DAMAGED; IMAGE_INCOMPATIBLE for another major version or a must-understand flag that is unknown. */
 export function decodeHeader(page: Buffer): ImageHeader {
   const r = new FrameReader(page, 'header');
+  if (page.length >= PAGE_SIZE && r.hex(HEADER.magic) === FORMER_HEADER_MAGIC)
+    throw new DormouseError('IMAGE_INCOMPATIBLE', formerLayout);
   if (page.length < PAGE_SIZE || r.hex(HEADER.magic) !== HEADER_MAGIC)
     throw damaged('not a dormouse image, or its first page is damaged', 0);
   r.checkSeal(HEADER.checksum);
@@ -164,11 +197,27 @@ export function decodeHeader(page: Buffer): ImageHeader {
   const nrPfns = r.number(HEADER.nrPfns);
   if (consistency === undefined || nrPfns < 1 || nrPfns > MAX_PFNS)
     throw damaged('header: impossible values', 0);
+  const mayIgnore = r.flags(HEADER.mayIgnore);
+  return {
+    ...{ major, minor, imageId: r.hex(HEADER.imageId), nrPfns, consistency },
+    ...decodeLineage(r),
+    hasPageHashes: (mayIgnore & FLAG_PAGE_HASHES) !== 0n,
+    hasChunkDigests: (mayIgnore & FLAG_CHUNK_DIGESTS) !== 0n,
+  };
+}
+
+function decodeLineage(r: FrameReader): Pick<ImageHeader, 'parent' | 'chainId' | 'sequence'> {
   const parentId = r.hex(HEADER.parentId);
-  if (parentId === zeroId && !r.isZero(HEADER.parentRoot))
-    throw damaged('header: a root without a parent', 0);
-  const parent = parentId === zeroId ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
-  return { major, minor, imageId: r.hex(HEADER.imageId), parent, nrPfns, consistency };
+  const isFirst = parentId === zeroId;
+  const [chainId, sequence] = [r.hex(HEADER.chainId), r.number(HEADER.sequence)];
+  const agree =
+    isFirst === ((r.flags(HEADER.mustUnderstand) & FLAG_PARENT) === 0n) &&
+    isFirst === r.isZero(HEADER.parentRoot) &&
+    isFirst === (sequence === 0) &&
+    isFirst === (chainId === r.hex(HEADER.imageId));
+  if (!agree) throw damaged('header: it contradicts itself on whether there is a parent', 0);
+  const parent = isFirst ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
+  return { parent, chainId, sequence };
 }
 
 /** What this version does not know must be zero, unless a newer minor version may have put it there. */
@@ -188,17 +237,30 @@ function checkGeometry(r: FrameReader): void {
 }
 
 /** The footer without root and checksum; sealFooter() adds them. */
-export function encodeFooter(footer: ImageFooter): Buffer {
+export function encodeFooter(footer: Omit<ImageFooter, 'minor'>): Buffer {
   const w = new FrameWriter();
   w.hex(FOOTER.magic, FOOTER_MAGIC);
   w.number(FOOTER.major, FORMAT_MAJOR);
   w.number(FOOTER.minor, FORMAT_MINOR);
   w.number(FOOTER.footerSize, PAGE_SIZE);
   w.number(FOOTER.chunksOffset, PAGE_SIZE);
+  w.hex(FOOTER.imageId, footer.imageId);
   for (const name of numbers) w.number(FOOTER[name], footer[name]);
-  for (const name of hashes) w.hex(FOOTER[name], footer[name]);
+  w.number(FOOTER.mapKind, footer.mapKind === 'full' ? 1 : 2);
   classes.forEach((name, i) => w.number([FOOTER.classCounts[0] + 8 * (i + 1), 8], footer.counts[name]));
+  w.hex(FOOTER.contentRoot, footer.contentRoot ?? noRoot);
+  for (const name of REGIONS) {
+    const { offset, size, hash } = footer.regions[name];
+    w.number(FOOTER[`${name}Offset`], offset);
+    w.number(FOOTER[`${name}Size`], size);
+    w.hex(FOOTER[`${name}Hash`], hash);
+  }
   return w.page;
+}
+
+/** What identifies the whole image: SHA-256 over header and footer up to the root, in hex. */
+export function rootOf(headerPage: Buffer, footerPage: Buffer): string {
+  return createHash('sha256').update(headerPage).update(footerPage.subarray(0, FOOTER.root[0])).digest('hex');
 }
 
 /** INTERNAL if the signer's signature is not over the root. */
@@ -224,21 +286,7 @@ function signerOf(r: FrameReader, root: string): Signer | null {
   throw damaged('its signature is not one over its root');
 }
 
-const numbers = [
-  'fileSize',
-  'chunksEnd',
-  'manifestOffset',
-  'manifestSize',
-  'chunkTableOffset',
-  'chunkCount',
-  'pageMapOffset',
-  'pageMapSize',
-  'pageMapRuns',
-  'nrPfns',
-  'storedPages',
-  'storedBodies',
-] as const;
-const hashes = ['imageId', 'manifestHash', 'chunkTableHash', 'pageMapHash'] as const;
+const numbers = ['fileSize', 'chunksEnd', 'nrPfns', 'chunkCount', 'storedPages', 'pageMapRuns'] as const;
 
 /** IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. */
 export function decodeFooter(page: Buffer): SealedFooter {
@@ -246,25 +294,32 @@ export function decodeFooter(page: Buffer): SealedFooter {
   if (page.length < PAGE_SIZE || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
     throw damaged('it has no footer: it was cut short or never completed');
   r.checkSeal(FOOTER.checksum);
+  const [firstCount] = FOOTER.classCounts;
+  const minor = r.number(FOOTER.minor);
+  const mapKind = MAP_KINDS[r.number(FOOTER.mapKind) as keyof typeof MAP_KINDS] as MapKind | undefined;
   const fixed =
     r.number(FOOTER.major) === FORMAT_MAJOR &&
     r.number(FOOTER.footerSize) === PAGE_SIZE &&
     r.number(FOOTER.chunksOffset) === PAGE_SIZE &&
-    r.isZero([FOOTER.classCounts[0], 8]);
-  if (!fixed) throw damaged('footer: impossible values');
-  checkReserved(r, 'footer', r.number(FOOTER.minor), [FOOTER.reserved]);
-  const byName = (names: readonly (keyof typeof FOOTER)[], get: (field: Field) => number | string) =>
-    Object.fromEntries(names.map((name) => [name, get(FOOTER[name])]));
-  const counts = Object.fromEntries(
-    classes.map((name, i) => [name, r.number([FOOTER.classCounts[0] + 8 * (i + 1), 8])]),
-  );
+    r.isZero([firstCount, 8]);
+  if (!fixed || mapKind === undefined) throw damaged('footer: impossible values');
+  const freeCounts: Field = [firstCount + 8 * CLASS_NAMES.length, 8 * (CLASS_SLOTS - CLASS_NAMES.length)];
+  checkReserved(r, 'footer', minor, [FOOTER.reserved0, freeCounts, FOOTER.reserved1]);
+  const of = Object.fromEntries(numbers.map((name) => [name, r.number(FOOTER[name])]));
+  const counts = classes.map((name, i) => [name, r.number([firstCount + 8 * (i + 1), 8])]);
+  const regions = REGIONS.map((name) => {
+    const [offset, size] = [r.number(FOOTER[`${name}Offset`]), r.number(FOOTER[`${name}Size`])];
+    return [name, { offset, size, hash: r.hex(FOOTER[`${name}Hash`]) }];
+  });
+  const root = r.hex(FOOTER.root);
   return {
-    ...byName(numbers, (field) => r.number(field)),
-    ...byName(hashes, r.hex),
-    counts,
-    root: r.hex(FOOTER.root),
-    signer: signerOf(r, r.hex(FOOTER.root)),
-  } as unknown as SealedFooter;
+    ...(of as Pick<ImageFooter, (typeof numbers)[number]>),
+    ...{ minor, mapKind, root, imageId: r.hex(FOOTER.imageId) },
+    counts: Object.fromEntries(counts) as PageCounts,
+    regions: Object.fromEntries(regions) as ImageFooter['regions'],
+    contentRoot: r.isZero(FOOTER.contentRoot) ? null : r.hex(FOOTER.contentRoot),
+    signer: signerOf(r, root),
+  };
 }
 
 /** Counts by class number (index 0, absent, is left out) as named counts. */

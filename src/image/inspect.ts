@@ -1,32 +1,35 @@
 /** Says what is inside an image, and goes on as far as it can through damage. Read-only. */
+import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
+import { type Ancestor, decodeAncestors } from './ancestors.js';
 import { openImageFile, readExactly } from './file.js';
-import { CHUNK_ENTRY_SIZE, MAX_CHUNK_SPAN, MAX_MANIFEST_BYTES, PAGE_SIZE, wholePages } from './format.js';
+import {
+  CLASS_SLOTS,
+  FORMAT_MINOR,
+  MAX_CHUNK_SPAN,
+  MAX_MANIFEST_BYTES,
+  PAGE_SIZE,
+  wholePages,
+  type MapKind,
+  type Region,
+} from './format.js';
 import {
   decodeFooter,
   decodeHeader,
   namedCounts,
-  storedHash,
   type ImageFooter,
   type ImageHeader,
   type SealedFooter,
 } from './frame.js';
 import { decodeManifest, type Manifest } from './manifest.js';
-import {
-  hashIs,
-  parseChunk,
-  parseChunkHead,
-  parseChunkTable,
-  type ChunkEntry,
-  type ChunkHead,
-} from './parse.js';
+import { parseChunk, parseChunkHead, parseChunkTable, type ChunkEntry, type ChunkHead } from './parse.js';
 
 export interface ChunkSummary {
   readonly count: number;
-  /** Chunks by kind: zero, stored, lz4; `damaged` where the header could not be read. */
-  readonly byKind: Readonly<Record<string, number>>;
+  /** Chunks by codec: none, lz4; `damaged` where the header could not be read. */
+  readonly byCodec: Readonly<Record<string, number>>;
 }
 
 export interface Inspection {
@@ -38,6 +41,11 @@ export interface Inspection {
   readonly manifest: Manifest | null;
   /** Hex; null where the footer is damaged. */
   readonly root: string | null;
+  /** The files it needs beside itself, its parent first; null where that cannot be told. */
+  readonly ancestors: readonly Ancestor[] | null;
+  /** Whether the page map holds every page or what is not as in the parent; null where the footer is damaged. */
+  readonly mapKind: MapKind | null;
+  readonly contentRoot: string | null;
   /** The Ed25519 key that signed the root, 32 bytes; null where nobody did or the footer is damaged. */
   readonly signerKey: Buffer | null;
   /** True if the footer is whole: the image was committed. */
@@ -47,8 +55,7 @@ export interface Inspection {
   readonly chunks: ChunkSummary;
   /** Pages in all chunks, also those replaced by a later copy. */
   readonly storedPages: number;
-  readonly storedBodies: number;
-  /** Of the pages that have a frame; null where the footer is damaged. */
+  /** Of the pages that have a frame; null where the footer is damaged, and for an increment, whose ancestors would have to be asked. */
   readonly memoryBytes: number | null;
   /** Bytes of memory the pages stand for, divided by the size of the file. */
   readonly ratio: number;
@@ -60,11 +67,12 @@ const MOST_DAMAGE = 1000;
 
 class Inspector {
   readonly damage: string[] = [];
-  readonly byKind: Record<string, number> = {};
-  readonly scanned = { pages: 0, bodies: 0, byClass: new Array<number>(8).fill(0) };
+  readonly byCodec: Record<string, number> = {};
+  readonly scanned = { pages: 0, byClass: new Array<number>(CLASS_SLOTS).fill(0) };
   header: ImageHeader | null = null;
   footer: SealedFooter | null = null;
   manifest: Manifest | null = null;
+  ancestors: readonly Ancestor[] | null = null;
 
   constructor(
     private readonly file: FileHandle,
@@ -76,6 +84,7 @@ class Inspector {
     this.footer = await this.attempt(() => this.readFooter());
     const { footer } = this;
     if (footer) this.manifest = await this.attempt(() => this.readManifest(footer));
+    if (footer) this.ancestors = await this.attempt(() => this.readAncestors(footer));
     const entries = footer && (await this.attempt(() => this.readTable(footer)));
     if (entries) await this.readHeads(entries);
     else await this.scan();
@@ -100,45 +109,47 @@ class Inspector {
   private async readFooter(): Promise<SealedFooter> {
     if (this.size < 2 * PAGE_SIZE) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
     const footer = decodeFooter(await readExactly(this.file, this.size - PAGE_SIZE, PAGE_SIZE));
-    const end = footer.pageMapOffset + wholePages(footer.pageMapSize) + PAGE_SIZE;
-    if (footer.fileSize !== this.size || end !== this.size)
+    if (footer.fileSize !== this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'the footer is of a file of another size');
     return footer;
   }
 
   private async readManifest(footer: ImageFooter): Promise<Manifest> {
-    if (footer.manifestSize > MAX_MANIFEST_BYTES)
+    if (footer.regions.manifest.size > MAX_MANIFEST_BYTES)
       throw new DormouseError('IMAGE_DAMAGED', 'the manifest is too large');
-    const span = await this.region(footer.manifestOffset, footer.manifestSize);
-    if (storedHash(span) !== footer.manifestHash)
-      throw new DormouseError('IMAGE_DAMAGED', "the manifest's checksum differs");
-    return decodeManifest(span.subarray(0, footer.manifestSize));
+    return decodeManifest(await this.region(footer, 'manifest'));
   }
 
   private async readTable(footer: ImageFooter): Promise<ChunkEntry[]> {
-    if (footer.chunkCount > this.size / PAGE_SIZE)
+    if (footer.regions.chunkTable.size > this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'more chunks than the file can hold');
-    const size = footer.chunkCount * CHUNK_ENTRY_SIZE;
-    const span = await this.region(footer.chunkTableOffset, size);
-    if (!hashIs(span, footer.chunkTableHash))
-      throw new DormouseError('IMAGE_DAMAGED', "the chunk table's checksum differs");
-    return parseChunkTable(span.subarray(0, size));
+    return parseChunkTable(await this.region(footer, 'chunkTable'));
   }
 
-  private async region(offset: number, size: number): Promise<Buffer> {
+  private async readAncestors(footer: ImageFooter): Promise<Ancestor[]> {
+    if (footer.regions.ancestors.size > this.size)
+      throw new DormouseError('IMAGE_DAMAGED', 'more ancestors than the file can hold');
+    return decodeAncestors(await this.region(footer, 'ancestors'), footer.minor > FORMAT_MINOR);
+  }
+
+  private async region(footer: ImageFooter, name: Region): Promise<Buffer> {
+    const { offset, size, hash } = footer.regions[name];
     if (offset + wholePages(size) > this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'a region lies beyond the file');
-    return readExactly(this.file, offset, wholePages(size));
+    const span = await readExactly(this.file, offset, wholePages(size));
+    if (createHash('sha256').update(span).digest('hex') !== hash)
+      throw new DormouseError('IMAGE_DAMAGED', `the hash of the ${name} differs`);
+    return span.subarray(0, size);
   }
 
   private count(kind: string): void {
-    this.byKind[kind] = (this.byKind[kind] ?? 0) + 1;
+    this.byCodec[kind] = (this.byCodec[kind] ?? 0) + 1;
   }
 
   private async readHeads(entries: readonly ChunkEntry[]): Promise<void> {
     for (const [i, entry] of entries.entries()) {
-      const head = entry.offset + PAGE_SIZE <= this.size && (await this.headAt(entry.offset));
-      if (head && head.chunk === i && head.span === entry.span) this.count(head.kind);
+      const head = entry.offset + PAGE_SIZE <= this.size ? await this.headAt(entry.offset) : null;
+      if (head?.span === entry.span) this.count(head.codec);
       else {
         this.count('damaged');
         this.note(`chunk ${i} at offset ${entry.offset}: its header is damaged`);
@@ -162,11 +173,10 @@ class Inspector {
       const chunk = parseChunk(await readExactly(this.file, at, span));
       if (typeof chunk === 'string') {
         this.count('damaged');
-        this.note(`chunk ${head.chunk} at offset ${at}: ${chunk}`);
+        this.note(`a chunk at offset ${at}: ${chunk}`);
       } else {
-        this.count(head.kind);
+        this.count(head.codec);
         this.scanned.pages += head.pages;
-        this.scanned.bodies += head.bodies;
         for (const { pageClass, count } of chunk.runs)
           this.scanned.byClass[pageClass] = (this.scanned.byClass[pageClass] ?? 0) + count;
       }
@@ -181,7 +191,7 @@ export async function inspectImage(path: string): Promise<Inspection> {
   try {
     const found = new Inspector(file, size);
     await found.run();
-    const { header, manifest, footer, damage, byKind, scanned } = found;
+    const { header, manifest, footer, damage, byCodec, scanned } = found;
     const counts = footer?.counts ?? namedCounts(scanned.byClass);
     return {
       path,
@@ -189,13 +199,15 @@ export async function inspectImage(path: string): Promise<Inspection> {
       header,
       manifest,
       root: footer?.root ?? null,
+      ancestors: found.ancestors,
+      mapKind: footer?.mapKind ?? null,
+      contentRoot: footer?.contentRoot ?? null,
       signerKey: footer?.signer?.key ?? null,
       committed: footer !== null,
       counts,
-      chunks: { count: Object.values(byKind).reduce((sum, n) => sum + n, 0), byKind },
+      chunks: { count: Object.values(byCodec).reduce((sum, n) => sum + n, 0), byCodec },
       storedPages: footer?.storedPages ?? scanned.pages,
-      storedBodies: footer?.storedBodies ?? scanned.bodies,
-      memoryBytes: footer && memoryBytesOf(counts),
+      memoryBytes: footer && header?.parent === null ? memoryBytesOf(counts) : null,
       ratio: size === 0 ? 0 : memoryBytesOf(counts) / size,
       damage,
     };

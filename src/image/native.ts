@@ -2,59 +2,91 @@
 import { addon } from '../addon.js';
 import type { ReaderHandle, WriterHandle } from '../handle.js';
 
+export interface WriterSetup {
+  readonly path: string;
+  /** The first page of the file. */
+  readonly header: Buffer;
+  readonly nrPfns: number;
+  readonly lanes: number;
+  readonly direct: boolean;
+  readonly unnamed: boolean;
+  readonly pageHashes: boolean;
+  readonly digests: boolean;
+  /** Pages below this may stay as they are in the parent; 0 without one. */
+  readonly parentPfns: number;
+  /** The parent's reader, or 0. */
+  readonly parent: ReaderHandle | 0;
+  readonly fullMap: boolean;
+  /** Leave out what the parent, whose page hashes are complete, holds as it is. */
+  readonly skipUnchanged: boolean;
+}
+
+/** One file with chunks. Its descriptor is duplicated; empty buffers where it has no such region. */
+export interface SourceSetup {
+  readonly fd: number;
+  readonly name: string;
+  readonly nrPfns: number;
+  /** Of a newer minor version. */
+  readonly newer: boolean;
+  readonly chunksEnd: number;
+  readonly chunkTable: Buffer;
+  readonly digests: Buffer;
+  readonly pageHashes: Buffer;
+}
+
+/** One page map; `sources`: by the runs' source number, which of the reader's. */
+export interface LayerSetup {
+  readonly map: Buffer;
+  readonly runs: number;
+  readonly nrPfns: number;
+  readonly sparse: boolean;
+  readonly newer: boolean;
+  readonly sources: readonly number[];
+}
+
 export interface NativeImage {
-  createWriter(
-    path: string,
-    header: Buffer,
-    nrPfns: number,
-    lanes: number,
-    hasParent: boolean,
-    direct: boolean,
-    unnamed: boolean,
-  ): WriterHandle;
+  createWriter(setup: WriterSetup): WriterHandle;
   /** To an image, or to a stream. */
   append(handle: WriterHandle, lane: number, descs: BigUint64Array, bodies: Buffer): void;
   writerCounts(handle: WriterHandle): {
     byClass: number[];
     storedPages: number;
-    storedBodies: number;
     storedBytes: number;
   };
   finish(handle: WriterHandle): Promise<void>;
   writerChunkTable(handle: WriterHandle): Buffer;
+  /** 16 bytes a page in chunks, 32 bytes a chunk; by chunk and slot. */
+  writerPageHashes(handle: WriterHandle): Buffer;
+  writerDigests(handle: WriterHandle): Buffer;
+  /** `before`: 32 bytes, the parent's or zeroes. */
+  writerContentRoot(handle: WriterHandle, before: Buffer): Buffer;
   encodeMap(handle: WriterHandle): { bytes: Buffer; runs: number; more: boolean };
   writeTail(handle: WriterHandle, bytes: Buffer): void;
   publish(handle: WriterHandle): Promise<void>;
   releaseWriter(handle: WriterHandle): boolean;
   /** For tests: the nth system call on the file from now fails with that errno (and all after it). */
   failCall(handle: WriterHandle, nth: number, errno: number, forEver: boolean): void;
-  openReader(
-    options: {
-      fd: number;
-      imageId: Buffer;
-      nrPfns: number;
-      lanes: number;
-      hasParent: boolean;
-      chunksEnd: number;
-      pageMapRuns: number;
-    },
-    chunkTable: Buffer,
-    pageMap: Buffer,
-  ): ReaderHandle;
+  openReader(setup: {
+    readonly lanes: number;
+    readonly sources: readonly SourceSetup[];
+    readonly layers: readonly LayerSetup[];
+  }): ReaderHandle;
   closeReader(handle: ReaderHandle): boolean;
   checkChunk(handle: ReaderHandle, lane: number, chunk: number): void;
   readChunk(handle: ReaderHandle, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
   chunkEntry(
     handle: ReaderHandle,
     chunk: number,
-  ): { offset: number; span: number; pages: number; bodies: number };
+  ): { source: number; chunk: number; offset: number; span: number; pages: number };
+  readerExtent(handle: ReaderHandle): { chunks: number; units: number; usedSources: boolean[] };
+  prepareHashes(handle: ReaderHandle): void;
   readPages(handle: ReaderHandle, pfns: Float64Array, out: Buffer): void;
   pageEntry(
     handle: ReaderHandle,
     pfn: number,
   ): [pageClass: number, type: number, chunk: number, slot: number];
   classRuns(handle: ReaderHandle, classMask: number, byType: boolean): Float64Array;
-  readerCounts(handle: ReaderHandle): number[];
+  readerCounts(handle: ReaderHandle): { own: number[]; all: number[] };
   openImages(): number;
 }
 

@@ -6,21 +6,25 @@ import { lz4Decompress, lz4DecompressInto } from '../codec/lz4.js';
 import { hasBody, tableLevel } from '../pfn/page_type.js';
 import { hash128 } from '../pfn/page_scan.js';
 import {
+  ANCESTOR,
+  ANCESTOR_SIZE,
   BLOCK_PAGES,
   CHUNK_ENTRY,
   CHUNK_ENTRY_SIZE,
   CHUNK_HEADER,
   CHUNK_HEADER_SIZE,
-  CHUNK_KINDS,
+  CHUNK_KIND_PAGES,
   CHUNK_MAGIC,
   CHUNK_RUN,
   CHUNK_RUN_SIZE,
   CLASS_NAMES,
+  CODECS,
   MAP_BLOCK,
   MAP_BLOCK_RUNS,
   MAP_BLOCK_SIZE,
   MAP_RUN,
   MAP_RUN_SIZE,
+  MAX_ANCESTORS,
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   PAGE_SIZE,
@@ -53,7 +57,6 @@ export function classFits(pageClass: number, type: number): boolean {
   const name = CLASS_NAMES[pageClass];
   if (name === 'data' || name === 'zero') return hasBody(type) && tableLevel(type) === 0;
   if (name === 'table') return tableLevel(type) > 0;
-  if (name === 'sameAsParent') return hasBody(type);
   return (
     (name === 'noFrame' && type === 15) ||
     (name === 'broken' && type === 13) ||
@@ -65,7 +68,7 @@ export interface ChunkEntry {
   readonly offset: number;
   readonly span: number;
   readonly pages: number;
-  readonly bodies: number;
+  readonly reserved: number;
   readonly hash: string;
 }
 
@@ -76,16 +79,16 @@ export function parseChunkTable(bytes: Buffer): ChunkEntry[] {
       offset: numberAt(bytes, CHUNK_ENTRY.offset, at),
       span: numberAt(bytes, CHUNK_ENTRY.span, at),
       pages: numberAt(bytes, CHUNK_ENTRY.pages, at),
-      bodies: numberAt(bytes, CHUNK_ENTRY.bodies, at),
+      reserved: numberAt(bytes, CHUNK_ENTRY.reserved, at),
       hash: hexAt(bytes, CHUNK_ENTRY.hash, at),
     };
   });
 }
 
 export interface ChunkHead {
-  readonly kind: string;
-  readonly imageId: string;
-  readonly chunk: number;
+  readonly codec: string;
+  /** Whether all that no version 1.0 writer sets is zero. */
+  readonly plain: boolean;
   readonly span: number;
   readonly pages: number;
   readonly bodies: number;
@@ -99,9 +102,8 @@ export function parseChunkHead(bytes: Buffer): ChunkHead | null {
   if (bytes.length < CHUNK_HEADER_SIZE || hexAt(bytes, CHUNK_HEADER.magic) !== CHUNK_MAGIC) return null;
   const get = (name: keyof typeof CHUNK_HEADER) => numberAt(bytes, CHUNK_HEADER[name]);
   const head = {
-    kind: CHUNK_KINDS[get('kind')] ?? `kind ${get('kind')}`,
-    imageId: hexAt(bytes, CHUNK_HEADER.imageId),
-    chunk: get('chunk'),
+    codec: CODECS[get('codec')] ?? `codec ${get('codec')}`,
+    plain: isZero(bytes, CHUNK_HEADER.salt[0], CHUNK_HEADER_SIZE),
     span: get('span'),
     pages: get('pages'),
     bodies: get('bodies'),
@@ -109,9 +111,15 @@ export function parseChunkHead(bytes: Buffer): ChunkHead | null {
     blocks: get('blocks'),
     payloadSize: get('payloadSize'),
   };
-  const [reserved] = CHUNK_HEADER.reserved;
-  const fixed = get('flags') === 0 && get('headerSize') === CHUNK_HEADER_SIZE;
-  return fixed && isZero(bytes, reserved, CHUNK_HEADER_SIZE) && head.span >= PAGE_SIZE ? head : null;
+  const fixed = get('kind') === CHUNK_KIND_PAGES && get('headerSize') === CHUNK_HEADER_SIZE;
+  return fixed && get('codec') < CODECS.length && head.span >= PAGE_SIZE ? head : null;
+}
+
+/** Whether the chunk is of a kind or codec that this version does not know: not damage. */
+export function isOfUnknownKind(bytes: Buffer): boolean {
+  if (bytes.length < CHUNK_HEADER_SIZE || hexAt(bytes, CHUNK_HEADER.magic) !== CHUNK_MAGIC) return false;
+  const [kind, codec] = [numberAt(bytes, CHUNK_HEADER.kind), numberAt(bytes, CHUNK_HEADER.codec)];
+  return kind !== CHUNK_KIND_PAGES || codec >= CODECS.length;
 }
 
 /** Consecutive pfns of one class and type, at consecutive slots from `slot`. */
@@ -162,11 +170,18 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
   return slot === head.pages && bodies === head.bodies ? runs : 'its runs do not add up';
 }
 
-/** Nobody looks at what a block holds, only that it decodes. */
 const decoded = Buffer.allocUnsafe(BLOCK_PAGES * PAGE_SIZE);
 
+/** What a decoded block holds: the pages from slot `first` on, in a buffer that the next one overwrites. */
+export type BlockVisitor = (first: number, pages: Buffer) => void;
+
 /** Decodes every block. Returns how many, or what is wrong. */
-function readBlocks(bytes: Buffer, head: ChunkHead, tableAt: number): number | string {
+function readBlocks(
+  bytes: Buffer,
+  head: ChunkHead,
+  tableAt: number,
+  visit: BlockVisitor | undefined,
+): number | string {
   let at = CHUNK_HEADER_SIZE;
   let compressed = false;
   for (let block = 0; block < head.blocks; block++) {
@@ -176,18 +191,20 @@ function readBlocks(bytes: Buffer, head: ChunkHead, tableAt: number): number | s
     const size = isStored ? word - STORED_FLAG : word;
     if (isStored ? size !== raw : size < 1 || size >= raw || at + size > tableAt)
       return `block ${block} has an impossible length`;
-    if (!isStored && !lz4DecompressInto(bytes.subarray(at, at + size), decoded.subarray(0, raw)))
+    const stored = bytes.subarray(at, at + size);
+    if (!isStored && !lz4DecompressInto(stored, decoded.subarray(0, raw)))
       return `block ${block} does not decode`;
+    visit?.(block * BLOCK_PAGES, isStored ? stored : decoded.subarray(0, raw));
     compressed ||= !isStored;
     at += size;
   }
   if (at !== tableAt) return 'its block lengths do not add up';
-  const kind = head.blocks === 0 ? 'zero' : compressed ? 'lz4' : 'stored';
-  return kind === head.kind ? head.blocks : `it is marked ${head.kind} but is ${kind}`;
+  const codec = compressed ? 'lz4' : 'none';
+  return codec === head.codec ? head.blocks : `it is marked ${head.codec} but is ${codec}`;
 }
 
 /** A whole chunk, every block decoded; or a sentence about what is wrong with it. */
-export function parseChunk(bytes: Buffer): ParsedChunk | string {
+export function parseChunk(bytes: Buffer, visit?: BlockVisitor): ParsedChunk | string {
   const head = parseChunkHead(bytes);
   if (!head) return 'it does not begin with a chunk header';
   const wrong = checkCounts(head, bytes.length);
@@ -197,11 +214,11 @@ export function parseChunk(bytes: Buffer): ParsedChunk | string {
   const runs = readRuns(bytes, head, runsAt);
   if (typeof runs === 'string') return runs;
   if (!isZero(bytes, runsAt + CHUNK_RUN_SIZE * head.runs, bytes.length)) return 'its padding is not zero';
-  const blocksDecoded = readBlocks(bytes, head, tableAt);
+  const blocksDecoded = readBlocks(bytes, head, tableAt, visit);
   return typeof blocksDecoded === 'string' ? blocksDecoded : { head, runs, blocksDecoded };
 }
 
-/** The page map's runs in columns: 16 bytes a run. */
+/** The page map's runs in columns: 18 bytes a run. */
 export class MapRuns {
   length = 0;
   /** Pages covered; one more run begins here. */
@@ -209,6 +226,7 @@ export class MapRuns {
   first = new Uint32Array(1024);
   chunk = new Uint32Array(1024);
   slot = new Uint16Array(1024);
+  source = new Uint16Array(1024);
   kind = new Uint8Array(1024);
   private order: Uint32Array | undefined;
 
@@ -217,13 +235,15 @@ export class MapRuns {
   }
   pageClass = (run: number): number => (this.kind[run] ?? 0) & 15;
   type = (run: number): number => (this.kind[run] ?? 0) >> 4;
+  hasBody = (run: number): boolean => withBody(this.pageClass(run));
 
-  add(count: number, chunk: number, slot: number, pageClass: number, type: number): void {
+  add(count: number, chunk: number, slot: number, source: number, kind: number): void {
     if (this.length === this.first.length) this.grow();
     this.first[this.length] = this.covered;
     this.chunk[this.length] = chunk;
     this.slot[this.length] = slot;
-    this.kind[this.length] = pageClass | (type << 4);
+    this.source[this.length] = source;
+    this.kind[this.length] = kind;
     this.length++;
     this.covered += count;
   }
@@ -237,35 +257,72 @@ export class MapRuns {
     this.first = longer(this.first, new Uint32Array(size));
     this.chunk = longer(this.chunk, new Uint32Array(size));
     this.slot = longer(this.slot, new Uint16Array(size));
+    this.source = longer(this.source, new Uint16Array(size));
     this.kind = longer(this.kind, new Uint8Array(size));
   }
 
-  /** The runs that lead to this chunk. */
-  *ofChunk(chunk: number): Generator<number> {
-    this.order ??= Uint32Array.from({ length: this.length }, (_, i) => i).sort(
-      (a, b) => (this.chunk[a] ?? 0) - (this.chunk[b] ?? 0) || a - b,
-    );
+  /** The runs that lead to this chunk of this file. */
+  *ofChunk(source: number, chunk: number): Generator<number> {
+    const place = (run: number) => (this.source[run] ?? 0) * 2 ** 32 + (this.chunk[run] ?? 0);
+    this.order ??= Uint32Array.from(
+      Array.from({ length: this.length }, (_, run) => run).filter(this.hasBody),
+    ).sort((a, b) => place(a) - place(b) || a - b);
+    const wanted = source * 2 ** 32 + chunk;
     let low = 0;
     for (let high = this.order.length; low < high;) {
       const middle = (low + high) >>> 1;
-      if ((this.chunk[this.order[middle] ?? 0] ?? 0) < chunk) low = middle + 1;
+      if (place(this.order[middle] ?? 0) < wanted) low = middle + 1;
       else high = middle;
     }
-    for (let i = low; i < this.length; i++) {
+    for (let i = low; i < this.order.length; i++) {
       const run = this.order[i] ?? 0;
-      if (this.chunk[run] !== chunk) return;
+      if (place(run) !== wanted) return;
       yield run;
     }
   }
 }
 
+/** A file that an increment names. */
+export interface NamedFile {
+  readonly imageId: string;
+  readonly root: string;
+  readonly sequence: number;
+  readonly name: string;
+}
+
+/** The table of ancestors, or a sentence about what is wrong with it. */
+export function parseAncestors(bytes: Buffer, newer: boolean): NamedFile[] | string {
+  if (bytes.length % ANCESTOR_SIZE !== 0 || bytes.length > ANCESTOR_SIZE * MAX_ANCESTORS)
+    return 'it has an impossible size';
+  const files: NamedFile[] = [];
+  for (let at = 0; at < bytes.length; at += ANCESTOR_SIZE) {
+    const end = at + ANCESTOR_SIZE;
+    const nameSize = numberAt(bytes, ANCESTOR.nameSize, at);
+    const nameAt = at + ANCESTOR.name[0];
+    const name = nameSize <= ANCESTOR.name[1] ? bytes.toString('utf8', nameAt, nameAt + nameSize) : '';
+    if (name === '' || name === '.' || name === '..' || name.includes('/') || name.includes('\0'))
+      return `entry ${files.length} has no file's name`;
+    if (!isZero(bytes, nameAt + nameSize, end) || (!newer && numberAt(bytes, ANCESTOR.reserved, at) !== 0))
+      return `entry ${files.length} has bytes set that must be zero`;
+    const [imageId, root] = [hexAt(bytes, ANCESTOR.imageId, at), hexAt(bytes, ANCESTOR.root, at)];
+    files.push({ imageId, root, sequence: numberAt(bytes, ANCESTOR.sequence, at), name });
+  }
+  return files;
+}
+
+/** What a map must keep to: sizes from the footer, and how many files its runs may name. */
+export interface MapLimits {
+  readonly nrRuns: number;
+  readonly nrPfns: number;
+  readonly nrChunks: number;
+  readonly sources: number;
+  readonly sparse: boolean;
+  readonly newer: boolean;
+}
+
 /** The page map, or a sentence about what is wrong with it. Allocates for what it decodes, never for what is claimed. */
-export function parsePageMap(
-  bytes: Buffer,
-  nrRuns: number,
-  nrPfns: number,
-  nrChunks: number,
-): MapRuns | string {
+export function parsePageMap(bytes: Buffer, limits: MapLimits): MapRuns | string {
+  const { nrRuns, nrPfns } = limits;
   const runs = new MapRuns();
   let at = 0;
   while (at < bytes.length) {
@@ -285,22 +342,29 @@ export function parsePageMap(
     } catch {
       return 'a block does not decode';
     }
-    const wrong = addRuns(runs, block, nrPfns, nrChunks);
+    const wrong = addRuns(runs, block, limits);
     if (wrong !== null) return wrong;
     at += size;
   }
   return runs.length === nrRuns && runs.covered === nrPfns ? runs : 'it does not cover every page once';
 }
 
-function addRuns(runs: MapRuns, block: Buffer, nrPfns: number, nrChunks: number): string | null {
+function addRuns(runs: MapRuns, block: Buffer, limits: MapLimits): string | null {
   for (let at = 0; at < block.length; at += MAP_RUN_SIZE) {
     const get = (field: Field) => numberAt(block, field, at);
-    const count = get(MAP_RUN.count);
-    if (count < 1 || count > nrPfns - runs.covered) return `the run at pfn ${runs.covered} is too long`;
-    if (!classFits(get(MAP_RUN.pageClass), get(MAP_RUN.type)))
-      return `pfn ${runs.covered} has an impossible class`;
-    if (get(MAP_RUN.chunk) >= nrChunks) return `pfn ${runs.covered} is in a chunk that is not there`;
-    runs.add(count, get(MAP_RUN.chunk), get(MAP_RUN.slot), get(MAP_RUN.pageClass), get(MAP_RUN.type));
+    const [count, pageClass, type] = [get(MAP_RUN.count), get(MAP_RUN.pageClass), get(MAP_RUN.type)];
+    const [source, chunk, slot] = [get(MAP_RUN.source), get(MAP_RUN.chunk), get(MAP_RUN.slot)];
+    const where = `pfn ${runs.covered}`;
+    if (count < 1 || count > limits.nrPfns - runs.covered) return `the run at ${where} is too long`;
+    const absent = pageClass === 0;
+    if (absent ? !limits.sparse || type !== 0 || source !== 0 : !classFits(pageClass, type))
+      return `${where} has an impossible class`;
+    if (source >= limits.sources) return `${where} is in a file that is not named`;
+    if (get(MAP_RUN.reserved) !== 0 && !limits.newer) return `${where} has reserved bytes set`;
+    if (!withBody(pageClass)) {
+      if (chunk !== 0 || slot !== 0) return `${where} has no body but a chunk`;
+    } else if (source === 0 && chunk >= limits.nrChunks) return `${where} is in a chunk that is not there`;
+    runs.add(count, chunk, slot, source, pageClass | (type << 4));
   }
   return null;
 }

@@ -1,36 +1,12 @@
 /** Opens an image: header, footer, manifest and index are checked here, chunks natively when they are asked for. */
-import { createHash } from 'node:crypto';
-import type { FileHandle } from 'node:fs/promises';
 import { native } from '../addon.js';
 import { DormouseError } from '../errors.js';
-import { totalPages, type PageCounts } from '../pfn/counts.js';
+import type { PageCounts } from '../pfn/counts.js';
 import { isPinned, tableLevel } from '../pfn/page_type.js';
-import {
-  CHUNK_ENTRY,
-  CHUNK_ENTRY_SIZE,
-  CLASS_NAMES,
-  FOOTER,
-  LZ4_MAX_RATIO,
-  MAP_RUN_SIZE,
-  MAX_MANIFEST_BYTES,
-  PAGE_SIZE,
-  XL_MAGIC,
-  isZero,
-  wholePages,
-  type PageClass,
-} from './format.js';
-import { openImageFile, readExactly } from './file.js';
-import {
-  damaged,
-  decodeFooter,
-  decodeHeader,
-  namedCounts,
-  sameCounts,
-  storedHash,
-  type ImageFooter,
-  type ImageHeader,
-  type SealedFooter,
-} from './frame.js';
+import { readChain, type Chain, type ChainFile } from './chain.js';
+import { CHUNK_ENTRY, CHUNK_ENTRY_SIZE, CLASS_NAMES, PAGE_SIZE, type PageClass } from './format.js';
+import { damaged, namedCounts, sameCounts, type ImageHeader, type SealedFooter } from './frame.js';
+import { ImageFile } from './image_file.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
 import type { Signer } from './signature.js';
@@ -38,7 +14,7 @@ import type { ReaderHandle } from '../handle.js';
 
 export type { ImageHeader } from './frame.js';
 
-/** Where a page is and what it is. `type` is Xen's page type nibble. */
+/** Where a page is and what it is. `type` is Xen's page type nibble; chunk -1: in none, its class says all. */
 export interface PageEntry {
   readonly pfn: number;
   readonly pageClass: PageClass;
@@ -53,95 +29,43 @@ export interface PageTableEntry {
   readonly pinned: boolean;
 }
 
-/** One chunk as the chunk table has it; `offset` and `span` in bytes of the file. */
+/** One chunk as the chunk table has it; `offset` and `span` in bytes of the file, `source` an index into `files`. */
 export interface ChunkEntry {
+  readonly source: number;
+  readonly chunk: number;
   readonly offset: number;
   readonly span: number;
   readonly pages: number;
-  readonly bodies: number;
 }
 
 const classBit = (name: PageClass): number => 1 << CLASS_NAMES.indexOf(name);
-const FRAME_CLASSES = (['data', 'zero', 'table', 'alloc', 'sameAsParent'] as const)
+const FRAME_CLASSES = (['data', 'zero', 'table', 'alloc'] as const)
   .map(classBit)
   .reduce((mask, bit) => mask | bit);
 
-/** The footer's sizes must tile the file, and what they claim must be possible, before anything is allocated. */
-function checkLayout(header: ImageHeader, footer: ImageFooter, fileSize: number): void {
-  const table = footer.manifestOffset + wholePages(footer.manifestSize);
-  const map = table + wholePages(footer.chunkCount * CHUNK_ENTRY_SIZE);
-  const tiles =
-    footer.fileSize === fileSize &&
-    footer.chunksEnd === footer.manifestOffset &&
-    footer.chunksEnd % PAGE_SIZE === 0 &&
-    footer.chunksEnd > PAGE_SIZE &&
-    footer.chunkTableOffset === table &&
-    footer.pageMapOffset === map &&
-    map + wholePages(footer.pageMapSize) + PAGE_SIZE === fileSize;
-  if (!tiles) throw damaged('footer: its regions do not make up the file', fileSize - PAGE_SIZE);
-  if (footer.imageId !== header.imageId || footer.nrPfns !== header.nrPfns)
-    throw damaged('header and footer are of different images', fileSize - PAGE_SIZE);
-  const possible =
-    footer.manifestSize <= MAX_MANIFEST_BYTES &&
-    footer.chunkCount <= footer.chunksEnd / PAGE_SIZE &&
-    footer.storedPages >= footer.nrPfns &&
-    footer.pageMapRuns <= footer.nrPfns &&
-    footer.pageMapRuns * MAP_RUN_SIZE <= footer.pageMapSize * LZ4_MAX_RATIO &&
-    totalPages(footer.counts) === footer.nrPfns;
-  if (!possible) throw damaged('footer: sizes that cannot be', fileSize - PAGE_SIZE);
-}
-
-interface Tail {
-  readonly manifest: Buffer;
-  readonly chunkTable: Buffer;
-  readonly pageMap: Buffer;
-}
-
-/** Reads the regions between chunks and footer and checks each against its hash, and all against the root. */
-async function readTail(
-  file: FileHandle,
-  headerPage: Buffer,
-  footerPage: Buffer,
-  footer: SealedFooter,
-): Promise<Tail> {
-  const root = createHash('sha256').update(headerPage);
-  const region = async (what: string, offset: number, size: number, hash: string): Promise<Buffer> => {
-    const span = await readExactly(file, offset, wholePages(size));
-    if (storedHash(span) !== hash) throw damaged(`the ${what}'s checksum differs`, offset);
-    if (!isZero(span, size)) throw damaged(`the ${what}'s padding is not zero`, offset);
-    root.update(span);
-    return span.subarray(0, size);
-  };
-  const tableSize = footer.chunkCount * CHUNK_ENTRY_SIZE;
-  const tail = {
-    manifest: await region('manifest', footer.manifestOffset, footer.manifestSize, footer.manifestHash),
-    chunkTable: await region('chunk table', footer.chunkTableOffset, tableSize, footer.chunkTableHash),
-    pageMap: await region('page map', footer.pageMapOffset, footer.pageMapSize, footer.pageMapHash),
-  };
-  if (root.update(footerPage.subarray(0, FOOTER.root[0])).digest('hex') !== footer.root)
-    throw damaged('the root differs from what the image holds', footer.fileSize - PAGE_SIZE);
-  return tail;
-}
-
-/** Header, footer, manifest and page map say some things twice; they must agree. */
-function checkAgreement(header: ImageHeader, footer: ImageFooter, manifest: Manifest): void {
+/** Header, footer and manifest say some things twice; they must agree. */
+function checkAgreement({ header, footer }: ImageFile, manifest: Manifest): void {
   const agree =
     manifest.geometry.nrPfns === header.nrPfns &&
     manifest.consistency === header.consistency &&
     sameCounts(manifest.pages, footer.counts);
-  if (!agree) throw damaged('header, manifest and footer contradict each other', footer.manifestOffset);
+  if (!agree) throw damaged('header, manifest and footer contradict each other', footer.chunksEnd);
 }
 
-/** The footer's totals must be the chunk table's. */
-function checkTableSums(table: Buffer, footer: ImageFooter): void {
+/** The footer's total must be the chunk table's. */
+function checkTableSum(table: Buffer, footer: SealedFooter): void {
   let pages = 0;
-  let bodies = 0;
-  for (let at = 0; at < table.length; at += CHUNK_ENTRY_SIZE) {
+  for (let at = 0; at < table.length; at += CHUNK_ENTRY_SIZE)
     pages += table.readUInt16LE(at + CHUNK_ENTRY.pages[0]);
-    bodies += table.readUInt16LE(at + CHUNK_ENTRY.bodies[0]);
-  }
-  if (pages !== footer.storedPages || bodies !== footer.storedBodies)
-    throw damaged("the chunk table's totals are not the footer's", footer.chunkTableOffset);
+  if (pages !== footer.storedPages)
+    throw damaged("the chunk table's pages are not as many as the footer says", footer.chunksEnd);
+}
+
+export interface ReaderOptions {
+  /** How many threads may read chunks at once: 1 to 64, about 2.1 MiB of memory each. */
+  readonly lanes: number;
+  /** Read the stored hashes of pages too. Default false. */
+  readonly pageHashes?: boolean;
 }
 
 export class ImageReader {
@@ -153,85 +77,62 @@ export class ImageReader {
     readonly path: string,
     readonly header: ImageHeader,
     readonly manifest: Manifest,
+    /** As they are in the domain, whichever file holds them; the manifest's are of this file alone. */
     readonly counts: PageCounts,
-    /** SHA-256 over header, manifest, index and footer: 64 hex digits. */
+    /** SHA-256 over header and footer, which hold the hash of all else: 64 hex digits. */
     readonly root: string,
+    /** The same for equal memory, however it is stored: 64 hex digits; null where it was not computed. */
+    readonly contentRoot: string | null,
     /** Whose signature over the root it bears; checked. */
     readonly signer: Signer | null,
+    /** The files its pages are in: its own first, then those of ancestors that are needed. */
+    readonly files: readonly ChainFile[],
     readonly nrChunks: number,
+    /** Chunks, and after them pieces of pages that are in none: what a restore goes through. */
+    readonly nrUnits: number,
     /** Size of the file in bytes. */
     readonly storedBytes: number,
     private readonly lanes: number,
   ) {}
 
   /**
-   * Reads and checks everything but the chunks' bytes. `lanes`: how many threads may read chunks at once (about 2.1 MiB
-   * of memory each). Errors: IMAGE_NOT_FOUND, IMAGE_READ_FAILED, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, NO_MEMORY.
+   * Reads and checks everything but the chunks' bytes. Of an increment the ancestors that hold pages of it are opened too;
+   * they are looked for in its folder. Errors: IMAGE_NOT_FOUND, IMAGE_READ_FAILED, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE (also:
+   * an ancestor's name is another image's now), NO_MEMORY; the message names the file.
    */
-  static async open(path: string, options: { readonly lanes: number }): Promise<ImageReader> {
+  static async open(path: string, options: ReaderOptions): Promise<ImageReader> {
     if (!Number.isInteger(options.lanes) || options.lanes < 1 || options.lanes > 64)
       throw new DormouseError('INTERNAL', `${options.lanes} lanes; 1 to 64 are possible`);
-    const { file, size } = await openImageFile(path);
+    const file = await ImageFile.open(path);
     try {
-      return await ImageReader.load(path, file, size, options.lanes);
+      const chain = await readChain(file, options.pageHashes ?? false);
+      try {
+        return await ImageReader.load(file, chain, options.lanes);
+      } finally {
+        await chain.close();
+      }
     } finally {
       await file.close();
     }
   }
 
-  private static async load(
-    path: string,
-    file: FileHandle,
-    size: number,
-    lanes: number,
-  ): Promise<ImageReader> {
-    const headerPage = await readExactly(file, 0, Math.min(size, PAGE_SIZE));
-    if (headerPage.subarray(0, XL_MAGIC.length).equals(XL_MAGIC))
-      throw new DormouseError(
-        'IMAGE_INCOMPATIBLE',
-        `${path} is an xl save file: convert it first (dormouse image convert)`,
-        { place: { path } },
-      );
-    const header = decodeHeader(headerPage);
-    if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);
-    const footerPage = await readExactly(file, size - PAGE_SIZE, PAGE_SIZE);
-    const footer = decodeFooter(footerPage);
-    checkLayout(header, footer, size);
-    const tail = await readTail(file, headerPage, footerPage, footer);
-    const manifest = decodeManifest(tail.manifest);
-    checkAgreement(header, footer, manifest);
-    checkTableSums(tail.chunkTable, footer);
-    const handle = native(() =>
-      nativeImage().openReader(
-        {
-          fd: file.fd,
-          imageId: Buffer.from(header.imageId, 'hex'),
-          nrPfns: header.nrPfns,
-          lanes,
-          hasParent: header.parent !== null,
-          chunksEnd: footer.chunksEnd,
-          pageMapRuns: footer.pageMapRuns,
-        },
-        tail.chunkTable,
-        tail.pageMap,
-      ),
-    );
-    const { counts, root, signer, chunkCount } = footer;
+  private static async load(file: ImageFile, chain: Chain, lanes: number): Promise<ImageReader> {
+    const { path, header, footer, size } = file;
+    const manifest = decodeManifest(await file.region('manifest'));
+    checkAgreement(file, manifest);
+    checkTableSum(chain.sources[0]?.chunkTable ?? Buffer.alloc(0), footer);
+    const { sources, layers } = chain;
+    const handle = native(() => nativeImage().openReader({ lanes, sources, layers }));
+    const { chunks, units } = nativeImage().readerExtent(handle);
+    const { own, all } = nativeImage().readerCounts(handle);
+    const { root, contentRoot, signer } = footer;
     const reader = new ImageReader(
-      handle,
-      path,
-      header,
-      manifest,
-      counts,
-      root,
-      signer,
-      chunkCount,
-      size,
-      lanes,
+      ...([handle, path, header, manifest, namedCounts(all), root, contentRoot, signer] as const),
+      ...([chain.files, chunks, units, size, lanes] as const),
     );
-    if (sameCounts(namedCounts(nativeImage().readerCounts(handle)), counts)) return reader;
+    if (sameCounts(namedCounts(own), footer.counts)) return reader;
     reader.close();
-    throw damaged('the page map holds other counts than the footer', footer.pageMapOffset);
+    throw damaged('the page map holds other counts than the footer', footer.regions.pageMap.offset);
   }
 
   get nrPfns(): number {
@@ -270,13 +171,27 @@ export class ImageReader {
   /**
    * The contents of these pages one after the other, 4096 bytes each, page tables in canonical form; zeroes for a page
    * without a body. Has a lane of its own; for one thread at a time. IMAGE_DAMAGED if a chunk is not what the index
-   * says; IMAGE_NOT_RESTORABLE for a page that is in the parent.
+   * says.
    */
   readPages(pfns: readonly number[]): Buffer {
     for (const pfn of pfns) this.checkIndex('pfn', pfn, this.nrPfns);
     const pages = Buffer.allocUnsafe(pfns.length * PAGE_SIZE);
     native(() => this.native().readPages(this.handle, Float64Array.from(pfns), pages));
     return pages;
+  }
+
+  /**
+   * Makes room for the hashes of pages whose file has none; the step `hash` then fills them in, chunk by chunk. To be opened
+   * with `pageHashes`. NO_MEMORY.
+   */
+  prepareHashes(): void {
+    native(() => this.native().prepareHashes(this.handle));
+  }
+
+  /** Which ancestors hold pages that count; the image's own file, the first, always counts as used. */
+  usedFiles(): ChainFile[] {
+    const { usedSources } = this.native().readerExtent(this.handle);
+    return this.files.filter((_, i) => i === 0 || usedSources[i]);
   }
 
   /** The chunk table's entry. */

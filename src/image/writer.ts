@@ -1,23 +1,52 @@
 /** Writes an image: pages go to native lanes, header, manifest, index and footer are laid down here on commit. */
 import { createHash, randomBytes } from 'node:crypto';
+import { basename, dirname, resolve } from 'node:path';
 import { native } from '../addon.js';
 import { asDormouseError, DormouseError } from '../errors.js';
-import type { PageCounts } from '../pfn/counts.js';
-import { CHUNK_ENTRY_SIZE, FOOTER, MAX_PFNS, PAGE_SIZE, wholePages, type Consistency } from './format.js';
-import { encodeFooter, encodeHeader, namedCounts, sameCounts, sealFooter, storedHash } from './frame.js';
+import { totalPages, type PageCounts } from '../pfn/counts.js';
+import { encodeAncestors, type Ancestor } from './ancestors.js';
+import {
+  ANCESTOR,
+  CHUNK_ENTRY_SIZE,
+  FULL_MAP_EVERY,
+  MAX_PFNS,
+  PAGE_SIZE,
+  wholePages,
+  type Consistency,
+  type Region,
+} from './format.js';
+import {
+  encodeFooter,
+  encodeHeader,
+  namedCounts,
+  rootOf,
+  sameCounts,
+  sealFooter,
+  type ImageHeader,
+  type RegionPlace,
+} from './frame.js';
 import { encodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
+import type { ImageReader } from './reader.js';
 import type { SignRoot } from './signature.js';
 import type { WriterHandle } from '../handle.js';
 
 export interface WriterOptions {
-  /** Size of the pfn space: every pfn below it must be appended at least once. */
+  /** Size of the pfn space: every pfn below it must be appended at least once, but for an increment's. */
   readonly nrPfns: number;
   /** How many threads may append at once, each in its own lane; at most 5. About 10.3 MiB of memory a lane. */
   readonly lanes: number;
   readonly consistency: Consistency;
-  /** The image that pages of class sameAsParent are found in: ids and roots in hex. */
-  readonly parent?: { readonly imageId: string; readonly root: string };
+  /** Makes an increment: what is not appended is, with type and all, as in that image. In the same folder. */
+  readonly parent?: ParentImage;
+  /** Leave out what is appended and is in the parent the same; the parent's reader must have all page hashes. */
+  readonly skipUnchanged?: boolean;
+  /** Of an increment: a map of all pages, for which the parent's reader is needed. Default: every 32nd where it is given. */
+  readonly fullMap?: boolean;
+  /** Store a hash of each page, and the content root (of an increment: if its parent's hashes are at hand). */
+  readonly pageHashes?: boolean;
+  /** Store SHA-256 of each chunk, so that a signature vouches for the pages too. Default: where it is signed. */
+  readonly chunkDigests?: boolean;
   /** Signs the image's root; called once, when all else is written. What it throws abandons the image. */
   readonly sign?: SignRoot;
   /** Bypass the page cache where the file system can. Default true. */
@@ -26,24 +55,61 @@ export interface WriterOptions {
   readonly unnamedFile?: boolean;
 }
 
-export interface CommittedImage {
+/** What an increment must know of the image it is taken on. A CommittedImage is one. */
+export interface ParentImage {
   readonly path: string;
-  /** Size of the file. */
-  readonly storedBytes: number;
   /** 32 hex digits. */
   readonly imageId: string;
-  /** SHA-256 over header, manifest, index and footer: 64 hex digits. */
+  /** 64 hex digits. */
   readonly root: string;
+  readonly chainId: string;
+  readonly sequence: number;
+  readonly nrPfns: number;
+  readonly contentRoot: string | null;
+  readonly hasChunkDigests: boolean;
+  /** Open until the increment is committed or abandoned. */
+  readonly reader?: ImageReader;
+}
+
+/** Parent of an increment that may have a full map, and may leave out what did not change. */
+export function parentOf(reader: ImageReader): ParentImage {
+  const { path, root, contentRoot, header } = reader;
+  const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = header;
+  return { path, imageId, root, chainId, sequence, nrPfns, contentRoot, hasChunkDigests, reader };
+}
+
+export interface CommittedImage extends ParentImage {
+  /** Size of the file. */
+  readonly storedBytes: number;
 }
 
 const MAX_LANES = 5;
+const nothing = Buffer.alloc(0);
+
+function checkParent(path: string, parent: ParentImage, options: WriterOptions): void {
+  if (resolve(dirname(path)) !== resolve(dirname(parent.path)))
+    throw new DormouseError('OUTPUT_INVALID', `${path} is not in the folder of ${parent.path}, its parent`);
+  if (Buffer.byteLength(basename(parent.path)) > ANCESTOR.name[1])
+    throw new DormouseError('OUTPUT_INVALID', `the name of ${parent.path} is too long for a parent`);
+  if ((options.skipUnchanged || options.fullMap) && !parent.reader)
+    throw new DormouseError('INTERNAL', 'the parent is not open');
+  if (options.sign && !parent.hasChunkDigests)
+    throw new DormouseError(
+      'IMAGE_INCOMPATIBLE',
+      `${parent.path} has no digests that a signature of its increment could vouch for`,
+    );
+}
 
 /** A region of the tail as it is laid down: pieces, then zeroes up to a whole page. */
 class TailRegion {
   size = 0;
   private readonly pieces: Buffer[] = [];
 
-  constructor(readonly offset: number) {}
+  static of(bytes: Buffer): TailRegion {
+    const region = new TailRegion();
+    region.add(bytes);
+    return region;
+  }
 
   add(bytes: Buffer): void {
     this.pieces.push(bytes);
@@ -67,13 +133,15 @@ export class ImageWriter {
     readonly imageId: string,
     readonly path: string,
     private readonly options: WriterOptions,
-    private readonly header: Buffer,
+    private readonly header: Omit<ImageHeader, 'major' | 'minor'>,
+    private readonly headerPage: Buffer,
+    private readonly fullMap: boolean,
   ) {}
 
   /**
    * Opens an unnamed file in the folder of `path`; nothing appears under `path` before commit.
    * Errors: OUTPUT_EXISTS (a file is there), OUTPUT_INVALID (a folder, a symbolic link, no such parent, not
-   * writable), NO_SPACE, IMAGE_WRITE_FAILED, NO_MEMORY.
+   * writable, not in the folder of the parent image), NO_SPACE, IMAGE_WRITE_FAILED, NO_MEMORY.
    */
   static async create(path: string, options: WriterOptions): Promise<ImageWriter> {
     const { nrPfns, lanes, consistency, parent } = options;
@@ -82,21 +150,33 @@ export class ImageWriter {
     if (!Number.isInteger(lanes) || lanes < 1 || lanes > MAX_LANES)
       throw new DormouseError('INTERNAL', `${lanes} lanes; 1 to ${MAX_LANES} are possible`);
     if (path.includes('\0')) throw new DormouseError('OUTPUT_INVALID', 'the path holds a NUL');
+    const chunkDigests = options.chunkDigests ?? options.sign !== undefined;
+    if (parent) checkParent(path, parent, options);
     const imageId = randomBytes(16).toString('hex');
-    const header = encodeHeader({ imageId, parent: parent ?? null, nrPfns, consistency });
+    const header: Omit<ImageHeader, 'major' | 'minor'> = {
+      ...{ imageId, parent: parent ?? null, nrPfns, consistency },
+      chainId: parent?.chainId ?? imageId,
+      sequence: parent ? parent.sequence + 1 : 0,
+      hasPageHashes: options.pageHashes ?? false,
+      hasChunkDigests: chunkDigests,
+    };
+    const fullMap =
+      parent?.reader !== undefined && (options.fullMap ?? header.sequence % FULL_MAP_EVERY === 0);
+    const headerPage = encodeHeader(header);
     await Promise.resolve();
     const handle = native(() =>
-      nativeImage().createWriter(
-        path,
-        header,
-        nrPfns,
-        lanes,
-        parent !== undefined,
-        options.directIo ?? true,
-        options.unnamedFile ?? true,
-      ),
+      nativeImage().createWriter({
+        ...{ path, header: headerPage, nrPfns, lanes, fullMap },
+        direct: options.directIo ?? true,
+        unnamed: options.unnamedFile ?? true,
+        pageHashes: header.hasPageHashes,
+        digests: chunkDigests,
+        parentPfns: parent?.nrPfns ?? 0,
+        parent: parent?.reader?.handle ?? 0,
+        skipUnchanged: options.skipUnchanged ?? false,
+      }),
     );
-    return new ImageWriter(handle, imageId, path, options, header);
+    return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap);
   }
 
   /**
@@ -116,9 +196,14 @@ export class ImageWriter {
     return this.lastCounts;
   }
 
-  /** Pages by class as of now; pages that were replaced count once. Cheap. After commit: the final ones. */
+  /**
+   * Pages by class as of now; pages that were replaced count once. Of an increment those that were not appended count as
+   * sameAsParent. Cheap. After commit: the final ones.
+   */
   counts(): PageCounts {
-    return namedCounts(this.nativeCounts().byClass);
+    const counts = namedCounts(this.nativeCounts().byClass);
+    if (this.options.parent) counts.sameAsParent = this.options.nrPfns - totalPages(counts);
+    return counts;
   }
 
   /** Bytes of chunks written or waiting in lanes so far. */
@@ -136,9 +221,10 @@ export class ImageWriter {
     try {
       await nativeImage().finish(this.handle);
       this.checkManifest(manifest);
-      const { root, fileSize } = this.layTail(encodeManifest(manifest));
+      const laid = this.layTail(encodeManifest(manifest));
       await nativeImage().publish(this.handle);
-      return { path: this.path, storedBytes: fileSize, imageId: this.imageId, root };
+      const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
+      return { path: this.path, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
     } catch (thrown) {
       throw asDormouseError(thrown);
     } finally {
@@ -157,47 +243,61 @@ export class ImageWriter {
       throw new DormouseError('INTERNAL', 'manifest and header differ in consistency');
   }
 
-  /** Manifest, chunk table, page map and footer, each in whole pages; the root covers them all and the header. */
-  private layTail(manifestBytes: Buffer): { root: string; fileSize: number } {
-    const root = createHash('sha256').update(this.header);
-    const lay = (region: TailRegion): string => {
+  /** All regions and the footer, each in whole pages. */
+  private layTail(manifest: Buffer): Pick<CommittedImage, 'root' | 'storedBytes' | 'contentRoot'> {
+    const { storedBytes: chunksEnd, storedPages } = this.nativeCounts();
+    const regions = {} as Record<Region, RegionPlace>;
+    let offset = chunksEnd;
+    const lay = (name: Region, region: TailRegion): void => {
       const span = region.span();
-      root.update(span);
       native(() => nativeImage().writeTail(this.handle, span));
-      return storedHash(span);
+      regions[name] = { offset, size: region.size, hash: createHash('sha256').update(span).digest('hex') };
+      offset += span.length;
     };
-    const chunksEnd = this.nativeCounts().storedBytes;
-    const manifest = new TailRegion(chunksEnd);
-    manifest.add(manifestBytes);
-    const table = new TailRegion(manifest.offset + wholePages(manifest.size));
-    table.add(nativeImage().writerChunkTable(this.handle));
-    const map = new TailRegion(table.offset + wholePages(table.size));
+    const { handle, header } = this;
+    lay('manifest', TailRegion.of(manifest));
+    lay('ancestors', TailRegion.of(encodeAncestors(this.ancestors())));
+    const table = TailRegion.of(nativeImage().writerChunkTable(handle));
+    lay('chunkTable', table);
+    const map = new TailRegion();
     const pageMapRuns = this.codePageMap(map);
-    const fileSize = map.offset + wholePages(map.size) + PAGE_SIZE;
-    const { storedPages, storedBodies } = this.nativeCounts();
+    lay('pageMap', map);
+    lay('pageHashes', TailRegion.of(header.hasPageHashes ? nativeImage().writerPageHashes(handle) : nothing));
+    lay(
+      'chunkDigests',
+      TailRegion.of(header.hasChunkDigests ? nativeImage().writerDigests(handle) : nothing),
+    );
+    const contentRoot = this.contentRoot();
     const footer = encodeFooter({
-      imageId: this.imageId,
-      fileSize,
-      chunksEnd,
-      manifestOffset: manifest.offset,
-      manifestSize: manifest.size,
-      chunkTableOffset: table.offset,
+      ...{ imageId: this.imageId, nrPfns: header.nrPfns, chunksEnd, storedPages, pageMapRuns },
+      fileSize: offset + PAGE_SIZE,
       chunkCount: table.size / CHUNK_ENTRY_SIZE,
-      pageMapOffset: map.offset,
-      pageMapSize: map.size,
-      pageMapRuns,
-      nrPfns: this.options.nrPfns,
-      storedPages,
-      storedBodies,
+      mapKind: header.parent === null || this.fullMap ? 'full' : 'changes',
       counts: this.counts(),
-      manifestHash: lay(manifest),
-      chunkTableHash: lay(table),
-      pageMapHash: lay(map),
+      ...{ contentRoot, regions },
     });
-    const digest = root.update(footer.subarray(0, FOOTER.root[0])).digest('hex');
-    const signer = this.options.sign?.(Buffer.from(digest, 'hex')) ?? null;
-    native(() => nativeImage().writeTail(this.handle, sealFooter(footer, digest, signer)));
-    return { root: digest, fileSize };
+    const root = rootOf(this.headerPage, footer);
+    const signer = this.options.sign?.(Buffer.from(root, 'hex')) ?? null;
+    native(() => nativeImage().writeTail(handle, sealFooter(footer, root, signer)));
+    return { root, storedBytes: offset + PAGE_SIZE, contentRoot };
+  }
+
+  /** The parent, and behind a full map all that its runs may lead to. */
+  private ancestors(): Ancestor[] {
+    const { parent } = this.options;
+    if (!parent) return [];
+    const { imageId, root, sequence, path } = parent;
+    const own = { imageId, root, sequence, name: basename(path) };
+    return this.fullMap && parent.reader ? [own, ...parent.reader.usedFiles().slice(1)] : [own];
+  }
+
+  /** Null where it cannot be told without reading the parent's pages. */
+  private contentRoot(): string | null {
+    const { parent, pageHashes, skipUnchanged } = this.options;
+    if (pageHashes !== true) return null;
+    if (parent && (skipUnchanged !== true || parent.contentRoot === null)) return null;
+    const before = parent?.contentRoot ? Buffer.from(parent.contentRoot, 'hex') : Buffer.alloc(32);
+    return nativeImage().writerContentRoot(this.handle, before).toString('hex');
   }
 
   private codePageMap(region: TailRegion): number {

@@ -20,7 +20,7 @@ export class ProgressOfRestore {
   /** Chunks stand for pages in proportion: the two differ by what a chunk happens to hold. */
   advance(chunks: number): void {
     this.doneChunks += chunks;
-    const share = this.doneChunks / Math.max(1, this.reader.nrChunks);
+    const share = this.doneChunks / Math.max(1, this.reader.nrUnits);
     this.options.onProgress?.({
       phase: 'pages',
       donePages: Math.round(share * this.reader.nrPfns),
@@ -39,7 +39,7 @@ async function placePages(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   await runOverRange({
-    total: reader.nrChunks,
+    total: reader.nrUnits,
     stride: chunksPerStep,
     signal,
     task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),

@@ -58,11 +58,6 @@ export function requireRestorable(reader: ImageReader): void {
       'IMAGE_NOT_RESTORABLE',
       'the image was taken of a paused guest, not at its suspend point: it can only be rolled back to in the same domain',
     );
-  if (reader.counts.sameAsParent > 0)
-    throw new DormouseError(
-      'IMAGE_INCOMPATIBLE',
-      'the image needs its parent; chains cannot be restored yet',
-    );
   if (manifest.domain.type !== 'pv') return;
   if (manifest.geometry.guestWidth !== 8)
     throw new DormouseError(

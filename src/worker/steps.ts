@@ -43,16 +43,18 @@ export interface StepsNative {
     memory: MemoryHandle,
     reader: ReaderHandle,
     lane: number,
-    firstChunk: number,
+    firstUnit: number,
     count: number,
   ): number;
+  /** Hashes the pages of chunks whose file has no hashes; after prepareHashes() of the reader. */
+  hashStep(reader: ReaderHandle, lane: number, firstChunk: number, count: number): void;
   digestCreate(nrPfns: number): DigestHandle;
   digestDomainStep(memory: MemoryHandle, digest: DigestHandle, firstPfn: number, count: number): void;
   digestImageStep(
     reader: ReaderHandle,
     digest: DigestHandle,
     lane: number,
-    firstChunk: number,
+    firstUnit: number,
     count: number,
   ): void;
   digestSetPage(digest: DigestHandle, pfn: number, type: number, page: Buffer): void;

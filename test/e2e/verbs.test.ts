@@ -102,8 +102,7 @@ async function lookInside(t: TestContext, dir: string, digest: string): Promise<
 }
 
 async function damage(t: TestContext, dir: string, bytes: Buffer): Promise<void> {
-  const { manifestOffset } = decodeFooter(bytes.subarray(-4096));
-  const place = manifestOffset - 8192;
+  const place = decodeFooter(bytes.subarray(-4096)).chunksEnd - 8192;
   bytes[place] = (bytes[place] ?? 0) ^ 1;
   const damaged = join(dir, 'damaged.dmi');
   writeFileSync(damaged, bytes);

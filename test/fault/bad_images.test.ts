@@ -1,14 +1,13 @@
 /** `restore` of what is no whole image: a named error and its exit code, no domain, no frame taken. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import type { ErrorCode } from '../../src/errors.js';
 import { FOOTER, HEADER, MAX_PFNS, PAGE_SIZE, type Field } from '../../src/image/format.js';
-import { decodeFooter, storedHash } from '../../src/image/frame.js';
+import { decodeFooter, rootOf, storedHash } from '../../src/image/frame.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { failure } from '../support/command.js';
 import { guestSpec, startTestHost } from '../support/hosts.js';
@@ -29,9 +28,7 @@ function sealed(image: Buffer): Buffer {
   };
   const [header, footer] = [bytes.subarray(0, PAGE_SIZE), bytes.subarray(-PAGE_SIZE)];
   seal(header);
-  const tail = bytes.subarray(Number(footer.readBigUInt64LE(FOOTER.manifestOffset[0])), -PAGE_SIZE);
-  const root = createHash('sha256').update(header).update(tail).update(footer.subarray(0, FOOTER.root[0]));
-  footer.write(root.digest('hex'), FOOTER.root[0], 'hex');
+  footer.write(rootOf(header, footer), FOOTER.root[0], 'hex');
   seal(footer);
   return bytes;
 }
@@ -56,15 +53,15 @@ function bomb(image: Buffer): Buffer {
 /** One flipped byte in each region. */
 function flips(image: Buffer): Record<string, Buffer> {
   const footerAt = image.length - PAGE_SIZE;
-  const { manifestOffset, chunkTableOffset, pageMapOffset } = decodeFooter(image.subarray(footerAt));
+  const { regions } = decodeFooter(image.subarray(footerAt));
   const places: Record<string, number> = {
     magic: 0,
     header: HEADER.nrPfns[0],
     'first chunk': PAGE_SIZE + 8,
-    'last chunk': manifestOffset - PAGE_SIZE + 1,
-    manifest: manifestOffset + 20,
-    'chunk table': chunkTableOffset + 3,
-    'page map': pageMapOffset + 9,
+    'last chunk': regions.manifest.offset - PAGE_SIZE + 1,
+    manifest: regions.manifest.offset + 20,
+    'chunk table': regions.chunkTable.offset + 3,
+    'page map': regions.pageMap.offset + 9,
     footer: footerAt + FOOTER.classCounts[0] + 8,
     root: footerAt + FOOTER.root[0],
     'last byte': image.length - 1,

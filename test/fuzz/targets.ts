@@ -29,6 +29,7 @@ export interface Target {
 }
 
 const nrPfns = 24;
+const id = 'ab'.repeat(16);
 
 /** A page whose checksum is right again, every other time: behind it lies what is to be fuzzed. */
 function resealed(input: Buffer, [offset, size]: Field): Buffer {
@@ -90,7 +91,14 @@ export const targets: Readonly<Record<string, Target>> = {
   'image-header': {
     codes: ['IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE'],
     seeds: () => [
-      encodeHeader({ imageId: 'ab'.repeat(16), nrPfns, consistency: 'paused' } as never),
+      encodeHeader({
+        ...{ imageId: id, chainId: id, sequence: 0, nrPfns, consistency: 'suspend-point' },
+        ...{ parent: null, hasPageHashes: true, hasChunkDigests: true },
+      }),
+      encodeHeader({
+        ...{ imageId: id, chainId: id, sequence: 1, nrPfns, consistency: 'paused' },
+        ...{ parent: { imageId: id, root: id + id }, hasPageHashes: false, hasChunkDigests: true },
+      }),
       Buffer.alloc(PAGE_SIZE),
     ],
     run: (input) => void decodeHeader(resealed(input, HEADER.checksum)),

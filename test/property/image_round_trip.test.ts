@@ -77,7 +77,8 @@ function checkChunks(reader: ImageReader, last: Map<number, TestPage>): void {
     });
     assert.equal(at, bodies.length);
   }
-  assert.equal(seen.size, last.size);
+  const withBody = [...last.values()].filter(({ body }) => body !== null);
+  assert.equal(seen.size, withBody.length);
 }
 
 test('what was put last is what is read, whatever the order, classes, lanes and duplicates', async (t) => {

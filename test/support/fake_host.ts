@@ -50,8 +50,6 @@ export class FakeHost implements Host {
       'cow-snapshot': 'no pages',
       'log-dirty': 'no pages',
       'cooperative-suspend': 'no pages',
-      'soft-reset': 'no pages',
-      'hot-plug': 'no devices',
       create: true,
       'xl-config': this.xlConfig || 'guest programs',
     });
@@ -90,9 +88,6 @@ export class FakeHost implements Host {
   coreState: Host['coreState'] = () => notHere();
   tracker: Host['tracker'] = () => notHere();
   get xenstore(): Host['xenstore'] {
-    return notHere();
-  }
-  get eventChannels(): Host['eventChannels'] {
     return notHere();
   }
   onEvent: Host['onEvent'] = () => () => undefined;

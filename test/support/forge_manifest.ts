@@ -1,8 +1,8 @@
 /** Changes the manifest of an image in its file, whose chunks stay where they are: what somebody without the key can do. */
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import { FOOTER, PAGE_SIZE, wholePages, type Field } from '../../src/image/format.js';
-import { decodeFooter, storedHash } from '../../src/image/frame.js';
+import { FOOTER, PAGE_SIZE, REGIONS, wholePages, type Field } from '../../src/image/format.js';
+import { decodeFooter, rootOf, storedHash } from '../../src/image/frame.js';
 import { decodeManifest, encodeManifest, type Manifest } from '../../src/image/manifest.js';
 import { put } from './forge.js';
 
@@ -23,23 +23,24 @@ export function forgeManifest(path: string, change: (manifest: Manifest) => Mani
     const size = fstatSync(fd).size;
     const [header, footer] = [read(fd, 0, PAGE_SIZE), read(fd, size - PAGE_SIZE, PAGE_SIZE)];
     const old = decodeFooter(footer);
-    const bytes = encodeManifest(change(decodeManifest(read(fd, old.manifestOffset, old.manifestSize))));
+    const { offset: at, size: oldSize } = old.regions.manifest;
+    const bytes = encodeManifest(change(decodeManifest(read(fd, at, oldSize))));
     const manifest = Buffer.concat([bytes], wholePages(bytes.length));
-    const rest = read(fd, old.chunkTableOffset, size - PAGE_SIZE - old.chunkTableOffset);
-    const moved = manifest.length - (old.chunkTableOffset - old.manifestOffset);
+    const restAt = old.regions.ancestors.offset;
+    const rest = read(fd, restAt, size - PAGE_SIZE - restAt);
+    const moved = manifest.length - (restAt - at);
     put(footer, FOOTER.manifestSize, bytes.length);
-    put(footer, FOOTER.chunkTableOffset, old.chunkTableOffset + moved);
-    put(footer, FOOTER.pageMapOffset, old.pageMapOffset + moved);
+    for (const name of REGIONS.slice(1))
+      put(footer, FOOTER[`${name}Offset`], old.regions[name].offset + moved);
     put(footer, FOOTER.fileSize, size + moved);
-    putHash(footer, FOOTER.manifestHash, manifest);
+    createHash('sha256').update(manifest).digest().copy(footer, FOOTER.manifestHash[0]);
     for (const [offset, length] of [FOOTER.signerKey, FOOTER.signature])
       footer.fill(0, offset, offset + length);
-    const root = createHash('sha256').update(header).update(manifest).update(rest);
-    root.update(footer.subarray(0, FOOTER.root[0])).digest().copy(footer, FOOTER.root[0]);
+    footer.write(rootOf(header, footer), FOOTER.root[0], 'hex');
     putHash(footer, FOOTER.checksum, footer.subarray(0, FOOTER.checksum[0]));
     const tail = Buffer.concat([manifest, rest, footer]);
-    writeSync(fd, tail, 0, tail.length, old.manifestOffset);
-    ftruncateSync(fd, old.manifestOffset + tail.length);
+    writeSync(fd, tail, 0, tail.length, at);
+    ftruncateSync(fd, at + tail.length);
   } finally {
     closeSync(fd);
   }

@@ -96,6 +96,12 @@ export function manifestFor(nrPfns: number, pages: PageCounts, change: Partial<M
   };
 }
 
+/** Of a guest whose registers say nothing of its pages. */
+export const pvhDomain: Manifest['domain'] = {
+  ...{ name: 'guest', uuid: '01234567-89ab-cdef-0123-456789abcdef', type: 'pvh' },
+  ...{ vcpus: 1, maxMemoryKib: 1, config: '{}' },
+};
+
 export function append(writer: ImageWriter, lane: number, pages: readonly TestPage[]): void {
   const bodies = pages.flatMap((p) => (p.body ? [p.body] : []));
   writer.append(lane, BigUint64Array.from(pages.map(desc)), Buffer.concat(bodies));
@@ -107,11 +113,12 @@ export async function writeImage(
   nrPfns: number,
   appends: readonly (readonly TestPage[])[],
   options: Partial<WriterOptions> = {},
+  manifest: Partial<Manifest> = {},
 ): Promise<CommittedImage> {
   const lanes = options.lanes ?? 2;
   const writer = await ImageWriter.create(path, { nrPfns, lanes, consistency: 'suspend-point', ...options });
   appends.forEach((pages, i) => append(writer, i % lanes, pages));
-  return writer.commit(manifestFor(nrPfns, writer.counts()));
+  return writer.commit(manifestFor(nrPfns, writer.counts(), manifest));
 }
 
 /** A temporary folder that goes with the test. */

@@ -46,7 +46,12 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const stream = nativePageStream().create(sink, false, imagePages, 2, id, 1000);
   const header = Buffer.alloc(PAGE_SIZE);
   const newPath = join(dir, `${number}.new`);
-  const writer = nativeImage().createWriter(newPath, header, imagePages, 2, false, false, true);
+  const setup = {
+    ...{ path: newPath, header, nrPfns: imagePages, lanes: 2, direct: false, unnamed: true },
+    ...{ pageHashes: true, digests: true, parentPfns: imagePages, fullMap: false, skipUnchanged: false },
+  };
+  nativeImage().prepareHashes(reader);
+  const writer = nativeImage().createWriter({ ...setup, parent: reader });
   const output = native(() => outputAddon().create(join(dir, `${number}.core`), false));
   const digest = steps().digestCreate(guestPages);
   const tracker = steps().trackerCreate(guestPages);
@@ -55,6 +60,13 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const readPath = join(dir, `${number}.fd`);
   const readFd = openSync(readPath, 'w+');
   writeSync(readFd, randomBytes(64));
+  const source = {
+    ...{ fd: readFd, name: readPath, nrPfns: imagePages, newer: false, chunksEnd: 2 * PAGE_SIZE },
+    ...{ chunkTable: Buffer.alloc(32, 1), digests: Buffer.alloc(32), pageHashes: Buffer.alloc(16) },
+  };
+  const layer = {
+    ...{ map: randomBytes(40), runs: 1, nrPfns: imagePages, sparse: false, newer: false, sources: [0] },
+  };
   const right: Record<string, Arguments> = {
     'pfn.translate': ['', true, words(1n, 2n), words(~0n, 0n, 1n), 1, page4k, Buffer.alloc(PAGE_SIZE)],
     'pfn.isZeroPage': ['scalar', page4k],
@@ -62,11 +74,16 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'pfn.simdRuns': ['avx2'],
     'codec.lz4Compress': [some, Buffer.alloc(300), 1],
     'codec.lz4Decompress': [some, Buffer.alloc(300)],
-    'image.createWriter': [`${newPath}er`, header, imagePages, 2, false, false, true],
+    'image.createWriter': [
+      { ...setup, path: `${newPath}er`, parent: reader, fullMap: true, skipUnchanged: true },
+    ],
     'image.append': [writer, 0, words(0n | (1n << 56n)), page4k],
     'image.writerCounts': [writer],
     'image.finish': [writer],
     'image.writerChunkTable': [writer],
+    'image.writerPageHashes': [writer],
+    'image.writerDigests': [writer],
+    'image.writerContentRoot': [writer, Buffer.alloc(32)],
     'image.encodeMap': [writer],
     'image.writeTail': [writer, page4k],
     'image.publish': [writer],
@@ -78,21 +95,16 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'image.pageEntry': [reader, 3],
     'image.classRuns': [reader, 255, true],
     'image.readerCounts': [reader],
-    'image.openReader': [
-      {
-        ...{ fd: readFd, imageId: id, nrPfns: imagePages, lanes: 2, hasParent: false },
-        ...{ chunksEnd: 2 * PAGE_SIZE, pageMapRuns: 1 },
-      },
-      Buffer.alloc(32, 1),
-      randomBytes(40),
-    ],
+    'image.readerExtent': [reader],
+    'image.prepareHashes': [reader],
+    'image.openReader': [{ lanes: 2, sources: [source], layers: [layer] }],
     'pageStream.create': [sink, false, imagePages, 2, id, 1000],
     'pageStream.putFrame': [stream, 2, some],
     'pageStream.putBytes': [stream, some],
     'pageStream.counts': [stream],
     'pageStream.checkComplete': [stream],
     'pageStream.decodeFrame': [
-      ...[createHash('md5').digest(), id, imagePages],
+      ...[createHash('md5').digest(), false, imagePages],
       ...[new BigUint64Array(MAX_CHUNK_PAGES), Buffer.alloc(MAX_CHUNK_BODIES * PAGE_SIZE)],
     ],
     'output.write': [output, some],
@@ -101,6 +113,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'output.publish': [output],
     'step.saveStep': [memory, stream, 0, 0, imagePages],
     'step.restoreStep': [building, reader, 0, 0, 1],
+    'step.hashStep': [reader, 0, 0, 1],
     'step.digestCreate': [guestPages],
     'step.digestDomainStep': [memory, digest, 0, 64],
     'step.digestImageStep': [reader, digest, 0, 0, 1],

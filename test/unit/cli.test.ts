@@ -59,10 +59,8 @@ const report: HostReport = {
     'cow-snapshot': true,
     'log-dirty': true,
     'cooperative-suspend': true,
-    'soft-reset': 'soft-reset: not written yet',
-    'hot-plug': 'not written yet',
     create: true,
-    'xl-config': 'guest programs',
+    'xl-config': 'xl-config: not written yet',
   },
 };
 
@@ -74,6 +72,7 @@ const verified: VerifyReport = {
   chunksChecked: 2,
   blocksDecoded: 9,
   nrPfns: 128,
+  ancestors: [],
   findings: [],
   more: 0,
 };
@@ -81,15 +80,20 @@ const verified: VerifyReport = {
 const inspected: Inspection = {
   path: 'a.dmi',
   fileBytes: 200_000,
-  header: { major: 1, minor: 0, imageId, parent: null, nrPfns: 128, consistency: 'suspend-point' },
+  header: {
+    ...{ major: 1, minor: 0, imageId, parent: null, nrPfns: 128, consistency: 'suspend-point' },
+    ...{ chainId: imageId, sequence: 0, hasPageHashes: false, hasChunkDigests: false },
+  },
+  ancestors: [],
+  mapKind: 'full',
+  contentRoot: null,
   manifest: null,
   root,
   signerKey: null,
   committed: true,
   counts,
-  chunks: { count: 2, byKind: { lz4: 2 } },
+  chunks: { count: 2, byCodec: { lz4: 2 } },
   storedPages: 125,
-  storedBodies: 105,
   memoryBytes: 125 * 4096,
   ratio: 2.62,
   damage: ['the manifest is damaged'],
@@ -170,7 +174,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   'host stop': ['host stop --force', /^embedded host default was not running\n$/],
   'host status': [
     'host status',
-    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*soft-reset: +no: not written/,
+    /process 77[^]*lease: +save of domain 1 by process 78\n[^]*xl-config: +no: not written/,
   ],
   demo: ['demo', /^save +1\.00/],
   completion: ['completion fish', /^# Completion of dormouse for fish/],

@@ -14,6 +14,7 @@ const structures = {
   'Chunk run': [format.CHUNK_RUN, format.CHUNK_RUN_SIZE],
   'Chunk entry': [format.CHUNK_ENTRY, format.CHUNK_ENTRY_SIZE],
   'Map block': [format.MAP_BLOCK, format.MAP_BLOCK_SIZE],
+  Ancestor: [format.ANCESTOR, format.ANCESTOR_SIZE],
   'Map run': [format.MAP_RUN, format.MAP_RUN_SIZE],
   Footer: [format.FOOTER, format.PAGE_SIZE],
 } as const;

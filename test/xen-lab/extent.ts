@@ -9,6 +9,20 @@ function setting(name: string, whole: number, inShort: number): number {
 export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 6);
 /** Suspensions in a row, and the vCPUs of the PV guests that see them. */
 export const suspensions = { times: short ? 5 : 20, pvVcpus: short ? [2] : [1, 2] };
+/** Light checkpoints of each guest that are compared page by page, and those guests. */
+export const contents = {
+  times: setting('DORMOUSE_LAB_CONTENTS', 20, 3),
+  guests: [
+    ...(short
+      ? []
+      : ([
+          ['pv', 1],
+          ['pvh', 1],
+        ] as const)),
+    ['pv', 2],
+    ['pvh', 2],
+  ] as readonly (readonly ['pv' | 'pvh', number])[],
+};
 /** Random moments at which a process is killed. */
 export const kills = setting('DORMOUSE_LAB_KILLS', 50, 6);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */

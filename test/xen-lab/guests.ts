@@ -20,6 +20,8 @@ export interface GuestOptions {
   clockUs?: number;
   /** Size of a disk, a file on the host's /images, which the load uses too; default: no disk. */
   diskMib?: number;
+  /** It also reads the disk over and over. */
+  reads?: boolean;
   /** Last part of its address on the wire, 10.9.0.N (100 to 250): gives it a network card and the load datagrams to exchange. */
   address?: number;
   /** Which host answers its datagrams; default: the one it is created on. */
@@ -47,6 +49,7 @@ function extra(options: GuestOptions, lab: Lab): string {
   words.push(`lab.mem=${options.loadMib ?? 32}`, `lab.rate=${options.dirtyMibPerS ?? 4}`);
   if (options.clockUs !== undefined) words.push(`lab.clock_us=${options.clockUs}`);
   if (options.diskMib !== undefined) words.push('lab.disk=1');
+  if (options.reads === true) words.push('lab.reads=1');
   if (options.address !== undefined)
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
   if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);

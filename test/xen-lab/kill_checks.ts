@@ -14,6 +14,7 @@ import { openXenHost, type XenHost } from '../../src/host/xen/host.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { restore } from '../../src/restore/restore.js';
 import { save } from '../../src/save/save.js';
+import { random } from './random.js';
 import type { VictimRequest, VictimVerb } from './victim.js';
 import type { DomainInfo } from '../../src/domain/state.js';
 
@@ -36,17 +37,6 @@ interface Moment {
 interface Seen {
   readonly event: string;
   readonly atMs: number;
-}
-
-/** Mulberry32: the moments follow from the printed seed. */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** A process that is loaded and waits for its work. */

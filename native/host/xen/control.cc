@@ -83,37 +83,4 @@ bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* faul
   return raise_errno(fault, "ending log-dirty", domid);
 }
 
-EventPorts::~EventPorts() {
-  if (handle_) xenevtchn_close(handle_);
-}
-
-bool EventPorts::bind(uint32_t domid, uint32_t port, evtchn_port_t* local, Fault* fault) {
-  const auto key = std::make_pair(domid, port);
-  const auto known = bound_.find(key);
-  if (known != bound_.end()) {
-    *local = known->second;
-    return true;
-  }
-  if (!handle_) handle_ = xenevtchn_open(nullptr, 0);
-  if (!handle_) return raise_errno(fault, "opening event channels", domid);
-  const auto bound = xenevtchn_bind_interdomain(handle_, domid, port);
-  if (bound < 0) return raise_errno(fault, "binding an event channel", domid);
-  *local = bound_[key] = evtchn_port_t(bound);
-  return true;
-}
-
-bool EventPorts::notify(uint32_t domid, uint32_t port, Fault* fault) {
-  evtchn_port_t local = 0;
-  if (!bind(domid, port, &local, fault)) return false;
-  return xenevtchn_notify(handle_, local) == 0 || raise_errno(fault, "notify", domid);
-}
-
-bool EventPorts::close(uint32_t domid, uint32_t port) {
-  const auto known = bound_.find({domid, port});
-  if (known == bound_.end()) return false;
-  xenevtchn_unbind(handle_, known->second);
-  bound_.erase(known);
-  return true;
-}
-
 }  // namespace dormouse::xen

@@ -1,7 +1,6 @@
 // Run state, log-dirty and event channels of a domain.
 #pragma once
 
-#include <map>
 
 #include "host/xen/handles.h"
 
@@ -23,20 +22,5 @@ bool log_dirty_read(const Handles& xen, uint32_t domid, uint64_t nr_pfns, LogRea
                     std::vector<uint8_t>* bitmap, Fault* fault);
 // Idempotent; `was_on` may be null. LOCKED, and nothing done, if another tool has taken it over.
 bool log_dirty_off(const Handles& xen, uint32_t domid, bool* was_on, Fault* fault);
-
-// Ports of other domains that this process is bound to. Not for several threads at once.
-class EventPorts {
- public:
-  ~EventPorts();
-  // Binds to the domain's port at first use, and signals it.
-  bool notify(uint32_t domid, uint32_t port, Fault* fault);
-  // Ends our binding. False if there was none.
-  bool close(uint32_t domid, uint32_t port);
-
- private:
-  bool bind(uint32_t domid, uint32_t port, evtchn_port_t* local, Fault* fault);
-  xenevtchn_handle* handle_ = nullptr;
-  std::map<std::pair<uint32_t, uint32_t>, evtchn_port_t> bound_;
-};
 
 }  // namespace dormouse::xen

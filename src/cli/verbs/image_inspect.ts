@@ -18,7 +18,14 @@ const document = z.object({
   format: z.object({ major: figures.count, minor: figures.count }).nullable(),
   imageId: id.nullable(),
   parent: z.object({ imageId: id, root: id }).nullable(),
+  chain: z.object({ chainId: id, sequence: figures.count }).nullable(),
+  pageMap: z.enum(['full', 'changes']).nullable(),
+  ancestors: z
+    .array(z.object({ imageId: id, root: id, sequence: figures.count, name: z.string() }))
+    .nullable(),
   root: id.nullable(),
+  contentRoot: id.nullable(),
+  pageHashes: z.boolean().nullable(),
   signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
   signerKey: z.string().nullable(),
   consistency: z.enum(['suspend-point', 'paused']).nullable(),
@@ -37,9 +44,8 @@ const document = z.object({
   nrPfns: figures.count.nullable(),
   memoryBytes: figures.count.nullable(),
   counts: pageCounts,
-  chunks: z.object({ count: figures.count, byKind: z.record(z.string(), figures.count) }),
+  chunks: z.object({ count: figures.count, byCodec: z.record(z.string(), figures.count) }),
   storedPages: figures.count,
-  storedBodies: figures.count,
   ratio: z.number().nonnegative(),
   pauseMs: figures.milliseconds.nullable(),
   elapsedMs: figures.milliseconds.nullable(),
@@ -48,14 +54,19 @@ const document = z.object({
 
 function describe(found: Inspection, signer: SignerState): z.infer<typeof document> {
   const { header, manifest } = found;
-  const { path, fileBytes, committed, root, counts, chunks, storedPages, storedBodies, ratio } = found;
+  const { path, fileBytes, committed, root, counts, chunks, storedPages, ratio } = found;
   const { memoryBytes } = found;
   return {
     ...{ path, fileBytes, committed },
     format: header && { major: header.major, minor: header.minor },
     imageId: header?.imageId ?? null,
     parent: header?.parent ?? null,
+    chain: header && { chainId: header.chainId, sequence: header.sequence },
+    pageMap: found.mapKind,
+    ancestors: found.ancestors && found.ancestors.map((ancestor) => ({ ...ancestor })),
     root,
+    contentRoot: found.contentRoot,
+    pageHashes: header?.hasPageHashes ?? null,
     // Without a footer nobody knows.
     signer: found.committed ? signer : null,
     signerKey: found.signerKey ? keyText(found.signerKey) : null,
@@ -73,8 +84,8 @@ function describe(found: Inspection, signer: SignerState): z.infer<typeof docume
     nrPfns: header?.nrPfns ?? manifest?.geometry.nrPfns ?? null,
     memoryBytes,
     counts: { ...counts },
-    chunks: { count: chunks.count, byKind: { ...chunks.byKind } },
-    ...{ storedPages, storedBodies },
+    chunks: { count: chunks.count, byCodec: { ...chunks.byCodec } },
+    storedPages,
     ratio: Number.isFinite(ratio) ? ratio : 0,
     pauseMs: manifest ? manifest.timings.pauseUs / 1000 : null,
     elapsedMs: manifest ? manifest.timings.elapsedUs / 1000 : null,
@@ -89,7 +100,17 @@ function words(value: string | number | null | undefined): string {
 /** Without the footer only how far the pfns go is known. */
 function memoryWords({ memoryBytes, nrPfns }: z.infer<typeof document>): string {
   if (memoryBytes !== null) return formatBytes(memoryBytes);
+  // Of an increment, too: what its ancestors hold of it is not looked at.
   return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * 4096)}`;
+}
+
+/** The file it was taken on, its number in the chain, and how many files it needs. */
+function parentWords({ format, parent, chain, ancestors, pageMap }: z.infer<typeof document>): string {
+  if (!format) return 'unreadable';
+  if (!parent) return 'none';
+  const name = ancestors?.[0] ? printable(ancestors[0].name) : parent.imageId;
+  const files = pageMap === 'full' ? `, with pages in ${formatCount(ancestors?.length ?? 0)} files` : '';
+  return `${name} (increment ${formatCount(chain?.sequence ?? 0)} of its chain${files})`;
 }
 
 function signerWords({ signer, signerKey }: z.infer<typeof document>): string {
@@ -100,7 +121,7 @@ function signerWords({ signer, signerKey }: z.infer<typeof document>): string {
 
 function render(image: z.infer<typeof document>): string {
   const { domain, format, chunks, pauseMs, elapsedMs } = image;
-  const kinds = Object.entries(chunks.byKind).map(
+  const kinds = Object.entries(chunks.byCodec).map(
     ([kind, count]) => `${printable(kind)} ${formatCount(count)}`,
   );
   const facts = renderFacts([
@@ -110,7 +131,7 @@ function render(image: z.infer<typeof document>): string {
     ],
     ['format', format ? `${format.major}.${format.minor}` : 'unreadable'],
     ['image', words(image.imageId)],
-    ['parent', image.format ? (image.parent?.imageId ?? 'none') : 'unreadable'],
+    ['parent', parentWords(image)],
     ['root', words(image.root)],
     ['signed by', signerWords(image)],
     ['consistency', words(image.consistency)],

@@ -18,6 +18,7 @@ function renderFinding(finding: Finding): string {
     ' ',
   );
   const place = [
+    ...(finding.path === undefined ? [] : [printable(finding.path)]),
     ...(finding.chunk === undefined ? [] : [`chunk ${finding.chunk}`]),
     ...(finding.offset === undefined ? [] : [`offset ${finding.offset}`]),
     ...(shown === '' ? [] : [`pfns ${shown}`]),
@@ -29,7 +30,8 @@ export const imageVerify: Verb = {
   name: 'image verify',
   summary: 'Reads every byte of an image and says what is damaged',
   details:
-    'Exit code 3 if anything is, with chunk, pfns and offset of each finding; 0 if the image is whole.',
+    'Of an increment the ancestors that it rests on are read too; they are looked for in its folder.\n' +
+    'Exit code 3 if anything is damaged, with chunk, pfns and offset of each finding; 0 if the image is whole.',
   args: [{ form: '<file>', says: 'the image' }],
   options: [],
   examples: [{ command: 'dormouse image verify web1.dmi && echo whole', says: 'before it is relied upon' }],
@@ -42,9 +44,11 @@ export const imageVerify: Verb = {
     chunksChecked: figures.count,
     blocksDecoded: figures.count,
     nrPfns: figures.count,
+    ancestors: z.array(z.string()),
     findings: z.array(
       z.object({
         what: z.string(),
+        path: z.string().optional(),
         chunk: figures.count.optional(),
         offset: figures.count.optional(),
         pfns: z.array(z.tuple([figures.count, figures.count])).optional(),
@@ -63,10 +67,15 @@ export const imageVerify: Verb = {
       ['image', report.imageId ?? 'unreadable'],
       ['read', `${formatBytes(report.bytesRead)}, ${formatCount(report.chunksChecked)} chunks`],
       ['pages', formatCount(report.nrPfns)],
+      ['ancestors', report.ancestors.length === 0 ? undefined : formatCount(report.ancestors.length)],
       ['result', whole ? 'whole' : `DAMAGED, ${formatCount(report.findings.length + report.more)} findings`],
     ]);
     const findings = report.findings.map(renderFinding).join('');
     const rest = report.more > 0 ? `and ${formatCount(report.more)} more\n` : '';
-    return { document: { ...report, whole }, text: text + findings + rest, exitCode: whole ? 0 : 3 };
+    return {
+      document: { ...report, ancestors: [...report.ancestors], whole },
+      text: text + findings + rest,
+      exitCode: whole ? 0 : 3,
+    };
   },
 };

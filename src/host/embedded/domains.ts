@@ -332,17 +332,6 @@ export class Domains {
     else this.#completed(domain);
   }
 
-  allocPort(domain: Domain): number {
-    return this.#port(domain);
-  }
-
-  requirePort({ ports, domid }: Domain, port: number): void {
-    if (!ports.has(port))
-      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no event channel ${port}`, {
-        place: { domid },
-      });
-  }
-
   requireBuilt({ building, rewriting, domid }: Domain): void {
     const what = rewriting ? 'is half rewritten: rewrite it again or destroy it' : 'is still being built';
     if (building)

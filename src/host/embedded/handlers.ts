@@ -25,8 +25,6 @@ export const capabilities: Capabilities = {
   'cow-snapshot': true,
   'log-dirty': true,
   'cooperative-suspend': true,
-  'soft-reset': 'soft-reset: the embedded host has none',
-  'hot-plug': 'hot-plug: guests of the embedded host have no devices',
   create: true,
   'xl-config': 'xl-config: the embedded host boots guest programs, no kernels',
 };
@@ -42,7 +40,6 @@ export function makeHandlers(parts: HostParts): Handlers {
     ...buildHandlers(parts),
     ...xenstoreHandlers(parts),
     ...watchHandlers(parts),
-    ...portHandlers(parts),
   };
 }
 
@@ -305,21 +302,6 @@ function watchHandlers({ xenstore }: HostParts): Subset<'xsWatch' | 'xsUnwatch'>
     xsUnwatch: ({ watch }, session) => {
       session.watches.get(watch)?.();
       session.watches.delete(watch);
-      return null;
-    },
-  };
-}
-
-function portHandlers({ domains }: HostParts): Subset<'allocUnbound' | 'notify' | 'closePort'> {
-  return {
-    allocUnbound: ({ domid }) => domains.allocPort(domains.get(domid)),
-    notify: ({ domid, port }) => {
-      domains.requirePort(domains.get(domid), port);
-      return null;
-    },
-    closePort: ({ domid, port }) => {
-      domains.requirePort(domains.get(domid), port);
-      domains.get(domid).ports.delete(port);
       return null;
     },
   };

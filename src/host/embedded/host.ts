@@ -9,7 +9,6 @@ import type {
   DomainSpec,
   DomainWanted,
   Ending,
-  EventChannels,
   Host,
   Lease,
   MemoryView,
@@ -72,7 +71,6 @@ export class EmbeddedHost implements Host {
   readonly description: string;
   readonly kind = 'embedded';
   readonly xenstore: Xenstore;
-  readonly eventChannels: EventChannels;
   readonly #connection: HostConnection;
   readonly #views = new MachineViews();
 
@@ -80,11 +78,6 @@ export class EmbeddedHost implements Host {
     this.#connection = connection;
     this.description = `embedded:${name}`;
     this.xenstore = new RemoteXenstore(connection);
-    this.eventChannels = {
-      allocUnbound: (domid, remoteDomid) => connection.call('allocUnbound', { domid, remoteDomid }),
-      notify: (domid, port) => done(connection.call('notify', { domid, port })),
-      close: (domid, port) => done(connection.call('closePort', { domid, port })),
-    };
   }
 
   capabilities(): Promise<Capabilities> {

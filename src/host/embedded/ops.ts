@@ -123,10 +123,6 @@ export const opSchemas = {
   xsEnd: z.object({ transaction: whole, commit: z.boolean() }),
   xsWatch: z.object({ watch: whole, path }),
   xsUnwatch: z.object({ watch: whole }),
-
-  allocUnbound: z.object({ domid, remoteDomid: domid }),
-  notify: z.object({ domid, port: whole }),
-  closePort: z.object({ domid, port: whole }),
 } as const;
 
 export type OpName = keyof typeof opSchemas;
@@ -222,9 +218,6 @@ export interface OpResults {
   xsEnd: boolean;
   xsWatch: null;
   xsUnwatch: null;
-  allocUnbound: number;
-  notify: null;
-  closePort: null;
 }
 
 export function isOpName(op: string): op is OpName {

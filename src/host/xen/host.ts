@@ -11,7 +11,6 @@ import type {
   DomainSpec,
   DomainWanted,
   Ending,
-  EventChannels,
   Host,
   ImageToBuild,
   Lease,
@@ -26,6 +25,7 @@ import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
+import { pauseOutsideShadow } from './interrupt_shadow.js';
 import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { xenObstacles } from './obstacles.js';
@@ -79,7 +79,6 @@ export class XenHost implements Host {
   readonly description: string;
   readonly kind = 'xen';
   readonly xenstore: XenXenstore;
-  readonly eventChannels: EventChannels;
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   /** Memories kept mapped as long as the lease of their domain. */
@@ -101,11 +100,6 @@ export class XenHost implements Host {
     this.#notice = notice;
     this.xenstore = xenstore;
     this.description = `Xen ${release.replace('_', '.')}`;
-    this.eventChannels = {
-      allocUnbound: (domid, remote) => this.#call(() => api.allocUnbound(domid, remote)),
-      notify: (domid, port) => this.#call(() => api.notify(domid, port)),
-      close: (domid, port) => this.#call(() => void api.closePort(domid, port)),
-    };
   }
 
   capabilities(): Promise<Capabilities> {
@@ -114,8 +108,6 @@ export class XenHost implements Host {
       'cow-snapshot': noSnapshots,
       'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
       'cooperative-suspend': true,
-      'soft-reset': 'not offered on Xen',
-      'hot-plug': 'devices are plugged by xl',
       create: true,
       'xl-config': true,
     }));
@@ -285,11 +277,27 @@ export class XenHost implements Host {
       // Ours is one more of the pauses that Xen counts: somebody else's stays.
       const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
       held.note(over ? 'pause over' : 'pause');
-      this.#api.pause(held.domid);
+      this.#pause(held.domid);
       if (!over) return;
       held.note('pause');
       held.strike('pause over');
     });
+  }
+
+  #pause(domid: number): void {
+    const api = this.#api;
+    const memory = this.#mapped.get(domid);
+    const pvh = hasFlag(native(() => api.domain(domid)).flags, 'hvm');
+    const inShadow = pauseOutsideShadow({
+      pause: () => api.pause(domid),
+      unpause: () => api.unpause(domid),
+      vcpus: () => (pvh && memory !== undefined ? api.stoppedVcpus(memory, domid) : []),
+    });
+    if (inShadow.length > 0)
+      this.#notice(
+        `domain ${domid}: vCPU ${inShadow.join(', ')} stands right after sti or mov ss, which no image can tell: rolled back, ` +
+          'it may take an interrupt one instruction too early',
+      );
   }
 
   releasePaused(lease: Lease): Promise<void> {
@@ -360,6 +368,7 @@ export class XenHost implements Host {
       if (error.code !== 'HOST_LACKS') throw error;
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
+    const eventPages = await this.#eventPages(domid, nrPfns);
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
         const still = held.hasKind('pause') || held.hasKind('suspend');
@@ -367,7 +376,12 @@ export class XenHost implements Host {
       });
     return {
       readAndClear: () => read(true),
-      peek: () => read(false),
+      peek: async () => {
+        const bitmap = await read(false);
+        native(() => api.markSharedPages(domid, nrPfns, bitmap));
+        for (const pfn of eventPages) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
+        return bitmap;
+      },
       off: () =>
         this.#call(() => {
           if (!held.has('logdirty')) return;
@@ -377,6 +391,17 @@ export class XenHost implements Host {
             throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
         }),
     };
+  }
+
+  /** Where its memory is mapped. The log is on: a page of them that is not there yet is in it. */
+  async #eventPages(domid: number, nrPfns: number): Promise<number[]> {
+    const memory = this.#mapped.get(domid);
+    if (memory === undefined) return [];
+    try {
+      return (await this.#api.eventPages(memory)).filter((pfn) => pfn < nrPfns);
+    } catch (thrown) {
+      throw asDormouseError(thrown);
+    }
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import type { CpuPolicy } from '../../domain/cpu_policy.js';
+import type { StoppedVcpu } from './interrupt_shadow.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
 
@@ -63,6 +64,15 @@ export interface XenNative {
    * pages that Xen itself has mapped for writing. LOCKED as above.
    */
   logDirtyRead(domid: number, nrPfns: number, clean: boolean, last: boolean): Buffer;
+  /**
+   * Sets the bits of the pages that the log is silent on while others write to them: what other domains have mapped of it, and
+   * what is Xen's own in it.
+   */
+  markSharedPages(domid: number, nrPfns: number, bitmap: Buffer): void;
+  /** The pfns of pages that look like those in which Xen keeps the guest's event channels, past its log too. */
+  eventPages(memory: XenMemoryHandle): Promise<number[]>;
+  /** Of a PVH or HVM domain that stands still; `memory` is its. */
+  stoppedVcpus(memory: XenMemoryHandle, domid: number): StoppedVcpu[];
   /** Maps all of the domain's memory, read-only. */
   openMemory(domid: number): Promise<XenMemoryHandle>;
   /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */
@@ -79,9 +89,6 @@ export interface XenNative {
   /** Of a domain that stands still. */
   readState(domid: number): DomainState;
   coreState(domid: number): CoreState;
-  allocUnbound(domid: number, remoteDomid: number): number;
-  notify(domid: number, port: number): void;
-  closePort(domid: number, port: number): boolean;
 
   /** Work on a domain that was created and has not run. */
   builderOpen(domid: number): XenBuilderHandle;

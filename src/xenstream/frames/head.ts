@@ -24,8 +24,8 @@ export function encodeStreamHead(streamId: Buffer): Buffer {
   return head;
 }
 
-/** The stream's id. STREAM_INVALID; STREAM_UNSUPPORTED for another major version or a flag that is unknown. */
-export function decodeStreamHead(head: Buffer, offset: number): Buffer {
+/** The stream's id, and whether it is of a newer minor version. STREAM_INVALID; STREAM_UNSUPPORTED for another major version or a flag that is unknown. */
+export function decodeStreamHead(head: Buffer, offset: number): { streamId: Buffer; newer: boolean } {
   const invalid = (what: string): DormouseError => streamInvalid(what, offset);
   if (hex(head, STREAM_HEAD.magic) !== layout.STREAM_MAGIC) throw invalid('not a stream of dormouse');
   if (storedHash(head.subarray(0, STREAM_HEAD.checksum[0])) !== hex(head, STREAM_HEAD.checksum))
@@ -39,7 +39,7 @@ export function decodeStreamHead(head: Buffer, offset: number): Buffer {
     number(head, STREAM_HEAD.headSize) === layout.STREAM_HEAD_SIZE &&
     (minor > layout.STREAM_MINOR || isZero(field(head, STREAM_HEAD.reserved)));
   if (!fixed) throw invalid('impossible values in the stream head');
-  return Buffer.from(field(head, STREAM_HEAD.streamId));
+  return { streamId: Buffer.from(field(head, STREAM_HEAD.streamId)), newer: minor > layout.STREAM_MINOR };
 }
 
 export interface FrameHead {

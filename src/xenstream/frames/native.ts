@@ -20,10 +20,10 @@ export interface NativePageStream {
   counts(handle: WriterHandle): { byClass: number[]; writtenBytes: number };
   checkComplete(handle: WriterHandle): void;
   release(handle: WriterHandle): boolean;
-  /** `descs` and `bodies` have room for the largest chunk; returns how many of each were written there. */
+  /** `newer`: of a newer minor version. `descs` and `bodies` have room for the largest chunk; returns how many of each were written there. */
   decodeFrame(
     body: Buffer,
-    id: Buffer,
+    newer: boolean,
     nrPfns: number,
     descs: BigUint64Array,
     bodies: Buffer,

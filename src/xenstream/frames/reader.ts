@@ -9,7 +9,7 @@ import { decodeFrameHead, decodeStreamHead, type FrameHead } from './head.js';
 import { FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from './layout.js';
 import { decodeBegin, decodeEnd, type StreamBegin } from './messages.js';
 import { nativePageStream } from './native.js';
-import { streamInvalid, type ByteReader } from './byte_reader.js';
+import { streamInvalid, streamUnsupported, type ByteReader } from './byte_reader.js';
 
 export interface FrameVisitor {
   begin(begin: StreamBegin): Promise<void> | void;
@@ -55,7 +55,7 @@ class FrameReader {
   readonly #descs = new BigUint64Array(MAX_CHUNK_PAGES);
   readonly #bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * PAGE_SIZE);
   readonly #accounts = new Accounts();
-  #streamId: Buffer = Buffer.alloc(16);
+  #stream: { streamId: Buffer; newer: boolean } = { streamId: Buffer.alloc(16), newer: false };
   #frames = 0;
   #frameOffset = 0;
 
@@ -68,7 +68,7 @@ class FrameReader {
   async run(read: Buffer): Promise<void> {
     const rest = await this.source.read(STREAM_HEAD_SIZE - read.length, 'the head of the stream');
     const offset = this.source.offset - STREAM_HEAD_SIZE;
-    this.#streamId = decodeStreamHead(Buffer.concat([read, rest]), offset);
+    this.#stream = decodeStreamHead(Buffer.concat([read, rest]), offset);
     const begin = this.#understand(decodeBegin, await this.#expect('begin'));
     await this.visitor.begin(begin);
     for (;;) {
@@ -97,7 +97,7 @@ class FrameReader {
 
   async #pages(body: Buffer, nrPfns: number): Promise<void> {
     const [pages, bodies] = this.#understand(
-      () => nativePageStream().decodeFrame(body, this.#streamId, nrPfns, this.#descs, this.#bodies),
+      () => nativePageStream().decodeFrame(body, this.#stream.newer, nrPfns, this.#descs, this.#bodies),
       body,
     );
     const descs = this.#descs.subarray(0, pages);
@@ -118,6 +118,8 @@ class FrameReader {
       return native(() => decode(body));
     } catch (thrown) {
       const error = asDormouseError(thrown);
+      if (error.code === 'IMAGE_INCOMPATIBLE')
+        throw streamUnsupported(`frame ${this.#frames - 1}: ${error.message}`, this.#frameOffset);
       if (error.code !== 'IMAGE_DAMAGED') throw error;
       throw streamInvalid(`frame ${this.#frames - 1}: ${error.message}`, this.#frameOffset);
     }
@@ -129,7 +131,7 @@ class FrameReader {
     this.#frameOffset = this.source.offset;
     const number = this.#frames++;
     const bytes = await this.source.read(FRAME_HEAD_SIZE, `the head of frame ${number}`);
-    const head = decodeFrameHead(bytes, this.#streamId, number, this.#frameOffset);
+    const head = decodeFrameHead(bytes, this.#stream.streamId, number, this.#frameOffset);
     const body = await this.source.read(head.bodySize, `frame ${number}`);
     if (storedHash(body) !== head.bodyHash)
       throw streamInvalid(`frame ${number} is damaged`, this.#frameOffset);

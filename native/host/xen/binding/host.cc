@@ -5,10 +5,13 @@
 #include "binding/registry.h"
 #include "host/memory_tag.h"
 #include "host/xen/binding/builder.h"
+#include "host/xen/binding/machine.h"
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
-#include "host/xen/binding/machine.h"
+#include "host/xen/event_pages.h"
+#include "host/xen/shared_pages.h"
+#include "host/xen/stopped_vcpus.h"
 #include "host/xen/xen_memory.h"
 
 namespace dormouse::xen {
@@ -24,7 +27,6 @@ using binding::throw_fault;
 using Memories = binding::Registry<XenMemory>;
 
 std::shared_ptr<Handles> shared_handles;
-EventPorts ports;
 
 const std::shared_ptr<Handles>& handles() {
   binding::need(shared_handles != nullptr, "open() comes first");
@@ -142,6 +144,76 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
                       {arg_bool(info, 2), arg_bool(info, 3)}, &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
+}
+
+// markSharedPages(domid, nrPfns, bitmap)
+Napi::Value mark_shared(const Napi::CallbackInfo& info) {
+  Fault fault;
+  auto bitmap = binding::arg_bytes(info, 2);
+  const uint64_t nr_pfns = binding::arg_u64(info, 1);
+  binding::need(bitmap.ByteLength() >= (nr_pfns + 7) / 8, "a bitmap of fewer pfns");
+  if (!mark_shared_pages(handles(), arg_u32(info, 0), bitmap.Data(), nr_pfns, &fault))
+    return failed(info.Env(), fault);
+  return info.Env().Undefined();
+}
+
+// Looks through a domain's memory in a thread of the pool.
+class FindEventPages : public Napi::AsyncWorker {
+ public:
+  FindEventPages(Napi::Env env, std::shared_ptr<XenMemory> memory)
+      : Napi::AsyncWorker(env),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        memory_(std::move(memory)) {}
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    guarded(&fault_, [this] { return find_event_pages(*memory_, &pfns_, &fault_); });
+  }
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (fault_) {
+      throw_fault(Env(), fault_);
+      return deferred_.Reject(Env().GetAndClearPendingException().Value());
+    }
+    Napi::Array out = Napi::Array::New(Env());
+    for (const uint64_t pfn : pfns_) out.Set(out.Length(), num(Env(), pfn));
+    deferred_.Resolve(out);
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::shared_ptr<XenMemory> memory_;
+  std::vector<uint64_t> pfns_;
+  Fault fault_;
+};
+
+// eventPages(memory) -> Promise<pfns>
+Napi::Value event_pages(const Napi::CallbackInfo& info) {
+  auto* worker = new FindEventPages(info.Env(), held<XenMemory>(info, 0));
+  Napi::Promise promise = worker->promise();
+  worker->Queue();
+  return promise;
+}
+
+// stoppedVcpus(memory, domid) -> {id, flags, privilege, before}[]
+Napi::Value stopped(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Fault fault;
+  std::vector<StoppedVcpu> vcpus;
+  if (!stopped_vcpus(*handles(), arg_u32(info, 1), *held<XenMemory>(info, 0), &vcpus, &fault))
+    return failed(env, fault);
+  Napi::Array out = Napi::Array::New(env);
+  for (const StoppedVcpu& from : vcpus) {
+    Napi::Object vcpu = Napi::Object::New(env);
+    vcpu.Set("id", num(env, from.id));
+    vcpu.Set("flags", num(env, from.flags));
+    vcpu.Set("privilege", num(env, from.privilege));
+    vcpu.Set("before", from.readable ? Napi::Buffer<uint8_t>::Copy(env, from.before, 2)
+                                     : env.Null().As<Napi::Value>());
+    out.Set(out.Length(), vcpu);
+  }
+  return out;
 }
 
 // Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
@@ -308,27 +380,6 @@ Napi::Value core_state(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// allocUnbound(domid, remoteDomid) -> port of the domain
-Napi::Value alloc_unbound(const Napi::CallbackInfo& info) {
-  const auto port = xc_evtchn_alloc_unbound(handles()->xc(), arg_u32(info, 0), arg_u32(info, 1));
-  if (port >= 0) return num(info.Env(), uint64_t(port));
-  Fault fault;
-  raise_errno(&fault, "alloc_unbound", arg_u32(info, 0));
-  return failed(info.Env(), fault);
-}
-
-// notify(domid, port)
-Napi::Value notify(const Napi::CallbackInfo& info) {
-  Fault fault;
-  if (!ports.notify(arg_u32(info, 0), arg_u32(info, 1), &fault)) return failed(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
-// closePort(domid, port) -> whether it was bound
-Napi::Value close_port(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), ports.close(arg_u32(info, 0), arg_u32(info, 1)));
-}
-
 }  // namespace
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -344,6 +395,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<on_domain<log_dirty_on>>(exports, "logDirtyOn");
   add<end_log_dirty>(exports, "logDirtyOff");
   add<log_dirty_bitmap>(exports, "logDirtyRead");
+  add<mark_shared>(exports, "markSharedPages");
+  add<event_pages>(exports, "eventPages");
+  add<stopped>(exports, "stoppedVcpus");
   add<open_memory>(exports, "openMemory");
   add<refresh_memory>(exports, "refreshMemory");
   add<catch_up_memory>(exports, "catchUpMemory");
@@ -354,9 +408,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<geometry>(exports, "geometry");
   add<state>(exports, "readState");
   add<core_state>(exports, "coreState");
-  add<alloc_unbound>(exports, "allocUnbound");
-  add<notify>(exports, "notify");
-  add<close_port>(exports, "closePort");
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);
   return exports;

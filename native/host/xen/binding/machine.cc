@@ -39,8 +39,7 @@ Napi::Value command_line(const Napi::CallbackInfo& info) {
 Napi::Value guest_policy(const Napi::CallbackInfo& info) {
   Bytes cpuid, msrs;
   Fault fault;
-  if (!read_guest_policy(*open_handles(), binding::arg_bool(info, 0), &cpuid, &msrs,
-                         &fault)) {
+  if (!read_guest_policy(*open_handles(), binding::arg_bool(info, 0), &cpuid, &msrs, &fault)) {
     binding::throw_fault(info.Env(), fault);
     return info.Env().Undefined();
   }

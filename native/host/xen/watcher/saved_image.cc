@@ -12,7 +12,7 @@ namespace dormouse::xen {
 namespace {
 
 // The header as docs/image-format.md has it.
-constexpr uint8_t kMagic[8] = {0x89, 'M', 'O', 'U', 'S', 'E', '\r', '\n'};
+constexpr uint8_t kMagic[8] = {0x89, 'D', 'M', 'I', '\r', '\n', 0x1A, '\n'};
 constexpr size_t kImageIdAt = 48;
 constexpr size_t kImageIdSize = 16;
 constexpr size_t kHeadSize = kImageIdAt + kImageIdSize;

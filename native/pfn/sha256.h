@@ -1,0 +1,12 @@
+// SHA-256 (FIPS 180-4): what a signature vouches for must not be open to forged checksums.
+#pragma once
+#include <array>
+#include <cstdint>
+
+namespace dormouse::pfn {
+
+using Sha256 = std::array<uint8_t, 32>;
+
+Sha256 sha256(const uint8_t* bytes, uint64_t n);
+
+}  // namespace dormouse::pfn

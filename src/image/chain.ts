@@ -1,0 +1,129 @@
+/** The files that an image's pages are in: its own, and those of its ancestors that are needed to know and read them. */
+import { basename, dirname, join } from 'node:path';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { Ancestor } from './ancestors.js';
+import { ImageFile } from './image_file.js';
+import type { LayerSetup, SourceSetup } from './native.js';
+
+/** A file of a chain. */
+export interface ChainFile extends Ancestor {
+  readonly nrPfns: number;
+  readonly hasChunkDigests: boolean;
+}
+
+export interface Chain {
+  /** The image's own file first. */
+  readonly files: readonly ChainFile[];
+  readonly sources: SourceSetup[];
+  /** The image's own map first, then those it lies on, down to a full one. */
+  readonly layers: LayerSetup[];
+  /** Closes the files; what was made of the chain meanwhile has descriptors of its own. */
+  close(): Promise<void>;
+}
+
+const nothing = Buffer.alloc(0);
+
+/** The file of an ancestor, known by its id and root; what is wrong with it names the file that was wanted. */
+async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<ImageFile> {
+  const path = join(dirname(child.path), ancestor.name);
+  const wanted = `${child.path} needs ${path} (image ${ancestor.imageId})`;
+  const file = await ImageFile.open(path).catch((thrown: unknown) => {
+    const { code, message } = asDormouseError(thrown);
+    const why = code === 'IMAGE_NOT_FOUND' ? 'which is not there' : `but ${message}`;
+    throw new DormouseError(code, `${wanted}, ${why}`, { cause: thrown, place: { path } });
+  });
+  const { header, footer } = file;
+  const isIt =
+    header.imageId === ancestor.imageId &&
+    footer.root === ancestor.root &&
+    header.sequence === ancestor.sequence &&
+    header.chainId === child.header.chainId;
+  if (isIt) return file;
+  await file.close();
+  const instead = `that file is now image ${header.imageId}, root ${footer.root.slice(0, 16)}`;
+  throw new DormouseError('IMAGE_INCOMPATIBLE', `${wanted}, but ${instead}`, { place: { path } });
+}
+
+class ChainReader {
+  readonly opened: ImageFile[] = [];
+  readonly files: ChainFile[] = [];
+  readonly sources: SourceSetup[] = [];
+  readonly layers: LayerSetup[] = [];
+  private readonly indexById = new Map<string, number>();
+
+  constructor(private readonly pageHashes: boolean) {}
+
+  async read(top: ImageFile): Promise<void> {
+    await this.addSource(top, basename(top.path));
+    for (let at: ImageFile | null = top; at;) at = await this.addLayer(at);
+    const [own] = this.opened;
+    const unsure = this.files.find(({ hasChunkDigests }) => !hasChunkDigests);
+    if (own?.footer.signer && unsure)
+      throw new DormouseError(
+        'IMAGE_DAMAGED',
+        `${own.path} is signed, but ${unsure.name}, which holds pages of it, has no digests`,
+      );
+  }
+
+  /** One map; returns the file it lies on, or null for a full one. */
+  private async addLayer(file: ImageFile): Promise<ImageFile | null> {
+    const { header, footer, newer } = file;
+    const isFull = footer.mapKind === 'full';
+    const ancestors = await file.ancestors();
+    const sources = [this.indexById.get(header.imageId) ?? 0];
+    if (isFull) for (const ancestor of ancestors) sources.push(await this.sourceOf(file, ancestor));
+    const map = await file.region('pageMap');
+    const { nrPfns } = header;
+    this.layers.push({ map, runs: footer.pageMapRuns, nrPfns, sparse: !isFull, newer, sources });
+    const [parent] = ancestors;
+    if (isFull || !parent) return null;
+    const below = this.opened[await this.sourceOf(file, parent)];
+    return below ?? null;
+  }
+
+  private async sourceOf(child: ImageFile, ancestor: Ancestor): Promise<number> {
+    const known = this.indexById.get(ancestor.imageId);
+    if (known !== undefined && this.files[known]?.root === ancestor.root) return known;
+    const file = await openAncestor(child, ancestor);
+    this.opened.push(file);
+    return this.addSource(file, ancestor.name);
+  }
+
+  private async addSource(file: ImageFile, name: string): Promise<number> {
+    const { header, footer, newer } = file;
+    const index = this.sources.length;
+    if (index === 0) this.opened.push(file);
+    const chunkTable = await file.region('chunkTable');
+    const digests = header.hasChunkDigests ? await file.region('chunkDigests') : nothing;
+    const pageHashes = this.pageHashes && header.hasPageHashes ? await file.region('pageHashes') : nothing;
+    const { imageId, nrPfns, sequence, hasChunkDigests } = header;
+    this.sources.push({
+      ...{ fd: file.file.fd, name, nrPfns, newer, chunksEnd: footer.chunksEnd },
+      ...{ chunkTable, digests, pageHashes },
+    });
+    this.files.push({ imageId, root: footer.root, sequence, name, nrPfns, hasChunkDigests });
+    this.indexById.set(imageId, index);
+    return index;
+  }
+
+  async close(): Promise<void> {
+    for (const file of this.opened.slice(1)) await file.close();
+  }
+}
+
+/**
+ * What is needed to read the image that `top` is of; `pageHashes`: with the stored hashes of pages. Ancestors are looked for
+ * in the image's folder. Errors: IMAGE_NOT_FOUND (an ancestor is missing), IMAGE_INCOMPATIBLE (another file has its name),
+ * IMAGE_DAMAGED, IMAGE_READ_FAILED, each naming the file.
+ */
+export async function readChain(top: ImageFile, pageHashes: boolean): Promise<Chain> {
+  const chain = new ChainReader(pageHashes);
+  try {
+    await chain.read(top);
+    const { files, sources, layers } = chain;
+    return { files, sources, layers, close: () => chain.close() };
+  } catch (thrown) {
+    await chain.close();
+    throw thrown;
+  }
+}

@@ -1,0 +1,127 @@
+/** One file of an image, open: header and footer, checked against each other and the file, and its regions on demand. */
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import { DormouseError } from '../errors.js';
+import { totalPages } from '../pfn/counts.js';
+import { type Ancestor, decodeAncestors } from './ancestors.js';
+import { openImageFile, readExactly } from './file.js';
+import {
+  CHUNK_DIGEST_SIZE,
+  CHUNK_ENTRY_SIZE,
+  FORMAT_MINOR,
+  LZ4_MAX_RATIO,
+  MAP_RUN_SIZE,
+  MAX_MANIFEST_BYTES,
+  PAGE_HASH_SIZE,
+  PAGE_SIZE,
+  REGIONS,
+  XL_MAGIC,
+  isZero,
+  wholePages,
+  type Region,
+} from './format.js';
+import { damaged, decodeFooter, decodeHeader, rootOf, type ImageHeader, type SealedFooter } from './frame.js';
+
+/** The footer's sizes must tile the file, and what they claim must be possible, before anything is allocated. */
+function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number): void {
+  const at = fileSize - PAGE_SIZE;
+  const { regions, chunksEnd, chunkCount, storedPages } = footer;
+  let next = chunksEnd;
+  const inOrder = REGIONS.every((name) => {
+    const { offset, size } = regions[name];
+    const follows = offset === next;
+    next += wholePages(size);
+    return follows;
+  });
+  // A newer minor version may have regions of its own behind those.
+  const ends = footer.minor > FORMAT_MINOR ? next <= at : next === at;
+  const tiles = footer.fileSize === fileSize && chunksEnd >= PAGE_SIZE && chunksEnd % PAGE_SIZE === 0;
+  if (!inOrder || !ends || !tiles) throw damaged('footer: its regions do not make up the file', at);
+  if (footer.imageId !== header.imageId || footer.nrPfns !== header.nrPfns || footer.minor !== header.minor)
+    throw damaged('header and footer are of different images', at);
+  const possible =
+    regions.manifest.size <= MAX_MANIFEST_BYTES &&
+    regions.chunkTable.size === chunkCount * CHUNK_ENTRY_SIZE &&
+    chunkCount <= chunksEnd / PAGE_SIZE - 1 &&
+    regions.pageHashes.size === (header.hasPageHashes ? storedPages * PAGE_HASH_SIZE : 0) &&
+    regions.chunkDigests.size === (header.hasChunkDigests ? chunkCount * CHUNK_DIGEST_SIZE : 0) &&
+    footer.pageMapRuns <= footer.nrPfns &&
+    footer.pageMapRuns * MAP_RUN_SIZE <= regions.pageMap.size * LZ4_MAX_RATIO &&
+    totalPages(footer.counts) === footer.nrPfns;
+  if (!possible) throw damaged('footer: sizes that cannot be', at);
+  const lineage =
+    regions.ancestors.size > 0 === (header.parent !== null) &&
+    (header.parent !== null || (footer.mapKind === 'full' && footer.counts.sameAsParent === 0)) &&
+    (footer.contentRoot === null || header.hasPageHashes);
+  if (!lineage) throw damaged('header and footer contradict each other', at);
+}
+
+function refuseXlFile(page: Buffer, path: string): void {
+  if (!page.subarray(0, XL_MAGIC.length).equals(XL_MAGIC)) return;
+  const advice = `${path} is an xl save file: convert it first (dormouse image convert)`;
+  throw new DormouseError('IMAGE_INCOMPATIBLE', advice, { place: { path } });
+}
+
+export class ImageFile {
+  private constructor(
+    readonly path: string,
+    readonly file: FileHandle,
+    readonly size: number,
+    readonly header: ImageHeader,
+    readonly footer: SealedFooter,
+  ) {}
+
+  /** IMAGE_NOT_FOUND, IMAGE_READ_FAILED, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE. To be closed. */
+  static async open(path: string): Promise<ImageFile> {
+    const { file, size } = await openImageFile(path);
+    try {
+      const headerPage = await readExactly(file, 0, Math.min(size, PAGE_SIZE));
+      refuseXlFile(headerPage, path);
+      const header = decodeHeader(headerPage);
+      if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);
+      const footerPage = await readExactly(file, size - PAGE_SIZE, PAGE_SIZE);
+      const footer = decodeFooter(footerPage);
+      checkLayout(header, footer, size);
+      if (rootOf(headerPage, footerPage) !== footer.root)
+        throw damaged('the root differs from what the image holds', size - PAGE_SIZE);
+      if (footer.signer && !header.hasChunkDigests)
+        throw damaged('it is signed but has no digests that the signature could vouch for', 0);
+      return new ImageFile(path, file, size, header, footer);
+    } catch (thrown) {
+      await file.close();
+      throw thrown;
+    }
+  }
+
+  /** Of a newer minor version: what this one does not know may be there. */
+  get newer(): boolean {
+    return this.header.minor > FORMAT_MINOR;
+  }
+
+  /** The bytes of a region without its padding, checked against its hash. IMAGE_DAMAGED, IMAGE_READ_FAILED, NO_MEMORY. */
+  async region(name: Region): Promise<Buffer> {
+    const { offset, size, hash } = this.footer.regions[name];
+    const span = await readExactly(this.file, offset, wholePages(size));
+    if (createHash('sha256').update(span).digest('hex') !== hash)
+      throw damaged(`the hash of its ${name} differs`, offset);
+    if (!isZero(span, size)) throw damaged(`the padding of its ${name} is not zero`, offset);
+    return span.subarray(0, size);
+  }
+
+  /** The parent first; none for a full image. IMAGE_DAMAGED. */
+  async ancestors(): Promise<Ancestor[]> {
+    const { parent, sequence } = this.header;
+    const ancestors = decodeAncestors(await this.region('ancestors'), this.newer);
+    const [first] = ancestors;
+    const fits = parent
+      ? first?.imageId === parent.imageId && first.root === parent.root && first.sequence === sequence - 1
+      : first === undefined;
+    if (!fits || ancestors.some((ancestor) => ancestor.sequence >= sequence))
+      throw damaged('the table of ancestors contradicts the header', this.footer.regions.ancestors.offset);
+    return ancestors;
+  }
+
+  async close(): Promise<void> {
+    await this.file.close();
+  }
+}

@@ -1,0 +1,62 @@
+/** Light images of guests under load hold what the guest's memory was when it stood still, page by page. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { ContentRequest, ContentSeen } from './content_checks.js';
+import { contents } from './extent.js';
+import { Guest, type GuestOptions } from './guests.js';
+import { startLab, type Lab } from './lab.js';
+import { sourceDir } from './paths.js';
+
+const reference = '/tmp/page_reference';
+const [lowMib, highMib] = [80, 128];
+
+describe('the content of light images on real Xen', () => {
+  let lab: Lab;
+  let dir: string;
+
+  before(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
+    const [source, program] = [join(sourceDir, 'oracle/page_reference.c'), join(dir, 'page_reference')];
+    const libraries = ['-lxenctrl', '-lxenguest', '-lxenforeignmemory'];
+    execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', program, ...libraries]);
+    lab = await startLab();
+    await lab.put(program, reference);
+  });
+  after(async () => {
+    await lab.stop();
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  async function checked(request: ContentRequest): Promise<ContentSeen[]> {
+    const script = `mkdir -p ${request.dir}; node /project/dist/lab/content_checks.js '${JSON.stringify(request)}'`;
+    const out = await lab.must(script, { timeoutMs: 120_000 + request.times * 180_000 });
+    return out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as ContentSeen);
+  }
+
+  for (const [type, vcpus] of contents.guests)
+    for (const balloons of [false, true])
+      test(`${type} with ${vcpus} vCPUs, disk and network${balloons ? ', ballooning' : ''}`, async (t) => {
+        const name = `content-${type}-${vcpus}`;
+        const load = { loadMib: 16, dirtyMibPerS: 2, diskMib: 16, address: 110 };
+        const guest = await Guest.create(lab, { name, type, vcpus, ...load } satisfies GuestOptions);
+        const seed = Number(process.env.DORMOUSE_LAB_SEED ?? Date.now() % 1_000_000);
+        t.diagnostic(`DORMOUSE_LAB_SEED=${seed}`);
+        const seen = await checked({
+          ...{ guest: name, times: contents.times, seed, reference, dir: '/images/content' },
+          ...(balloons ? { balloonMib: [lowMib, highMib] as const } : {}),
+        });
+        for (const { shown, ...rest } of seen)
+          t.diagnostic(JSON.stringify({ ...rest, shown: shown.slice(0, 3) }));
+        assert.equal(seen.length, contents.times);
+        for (const { differing, shown } of seen) assert.equal(differing, 0, JSON.stringify(shown));
+        await guest.waitTicks(2);
+        await guest.destroy();
+      });
+});
