@@ -16,13 +16,13 @@ import { type Target, targets } from './targets.js';
 const slowestMs = 5000;
 
 /** Null, or what was wrong with how the target took the input. */
-export async function judge({ codes, run }: Target, input: Buffer): Promise<string | null> {
+export async function judge(target: Target, input: Buffer): Promise<string | null> {
   const startedMs = performance.now();
   let wrong: string | null = null;
   try {
-    await run(input);
+    await target.run(input);
   } catch (thrown) {
-    if (!(thrown instanceof DormouseError && codes.includes(thrown.code)))
+    if (!(thrown instanceof DormouseError && target.codes.includes(thrown.code)))
       wrong = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
   }
   const tookMs = performance.now() - startedMs;
