@@ -4,9 +4,7 @@
 
 namespace dormouse::pfn {
 
-namespace {
-
-constexpr uint32_t kRound[64] = {
+alignas(16) const uint32_t kSha256Rounds[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -15,6 +13,8 @@ constexpr uint32_t kRound[64] = {
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+namespace {
 
 constexpr uint32_t turn(uint32_t x, int by) { return x >> by | x << (32 - by); }
 
@@ -34,7 +34,7 @@ void take_block(uint32_t state[8], const uint8_t* block) {
   for (int i = 0; i < 64; i++) {
     const uint32_t s1 = turn(v[4], 6) ^ turn(v[4], 11) ^ turn(v[4], 25);
     const uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
-    const uint32_t t1 = v[7] + s1 + choice + kRound[i] + w[i];
+    const uint32_t t1 = v[7] + s1 + choice + kSha256Rounds[i] + w[i];
     const uint32_t s0 = turn(v[0], 2) ^ turn(v[0], 13) ^ turn(v[0], 22);
     const uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
     std::memmove(v + 1, v, 7 * sizeof v[0]);
@@ -44,19 +44,31 @@ void take_block(uint32_t state[8], const uint8_t* block) {
   for (int i = 0; i < 8; i++) state[i] += v[i];
 }
 
+using Blocks = void (*)(uint32_t state[8], const uint8_t* data, uint64_t blocks);
+
+void blocks_scalar(uint32_t state[8], const uint8_t* data, uint64_t blocks) {
+  for (uint64_t i = 0; i < blocks; i++) take_block(state, data + 64 * i);
+}
+
+Blocks blocks_of(bool scalar) {
+  static const bool by_instruction = has_sha_ni();
+  return by_instruction && !scalar ? sha256_blocks_ni : blocks_scalar;
+}
+
 }  // namespace
 
-Sha256 sha256(const uint8_t* bytes, uint64_t n) {
+Sha256 sha256(const uint8_t* bytes, uint64_t n, bool scalar) {
+  const Blocks take = blocks_of(scalar);
   uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  for (uint64_t at = 0; at + 64 <= n; at += 64) take_block(state, bytes + at);
+  take(state, bytes, n / 64);
   uint8_t last[128] = {};
   const uint64_t rest = n % 64, size = rest < 56 ? 64 : 128;
   if (rest) std::memcpy(last, bytes + n - rest, rest);
   last[rest] = 0x80;
   const uint64_t bits = __builtin_bswap64(n * 8);
   std::memcpy(last + size - 8, &bits, 8);
-  for (uint64_t at = 0; at < size; at += 64) take_block(state, last + at);
+  take(state, last, size / 64);
   Sha256 out;
   for (int i = 0; i < 8; i++) {
     const uint32_t word = __builtin_bswap32(state[i]);

@@ -74,12 +74,11 @@ function missingMsrs(guest: Buffer, host: Buffer): string[] {
 
 /** State that vCPUs have used: xcr0_accum of each. Offsets: struct xen_domctl's extended state, hvm_hw_cpu_xsave. */
 function usedStates({ vcpus, hvmContext }: GuestCpu): bigint {
-  const areas = vcpus.map(({ xsave }) => [xsave, 8] as const);
-  const records = [...hvmRecords(hvmContext)].filter(({ type }) => type === hvmRecord.xsave);
-  return [...areas, ...records.map(({ body }) => [body, 16] as const)].reduce(
-    (all, [bytes, at]) => (bytes.length >= at + 8 ? all | bytes.readBigUInt64LE(at) : all),
-    0n,
-  );
+  const at = (bytes: Buffer, offset: number): bigint =>
+    bytes.length >= offset + 8 ? bytes.readBigUInt64LE(offset) : 0n;
+  let used = vcpus.reduce((all, { xsave }) => all | at(xsave, 8), 0n);
+  for (const { type, body } of hvmRecords(hvmContext)) if (type === hvmRecord.xsave) used |= at(body, 16);
+  return used;
 }
 
 /**

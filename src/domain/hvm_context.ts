@@ -12,10 +12,12 @@ export interface HvmRecord {
 }
 
 const headBytes = 8;
+/** For as many vCPUs as there can be, of more types than there are: what follows is not looked at. */
+const mostRecords = 8192 * 16;
 
 /** Up to the end record, or to what is cut short: who needs the whole context lets Xen check it. */
 export function* hvmRecords(context: Buffer): Generator<HvmRecord> {
-  for (let at = 0; at + headBytes <= context.length;) {
+  for (let at = 0, n = 0; at + headBytes <= context.length && n < mostRecords; n++) {
     const type = context.readUInt16LE(at);
     const length = context.readUInt32LE(at + 4);
     const start = at + headBytes;

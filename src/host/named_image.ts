@@ -1,12 +1,12 @@
 /** Whether the image that decides about a domain has its name. */
-import { closeSync, fsyncSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { HEADER, HEADER_MAGIC } from '../image/format.js';
 import type { Ending } from './contract.js';
 
 /** As an image appears under its name only when it is whole, its first bytes tell. */
 function imageIdAt(path: string): string | null {
-  const fd = openSync(path, 'r');
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const [magicAt, magicSize] = HEADER.magic;
     const [idAt, idSize] = HEADER.imageId;

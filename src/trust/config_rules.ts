@@ -59,8 +59,8 @@ const memoryKib = either(integer(-1, -1), integer(0, 2 ** 34));
 const sideMemoryKib = integer(-1, 2 ** 22);
 const maxVcpus = 8192;
 
-/** No control characters, nothing that is a path. */
-export const plainName = /^[^/\p{C}]{1,256}$/u;
+/** Nothing that is a path, an option or of meaning to a shell: scripts and completions are handed it. */
+export const plainName = /^[\p{L}\p{N}_][\p{L}\p{N}_ .+:@-]{0,255}$/u;
 const uuid = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/;
 /** The guest's own kernel is told this; it leads nowhere on the host. */
 const guestWords = /^[^\p{C}]{0,4096}$/u;

@@ -173,7 +173,10 @@ export class KeyStore {
     return made;
   }
 
-  /** The keys of others that are trusted, by label. KEY_INVALID. */
+  /**
+   * The keys of others that are trusted, by label. One whose file is damaged is told by its label; it trusts nothing and can
+   * be forgotten. KEY_INVALID.
+   */
   trusted(): PublicKey[] {
     let names: string[];
     try {
@@ -184,9 +187,17 @@ export class KeyStore {
     }
     return names
       .filter((name) => /^[0-9a-f]{64}$/.test(name))
-      .map((name) => this.#readTrusted(Buffer.from(name, 'hex')))
+      .map((name) => this.#listed(Buffer.from(name, 'hex')))
       .filter((key) => key !== null)
       .sort((a, b) => (a.label < b.label ? -1 : 1));
+  }
+
+  #listed(key: Buffer): PublicKey | null {
+    try {
+      return this.#readTrusted(key);
+    } catch (thrown) {
+      return { key, label: `(not trusted: ${(thrown as Error).message})` };
+    }
   }
 
   #readTrusted(key: Buffer): PublicKey | null {
@@ -208,6 +219,11 @@ export class KeyStore {
 
   /** False if it was trusted already. KEY_INVALID if it cannot be kept. */
   trust(key: PublicKey): boolean {
+    if (parseKey(keyLine(key))?.label !== key.label)
+      throw new DormouseError(
+        'KEY_INVALID',
+        'a label has at most 128 characters, none of them a control character or a blank at an end',
+      );
     if (this.isTrusted(key.key)) return false;
     const path = this.#trustedPath(key.key);
     try {

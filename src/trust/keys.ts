@@ -26,7 +26,7 @@ export function showKey(): PublicKey & { readonly line: string } {
 /** False if it was trusted already. */
 export const trustKey = (key: PublicKey): boolean => new KeyStore().trust(key);
 
-/** By label, else by what `read` makes of the words. KEY_INVALID if it is not one of those trusted. */
+/** By what `read` makes of the words if that is a trusted key, else by label. KEY_INVALID if it is not one of those trusted. */
 export async function forgetKey(
   words: string,
   read: (words: string) => Promise<PublicKey>,
@@ -34,15 +34,19 @@ export async function forgetKey(
   const store = new KeyStore();
   const known = store.trusted();
   const labelled = known.filter(({ label }) => label === words);
-  if (labelled.length > 1)
+  const given = await read(words).catch((thrown: unknown) => {
+    if (labelled.length === 0) throw thrown;
+    return null;
+  });
+  if (given && store.find()?.key.equals(given.key))
+    throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
+  const named = given && known.find(({ key }) => key.equals(given.key));
+  if (!named && labelled.length > 1)
     throw new DormouseError(
       'KEY_INVALID',
       `${labelled.length} keys are called '${words}': name the key itself`,
     );
-  const wanted = labelled[0] ?? (await read(words));
-  if (store.find()?.key.equals(wanted.key))
-    throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
-  const found = known.find(({ key }) => key.equals(wanted.key));
+  const found = named ?? labelled[0];
   if (!found || !store.forget(found.key))
     throw new DormouseError('KEY_INVALID', 'that key is not among those trusted (dormouse key list)');
   return found;

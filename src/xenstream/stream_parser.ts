@@ -5,6 +5,7 @@ import { StreamOrder, type LibxcHeader } from './stream_order.js';
 import { type ByteReader, streamInvalid, streamUnsupported } from './frames/byte_reader.js';
 import { STREAM_MAGIC } from './frames/layout.js';
 import { readFrames, type FrameVisitor } from './frames/reader.js';
+import { withoutTrailingNuls } from '../domain/trailing_nuls.js';
 
 const { libxcRecord, libxlRecord } = format;
 
@@ -131,7 +132,7 @@ class Parser {
     const configBytes = length < 4 ? -1 : optionalData.readUInt32LE(0);
     if (configBytes < 0 || configBytes > length - 4)
       throw streamInvalid('the configuration is longer than its frame', format.xlHeaderBytes);
-    const config = optionalData.toString('utf8', 4, 4 + configBytes).replace(/\0+$/, '');
+    const config = withoutTrailingNuls(optionalData.toString('utf8', 4, 4 + configBytes));
     this.visitor.xlHeader?.({ mandatoryFlags, optionalFlags, optionalData, config });
   }
 

@@ -4,6 +4,7 @@ import * as z from 'zod';
 import type { Manifest } from '../image/manifest.js';
 import { xlHeaderBytes } from './stream_format.js';
 import { streamInvalid } from './frames/byte_reader.js';
+import { withoutTrailingNuls } from '../domain/trailing_nuls.js';
 
 const configSchema = z.looseObject({
   c_info: z
@@ -29,7 +30,7 @@ type XlConfig = z.infer<typeof configSchema>;
 /** The configuration as an object, or null if it is no JSON object of libxl_domain_config's form. */
 export function parseXlConfig(text: string): XlConfig | null {
   try {
-    const checked = configSchema.safeParse(JSON.parse(text.replace(/\0+$/, '')));
+    const checked = configSchema.safeParse(JSON.parse(withoutTrailingNuls(text)));
     return checked.success ? checked.data : null;
   } catch {
     return null;
@@ -86,7 +87,7 @@ export function configForXl(domain: ConfiguredDomain): string {
   const parsed = parseXlConfig(domain.config);
   if (parsed?.c_info === undefined || !Object.hasOwn(parsed, 'c_info')) return minimalConfig(domain);
   const { name, uuid } = parsed.c_info;
-  if (name === domain.name && uuid?.toLowerCase() === domain.uuid) return domain.config.replace(/\0+$/, '');
+  if (name === domain.name && uuid?.toLowerCase() === domain.uuid) return withoutTrailingNuls(domain.config);
   const renamed = { ...parsed, c_info: { ...parsed.c_info, name: domain.name, uuid: domain.uuid } };
   return JSON.stringify(renamed, null, 4) + '\n';
 }

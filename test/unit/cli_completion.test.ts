@@ -19,8 +19,12 @@ async function scriptFor(shell: string): Promise<string> {
 }
 
 /** What bash offers for the last of the words. `dormouse host status` answers with two guests and the host's own name. */
-function offered(script: string, words: readonly string[]): string[] {
-  const status = JSON.stringify({ name: 'default', guests: [{ name: 'web1' }, { name: 'db' }] }, null, 2);
+function offered(
+  script: string,
+  words: readonly string[],
+  names: readonly string[] = ['web1', 'db'],
+): string[] {
+  const status = JSON.stringify({ name: 'default', guests: names.map((name) => ({ name })) }, null, 2);
   const source = `dormouse() { printf '%s\\n' "$STATUS"; }
 ${script}
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dormouse; printf '%s\\n' "\${COMPREPLY[@]}"`;
@@ -70,6 +74,14 @@ test('bash is offered verbs, options, their values and domains', async () => {
   ];
   for (const [words, offers] of expectations)
     assert.deepEqual(offered(script, words), offers, words.join(' '));
+});
+
+test('a guest whose name is a shell command is a word like any other', async () => {
+  const made = join(dir, 'made-by-completion');
+  const name = `$(touch ${made})`;
+  const words = offered(await scriptFor('bash'), ['save', ''], [name, 'a b']);
+  assert.equal(spawnSync('ls', [made]).status === 0, false, 'the name was run');
+  assert.deepEqual(words, [name.replace(/[$() ]/gu, '\\$&'), 'a\\ b']);
 });
 
 test('every verb and each of its options is in every script', async () => {

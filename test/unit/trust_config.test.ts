@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { configRequests } from '../../src/trust/config_requests.js';
-import { buildConfig, configForXl } from '../../src/xenstream/xl_config.js';
+import { buildConfig, configForXl, parseXlConfig } from '../../src/xenstream/xl_config.js';
 import { harmlessConfig, hostileConfigs, hostileText } from '../support/hostile_configs.js';
 
 const uuid = '01234567-89ab-4def-8123-456789abcdef';
@@ -113,4 +113,36 @@ test('vCPUs with holes between them: as many as the highest id, and only those o
   const text = configForXl({ ...domainOf('pv', ''), vcpus: 2, onlineVcpus: [0, 3] });
   const { b_info: build } = JSON.parse(text) as { b_info: { max_vcpus: number; avail_vcpus: number[] } };
   assert.deepEqual([build.max_vcpus, build.avail_vcpus], [4, [0, 3]]);
+});
+
+test('names that a shell or an option parser would read are listed, and fields whose name libxl reads otherwise', () => {
+  const domain = {
+    name: 'web1',
+    uuid: '00000000-0000-4000-8000-000000000001',
+    type: 'pv',
+    vcpus: 1,
+    maxMemoryKib: 4096,
+  } as const;
+  for (const name of ['$(reboot)', '--force', '-f', 'a;b', 'a`b`', '.hidden'])
+    assert.equal(configRequests({ ...domain, name, config: '' }).values.length, 1, name);
+  for (const name of ['web1', 'Büro 2', 'a.b:c@d-e+f'])
+    assert.deepEqual(configRequests({ ...domain, name, config: '' }).values, [], name);
+  const config = JSON.stringify({ c_info: {}, 'name\0': [] });
+  assert.equal(configRequests({ ...domain, config }).values.length, 1);
+});
+
+test('a configuration that is long, or ends in many NULs, is judged at once', () => {
+  const domain = {
+    name: 'web1',
+    uuid: '00000000-0000-4000-8000-000000000001',
+    type: 'pv',
+    vcpus: 1,
+    maxMemoryKib: 4096,
+  } as const;
+  const startedMs = performance.now();
+  const long = configRequests({ ...domain, config: '\0'.repeat(16 << 20) + 'x' });
+  assert.match(long.values[0] ?? '', /too long/u);
+  assert.deepEqual(configRequests({ ...domain, config: '\0'.repeat(1 << 20) }).values, []);
+  assert.equal(parseXlConfig('\0'.repeat(4 << 20) + 'x'), null);
+  assert.ok(performance.now() - startedMs < 20_000, 'quadratic');
 });

@@ -1,6 +1,7 @@
 /** Keys of hosts: made once, kept from others, trusted and forgotten. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -109,4 +110,17 @@ test('keys as text: the line of key show, or base64 alone', () => {
   assert.deepEqual(parseKey(keyText(key)), { key, label: '' });
   for (const wrong of ['', 'AAAA', keyText(Buffer.alloc(31)), `ssh-ed25519 ${keyText(key)}`, `${line}\u0007`])
     assert.equal(parseKey(wrong), null, wrong);
+});
+
+test('a label that could not be read back is refused, and a damaged file can be forgotten', (t) => {
+  const store = new KeyStore(join(tempDir(t), 'keys'));
+  const key = randomBytes(32);
+  for (const label of ['a\nb', 'x'.repeat(129), ' blank'])
+    assert.throws(() => store.trust({ key, label }), { code: 'KEY_INVALID' });
+  assert.ok(store.trust({ key, label: 'fine' }));
+  writeFileSync(join(store.folder, 'trusted', key.toString('hex')), 'no key at all');
+  assert.match(store.trusted()[0]?.label ?? '', /not trusted/u);
+  assert.throws(() => store.isTrusted(key), { code: 'KEY_INVALID' });
+  assert.ok(store.forget(key));
+  assert.deepEqual(store.trusted(), []);
 });

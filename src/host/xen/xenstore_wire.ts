@@ -2,6 +2,7 @@
 import { connect, type Socket } from 'node:net';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { maxPayloadBytes, XenstoreDecoder } from './xenstore_decoder.js';
+import { withoutTrailingNuls } from '../../domain/trailing_nuls.js';
 
 export const messageType = {
   directory: 1,
@@ -126,7 +127,7 @@ export class XenstoreConnection {
     clearTimeout(pending.timer);
     this.#hold();
     if (type === messageType.error)
-      pending.reject(new XenstoreRefusal(payload.toString().replace(/\0+$/, '')));
+      pending.reject(new XenstoreRefusal(withoutTrailingNuls(payload.toString())));
     else pending.resolve(payload);
   }
 
