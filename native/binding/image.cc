@@ -44,7 +44,7 @@ std::shared_ptr<ImageReader> parent_field(const Napi::Object& options) {
 }
 
 // ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
-// skipUnchanged}) -> handle; `parent` is a reader's, or 0
+// skipUnchanged, complete}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
   const auto header = bytes_field(options, "header");
@@ -55,7 +55,8 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
       flag_field(options, "direct"),     flag_field(options, "unnamed"),
       flag_field(options, "pageHashes"), flag_field(options, "digests"),
       field(options, "parentPfns"),      parent_field(options),
-      flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged")};
+      flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged"),
+      flag_field(options, "complete")};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
   need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
   need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");

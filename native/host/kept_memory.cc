@@ -158,7 +158,8 @@ bool KeptMemory::catch_up(bool logged, Fault* fault) {
   bool moved = false;
   if (!source_->refresh_p2m(&moved, fault)) return false;
   if (moved && source_->p2m_size() != nr_pfns_) return map_all(fault);
-  if (moved) follow_p2m(0, nr_pfns_);
+  // Without a log nothing names the entries that changed, and tables are judged by all of them.
+  if (moved || !logged) follow_p2m(0, nr_pfns_);
   return true;
 }
 

@@ -15,6 +15,7 @@ ImageWriter::ImageWriter(const WriterSetup& setup)
       parent_(setup.parent),
       full_map_(setup.full_map),
       skip_unchanged_(setup.skip_unchanged),
+      complete_(setup.complete),
       table_(setup.page_hashes, setup.digests),
       map_(setup.nr_pfns) {
   if (!full_map_) return;
@@ -82,7 +83,7 @@ bool ImageWriter::append_changed(Lane& lane, const PageRun& pages, Fault* fault)
     const uint8_t* after = body + (class_has_body(desc_class(desc)) ? kPageBytes : 0);
     if (parent_->holds(desc, body)) {
       if (!lane.append(pages.descs + first, i - first, first_body, fault)) return false;
-      lane.forget(desc_pfn(desc));
+      if (!lane.keep(desc, fault)) return false;
       first = i + 1;
       first_body = after;
     }
@@ -113,7 +114,7 @@ bool ImageWriter::finish(Fault* fault) {
   if (failed(fault)) return false;
   for (const auto& lane : lanes_)
     if (!lane->flush(fault)) return fail(fault);
-  const uint64_t absent = map_.first_absent(parent_pfns_);
+  const uint64_t absent = map_.first_absent(complete_ ? 0 : parent_pfns_);
   if (absent == nr_pfns_) return true;
   fault->pfn = absent;
   fault->raise("ACCOUNTING_MISMATCH",

@@ -32,6 +32,7 @@ struct WriterSetup {
   std::shared_ptr<ImageReader> parent;
   bool full_map;
   bool skip_unchanged;  // the parent has all its page hashes
+  bool complete;        // every pfn must be put, be it only to be left out
 };
 
 class ImageWriter final : public Writer {
@@ -43,7 +44,7 @@ class ImageWriter final : public Writer {
               uint32_t n_bodies, Fault* fault) override;
   uint32_t lanes() const override { return uint32_t(lanes_.size()); }
 
-  // Pages of that class as of now.
+  // Pages of that class as of now; with kKept those left out.
   uint64_t count(uint8_t page_class) const;
   uint64_t stored_pages() const;
   // End of the chunks written so far, and what the lanes still hold.
@@ -80,7 +81,7 @@ class ImageWriter final : public Writer {
   const uint64_t nr_pfns_;
   const uint64_t parent_pfns_;
   const std::shared_ptr<ImageReader> parent_;
-  const bool full_map_, skip_unchanged_;
+  const bool full_map_, skip_unchanged_, complete_;
   std::unique_ptr<OutputFile> file_;
   ChunkTable table_;
   WriterMap map_;

@@ -86,9 +86,8 @@ bool Lane::place(uint64_t desc, uint32_t chunk, uint16_t slot, Fault* fault) {
   return true;
 }
 
-void Lane::forget(uint64_t pfn) {
-  counts_[map_.forget(pfn)].fetch_sub(1, std::memory_order_relaxed);
-  counts_[kClassAbsent].fetch_add(1, std::memory_order_relaxed);
+bool Lane::keep(uint64_t desc, Fault* fault) {
+  return place(desc | uint64_t(kKept) << 56, 0, 0, fault);
 }
 
 bool Lane::add_page(uint64_t desc, Fault* fault) {

@@ -61,12 +61,13 @@ class Lane {
 
   // Arguments were validated by the writer.
   bool append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault);
-  // The page is to be as in the parent, whatever was put of it before.
-  void forget(uint64_t pfn);
+  // The page is as in the parent, whatever was put of it before.
+  bool keep(uint64_t desc, Fault* fault);
   // Closes the open chunk and writes what is buffered.
   bool flush(Fault* fault);
 
-  // Pages by class put through this lane less those it superseded: sums over lanes are the truth.
+  // Pages by class (kept ones by class | kKept) put through this lane less those it superseded:
+  // sums over lanes are the truth.
   int64_t counted(uint8_t page_class) const { return counts_[page_class].load(); }
   // Pages with a body, superseded ones included.
   uint64_t stored_pages() const { return total_pages_.load(); }

@@ -150,16 +150,20 @@ uint64_t OutputFile::reserve(uint64_t bytes) {
   return offset;
 }
 
-// True where direct I/O was on and could be turned off.
+// Turns direct I/O off, for good; several lanes may want it at once. False if it stays on.
 bool OutputFile::end_direct() {
-  if (!direct_.exchange(false)) return false;
+  std::lock_guard<std::mutex> hold(direct_lock_);
+  if (!direct_) return true;
   const int flags = fcntl(fd_, F_GETFL);
-  return flags >= 0 && fcntl(fd_, F_SETFL, flags & ~O_DIRECT) == 0;
+  if (flags < 0 || fcntl(fd_, F_SETFL, flags & ~O_DIRECT) != 0) return false;
+  direct_ = false;
+  return true;
 }
 
 bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault) {
   uint64_t done = 0;
   while (done < n) {
+    const bool direct = direct_;
     const ssize_t wrote =
         injected() ? -1 : pwrite(fd_, bytes + done, n - done, off_t(offset + done));
     if (wrote > 0) {
@@ -168,7 +172,7 @@ bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fau
       continue;
     }
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0 && errno == EINVAL && end_direct()) continue;
+    if (wrote < 0 && errno == EINVAL && direct && end_direct()) continue;
     if (wrote == 0) errno = ENOSPC;
     return raise(fault, "write", offset + done);
   }

@@ -54,6 +54,7 @@ class OutputFile {
   int fd_ = -1;
   bool allocates_ = true;
   std::atomic<bool> direct_{false};
+  std::mutex direct_lock_;
   std::atomic<uint64_t> next_{0};
   std::mutex ahead_lock_;
   uint64_t ahead_ = 0;

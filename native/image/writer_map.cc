@@ -88,11 +88,6 @@ bool WriterMap::put(uint64_t desc, uint32_t chunk, uint16_t slot, uint8_t* befor
   return true;
 }
 
-uint8_t WriterMap::forget(uint64_t pfn) {
-  Leaf* leaf = roots_[pfn / kLeafPages].load(std::memory_order_acquire);
-  return leaf ? unpack_page(pfn, leaf->pages[pfn % kLeafPages].exchange(0)).page_class : 0;
-}
-
 uint64_t WriterMap::first_absent(uint64_t from) const {
   for (uint64_t pfn = from; pfn < nr_pfns_; pfn++) {
     const Leaf* leaf = roots_[pfn / kLeafPages].load(std::memory_order_acquire);

@@ -26,6 +26,9 @@ class MapCoder {
   std::vector<MapRun> runs_;
 };
 
+// Flag of a class: the page was put, and is left out as the parent holds it so.
+constexpr uint8_t kKept = 8;
+
 struct PlacedPage {
   uint64_t pfn;
   uint32_t chunk;
@@ -45,14 +48,12 @@ class WriterMap {
   // Sets the class the page had before. Thread-safe; the last call for a pfn wins. Fault:
   // NO_MEMORY.
   bool put(uint64_t desc, uint32_t chunk, uint16_t slot, uint8_t* before, Fault* fault);
-  // As if it had never been put. Returns the class the page had.
-  uint8_t forget(uint64_t pfn);
 
   // First pfn from `from` on that is not here, or nr_pfns.
   uint64_t first_absent(uint64_t from) const;
 
-  // The pages that were put, by ascending pfn; at most `most` steps of the walk a call. Once no
-  // lane works any more. False at the end.
+  // The pages that were put and not kept, by ascending pfn; at most `most` steps of the walk a
+  // call. Once no lane works any more. False at the end.
   template <typename Use>
   bool walk(uint64_t* cursor, uint64_t most, Use use);
 
@@ -89,7 +90,8 @@ bool WriterMap::walk(uint64_t* cursor, uint64_t most, Use use) {
     const uint64_t leaf = used_[(*cursor)++];
     for (uint64_t i = 0; i < kLeafPages; i++) {
       const uint64_t packed = roots_[leaf].load()->pages[i].load(std::memory_order_relaxed);
-      if (packed) use(unpack_page(leaf * kLeafPages + i, packed));
+      const PlacedPage page = unpack_page(leaf * kLeafPages + i, packed);
+      if (packed && !(page.page_class & kKept)) use(page);
     }
   }
   return *cursor < used_.size();

@@ -18,6 +18,9 @@ async function guestNow(host: Host, { domid, uuid }: DomainInfo): Promise<GuestS
   }
 }
 
+/** Leases that `afterCommit` ended: how that went was told by it. */
+const settled = new WeakSet<Lease>();
+
 /**
  * Runs `body` under a lease of the domain, and ends it. If that fails after `body` did, the error is body's, with the
  * state the guest was left in.
@@ -45,7 +48,7 @@ export async function underLease<T>(
     }
     throw error;
   }
-  await lease.release();
+  if (!settled.has(lease)) await lease.release();
   return result;
 }
 
@@ -67,6 +70,7 @@ export async function afterCommit(
   then: Then,
   settle: () => Promise<void>,
 ): Promise<void> {
+  settled.add(lease);
   const failures: DormouseError[] = [];
   for (const step of [settle, () => lease.release()])
     await step().catch((thrown: unknown) => failures.push(asDormouseError(thrown)));

@@ -320,8 +320,15 @@ export async function takeSuspended(
   const requestedMs = performance.now();
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
   onSuspended();
-  const { geometry, state, changed, copied } = await captureSuspended(work, maxCopiedPages);
-  const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+  const take = async () => {
+    const { geometry, state, ...rest } = await captureSuspended(work, maxCopiedPages);
+    return { source: finished({ ...base, geometry, state, memory, consistency: 'suspend-point' }), ...rest };
+  };
+  const { source, changed, copied } = await take().catch(async (thrown: unknown) => {
+    // Who keeps the lease for more than this image must not have the guest stand still until its end.
+    await host.resumeInPlace(lease).catch(() => undefined);
+    throw thrown;
+  });
   await host.resumeInPlace(lease);
   const pauseMs = performance.now() - requestedMs;
   if (copied) await putCopied(work, changed);

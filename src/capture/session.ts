@@ -24,6 +24,7 @@ import {
 import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } from './stand_still.js';
 import { finished } from './write_image.js';
 import type { LiveHandle } from '../handle.js';
+import type { ChangeFinder } from './change_finder.js';
 
 export interface TakeHow extends OperationOptions {
   readonly mode: 'light' | 'cooperative';
@@ -158,17 +159,35 @@ export class CaptureSession {
   async #takeLive(writer: PageSink, how: TakeHow): Promise<Taken> {
     const followed = this.#followed;
     if (!followed) throw new DormouseError('INTERNAL', 'the session follows nothing');
-    const work = { ...followed, writer, options: how, whole: how.whole || !this.#committed };
+    const finder = this.#minding(followed.finder);
+    const work = { ...followed, finder, writer, options: how, whole: how.whole || !this.#committed };
     const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);
     return { ...image, cowPages: 0 };
+  }
+
+  /** A log that could not be read may have been cleared all the same: then nothing is known of what changed. */
+  #minding(finder: ChangeFinder): ChangeFinder {
+    const orForget = <T>(read: Promise<T>): Promise<T> =>
+      read.catch((thrown: unknown) => {
+        this.#committed = false;
+        throw thrown;
+      });
+    return {
+      ...finder,
+      find: (live, memory) => orForget(finder.find(live, memory)),
+      askLast: () => orForget(finder.askLast()),
+    };
   }
 
   async #snapshot({ mode, signal, suspendTimeoutMs = defaultSuspendTimeoutMs }: TakeHow): Promise<Snapshot> {
     const { host, lease } = this;
     if (mode === 'light') return host.snapshot(lease, { readOnce: true });
     await requestSuspend(host, lease, { timeoutMs: suspendTimeoutMs, signal });
-    const snapshot = await host.snapshot(lease, { readOnce: true });
+    const snapshot = await host.snapshot(lease, { readOnce: true }).catch(async (thrown: unknown) => {
+      await host.resumeInPlace(lease).catch(() => undefined);
+      throw thrown;
+    });
     await host.resumeInPlace(lease).catch(async (thrown: unknown) => {
       await snapshot.release();
       throw thrown;

@@ -9,10 +9,10 @@ import { DormouseError } from '../errors.js';
 import type { MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
-import { ImageWriter } from '../image/writer.js';
-import { memoryBytesOf } from '../pfn/counts.js';
+import { ImageWriter, parentOf } from '../image/writer.js';
 import { imageSigner } from '../trust/key_store.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
+import { openParent } from './parent_image.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
@@ -36,6 +36,8 @@ export type Finished = Omit<CaptureSource, 'memory'>;
 export interface Captured {
   readonly path: string;
   readonly imageId: string;
+  /** Path of the image that it is an increment of. */
+  readonly parent: string | null;
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
@@ -57,19 +59,33 @@ export function progressReporter(
     });
 }
 
-/** Creates the writer of a new image: before the guest is touched, so that a bad path or key costs it nothing. KEY_INVALID. */
+export interface IncrementOptions {
+  /** Path of an image in the same folder: only what is not in it as it is gets stored. */
+  readonly incrementalFrom?: string;
+}
+
+/**
+ * Creates the writer of a new image: before the guest is touched, so that a bad path, parent or key costs it nothing.
+ * KEY_INVALID; for an increment also what openParent throws.
+ */
 export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
+  { incrementalFrom, signal }: IncrementOptions & Pick<OperationOptions, 'signal'>,
 ): Promise<ImageWriter> {
   const sign = imageSigner();
-  return ImageWriter.create(path, {
-    nrPfns: geometry.nrPfns,
-    lanes: encodingLanes,
-    consistency,
-    ...(sign && { sign }),
-  });
+  const { nrPfns } = geometry;
+  const common = { nrPfns, lanes: encodingLanes, consistency, ...(sign && { sign }) };
+  if (incrementalFrom === undefined) return ImageWriter.create(path, common);
+  const reader = await openParent(incrementalFrom, { signed: sign !== null, signal });
+  try {
+    const increment = { parent: parentOf(reader), closesParent: true, skipUnchanged: true, complete: true };
+    return await ImageWriter.create(path, { ...common, ...increment, pageHashes: true });
+  } catch (thrown) {
+    reader.close();
+    throw thrown;
+  }
 }
 
 /** Writes all pages of the source. The first error is thrown after every lane is idle. */
@@ -156,8 +172,9 @@ export async function commitImage(
   return {
     path: done.path,
     imageId: done.imageId,
+    parent: writer.parent?.path ?? null,
     counts,
-    memoryBytes: memoryBytesOf(counts),
+    memoryBytes: writer.memoryBytes(),
     storedBytes: done.storedBytes,
   };
 }

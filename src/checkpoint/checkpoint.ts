@@ -15,6 +15,7 @@ import {
   commitImage,
   type Consistency,
   finished,
+  type IncrementOptions,
   newImage,
   writePages,
 } from '../capture/write_image.js';
@@ -25,7 +26,7 @@ import type { DomainInfo } from '../domain/state.js';
 
 export type CheckpointMode = 'light' | 'cooperative';
 
-export interface CheckpointOptions extends OperationOptions {
+export interface CheckpointOptions extends OperationOptions, IncrementOptions {
   readonly mode: CheckpointMode;
   readonly suspendTimeoutMs?: number;
 }
@@ -33,6 +34,8 @@ export interface CheckpointOptions extends OperationOptions {
 export interface CheckpointResult {
   readonly path: string;
   readonly imageId: string;
+  /** Path of the image that it is an increment of. */
+  readonly parent: string | null;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain was paused, and still is. */
@@ -99,7 +102,7 @@ function resultOf(
 
 async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
   const { host, info, path, options, startedMs } = job;
-  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
+  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point', options);
   let still: StandingStill | undefined;
   let image: Parameters<typeof resultOf>[1];
   try {
@@ -135,7 +138,7 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
   const { host, lease, info, path, options, startedMs } = job;
   const geometry = await host.geometry(info.domid);
   const consistency = options.mode === 'light' ? 'paused' : 'suspend-point';
-  const writer = await newImage(path, geometry, consistency);
+  const writer = await newImage(path, geometry, consistency, options);
   let image: Parameters<typeof resultOf>[1];
   try {
     await warmWorkers(encodingLanes);

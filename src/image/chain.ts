@@ -9,6 +9,7 @@ import type { LayerSetup, SourceSetup } from './native.js';
 export interface ChainFile extends Ancestor {
   readonly nrPfns: number;
   readonly hasChunkDigests: boolean;
+  readonly hasPageHashes: boolean;
 }
 
 export interface Chain {
@@ -96,12 +97,12 @@ class ChainReader {
     const chunkTable = await file.region('chunkTable');
     const digests = header.hasChunkDigests ? await file.region('chunkDigests') : nothing;
     const pageHashes = this.pageHashes && header.hasPageHashes ? await file.region('pageHashes') : nothing;
-    const { imageId, nrPfns, sequence, hasChunkDigests } = header;
+    const { imageId, nrPfns, sequence, hasChunkDigests, hasPageHashes } = header;
     this.sources.push({
       ...{ fd: file.file.fd, name, nrPfns, newer, chunksEnd: footer.chunksEnd },
       ...{ chunkTable, digests, pageHashes },
     });
-    this.files.push({ imageId, root: footer.root, sequence, name, nrPfns, hasChunkDigests });
+    this.files.push({ imageId, root: footer.root, sequence, name, nrPfns, hasChunkDigests, hasPageHashes });
     this.indexById.set(imageId, index);
     return index;
   }

@@ -19,6 +19,8 @@ export interface WriterSetup {
   readonly fullMap: boolean;
   /** Leave out what the parent, whose page hashes are complete, holds as it is. */
   readonly skipUnchanged: boolean;
+  /** Every pfn must be appended, be it only to be left out. */
+  readonly complete: boolean;
 }
 
 /** One file with chunks. Its descriptor is duplicated; empty buffers where it has no such region. */
@@ -49,6 +51,7 @@ export interface NativeImage {
   /** To an image, or to a stream. */
   append(handle: WriterHandle, lane: number, descs: BigUint64Array, bodies: Buffer): void;
   writerCounts(handle: WriterHandle): {
+    /** From 8 on: left out, by class. */
     byClass: number[];
     storedPages: number;
     storedBytes: number;

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { basename, dirname, resolve } from 'node:path';
 import { native } from '../addon.js';
 import { asDormouseError, DormouseError } from '../errors.js';
-import { totalPages, type PageCounts } from '../pfn/counts.js';
+import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
 import { encodeAncestors, type Ancestor } from './ancestors.js';
 import {
   ANCESTOR,
@@ -39,8 +39,12 @@ export interface WriterOptions {
   readonly consistency: Consistency;
   /** Makes an increment: what is not appended is, with type and all, as in that image. In the same folder. */
   readonly parent?: ParentImage;
+  /** Close the parent's reader with the writer. */
+  readonly closesParent?: boolean;
   /** Leave out what is appended and is in the parent the same; the parent's reader must have all page hashes. */
   readonly skipUnchanged?: boolean;
+  /** With skipUnchanged: every pfn must be appended all the same, so that none is left out that was not looked at. */
+  readonly complete?: boolean;
   /** Of an increment: a map of all pages, for which the parent's reader is needed. Default: every 32nd where it is given. */
   readonly fullMap?: boolean;
   /** Store a hash of each page, and the content root (of an increment: if its parent's hashes are at hand). */
@@ -174,6 +178,7 @@ export class ImageWriter {
         parentPfns: parent?.nrPfns ?? 0,
         parent: parent?.reader?.handle ?? 0,
         skipUnchanged: options.skipUnchanged ?? false,
+        complete: options.complete ?? false,
       }),
     );
     return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap);
@@ -190,6 +195,11 @@ export class ImageWriter {
     native(() => nativeImage().append(this.handle, lane, descs, bodies));
   }
 
+  /** Of an increment. */
+  get parent(): ParentImage | null {
+    return this.options.parent ?? null;
+  }
+
   private nativeCounts() {
     if (this.open) this.lastCounts = nativeImage().writerCounts(this.handle);
     if (!this.lastCounts) throw new DormouseError('INTERNAL', 'the image was dropped');
@@ -197,13 +207,20 @@ export class ImageWriter {
   }
 
   /**
-   * Pages by class as of now; pages that were replaced count once. Of an increment those that were not appended count as
-   * sameAsParent. Cheap. After commit: the final ones.
+   * Pages by class as of now; pages that were replaced count once. Of an increment those that were not appended or were left
+   * out count as sameAsParent. Cheap. After commit: the final ones.
    */
   counts(): PageCounts {
     const counts = namedCounts(this.nativeCounts().byClass);
     if (this.options.parent) counts.sameAsParent = this.options.nrPfns - totalPages(counts);
     return counts;
+  }
+
+  /** Bytes of the domain's pages that have a frame; those left out count as what they are. */
+  memoryBytes(): number {
+    const { byClass } = this.nativeCounts();
+    const { noFrame, broken } = namedCounts(byClass.slice(8));
+    return memoryBytesOf(this.counts()) - (noFrame + broken) * PAGE_SIZE;
   }
 
   /** Bytes of chunks written or waiting in lanes so far. */
@@ -316,6 +333,7 @@ export class ImageWriter {
     this.nativeCounts();
     this.open = false;
     nativeImage().releaseWriter(this.handle);
+    if (this.options.closesParent) this.options.parent?.reader?.close();
   }
 
   /** Drops everything written; nothing is left of it. Idempotent, and nothing after a commit. */

@@ -7,6 +7,7 @@ import { formatBytes, formatDuration, formatRate, formatRatio, printable } from 
 export interface Saved {
   readonly path: string;
   readonly imageId: string;
+  readonly parent: string | null;
   readonly name: string;
   readonly domid: number;
   readonly counts: PageCounts;
@@ -28,6 +29,7 @@ export function renderSaved(
     [verb, `${printable(result.name)} (domain ${result.domid}), ${ending}`],
     ['file', printable(result.path)],
     ['image', result.imageId],
+    ...(result.parent === null ? [] : [['needs', printable(result.parent)] as const]),
     ['size', `${sizes} (${formatRatio(memoryBytes / storedBytes)})`],
     ['pages', renderClasses(result.counts)],
     ['took', `${formatDuration(elapsedMs)}, ${formatRate(memoryBytes, elapsedMs)}`],

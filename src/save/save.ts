@@ -12,7 +12,14 @@ import {
   type StandingStill,
 } from '../capture/stand_still.js';
 import { liveSuspended } from '../capture/live_image.js';
-import { type Captured, commitImage, finished, newImage, writePages } from '../capture/write_image.js';
+import {
+  type Captured,
+  commitImage,
+  finished,
+  type IncrementOptions,
+  newImage,
+  writePages,
+} from '../capture/write_image.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
@@ -20,7 +27,7 @@ import type { ImageWriter } from '../image/writer.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
 
-export interface SaveOptions extends OperationOptions {
+export interface SaveOptions extends OperationOptions, IncrementOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
   readonly then: Then;
   /** How long the guest may take to suspend. Default 60,000. */
@@ -30,6 +37,8 @@ export interface SaveOptions extends OperationOptions {
 export interface SaveResult {
   readonly path: string;
   readonly imageId: string;
+  /** Path of the image that it is an increment of. */
+  readonly parent: string | null;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain is left paused: as asked for, or because it was. */
@@ -128,7 +137,7 @@ async function noteEnding({ host, lease, info, options }: Job, writer: ImageWrit
 async function saveUnderLease(job: Job): Promise<SaveResult> {
   const { host, lease, info, path, options, startedMs } = job;
   const { then } = options;
-  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point');
+  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point', options);
   let still: StandingStill | undefined;
   let captured: Captured;
   try {
@@ -163,7 +172,7 @@ async function saveUnderLease(job: Job): Promise<SaveResult> {
 /** Saved and resumed where nothing is copied on write: as the cooperative checkpoint does it. */
 async function saveLive({ host, lease, info, path, options, startedMs }: Job): Promise<SaveResult> {
   const geometry = await host.geometry(info.domid);
-  const writer = await newImage(path, geometry, 'suspend-point');
+  const writer = await newImage(path, geometry, 'suspend-point', options);
   const guest = { suspended: false };
   let captured: Captured;
   let standstillMs: number;

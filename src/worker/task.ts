@@ -17,6 +17,7 @@ export type Task =
       count: number;
     }
   | { step: 'live-put'; live: LiveHandle; writer: WriterHandle; lane: number; first: number; count: number }
+  | { step: 'hash'; reader: ReaderHandle; lane: number; first: number; count: number }
   | {
       step: 'restore';
       memory: MemoryHandle;
@@ -59,6 +60,9 @@ function runStep(task: Task): number[] | null {
       return steps().liveStep(task.live, task.memory, task.writer, lane, task.kind, first, count);
     case 'live-put':
       return steps().livePut(task.live, task.writer, lane, first, count);
+    case 'hash':
+      steps().hashStep(task.reader, lane, first, count);
+      return null;
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
     case 'digest-domain':

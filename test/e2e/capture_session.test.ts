@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Buffer } from 'node:buffer';
 import { CaptureSession } from '../../src/capture/session.js';
 import { commitImage } from '../../src/capture/write_image.js';
+import { DormouseError } from '../../src/errors.js';
 import type { Host } from '../../src/host/contract.js';
 import { embeddedConfig } from '../../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
@@ -137,3 +139,70 @@ test('a domain that goes is unmapped at once, and no more is taken of it', async
   await writer.abandon();
   await session.end();
 });
+
+/** The host, with some of its calls replaced. */
+function withCalls(host: Host, calls: Partial<Host>): Host {
+  return new Proxy(host, {
+    get(target, key) {
+      const value: unknown = Reflect.get(calls, key) ?? Reflect.get(target, key, target);
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
+test('a log that was cleared and not read: the next take is of all of it', async (t) => {
+  const setting = await setUp(t);
+  const { host, last } = watchedPlain(setting, { tracker: 'log-dirty' });
+  let fails = false;
+  const lossy = withCalls(host, {
+    tracker: async (lease) => {
+      const tracker = await host.tracker(lease);
+      const readAndClear = async (): Promise<Buffer> => {
+        const bitmap = await tracker.readAndClear();
+        if (!fails) return bitmap;
+        fails = false;
+        throw new DormouseError('LOCKED', 'another tool took pages');
+      };
+      return { peek: () => tracker.peek(), off: () => tracker.off(), readAndClear };
+    },
+  });
+  const session = await CaptureSession.open(lossy, 'busy', 'checkpoint');
+  const { nrPfns } = session.geometry;
+  const create = (name: string): Promise<ImageWriter> =>
+    ImageWriter.create(join(setting.dir, name), { nrPfns, lanes: encodingLanes, consistency: 'paused' });
+  const [writer, dropped] = [await create('image'), await create('dropped')];
+  const startedMs = performance.now();
+  await session.take(writer, { mode: 'light', whole: true });
+  session.commitEpoch();
+  await sleep(100);
+  fails = true;
+  await assert.rejects(session.take(dropped, { mode: 'light', whole: false }), { code: 'LOCKED' });
+  await dropped.abandon();
+  const taken = await session.take(writer, { mode: 'light', whole: false });
+  session.commitEpoch();
+  await session.end();
+  const { path } = await commitImage(writer, taken.source, {
+    pauseMs: taken.pauseMs,
+    startedMs,
+    signal: undefined,
+  });
+  await assertSame(path, last(), { mayHoldMore: false });
+});
+
+for (const copiesOnWrite of [false, true])
+  test(`a cooperative take that fails while the guest stands lets it go (${copiesOnWrite ? 'copy on write' : 'live'})`, async (t) => {
+    const setting = await setUp(t);
+    const host = copiesOnWrite ? setting.host : watchedPlain(setting, { tracker: 'log-dirty' }).host;
+    const fail = (): Promise<never> => Promise.reject(new DormouseError('NO_MEMORY', 'no room'));
+    const failing = withCalls(host, { readState: fail, snapshot: fail });
+    const session = await CaptureSession.open(failing, 'busy', 'checkpoint');
+    const writer = await ImageWriter.create(join(setting.dir, 'image'), {
+      nrPfns: session.geometry.nrPfns,
+      lanes: encodingLanes,
+      consistency: 'suspend-point',
+    });
+    await assert.rejects(session.take(writer, { mode: 'cooperative', whole: true }), { code: 'NO_MEMORY' });
+    await writer.abandon();
+    assert.equal((await setting.host.info(setting.domid)).shutdown, null);
+    await session.end();
+  });

@@ -77,8 +77,8 @@ for (const [when, pausesBefore] of [
 
 test('the guest shut down in the pause: no image', async (t) => {
   const { run, image } = await lightWith(t, (host, ended) => ({
-    find: async (selector) => {
-      const info = await host.find(selector);
+    info: async (domid) => {
+      const info = await host.info(domid);
       return ended() > 0 ? { ...info, shutdown: 'crash' as const } : info;
     },
   }));

@@ -175,3 +175,12 @@ test('a failed save whose guest cannot be given back says how the guest is', asy
   assert.match(error.message, /^no state; and not all could be undone: it is broken$/);
   assert.deepEqual(readdirSync(join(image, '..')), []);
 });
+
+for (const then of ['destroy', 'pause'] as const)
+  test(`a lease whose end fails once the guest is as asked is no failure of the save (${then})`, async (t) => {
+    const { host, image } = await scene(t);
+    const { path } = await save(withCalls(host, stuckAfter(host)), 'web1', image, { then });
+    assert.equal(path, image);
+    await assertWhole(image);
+    assert.equal(await stateOf(host), then === 'destroy' ? 'gone' : 'paused');
+  });

@@ -187,6 +187,20 @@ test('a parent that is missing or another image is named, and nothing is read of
   assert.equal(nativeImage().openImages(), 0);
 });
 
+test('a page that was not looked at is not taken for one that did not change', async (t) => {
+  const dir = tempDir(t);
+  const [full = ''] = await plainChain(dir, 0);
+  const seen = Array.from({ length: 63 }, (_, pfn) => data(pfn, 1));
+  const options = { pageHashes: true, complete: true };
+  await assert.rejects(writeIncrement(join(dir, 'short'), full, 64, seen, options), {
+    code: 'ACCOUNTING_MISMATCH',
+  });
+  const done = await writeIncrement(join(dir, 'all'), full, 64, [...seen, data(63, 1)], options);
+  const reader = await ImageReader.open(done.path, { lanes: 1 });
+  reader.close();
+  assert.equal(reader.manifest.pages.sameAsParent, 64);
+});
+
 test('an increment in another folder than its parent is refused', async (t) => {
   const dir = tempDir(t);
   const [full = ''] = await plainChain(dir, 0);

@@ -48,7 +48,14 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const newPath = join(dir, `${number}.new`);
   const setup = {
     ...{ path: newPath, header, nrPfns: imagePages, lanes: 2, direct: false, unnamed: true },
-    ...{ pageHashes: true, digests: true, parentPfns: imagePages, fullMap: false, skipUnchanged: false },
+    ...{
+      pageHashes: true,
+      digests: true,
+      parentPfns: imagePages,
+      fullMap: false,
+      skipUnchanged: false,
+      complete: false,
+    },
   };
   nativeImage().prepareHashes(reader);
   const writer = nativeImage().createWriter({ ...setup, parent: reader });

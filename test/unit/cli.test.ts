@@ -17,13 +17,23 @@ const counts = { data: 100, zero: 20, table: 5, noFrame: 3, broken: 0, alloc: 0,
 const sizes = { counts, memoryBytes: 128 * 4096, storedBytes: 200_000, elapsedMs: 12.5 };
 const imageId = '00112233445566778899aabbccddeeff';
 const root = imageId + imageId;
-const saved = { path: 'a.dmi', imageId, domid: 1, name: 'web1', paused: false, standstillMs: 3.5, ...sizes };
+const saved = {
+  path: 'a.dmi',
+  imageId,
+  parent: null,
+  domid: 1,
+  name: 'web1',
+  paused: false,
+  standstillMs: 3.5,
+  ...sizes,
+};
 
 function checkpointed(path: string): CheckpointResult {
   const consistency = 'suspend-point';
   return {
     path,
     imageId,
+    parent: null,
     domid: 1,
     name: 'web1',
     paused: false,
@@ -268,6 +278,7 @@ test('what is no command line is a usage error', async () => {
     'save -c -p web1 a.dmi',
     'save web1 a.dmi extra',
     'checkpoint --count 3 web1 a.dmi',
+    'checkpoint --incremental-from',
     'checkpoint --count 0 web1 a-%d.dmi',
     'checkpoint --mode heavy web1 a.dmi',
     'digest',

@@ -60,7 +60,7 @@ test('bash is offered verbs, options, their values and domains', async () => {
       ['checkpoint', '--mode', ''],
       ['light', 'cooperative'],
     ],
-    [['checkpoint', '--mode', 'light', '--in'], ['--interval']],
+    [['checkpoint', '--mode', 'light', '--int'], ['--interval']],
     [['image', 'convert', '--to', 'n'], ['native']],
     [['list', 'web1', 'd'], ['db']],
     [

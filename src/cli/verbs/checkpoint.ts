@@ -15,6 +15,7 @@ interface Request {
   readonly paths: readonly string[];
   readonly intervalMs: number;
   readonly suspendTimeoutMs?: number;
+  readonly incrementalFrom?: string;
 }
 
 function parseRequest(input: VerbInput): Request {
@@ -29,16 +30,20 @@ function parseRequest(input: VerbInput): Request {
       ? [file]
       : Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
   const timeout = textOption(input, 'suspendTimeout');
+  const from = textOption(input, 'incrementalFrom');
   const intervalMs = parseIntervalMs(textOption(input, 'interval') ?? '0');
   return {
     ...{ selector, mode, paths, intervalMs },
     ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
+    ...(from !== undefined && { incrementalFrom: from }),
   };
 }
 
 async function takeAll(context: Context, host: Host, request: Request): Promise<CheckpointResult[]> {
   const results: CheckpointResult[] = [];
   const { mode, suspendTimeoutMs, intervalMs, selector } = request;
+  // Each of a series is taken on the one before.
+  let { incrementalFrom } = request;
   for (const path of request.paths) {
     const startedMs = performance.now();
     const result = await context.withProgress(`checkpoint ${selector}`, (options) => {
@@ -46,10 +51,12 @@ async function takeAll(context: Context, host: Host, request: Request): Promise<
         ...options,
         mode,
         ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
+        ...(incrementalFrom !== undefined && { incrementalFrom }),
       };
       return context.services.checkpoint(host, selector, path, all);
     });
     results.push(result);
+    if (incrementalFrom !== undefined) incrementalFrom = path;
     const restMs = intervalMs - (performance.now() - startedMs);
     if (restMs > 0 && results.length < request.paths.length) await rest(restMs, context.signal);
   }
@@ -70,7 +77,9 @@ export const checkpoint: Verb = {
     'a millisecond. On Xen memory is written while the guest runs, and what changed meanwhile is copied in the pause: the\n' +
     'more the guest writes the longer, and for a PV guest the longer the more memory it has. Such an image is of a paused\n' +
     'guest and cannot be restored into a new domain.\n' +
-    'cooperative: the guest is asked to suspend and is resumed after the copy.',
+    'cooperative: the guest is asked to suspend and is resumed after the copy.\n' +
+    '--incremental-from: the new image needs that one, and all that it needs itself, beside it under their names for as\n' +
+    'long as it is to be read. With --count each image is taken on the one before.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },
     { form: '<file>', says: 'the image to write; must not exist' },
@@ -79,6 +88,10 @@ export const checkpoint: Verb = {
     { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: ['light', 'cooperative'] },
     { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
     { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
+    {
+      flags: '--incremental-from <image>',
+      says: 'store only what is not the same in that image, of the same folder',
+    },
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -87,12 +100,17 @@ export const checkpoint: Verb = {
       command: 'dormouse checkpoint --count 10 --interval 1000 web1 web1-%d.dmi',
       says: 'ten, a second apart',
     },
+    {
+      command: 'dormouse checkpoint --incremental-from web1.dmi web1 web1-2.dmi',
+      says: 'only what changed since',
+    },
   ],
   document: z.object({
     checkpoints: z.array(
       z.object({
         path: z.string(),
         imageId: z.string(),
+        parent: z.string().nullable(),
         domid: figures.count,
         name: z.string(),
         paused: z.boolean(),

@@ -18,7 +18,8 @@ export const save: Verb = {
   details:
     'The guest is asked to suspend, its memory and state are written, then it is torn down (or -c, -p).\n' +
     'FILE must not exist. If anything fails before FILE is there, the guest runs on and no file is left;\n' +
-    'after that FILE is kept (NOT_SETTLED, exit code 21).',
+    'after that FILE is kept (NOT_SETTLED, exit code 21).\n' +
+    '--incremental-from: FILE then needs that image, and all that it needs itself, beside it under their names.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },
     { form: '<file>', says: 'the image to write; must not exist' },
@@ -26,6 +27,10 @@ export const save: Verb = {
   options: [
     { flags: '-c, --checkpoint', says: 'leave the domain running after the save' },
     { flags: '-p, --paused', says: 'leave the domain paused after the save' },
+    {
+      flags: '--incremental-from <image>',
+      says: 'store only what is not the same in that image, of the same folder',
+    },
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -35,6 +40,7 @@ export const save: Verb = {
   document: z.object({
     path: z.string(),
     imageId: z.string(),
+    parent: z.string().nullable(),
     domid: figures.count,
     name: z.string(),
     paused: z.boolean(),
@@ -50,12 +56,14 @@ export const save: Verb = {
     const [selector, path] = [textArgument(input, 0), textArgument(input, 1)];
     const then = afterwards(input);
     const timeout = textOption(input, 'suspendTimeout');
+    const from = textOption(input, 'incrementalFrom');
     const result = await context.withHost((host) =>
       context.withProgress(`save ${selector}`, (options) =>
         context.services.save(host, selector, path, {
           ...options,
           then,
           ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
+          ...(from !== undefined && { incrementalFrom: from }),
         }),
       ),
     );

@@ -25,7 +25,13 @@ function localDisks(disks: unknown): Disk[] {
     const { pdev_path: path, vdev, script, readwrite, backend_domid: backend, backend_domname: name } = disk;
     const elsewhere = Boolean(script) || Boolean(backend) || Boolean(name);
     if (elsewhere || typeof path !== 'string' || !path.startsWith('/')) return [];
-    return [{ name: typeof vdev === 'string' ? vdev : '?', path, writable: readwrite !== undefined && readwrite !== 0 }];
+    return [
+      {
+        name: typeof vdev === 'string' ? vdev : '?',
+        path,
+        writable: readwrite !== undefined && readwrite !== 0,
+      },
+    ];
   });
 }
 

@@ -242,7 +242,8 @@ export class XenHost implements Host {
     const word = randomBytes(8).toString('hex');
     held.note(`suspend ${word}`);
     try {
-      await suspendGuest(this.#api, this.xenstore, domid, word, timeoutMs);
+      const wait = { api: this.#api, domid, isHeld: () => !held.isReleased };
+      await suspendGuest(wait, this.xenstore, word, timeoutMs);
       held.note('suspended');
     } catch (thrown) {
       // Withdrawn: nothing is left to undo. Else the request may still be taken, which the lease's end sees to.
@@ -371,6 +372,7 @@ export class XenHost implements Host {
     const eventPages = await this.#eventPages(domid, nrPfns);
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
+        this.#heldBy(lease);
         const still = held.hasKind('pause') || held.hasKind('suspend');
         return api.logDirtyRead(domid, nrPfns, clear, still);
       });
@@ -384,7 +386,7 @@ export class XenHost implements Host {
       },
       off: () =>
         this.#call(() => {
-          if (!held.has('logdirty')) return;
+          if (held.isReleased || !held.has('logdirty')) return;
           const wasOn = api.logDirtyOff(domid);
           held.strike('logdirty');
           if (!wasOn)

@@ -128,11 +128,13 @@ class Journalled {
    * and not to be done.
    */
   note(...what: Undoable[]): void {
+    if (this.isReleased) throw new DormouseError('CANCELLED', `the lease on ${this.#what} has ended`);
     this.#write(new Set([...this.#noted, ...what]));
   }
 
-  /** It is undone. */
+  /** It is undone. Once the lease has ended its files may be another's, and whoever ended it undoes the rest. */
   strike(...what: Undoable[]): void {
+    if (this.isReleased) return;
     this.#write(new Set([...this.#noted].filter((line) => !what.includes(line))));
   }
 

@@ -23,8 +23,18 @@ function hasSuspended(api: XenNative, domid: number): boolean {
   throw new DormouseError('DOMAIN_WRONG_STATE', text, { place: { domid } });
 }
 
-async function waitSuspended(api: XenNative, domid: number, untilMs: number): Promise<boolean> {
+/** A domain that is asked to suspend, for as long as its lease is held. */
+export interface SuspendWait {
+  readonly api: XenNative;
+  readonly domid: number;
+  isHeld(): boolean;
+}
+
+async function waitSuspended(wait: SuspendWait, untilMs: number): Promise<boolean> {
+  const { api, domid, isHeld } = wait;
   for (;;) {
+    if (!isHeld())
+      throw new DormouseError('CANCELLED', `the lease on domain ${domid} ended`, { place: { domid } });
     if (hasSuspended(api, domid)) return true;
     if (performance.now() >= untilMs) return false;
     await sleep(pollMs);
@@ -43,27 +53,27 @@ function withdraw(xenstore: XenXenstore, domid: number): Promise<boolean> {
 /**
  * Returns when the guest has suspended. SUSPEND_TIMEOUT if it has not taken the request after `timeoutMs`, the request
  * withdrawn; or if it took it and has not suspended after as long again: that cannot be withdrawn, and it may still do so.
- * `word` is what the request can be known by.
+ * CANCELLED at once when the lease ends, which undoes the rest. `word` is what the request can be known by.
  */
 export async function suspendGuest(
-  api: XenNative,
+  wait: SuspendWait,
   xenstore: XenXenstore,
-  domid: number,
   word: string,
   timeoutMs: number,
 ): Promise<void> {
+  const { domid } = wait;
   await xenstore.transaction(async (tx) => {
     await tx.write(askedPath(domid), word);
     await tx.write(controlPath(domid), 'suspend');
   });
-  if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+  if (await waitSuspended(wait, performance.now() + timeoutMs)) return;
   const place = { domid };
   const seconds = timeoutMs / 1000;
   if (await withdraw(xenstore, domid))
     throw new DormouseError('SUSPEND_TIMEOUT', `domain ${domid} did not take the request in ${seconds} s`, {
       place,
     });
-  if (await waitSuspended(api, domid, performance.now() + timeoutMs)) return;
+  if (await waitSuspended(wait, performance.now() + timeoutMs)) return;
   const text = `domain ${domid} took the request but did not suspend in ${2 * seconds} s`;
   throw new DormouseError('SUSPEND_TIMEOUT', text, { place, guest: 'unknown' });
 }

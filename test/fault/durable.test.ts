@@ -1,0 +1,62 @@
+/** What is asked of the kernel for an image, seen from between the process and its C library. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { packageRoot } from '../../src/addon.js';
+import { verifyImage } from '../../src/image/verify.js';
+import { tempDir } from '../support/images.js';
+
+const child = new URL('../support/durable_child.js', import.meta.url).pathname;
+
+interface Ended {
+  readonly printed: string;
+  readonly calls: string[];
+  /** Of the folder that the image was to be in. */
+  readonly names: string[];
+  readonly image: string;
+}
+
+function write(t: TestContext, env: Readonly<Record<string, string>> = {}): Ended {
+  const [tools, dir] = [tempDir(t), tempDir(t)];
+  const [shim, log, image] = [join(tools, 'shim.so'), join(tools, 'log'), join(dir, 'image')];
+  const source = join(packageRoot, 'test/support/file_calls.c');
+  const compiled = spawnSync('gcc', ['-shared', '-fPIC', '-O1', '-o', shim, source, '-ldl'], {
+    encoding: 'utf8',
+  });
+  assert.equal(compiled.status, 0, compiled.stderr);
+  const ran = spawnSync(process.execPath, [child, image], {
+    env: { ...process.env, ...env, LD_PRELOAD: shim, FILE_CALLS_LOG: log },
+    encoding: 'utf8',
+  });
+  const calls = existsSync(log) ? readFileSync(log, 'utf8').trimEnd().split('\n') : [];
+  return { printed: ran.stdout, calls, names: readdirSync(dir), image };
+}
+
+test('an image is on disk before it has its name, and then its name is', (t) => {
+  const { printed, calls, names } = write(t);
+  assert.equal(printed, 'done');
+  const writes = calls.filter((call) => call === 'write').length;
+  assert.ok(writes >= 5, `${writes} writes`);
+  assert.deepEqual(calls.slice(writes), ['sync file', 'link', 'sync folder']);
+  assert.deepEqual(names, ['image']);
+});
+
+for (const failing of ['sync file', 'sync folder'])
+  test(`where "${failing}" fails there is no image`, (t) => {
+    const { printed, calls, names } = write(t, { FILE_CALLS_FAIL: failing });
+    assert.equal(printed, 'IMAGE_WRITE_FAILED');
+    assert.equal(calls.includes('link'), failing === 'sync folder');
+    assert.deepEqual(names, []);
+  });
+
+test('where two lanes at once are refused direct I/O the image is written without', async (t) => {
+  const { printed, calls, image } = write(t, { FILE_CALLS_NO_DIRECT: '1' });
+  if (!calls.includes('refused')) {
+    t.skip('this file system has no direct I/O');
+    return;
+  }
+  assert.equal(printed, 'done');
+  assert.deepEqual((await verifyImage(image)).findings, []);
+});
