@@ -7,8 +7,8 @@
   "target_defaults": {
     "default_configuration": "Release",
     "cflags": ["-fvisibility=hidden", "-O3", "-g"],
-    "cflags_cc": ["-std=c++17", "-fno-exceptions", "-Wall", "-Wextra", "-fno-strict-aliasing"],
-    "cflags_cc!": ["-std=gnu++17", "-fno-rtti"]
+    "cflags_cc": ["-std=c++17", "-fexceptions", "-Wall", "-Wextra", "-fno-strict-aliasing"],
+    "cflags_cc!": ["-std=gnu++17", "-fno-rtti", "-fno-exceptions"]
   },
   "targets": [
     {
@@ -38,7 +38,7 @@
       "dependencies": ["lz4", "pfn_avx2", "pfn_avx512"],
       "sources": ["<!@(find native -name '*.cc' -not -name '*_avx2.cc' -not -name '*_avx512.cc' -not -path 'native/host/xen/*' -not -path 'native/fuzz/*' | sort)"],
       "include_dirs": ["native", "native/third_party", "<(napi_dir)"],
-      "defines": ["NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED", "LZ4_STATIC_LINKING_ONLY"],
+      "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED", "LZ4_STATIC_LINKING_ONLY"],
       "libraries": ["-lpthread"],
       "ldflags": ["-Wl,-Bsymbolic", "-Wl,--exclude-libs,ALL"]
     }
@@ -49,9 +49,9 @@
         {
           # One target for each release of Xen: the domctl interface is that release's own. Its headers want GNU C++.
           "target_name": "dormouse_xen_<(xen_release)",
-          "sources": ["<!@(find native/host/xen -name '*.cc' -not -path '*/watcher/*' | sort)", "native/host/hole_map.cc", "native/host/kept_memory.cc"],
+          "sources": ["<!@(find native/host/xen native/binding/arguments.cc native/binding/lane_use.cc native/host/hole_map.cc native/host/kept_memory.cc -name '*.cc' -not -path '*/watcher/*' | sort)"],
           "include_dirs": ["native", "<(napi_dir)"],
-          "defines": ["__XEN_TOOLS__", "NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
+          "defines": ["__XEN_TOOLS__", "NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
           "cflags_cc": ["-std=gnu++1z"],
           "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog"],
           "ldflags": ["-Wl,-Bsymbolic", "-Wl,--as-needed"]

@@ -1,14 +1,13 @@
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "codec/lz4.h"
 
 namespace dormouse::binding {
 namespace {
 
 Napi::Uint8Array arg_block(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
-  const auto any = info[i].As<Napi::TypedArray>();
-  DM_ASSERT(any.TypedArrayType() == napi_uint8_array && any.ByteLength() <= codec::kLz4MaxBlock);
-  return any.As<Napi::Uint8Array>();
+  const auto block = arg_bytes(info, i);
+  need(block.ByteLength() <= codec::kLz4MaxBlock, "more than a block");
+  return block;
 }
 
 // (src, dst, acceleration): bytes written to dst, 0 where the block does not fit it.
@@ -35,8 +34,8 @@ Napi::Value lz4_decompress(const Napi::CallbackInfo& info) {
 Napi::Object init_codec(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   exports.Set("lz4MaxBlock", num(env, codec::kLz4MaxBlock));
-  exports.Set("lz4Compress", Napi::Function::New(env, lz4_compress));
-  exports.Set("lz4Decompress", Napi::Function::New(env, lz4_decompress));
+  add<lz4_compress>(exports, "lz4Compress");
+  add<lz4_decompress>(exports, "lz4Decompress");
   return exports;
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <sys/file.h>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 
 namespace dormouse::binding {
 namespace {
@@ -25,7 +25,7 @@ Napi::Value try_lock(const Napi::CallbackInfo& info) {
 
 Napi::Object init_file_lock(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  exports.Set("tryLock", Napi::Function::New(env, try_lock));
+  add<try_lock>(exports, "tryLock");
   return exports;
 }
 }  // namespace dormouse::binding

@@ -1,9 +1,9 @@
 // Images by number: writers and readers live in registries, so that worker threads reach them.
-#include <functional>
+#include <cstring>
 
-#include "binding/napi_util.h"
-#include "binding/object_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
+#include "binding/task.h"
 #include "image/image_reader.h"
 #include "image/image_writer.h"
 
@@ -15,102 +15,71 @@ using image::ImageWriter;
 using Writers = Registry<image::Writer>;
 using Readers = Registry<image::Reader>;
 
-struct Bytes {
-  const uint8_t* data;
-  uint64_t size;
-};
-
-Bytes arg_bytes(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
-  const auto array = info[i].As<Napi::TypedArray>();
-  void* data = nullptr;
-  DM_ASSERT(napi_get_typedarray_info(info.Env(), array, nullptr, nullptr, &data, nullptr,
-                                     nullptr) == napi_ok);
-  return {static_cast<const uint8_t*>(data), array.ByteLength()};
-}
-
 std::shared_ptr<ImageWriter> arg_writer(const Napi::CallbackInfo& info) {
-  auto writer = std::dynamic_pointer_cast<ImageWriter>(Writers::get().find(arg_u32(info, 0)));
-  DM_ASSERT(writer);
+  auto writer = std::dynamic_pointer_cast<ImageWriter>(held<image::Writer>(info, 0));
+  need(writer != nullptr, "the writer is of a stream");
   return writer;
 }
 
 // The concrete class is the only one ever registered.
 std::shared_ptr<ImageReader> arg_reader(const Napi::CallbackInfo& info) {
-  auto reader = std::static_pointer_cast<ImageReader>(Readers::get().find(arg_u32(info, 0)));
-  DM_ASSERT(reader);
-  return reader;
+  return std::static_pointer_cast<ImageReader>(held<image::Reader>(info, 0));
 }
 
-// A blocking call off the event loop, as a promise.
-class Task final : public Napi::AsyncWorker {
- public:
-  using Work = std::function<bool(Fault*)>;
-  static Napi::Value start(Napi::Env env, Work work) {
-    auto* task = new Task(env, std::move(work));
-    task->Queue();
-    return task->deferred_.Promise();
-  }
+// For what no lane may be at work beside.
+std::shared_ptr<LaneUse> all_lanes(const Napi::CallbackInfo& info) {
+  return std::make_shared<LaneUse>(arg_u64(info, 0));
+}
 
- private:
-  Task(Napi::Env env, Work work) : Napi::AsyncWorker(env), deferred_(env), work_(std::move(work)) {}
-  void Execute() override { done_ = work_(&fault_); }
-  void OnOK() override {
-    if (done_) return deferred_.Resolve(Env().Undefined());
-    throw_fault(Env(), fault_);
-    deferred_.Reject(Env().GetAndClearPendingException().Value());
-  }
+uint32_t lanes_field(const Napi::Object& options) {
+  const uint64_t lanes = field(options, "lanes");
+  need(lanes >= 1 && lanes <= kMaxLanes, "no number of lanes");
+  return uint32_t(lanes);
+}
 
-  Napi::Promise::Deferred deferred_;
-  Work work_;
-  Fault fault_;
-  bool done_ = false;
-};
+std::shared_ptr<ImageReader> parent_field(const Napi::Object& options) {
+  const uint64_t parent = field(options, "parent");
+  if (parent == 0) return nullptr;
+  return std::static_pointer_cast<ImageReader>(Readers::get().find(parent, 0));
+}
 
 // ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
 // skipUnchanged, complete}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
-  const auto options = info[0].As<Napi::Object>();
-  const std::string path = options.Get("path").As<Napi::String>();
-  const auto header = options.Get("header").As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(header.Length() == image::kPageBytes);
-  auto flag = [&](const char* name) { return options.Get(name).ToBoolean().Value(); };
-  const uint32_t parent = uint32_t(field(options, "parent"));
+  const auto options = arg_object(info, 0);
+  const auto header = bytes_field(options, "header");
+  need(header.ByteLength() == image::kPageBytes, "no header page");
   const image::WriterSetup setup = {
-      path,
-      header.Data(),
-      field(options, "nrPfns"),
-      uint32_t(field(options, "lanes")),
-      flag("direct"),
-      flag("unnamed"),
-      flag("pageHashes"),
-      flag("digests"),
-      field(options, "parentPfns"),
-      parent ? std::static_pointer_cast<ImageReader>(Readers::get().find(parent)) : nullptr,
-      flag("fullMap"),
-      flag("skipUnchanged"),
-      flag("complete")};
-  DM_ASSERT(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns && setup.lanes >= 1);
-  DM_ASSERT(setup.parent || !(setup.full_map || setup.skip_unchanged));
+      text_field(options, "path"),       header.Data(),
+      field(options, "nrPfns"),          lanes_field(options),
+      flag_field(options, "direct"),     flag_field(options, "unnamed"),
+      flag_field(options, "pageHashes"), flag_field(options, "digests"),
+      field(options, "parentPfns"),      parent_field(options),
+      flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged"),
+      flag_field(options, "complete")};
+  need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
+  need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");
+  need(!setup.skip_unchanged || setup.parent->has_hashes(), "a parent without hashes");
   Fault fault;
   auto writer = ImageWriter::create(setup, &fault);
-  if (writer) return num(info.Env(), Writers::get().add(std::move(writer)));
-  throw_fault(info.Env(), fault);
-  return {};
+  if (!writer) return failed(info.Env(), fault);
+  return give<image::Writer>(info.Env(), std::move(writer));
 }
 
 // (handle of an image or a stream, lane, descs as BigUint64Array, bodies)
 Napi::Value append(const Napi::CallbackInfo& info) {
-  const auto writer = Writers::get().find(arg_u32(info, 0));
-  DM_ASSERT(writer);
-  const Bytes descs = arg_bytes(info, 2), bodies = arg_bytes(info, 3);
-  DM_ASSERT(descs.size % 8 == 0 && bodies.size % image::kPageBytes == 0);
+  const auto writer = held<image::Writer>(info, 0);
+  const uint32_t lane = arg_u32(info, 1);
+  const LaneUse use(arg_u64(info, 0), lane, writer->lanes());
+  const auto descs = arg_words(info, 2);
+  const auto bodies = arg_bytes(info, 3);
+  need(bodies.ByteLength() % image::kPageBytes == 0, "not whole pages");
   Fault fault;
-  if (!writer->append(arg_u32(info, 1), reinterpret_cast<const uint64_t*>(descs.data),
-                      uint32_t(descs.size / 8), bodies.data,
-                      uint32_t(bodies.size / image::kPageBytes), &fault) ||
-      !writer->end_step(arg_u32(info, 1), &fault))
-    throw_fault(info.Env(), fault);
+  if (!writer->append(lane, descs.Data(), uint32_t(descs.ElementLength()), bodies.Data(),
+                      uint32_t(bodies.ByteLength() / image::kPageBytes), &fault) ||
+      !writer->end_step(lane, &fault))
+    return failed(info.Env(), fault);
   return {};
 }
 
@@ -129,12 +98,14 @@ Napi::Value writer_counts(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value finish(const Napi::CallbackInfo& info) {
-  return Task::start(info.Env(),
-                     [writer = arg_writer(info)](Fault* fault) { return writer->finish(fault); });
+  return Task::start(info.Env(), [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
+    return writer->finish(fault);
+  });
 }
 
 Napi::Value writer_chunk_table(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
   const auto& chunks = writer->chunks();
   return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(chunks.data()),
                                      chunks.size() * sizeof(image::ChunkEntry));
@@ -143,6 +114,7 @@ Napi::Value writer_chunk_table(const Napi::CallbackInfo& info) {
 // (handle) -> the hashes of all pages in chunks, chunk by chunk, by slot
 Napi::Value writer_page_hashes(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
   std::vector<pfn::Hash128> all;
   for (const image::ChunkNotes& notes : writer->notes())
     all.insert(all.end(), notes.page_hashes.begin(), notes.page_hashes.end());
@@ -153,6 +125,7 @@ Napi::Value writer_page_hashes(const Napi::CallbackInfo& info) {
 // (handle) -> the chunks' SHA-256, one after the other
 Napi::Value writer_digests(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
   std::vector<uint8_t> all;
   for (const image::ChunkNotes& notes : writer->notes())
     all.insert(all.end(), notes.digest.begin(), notes.digest.end());
@@ -161,20 +134,25 @@ Napi::Value writer_digests(const Napi::CallbackInfo& info) {
 
 // (handle, content root of the parent or zeroes) -> content root, 32 bytes
 Napi::Value writer_content_root(const Napi::CallbackInfo& info) {
-  const Bytes before = arg_bytes(info, 1);
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  const auto before = arg_bytes(info, 1);
   image::ContentRoot root;
-  DM_ASSERT(before.size == sizeof root.words);
-  memcpy(root.words, before.data, sizeof root.words);
-  arg_writer(info)->content_root(&root);
+  need(before.ByteLength() == sizeof root.words, "no content root of 32 bytes");
+  need(writer->has_content_root(), "pages or the parent's are not hashed");
+  memcpy(root.words, before.Data(), sizeof root.words);
+  writer->content_root(&root);
   return Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(root.words),
                                      sizeof root.words);
 }
 
 // (handle) -> {bytes, runs, more}: the next piece of the coded page map
 Napi::Value encode_map(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
   std::vector<uint8_t> bytes;
   uint64_t runs = 0;
-  const bool more = arg_writer(info)->encode_map(&bytes, &runs);
+  const bool more = writer->encode_map(&bytes, &runs);
   Napi::Object piece = Napi::Object::New(info.Env());
   piece.Set("bytes", Napi::Buffer<uint8_t>::Copy(info.Env(), bytes.data(), bytes.size()));
   piece.Set("runs", num(info.Env(), runs));
@@ -184,102 +162,106 @@ Napi::Value encode_map(const Napi::CallbackInfo& info) {
 
 // (handle, bytes)
 Napi::Value write_tail(const Napi::CallbackInfo& info) {
-  const Bytes bytes = arg_bytes(info, 1);
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  const auto bytes = arg_bytes(info, 1);
   Fault fault;
-  if (!arg_writer(info)->write_tail(bytes.data, bytes.size, &fault)) throw_fault(info.Env(), fault);
+  if (!writer->write_tail(bytes.Data(), bytes.ByteLength(), &fault))
+    return failed(info.Env(), fault);
   return {};
 }
 
 Napi::Value publish(const Napi::CallbackInfo& info) {
-  return Task::start(info.Env(),
-                     [writer = arg_writer(info)](Fault* fault) { return writer->publish(fault); });
-}
-
-// (handle): the file goes with the last user of the writer.
-Napi::Value release_writer(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Writers::get().release(arg_u32(info, 0)));
+  return Task::start(info.Env(), [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
+    return writer->publish(fault);
+  });
 }
 
 // (handle, nth, errno, forEver): fault injection for tests, see OutputFile::fail_call.
 Napi::Value fail_call(const Napi::CallbackInfo& info) {
-  arg_writer(info)->file().fail_call(arg_u32(info, 1), int(arg_u32(info, 2)), info[3].ToBoolean());
+  arg_writer(info)->file().fail_call(arg_u32(info, 1), int(arg_u32(info, 2)), arg_bool(info, 3));
   return {};
 }
 
-image::ByteSpan get_bytes(const Napi::Object& from, const char* name) {
-  const auto bytes = from.Get(name).As<Napi::Buffer<uint8_t>>();
-  return {bytes.Data(), bytes.Length()};
+image::ByteSpan span_field(const Napi::Object& from, const char* name) {
+  const auto bytes = bytes_field(from, name);
+  return {bytes.Data(), bytes.ByteLength()};
+}
+
+uint64_t nr_pfns_field(const Napi::Object& from) {
+  const uint64_t nr_pfns = field(from, "nrPfns");
+  need(nr_pfns >= 1 && nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  return nr_pfns;
 }
 
 image::SourceSetup source_setup(const Napi::Object& from) {
-  return {int(field(from, "fd")),     from.Get("name").As<Napi::String>(),
-          field(from, "nrPfns"),      from.Get("newer").ToBoolean(),
-          field(from, "chunksEnd"),   get_bytes(from, "chunkTable"),
-          get_bytes(from, "digests"), get_bytes(from, "pageHashes")};
+  need(bytes_field(from, "chunkTable").ByteLength() % sizeof(image::ChunkEntry) == 0,
+       "no whole chunk table");
+  return {int(field(from, "fd")),      text_field(from, "name"),
+          nr_pfns_field(from),         flag_field(from, "newer"),
+          field(from, "chunksEnd"),    span_field(from, "chunkTable"),
+          span_field(from, "digests"), span_field(from, "pageHashes")};
 }
 
-image::LayerSetup layer_setup(const Napi::Object& from) {
-  image::LayerSetup layer = {get_bytes(from, "map"),        field(from, "runs"),
-                             field(from, "nrPfns"),         from.Get("sparse").ToBoolean(),
-                             from.Get("newer").ToBoolean(), {}};
-  const auto sources = from.Get("sources").As<Napi::Array>();
-  for (uint32_t i = 0; i < sources.Length(); i++)
-    layer.sources.push_back(sources.Get(i).As<Napi::Number>().Uint32Value());
+image::LayerSetup layer_setup(const Napi::Object& from, uint32_t n_sources) {
+  image::LayerSetup layer = {span_field(from, "map"),   field(from, "runs"),
+                             nr_pfns_field(from),       flag_field(from, "sparse"),
+                             flag_field(from, "newer"), {}};
+  const auto sources = array_field(from, "sources");
+  for (uint32_t i = 0; i < sources.Length(); i++) {
+    const uint64_t source = number_at(sources, i);
+    need_range(source, 1, n_sources, "files");
+    layer.sources.push_back(uint32_t(source));
+  }
   return layer;
 }
 
 // ({lanes, sources: [{fd, name, nrPfns, newer, chunksEnd, chunkTable, digests, pageHashes}],
 // layers: [{map, runs, nrPfns, sparse, newer, sources}]}) -> handle
 Napi::Value open_reader(const Napi::CallbackInfo& info) {
-  const auto options = info[0].As<Napi::Object>();
-  image::ReaderSetup setup = {uint32_t(field(options, "lanes")), {}, {}};
-  const auto sources = options.Get("sources").As<Napi::Array>();
-  const auto layers = options.Get("layers").As<Napi::Array>();
+  const auto options = arg_object(info, 0);
+  image::ReaderSetup setup = {lanes_field(options), {}, {}};
+  const auto sources = array_field(options, "sources"), layers = array_field(options, "layers");
   for (uint32_t i = 0; i < sources.Length(); i++)
-    setup.sources.push_back(source_setup(sources.Get(i).As<Napi::Object>()));
+    setup.sources.push_back(source_setup(object_at(sources, i)));
   for (uint32_t i = 0; i < layers.Length(); i++)
-    setup.layers.push_back(layer_setup(layers.Get(i).As<Napi::Object>()));
+    setup.layers.push_back(layer_setup(object_at(layers, i), sources.Length()));
+  need(!setup.sources.empty() && !setup.layers.empty(), "no file, or no page map");
   Fault fault;
   auto reader = ImageReader::open(setup, &fault);
-  if (reader) return num(info.Env(), Readers::get().add(std::move(reader)));
-  throw_fault(info.Env(), fault);
-  return {};
+  if (!reader) return failed(info.Env(), fault);
+  return give<image::Reader>(info.Env(), std::move(reader));
 }
 
-Napi::Value close_reader(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Readers::get().release(arg_u32(info, 0)));
-}
-
-uint32_t arg_lane(const Napi::CallbackInfo& info, const ImageReader& reader) {
-  const uint32_t lane = arg_u32(info, 1);
-  DM_ASSERT(lane < reader.lanes());
-  return lane;
+// The lane of argument 1.
+LaneUse lane_of(const Napi::CallbackInfo& info, const ImageReader& reader) {
+  return LaneUse(arg_u64(info, 0), arg_u32(info, 1), reader.lanes());
 }
 
 uint32_t arg_chunk(const Napi::CallbackInfo& info, const ImageReader& reader, size_t i) {
   const uint32_t chunk = arg_u32(info, i);
-  DM_ASSERT(chunk < reader.nr_chunks());
+  need_range(chunk, 1, reader.nr_chunks(), "chunks");
   return chunk;
 }
 
 // (handle, lane, chunk)
 Napi::Value check_chunk(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
+  const LaneUse use = lane_of(info, *reader);
   Fault fault;
-  if (!reader->check_chunk(arg_lane(info, *reader), arg_chunk(info, *reader, 2), &fault))
-    throw_fault(info.Env(), fault);
+  if (!reader->check_chunk(arg_u32(info, 1), arg_chunk(info, *reader, 2), &fault))
+    return failed(info.Env(), fault);
   return {};
 }
 
 // (handle, lane, chunk) -> {descs, bodies}, copied
 Napi::Value read_chunk(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
+  const LaneUse use = lane_of(info, *reader);
   image::DecodedChunk chunk;
   Fault fault;
-  if (!reader->read_chunk(arg_lane(info, *reader), arg_chunk(info, *reader, 2), &chunk, &fault)) {
-    throw_fault(info.Env(), fault);
-    return {};
-  }
+  if (!reader->read_chunk(arg_u32(info, 1), arg_chunk(info, *reader, 2), &chunk, &fault))
+    return failed(info.Env(), fault);
   auto descs = Napi::BigUint64Array::New(info.Env(), chunk.n_pages);
   for (uint32_t i = 0; i < chunk.n_pages; i++) descs[i] = chunk.descs[i];
   Napi::Object copy = Napi::Object::New(info.Env());
@@ -318,23 +300,26 @@ Napi::Value reader_extent(const Napi::CallbackInfo& info) {
 
 // (handle): room for the hashes of pages whose file has none
 Napi::Value prepare_hashes(const Napi::CallbackInfo& info) {
+  const auto reader = arg_reader(info);
+  const LaneUse use(arg_u64(info, 0));
   Fault fault;
-  if (!arg_reader(info)->prepare_hashes(&fault)) throw_fault(info.Env(), fault);
+  if (!reader->prepare_hashes(&fault)) return failed(info.Env(), fault);
   return {};
 }
 
 // (handle, pfns as Float64Array, out of as many pages)
 Napi::Value read_pages(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
-  const auto pfns = info[1].As<Napi::Float64Array>();
-  auto out = info[2].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(out.Length() == pfns.ElementLength() * image::kPageBytes);
+  const LaneUse use(arg_u64(info, 0), reader->lanes(), reader->lanes() + 1);  // one of its own
+  const auto pfns = arg_reals(info, 1);
+  auto out = arg_bytes(info, 2);
+  need(out.ByteLength() == pfns.ElementLength() * image::kPageBytes, "not a page for each pfn");
   Fault fault;
   for (size_t i = 0; i < pfns.ElementLength(); i++) {
-    DM_ASSERT(uint64_t(pfns[i]) < reader->nr_pfns());
-    if (reader->read_page(uint64_t(pfns[i]), out.Data() + i * image::kPageBytes, &fault)) continue;
-    throw_fault(info.Env(), fault);
-    break;
+    const double pfn = pfns.Data()[i];
+    need(pfn >= 0 && pfn < double(reader->nr_pfns()), "a pfn that the image does not have");
+    if (!reader->read_page(uint64_t(pfn), out.Data() + i * image::kPageBytes, &fault))
+      return failed(info.Env(), fault);
   }
   return {};
 }
@@ -343,7 +328,7 @@ Napi::Value read_pages(const Napi::CallbackInfo& info) {
 Napi::Value page_entry(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const uint64_t pfn = arg_u64(info, 1);
-  DM_ASSERT(pfn < reader->nr_pfns());
+  need_range(pfn, 1, reader->nr_pfns(), "pfns");
   const image::PlacedRun& run = reader->map().runs()[reader->map().find(pfn)];
   Napi::Array entry = Napi::Array::New(info.Env(), 4);
   entry.Set(uint32_t(0), num(info.Env(), run.page_class));
@@ -360,7 +345,7 @@ Napi::Value page_entry(const Napi::CallbackInfo& info) {
 Napi::Value class_runs(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const uint32_t mask = arg_u32(info, 1);
-  const bool by_type = info[2].ToBoolean();
+  const bool by_type = arg_bool(info, 2);
   const auto& map = reader->map();
   std::vector<double> found;
   for (size_t i = 0; i < map.runs().size(); i++) {
@@ -405,34 +390,31 @@ Napi::Value reader_counts(const Napi::CallbackInfo& info) {
 
 Napi::Object init_image(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("createWriter", create_writer);
-  add("append", append);
-  add("writerCounts", writer_counts);
-  add("finish", finish);
-  add("writerChunkTable", writer_chunk_table);
-  add("writerPageHashes", writer_page_hashes);
-  add("writerDigests", writer_digests);
-  add("writerContentRoot", writer_content_root);
-  add("encodeMap", encode_map);
-  add("writeTail", write_tail);
-  add("publish", publish);
-  add("releaseWriter", release_writer);
-  add("failCall", fail_call);
-  add("openReader", open_reader);
-  add("closeReader", close_reader);
-  add("checkChunk", check_chunk);
-  add("readChunk", read_chunk);
-  add("chunkEntry", chunk_entry);
-  add("readerExtent", reader_extent);
-  add("prepareHashes", prepare_hashes);
-  add("readPages", read_pages);
-  add("pageEntry", page_entry);
-  add("classRuns", class_runs);
-  add("readerCounts", reader_counts);
-  add("openImages", open_images);
+  add<create_writer>(exports, "createWriter");
+  add<append>(exports, "append");
+  add<writer_counts>(exports, "writerCounts");
+  add<finish>(exports, "finish");
+  add<writer_chunk_table>(exports, "writerChunkTable");
+  add<writer_page_hashes>(exports, "writerPageHashes");
+  add<writer_digests>(exports, "writerDigests");
+  add<writer_content_root>(exports, "writerContentRoot");
+  add<encode_map>(exports, "encodeMap");
+  add<write_tail>(exports, "writeTail");
+  add<publish>(exports, "publish");
+  add<release<image::Writer>>(exports, "releaseWriter");
+  add<fail_call>(exports, "failCall");
+  add<open_reader>(exports, "openReader");
+  add<release<image::Reader>>(exports, "closeReader");
+  add<check_chunk>(exports, "checkChunk");
+  add<read_chunk>(exports, "readChunk");
+  add<chunk_entry>(exports, "chunkEntry");
+  add<reader_extent>(exports, "readerExtent");
+  add<prepare_hashes>(exports, "prepareHashes");
+  add<read_pages>(exports, "readPages");
+  add<page_entry>(exports, "pageEntry");
+  add<class_runs>(exports, "classRuns");
+  add<reader_counts>(exports, "readerCounts");
+  add<open_images>(exports, "openImages");
   return exports;
 }
 

@@ -3,15 +3,13 @@
 #include <cstring>
 #include <memory>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "image/lane.h"
 #include "image/output_file.h"
 #include "step/page_batch.h"
 
 namespace dormouse::binding {
-
-namespace {
 
 constexpr uint64_t kStageBytes = 4ull << 20;
 constexpr uint64_t kAlignment = 4096;
@@ -22,7 +20,7 @@ class SequentialOutput {
       : file_(std::move(file)), stage_(std::move(stage)) {}
 
   bool write(const uint8_t* bytes, uint64_t n, Fault* fault) {
-    DM_ASSERT(!sealed_);
+    need(!sealed_, "the output is sealed");
     while (n > 0) {
       const uint64_t taken = std::min(n, kStageBytes - filled_);
       memcpy(stage_.get() + filled_, bytes, taken);
@@ -39,7 +37,7 @@ class SequentialOutput {
     return filled_ == 0 || flush(fault);
   }
   bool publish(Fault* fault) {
-    DM_ASSERT(sealed_);
+    need(sealed_, "the output is not sealed");
     return file_->publish(written_, fault);
   }
   int descriptor() const { return file_->descriptor(); }
@@ -61,41 +59,45 @@ class SequentialOutput {
   bool sealed_ = false;
 };
 
-std::shared_ptr<SequentialOutput> output_of(const Napi::CallbackInfo& info) {
-  auto output = Registry<SequentialOutput>::get().find(arg_u32(info, 0));
-  DM_ASSERT(output);
-  return output;
-}
+namespace {
+
+// The output is one thread's at a time.
+struct Output {
+  explicit Output(const Napi::CallbackInfo& info)
+      : held_(held<SequentialOutput>(info, 0)), use_(arg_u64(info, 0)) {}
+  SequentialOutput* operator->() const { return held_.get(); }
+
+ private:
+  std::shared_ptr<SequentialOutput> held_;
+  LaneUse use_;
+};
 
 Napi::Value create(const Napi::CallbackInfo& info) {
-  DM_ASSERT(info.Length() == 2 && info[0].IsString() && info[1].IsBoolean());
   Fault fault;
-  auto file = image::OutputFile::create(info[0].As<Napi::String>().Utf8Value(),
-                                        info[1].As<Napi::Boolean>().Value(), true, &fault);
+  auto file = image::OutputFile::create(arg_text(info, 0), arg_bool(info, 1), true, &fault);
   auto stage = image::allocate_aligned(kStageBytes);
   if (file && !stage) fault.raise("NO_MEMORY", "no memory for an output buffer");
-  if (fault) {
-    throw_fault(info.Env(), fault);
-    return info.Env().Undefined();
-  }
+  if (fault) return failed(info.Env(), fault);
   auto output = std::make_shared<SequentialOutput>(std::move(file), std::move(stage));
-  return num(info.Env(), Registry<SequentialOutput>::get().add(std::move(output)));
+  return give<SequentialOutput>(info.Env(), std::move(output));
 }
 
-void write(const Napi::CallbackInfo& info) {
-  DM_ASSERT(info.Length() == 2 && info[1].IsBuffer());
-  auto bytes = info[1].As<Napi::Buffer<uint8_t>>();
+Napi::Value write(const Napi::CallbackInfo& info) {
+  const auto bytes = arg_bytes(info, 1);
   Fault fault;
-  if (!output_of(info)->write(bytes.Data(), bytes.Length(), &fault)) throw_fault(info.Env(), fault);
+  if (!Output(info)->write(bytes.Data(), bytes.ByteLength(), &fault))
+    return failed(info.Env(), fault);
+  return {};
 }
 
 // writePages(output, memory, firstPfn, count) -> BigUint64Array of frame | page type << 60
 Napi::Value write_pages(const Napi::CallbackInfo& info) {
-  auto memory = Registry<host::DomainMemory>::get().find(arg_u32(info, 1));
+  auto memory = held<host::DomainMemory>(info, 1);
   const uint64_t first = arg_u64(info, 2);
   const uint32_t count = arg_u32(info, 3);
-  DM_ASSERT(info.Length() == 4 && memory && count <= 1024);
-  auto output = output_of(info);
+  need(count <= 1024, "more than 1024 pfns");
+  need_range(first, count, memory->nr_pfns(), "pfns");
+  const Output output(info);
   auto entries = Napi::BigUint64Array::New(info.Env(), count);
   step::PageBatch& batch = step::thread_batch();
   Fault fault;
@@ -103,10 +105,8 @@ Napi::Value write_pages(const Napi::CallbackInfo& info) {
     const uint32_t n = std::min(step::kBatchPages, count - done);
     uint32_t bodies = 0;
     if (!step::read_batch(*memory, first + done, n, &batch, &bodies, &fault) ||
-        !output->write(batch.pages, bodies * host::kPageSize, &fault)) {
-      throw_fault(info.Env(), fault);
-      return info.Env().Undefined();
-    }
+        !output->write(batch.pages, bodies * host::kPageSize, &fault))
+      return failed(info.Env(), fault);
     memcpy(entries.Data() + done, batch.entries, n * sizeof(uint64_t));
     done += n;
   }
@@ -115,30 +115,27 @@ Napi::Value write_pages(const Napi::CallbackInfo& info) {
 
 Napi::Value seal(const Napi::CallbackInfo& info) {
   Fault fault;
-  auto output = output_of(info);
-  if (!output->seal(&fault)) throw_fault(info.Env(), fault);
+  const Output output(info);
+  if (!output->seal(&fault)) return failed(info.Env(), fault);
   return num(info.Env(), uint64_t(output->descriptor()));
 }
 
-void publish(const Napi::CallbackInfo& info) {
+Napi::Value publish(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!output_of(info)->publish(&fault)) throw_fault(info.Env(), fault);
-}
-
-void close(const Napi::CallbackInfo& info) {
-  Registry<SequentialOutput>::get().release(arg_u32(info, 0));
+  if (!Output(info)->publish(&fault)) return failed(info.Env(), fault);
+  return {};
 }
 
 }  // namespace
 
 Napi::Object init_output(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  exports.Set("create", Napi::Function::New(env, create));
-  exports.Set("write", Napi::Function::New(env, write));
-  exports.Set("writePages", Napi::Function::New(env, write_pages));
-  exports.Set("seal", Napi::Function::New(env, seal));
-  exports.Set("publish", Napi::Function::New(env, publish));
-  exports.Set("close", Napi::Function::New(env, close));
+  add<create>(exports, "create");
+  add<write>(exports, "write");
+  add<write_pages>(exports, "writePages");
+  add<seal>(exports, "seal");
+  add<publish>(exports, "publish");
+  add<release<SequentialOutput>>(exports, "close");
   return exports;
 }
 

@@ -2,45 +2,69 @@
 #include "image/page_stream.h"
 
 #include <cstring>
+#include <vector>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
+#include "binding/task.h"
 
 namespace dormouse::binding {
 namespace {
 
 using image::PageStream;
-using Writers = Registry<image::Writer>;
 
 std::shared_ptr<PageStream> arg_stream(const Napi::CallbackInfo& info) {
-  auto stream = std::dynamic_pointer_cast<PageStream>(Writers::get().find(arg_u32(info, 0)));
-  DM_ASSERT(stream);
+  auto stream = std::dynamic_pointer_cast<PageStream>(held<image::Writer>(info, 0));
+  need(stream != nullptr, "the writer is no stream");
   return stream;
 }
 
-// (fd, libxc: boolean, nrPfns, lanes, id) -> handle
+// (fd, libxc: boolean, nrPfns, lanes, id, stallMs) -> handle
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
-  auto id = info[4].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(id.Length() == 16);
+  const auto id = arg_bytes(info, 4);
+  need(id.ByteLength() == 16, "no id of 16 bytes");
   const image::StreamSetup setup = {
       int(arg_u32(info, 0)),
-      info[1].ToBoolean() ? image::StreamFormat::libxc : image::StreamFormat::frames,
-      arg_u64(info, 2), arg_u32(info, 3), id.Data()};
-  DM_ASSERT(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns && setup.lanes >= 1);
+      arg_bool(info, 1) ? image::StreamFormat::libxc : image::StreamFormat::frames,
+      arg_u64(info, 2),
+      arg_u32(info, 3),
+      id.Data(),
+      arg_u32(info, 5)};
+  need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  need(setup.lanes >= 1 && setup.lanes <= kMaxLanes, "no number of lanes");
   Fault fault;
   auto stream = PageStream::create(setup, &fault);
-  if (stream) return num(info.Env(), Writers::get().add(std::move(stream)));
-  throw_fault(info.Env(), fault);
-  return {};
+  if (!stream) return failed(info.Env(), fault);
+  return give<image::Writer>(info.Env(), std::move(stream));
 }
 
-// (handle, kind, body)
+// What is written off the event loop: a copy, as JavaScript may change its own meanwhile.
+using Bytes = std::vector<uint8_t>;
+Bytes copy_of(const Napi::Uint8Array& array) {
+  need(array.ByteLength() <= UINT32_MAX, "more than a frame");
+  return Bytes(array.Data(), array.Data() + array.ByteLength());
+}
+
+// (handle, kind, body) -> Promise
 Napi::Value put_frame(const Napi::CallbackInfo& info) {
-  auto body = info[2].As<Napi::Buffer<uint8_t>>();
-  Fault fault;
-  if (!arg_stream(info)->put_frame(uint8_t(arg_u32(info, 1)), body.Data(), uint32_t(body.Length()),
-                                   &fault))
-    throw_fault(info.Env(), fault);
+  const auto kind = uint8_t(arg_u32(info, 1));
+  return Task::start(info.Env(), [stream = arg_stream(info), kind,
+                                  body = copy_of(arg_bytes(info, 2))](Fault* fault) {
+    return stream->put_frame(kind, body.data(), uint32_t(body.size()), fault);
+  });
+}
+
+// (handle, bytes) -> Promise
+Napi::Value put_bytes(const Napi::CallbackInfo& info) {
+  return Task::start(
+      info.Env(), [stream = arg_stream(info), bytes = copy_of(arg_bytes(info, 1))](Fault* fault) {
+        return stream->put_bytes(bytes.data(), bytes.size(), fault);
+      });
+}
+
+// (handle): whoever writes, and will, has CANCELLED
+Napi::Value cancel(const Napi::CallbackInfo& info) {
+  arg_stream(info)->cancel();
   return {};
 }
 
@@ -64,36 +88,29 @@ Napi::Value check_complete(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle) -> whether it was registered
-Napi::Value release_stream(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Writers::get().release(arg_u32(info, 0)));
-}
-
 // (body of a frame, whether of a newer minor version, nrPfns, descs out, bodies out) -> [pages,
 // bodies]
 Napi::Value decode_frame(const Napi::CallbackInfo& info) {
-  auto body = info[0].As<Napi::Buffer<uint8_t>>();
-  auto descs = info[3].As<Napi::BigUint64Array>();
-  auto bodies = info[4].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(body.Length() <= image::kMaxChunkSpan);
-  DM_ASSERT(descs.ElementLength() == image::kMaxChunkPages &&
-            bodies.Length() == uint64_t(image::kMaxChunkBodies) * image::kPageBytes);
-  const uint64_t padded = image::whole_pages(body.Length());
+  const auto body = arg_bytes(info, 0);
+  auto descs = arg_words(info, 3);
+  auto bodies = arg_bytes(info, 4);
+  need(body.ByteLength() <= image::kMaxChunkSpan, "more than a chunk");
+  need(descs.ElementLength() == image::kMaxChunkPages &&
+           bodies.ByteLength() == uint64_t(image::kMaxChunkBodies) * image::kPageBytes,
+       "no room for the largest chunk");
+  const uint64_t padded = image::whole_pages(body.ByteLength());
   auto chunk = image::allocate_aligned(padded ? padded : image::kPageBytes);
   Fault fault;
   uint32_t n_pages = 0, n_bodies = 0;
-  const image::ChunkExpect expect = {0, arg_u64(info, 2), info[1].ToBoolean()};
+  const image::ChunkExpect expect = {0, arg_u64(info, 2), arg_bool(info, 1)};
   bool good = chunk != nullptr || fault.raise("NO_MEMORY", "no memory for a frame");
   if (good) {
-    std::memcpy(chunk.get(), body.Data(), body.Length());
-    std::memset(chunk.get() + body.Length(), 0, padded - body.Length());
+    std::memcpy(chunk.get(), body.Data(), body.ByteLength());
+    std::memset(chunk.get() + body.ByteLength(), 0, padded - body.ByteLength());
     good = image::decode_chunk(chunk.get(), padded, expect, descs.Data(), &n_pages, bodies.Data(),
                                &n_bodies, &fault);
   }
-  if (!good) {
-    throw_fault(info.Env(), fault);
-    return {};
-  }
+  if (!good) return failed(info.Env(), fault);
   Napi::Array sizes = Napi::Array::New(info.Env(), 2);
   sizes.Set(uint32_t(0), num(info.Env(), n_pages));
   sizes.Set(uint32_t(1), num(info.Env(), n_bodies));
@@ -104,15 +121,14 @@ Napi::Value decode_frame(const Napi::CallbackInfo& info) {
 
 Napi::Object init_page_stream(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("create", create_stream);
-  add("putFrame", put_frame);
-  add("counts", stream_counts);
-  add("checkComplete", check_complete);
-  add("release", release_stream);
-  add("decodeFrame", decode_frame);
+  add<create_stream>(exports, "create");
+  add<put_frame>(exports, "putFrame");
+  add<put_bytes>(exports, "putBytes");
+  add<cancel>(exports, "cancel");
+  add<stream_counts>(exports, "counts");
+  add<check_complete>(exports, "checkComplete");
+  add<release<image::Writer>>(exports, "release");
+  add<decode_frame>(exports, "decodeFrame");
   return exports;
 }
 

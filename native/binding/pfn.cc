@@ -1,32 +1,17 @@
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "pfn/kernels.h"
 
 namespace dormouse::binding {
 namespace {
 
-constexpr size_t kPage = host::kPageSize;
+constexpr size_t kPage = pfn::kPageSize;
 
 // The kernels an argument names; an empty name means the best.
 const pfn::Kernels& arg_kernels(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsString());
-  const std::string name = info[i].As<Napi::String>().Utf8Value();
+  const std::string name = arg_text(info, i);
   const pfn::Kernels* set = name.empty() ? &pfn::kernels() : pfn::kernels_named(name.c_str());
-  DM_ASSERT(set != nullptr);
+  need(set != nullptr, "no instruction set that this processor has");
   return *set;
-}
-
-Napi::BigUint64Array arg_map(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
-  const auto any = info[i].As<Napi::TypedArray>();
-  DM_ASSERT(any.TypedArrayType() == napi_biguint64_array);
-  return any.As<Napi::BigUint64Array>();
-}
-
-Napi::Uint8Array arg_bytes(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsTypedArray());
-  const auto any = info[i].As<Napi::TypedArray>();
-  DM_ASSERT(any.TypedArrayType() == napi_uint8_array);
-  return any.As<Napi::Uint8Array>();
 }
 
 Napi::Value simd_level(const Napi::CallbackInfo& info) {
@@ -35,8 +20,7 @@ Napi::Value simd_level(const Napi::CallbackInfo& info) {
 
 // Whether this processor runs the named set.
 Napi::Value simd_runs(const Napi::CallbackInfo& info) {
-  DM_ASSERT(info.Length() == 1 && info[0].IsString());
-  const std::string name = info[0].As<Napi::String>().Utf8Value();
+  const std::string name = arg_text(info, 0);
   return Napi::Boolean::New(info.Env(), pfn::kernels_named(name.c_str()) != nullptr);
 }
 
@@ -54,16 +38,17 @@ Napi::Object outcome(Napi::Env env, const pfn::TableResult& result, size_t page,
 // (simd, toPfns, p2m, m2p, level, src, dst): tables of one level; stops at the first fault.
 Napi::Value translate(const Napi::CallbackInfo& info) {
   const pfn::Kernels& set = arg_kernels(info, 0);
-  const bool to_pfns = info[1].ToBoolean();
-  const auto p2m = arg_map(info, 2), m2p = arg_map(info, 3);
+  const bool to_pfns = arg_bool(info, 1);
+  const auto p2m = arg_words(info, 2), m2p = arg_words(info, 3);
   const uint32_t level = arg_u32(info, 4);
   const auto src = arg_bytes(info, 5);
   auto dst = arg_bytes(info, 6);
   const size_t bytes = src.ByteLength();
-  DM_ASSERT(level >= 1 && level <= 4 && bytes % kPage == 0 && dst.ByteLength() == bytes);
-  DM_ASSERT(uintptr_t(src.Data()) % 8 == 0 && uintptr_t(dst.Data()) % 8 == 0);
+  need(level >= 1 && level <= 4, "no level of a page table");
+  need(bytes % kPage == 0 && dst.ByteLength() == bytes, "not whole pages, as many here as there");
+  need(uintptr_t(src.Data()) % 8 == 0 && uintptr_t(dst.Data()) % 8 == 0, "pages out of line");
 
-  const host::FrameMaps maps = {p2m.Data(), p2m.ElementLength(), m2p.Data(), m2p.ElementLength()};
+  const pfn::FrameMaps maps = {p2m.Data(), p2m.ElementLength(), m2p.Data(), m2p.ElementLength()};
   const auto kernel = to_pfns ? set.canonicalise : set.localise;
   uint64_t present = 0;
   for (size_t at = 0; at < bytes; at += kPage) {
@@ -79,7 +64,7 @@ Napi::Value translate(const Napi::CallbackInfo& info) {
 Napi::Value is_zero_page(const Napi::CallbackInfo& info) {
   const pfn::Kernels& set = arg_kernels(info, 0);
   const auto page = arg_bytes(info, 1);
-  DM_ASSERT(page.ByteLength() == kPage);
+  need(page.ByteLength() == kPage, "not one page");
   return Napi::Boolean::New(info.Env(), set.is_zero_page(page.Data()));
 }
 
@@ -98,11 +83,11 @@ Napi::Value hash128(const Napi::CallbackInfo& info) {
 
 Napi::Object init_pfn(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  exports.Set("simdLevel", Napi::Function::New(env, simd_level));
-  exports.Set("simdRuns", Napi::Function::New(env, simd_runs));
-  exports.Set("translate", Napi::Function::New(env, translate));
-  exports.Set("isZeroPage", Napi::Function::New(env, is_zero_page));
-  exports.Set("hash128", Napi::Function::New(env, hash128));
+  add<simd_level>(exports, "simdLevel");
+  add<simd_runs>(exports, "simdRuns");
+  add<translate>(exports, "translate");
+  add<is_zero_page>(exports, "isZeroPage");
+  add<hash128>(exports, "hash128");
   return exports;
 }
 

@@ -46,7 +46,7 @@ bool same(const pfn::TableResult& a, const pfn::TableResult& b) {
   return a.fault == b.fault && a.index == b.index && a.entry == b.entry && a.present == b.present;
 }
 
-void compare(const host::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
+void compare(const pfn::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   constexpr size_t kBytes = pfn::kTableEntries * 8;
   uint64_t want[pfn::kTableEntries];
   for (const bool to_pfns : {true, false}) {

@@ -29,7 +29,7 @@ class KeptMemory : public DomainMemory {
   // it is read. follow_log() is called next then.
   bool catch_up(bool logged, Fault* fault);
 
-  uint64_t nr_pfns() const { return nr_pfns_; }
+  uint64_t nr_pfns() const override { return nr_pfns_; }
 
   FrameMaps maps() const override;
   bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) override;

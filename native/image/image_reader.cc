@@ -322,9 +322,16 @@ bool ImageReader::prepare_hashes(Fault* fault) {
   return true;
 }
 
+bool ImageReader::has_hashes() const {
+  for (const Place& place : places_)
+    if (sources_[place.source].page_hashes.empty()) return false;
+  return true;
+}
+
 bool ImageReader::hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
   Source& source = sources_[places_[chunk].source];
   if (source.hashes_stored) return true;
+  if (source.page_hashes.empty()) return fault->raise("INTERNAL", "no room for hashes was made");
   DecodedChunk decoded;
   if (!read_chunk(lane, chunk, &decoded, fault)) return false;
   pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];

@@ -66,6 +66,8 @@ class ImageReader final : public Reader {
 
   // Room for the hashes of pages whose file has none. NO_MEMORY.
   bool prepare_hashes(Fault* fault);
+  // Whether there is room for, or there are, the hashes of all pages that count.
+  bool has_hashes() const;
   // Fills them in for one chunk, where its file has none.
   bool hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) override;
   // Of a page that counts: what its content hashes to; zero where it has none. Only once all chunks

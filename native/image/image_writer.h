@@ -55,6 +55,12 @@ class ImageWriter final : public Writer {
   // After finish(), in order: the tail of the file, whole pages at its end.
   const std::vector<ChunkEntry>& chunks() const { return table_.entries(); }
   const std::vector<ChunkNotes>& notes() const { return table_.notes(); }
+  // Whether the pages, and the parent's, are hashed, and all is written.
+  bool has_content_root() const {
+    uint64_t pages = 0;
+    for (const ChunkEntry& entry : chunks()) pages += entry.pages;
+    return table_.page_hashes() && pages == stored_pages() && (!parent_ || parent_->has_hashes());
+  }
   // The content root, where pages are hashed: `root` is the parent's, or zero.
   void content_root(ContentRoot* root);
   bool encode_map(std::vector<uint8_t>* out, uint64_t* n_runs);

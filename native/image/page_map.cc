@@ -72,7 +72,8 @@ bool ReaderMap::add(const MapRun& run, uint64_t* next, const MapClaims& claims, 
   }
   fault->pfn = Fault::kNowhere;
   runs_.push_back(placed);
-  own_counts_[absent || run.source != 0 ? kClassSameAsParent : run.page_class] += run.count;
+  own_counts_[absent || run.source != 0 ? uint8_t(kClassSameAsParent) : run.page_class] +=
+      run.count;
   *next += run.count;
   return true;
 }

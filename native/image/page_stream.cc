@@ -1,10 +1,6 @@
 #include "image/page_stream.h"
 
-#include <poll.h>
-#include <sys/uio.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstring>
 
@@ -21,40 +17,6 @@ struct RecordHead {
   uint32_t type, length, count, reserved;
   uint64_t pfns[kRecordPages];
 };
-
-bool write_failed(Fault* fault) {
-  fault->sys_errno = errno;
-  return fault->raise(errno == ENOSPC ? "NO_SPACE" : "IMAGE_WRITE_FAILED",
-                      std::string("writing the stream: ") + std::strerror(errno));
-}
-
-// Waits where the descriptor does not block and takes no more.
-bool may_go_on(int fd) {
-  if (errno == EINTR) return true;
-  if (errno != EAGAIN) return false;
-  pollfd ready = {fd, POLLOUT, 0};
-  return poll(&ready, 1, -1) >= 0 || errno == EINTR;
-}
-
-bool write_all(int fd, iovec* parts, int n, Fault* fault) {
-  while (n > 0) {
-    const ssize_t wrote = writev(fd, parts, n);
-    if (wrote < 0) {
-      if (may_go_on(fd)) continue;
-      return write_failed(fault);
-    }
-    size_t left = size_t(wrote);
-    while (n > 0 && left >= parts->iov_len) {
-      left -= parts->iov_len;
-      ++parts;
-      --n;
-    }
-    if (n == 0) break;
-    parts->iov_base = static_cast<uint8_t*>(parts->iov_base) + left;
-    parts->iov_len -= left;
-  }
-  return true;
-}
 
 iovec part(const void* from, uint64_t bytes) { return {const_cast<void*>(from), size_t(bytes)}; }
 
@@ -80,7 +42,10 @@ bool in_record(uint64_t desc) {
 }  // namespace
 
 PageStream::PageStream(const StreamSetup& setup)
-    : fd_(setup.fd), format_(setup.format), nr_pfns_(setup.nr_pfns), map_(setup.nr_pfns) {
+    : out_(setup.fd, setup.stall_ms),
+      format_(setup.format),
+      nr_pfns_(setup.nr_pfns),
+      map_(setup.nr_pfns) {
   std::memcpy(id_, setup.id, sizeof id_);
 }
 
@@ -127,8 +92,20 @@ bool PageStream::put_frame(uint8_t kind, const uint8_t* body, uint32_t n, Fault*
   head.head_hash[0] = of_head.low;
   head.head_hash[1] = of_head.high;
   iovec parts[2] = {part(&head, sizeof head), part(body, n)};
-  if (!write_all(fd_, parts, 2, fault)) return fail(fault);
+  if (!out_.write(parts, 2, fault)) return fail(fault);
   written_ += sizeof head + n;
+  return true;
+}
+
+bool PageStream::put_bytes(const uint8_t* bytes, uint64_t n, Fault* fault) {
+  iovec parts[1] = {part(bytes, n)};
+  std::lock_guard<std::mutex> hold(output_lock_);
+  if (fault_) {
+    *fault = fault_;
+    return false;
+  }
+  if (!out_.write(parts, 1, fault)) return fail(fault);
+  written_ += n;
   return true;
 }
 
@@ -162,7 +139,7 @@ bool PageStream::put_record(const PageRun& pages, Fault* fault) {
     *fault = fault_;
     return false;
   }
-  if (!write_all(fd_, parts, int(n_parts), fault)) return fail(fault);
+  if (!out_.write(parts, int(n_parts), fault)) return fail(fault);
   written_ += 8 + head.length;
   return true;
 }

@@ -9,6 +9,7 @@
 
 #include "image/encode.h"
 #include "image/lane.h"
+#include "image/stream_output.h"
 #include "image/writer.h"
 #include "image/writer_map.h"
 
@@ -37,6 +38,7 @@ struct StreamSetup {
   uint64_t nr_pfns;
   uint32_t lanes;
   const uint8_t* id;  // 16 bytes
+  uint32_t stall_ms;  // how long a reader may take nothing
 };
 
 class PageStream final : public Writer {
@@ -51,6 +53,10 @@ class PageStream final : public Writer {
   bool end_step(uint32_t lane, Fault* fault) override;
   uint32_t lanes() const override { return uint32_t(lanes_.size()); }
 
+  // Bytes as they are; faults as append.
+  bool put_bytes(const uint8_t* bytes, uint64_t n, Fault* fault);
+  // All that writes, or will, ends with CANCELLED.
+  void cancel() { out_.cancel(); }
   // A frame of another kind.
   bool put_frame(uint8_t kind, const uint8_t* body, uint32_t n, Fault* fault);
 
@@ -74,7 +80,7 @@ class PageStream final : public Writer {
   bool account(const PageRun& pages, Fault* fault);
   bool fail(Fault* fault);
 
-  const int fd_;
+  StreamOutput out_;
   const StreamFormat format_;
   const uint64_t nr_pfns_;
   uint8_t id_[16];

@@ -16,7 +16,7 @@
 namespace dormouse::limits {
 namespace {
 
-constexpr uint64_t kPage = host::kPageSize;
+constexpr uint64_t kPage = pfn::kPageSize;
 constexpr int kRuns = 3;
 
 // splitmix64.
@@ -160,7 +160,7 @@ double canonicalise_gbps(uint64_t nr_pfns, uint64_t window, bool pfns_in_order) 
     p2m[pfn] = frames[pfn] + kBelow;
     m2p[p2m[pfn]] = pfn;
   }
-  const host::FrameMaps maps = {p2m.data(), nr_pfns, m2p.data(), m2p.size()};
+  const pfn::FrameMaps maps = {p2m.data(), nr_pfns, m2p.data(), m2p.size()};
   Region tables(nr_pfns * 8), out(nr_pfns * 8);
   if (!tables.data() || !out.data()) return 0;
   auto* src = reinterpret_cast<uint64_t*>(tables.data());

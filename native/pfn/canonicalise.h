@@ -7,7 +7,7 @@
 #pragma once
 #include <cstdint>
 
-#include "host/host.h"
+#include "pfn/page_words.h"
 
 namespace dormouse::pfn {
 
@@ -29,19 +29,18 @@ struct TableResult {
 };
 
 // dst may equal src. On a fault dst is unspecified. Level is 1..4.
-TableResult canonicalise(const host::FrameMaps& maps, int level, const uint64_t* src,
-                         uint64_t* dst);
-TableResult canonicalise_scalar(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);
+TableResult canonicalise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
+TableResult canonicalise_scalar(const FrameMaps&, int level, const uint64_t*, uint64_t*);
 
 // For a guest that was stopped anywhere, not at its suspend point: it may map pages which the
 // hypervisor lends it (shared info, grant table) and which it would have unmapped. Such a frame,
 // whose m2p entry is all ones, keeps its MFN with bit 51 of the entry set; localise refuses it.
-TableResult canonicalise_running(const host::FrameMaps& maps, int level, const uint64_t* src,
+TableResult canonicalise_running(const FrameMaps& maps, int level, const uint64_t* src,
                                  uint64_t* dst);
 
 // p2m masked with kMfnMask; kNoMfn means no frame.
-TableResult localise(const host::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
-TableResult localise_scalar(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);
+TableResult localise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
+TableResult localise_scalar(const FrameMaps&, int level, const uint64_t*, uint64_t*);
 
 // The instruction set the run-time dispatch chose: "scalar", "avx2" or "avx512".
 const char* simd_level();

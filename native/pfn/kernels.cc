@@ -1,6 +1,7 @@
 #include "pfn/kernels.h"
 
 #include <cstring>
+#include <initializer_list>
 
 namespace dormouse::pfn {
 namespace {
@@ -38,11 +39,10 @@ const Kernels* kernels_named(const char* name) {
 
 const char* simd_level() { return kernels().name; }
 
-TableResult canonicalise(const host::FrameMaps& maps, int level, const uint64_t* src,
-                         uint64_t* dst) {
+TableResult canonicalise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return kernels().canonicalise(maps, level, src, dst);
 }
-TableResult localise(const host::FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
+TableResult localise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return kernels().localise(maps, level, src, dst);
 }
 bool is_zero_page(const void* page) { return kernels().is_zero_page(page); }

@@ -7,8 +7,8 @@ namespace dormouse::pfn {
 
 struct Kernels {
   const char* name;
-  TableResult (*canonicalise)(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);
-  TableResult (*localise)(const host::FrameMaps&, int level, const uint64_t*, uint64_t*);
+  TableResult (*canonicalise)(const FrameMaps&, int level, const uint64_t*, uint64_t*);
+  TableResult (*localise)(const FrameMaps&, int level, const uint64_t*, uint64_t*);
   bool (*is_zero_page)(const void*);
   Hash128 (*hash128)(const void*, uint64_t);
 };

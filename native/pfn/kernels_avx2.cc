@@ -66,12 +66,12 @@ struct ToPfn {
   static constexpr TableFault kRange = TableFault::mfn_out_of_range;
   static constexpr TableFault kOther = TableFault::foreign_mfn;
   static constexpr bool kZeroXenSlots = true;
-  static __m256i translate(const host::FrameMaps& maps, Group* g) {
+  static __m256i translate(const FrameMaps& maps, Group* g) {
     const __m256i mfns = frames_of(*g);
     g->in_range = _mm256_and_si256(g->present, below(mfns, maps.nr_mfns));
     const __m256i pfns = gather(g->in_range, mfns, maps.m2p);
     const __m256i ours = _mm256_and_si256(g->in_range, below(pfns, maps.nr_pfns));
-    const __m256i back = _mm256_and_si256(p2m_of(pfns, ours, maps.p2m), splat(host::kMfnMask));
+    const __m256i back = _mm256_and_si256(p2m_of(pfns, ours, maps.p2m), splat(kMfnMask));
     g->good = _mm256_and_si256(ours, _mm256_cmpeq_epi64(back, mfns));
     return pfns;
   }
@@ -81,11 +81,10 @@ struct ToMfn {
   static constexpr TableFault kRange = TableFault::pfn_out_of_range;
   static constexpr TableFault kOther = TableFault::pfn_no_frame;
   static constexpr bool kZeroXenSlots = false;
-  static __m256i translate(const host::FrameMaps& maps, Group* g) {
+  static __m256i translate(const FrameMaps& maps, Group* g) {
     const __m256i pfns = frames_of(*g);
     g->in_range = _mm256_and_si256(g->present, below(pfns, maps.nr_pfns));
-    const __m256i mfns =
-        _mm256_and_si256(gather(g->in_range, pfns, maps.p2m), splat(host::kMfnMask));
+    const __m256i mfns = _mm256_and_si256(gather(g->in_range, pfns, maps.p2m), splat(kMfnMask));
     g->good = _mm256_and_si256(g->in_range, below(mfns, kFrameCount));
     return mfns;
   }
@@ -106,8 +105,7 @@ TableResult fault_of(const Group& g, int first) {
 }
 
 template <typename Way>
-TableResult translate_table(const host::FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   TableResult result;
   for (int i = 0; i < kTableEntries; i += kLanes) {
     Group g;

@@ -56,14 +56,13 @@ struct ToPfn {
   static constexpr TableFault kRange = TableFault::mfn_out_of_range;
   static constexpr TableFault kOther = TableFault::foreign_mfn;
   static constexpr bool kZeroXenSlots = true;
-  static __m512i translate(const host::FrameMaps& maps, Group* g) {
+  static __m512i translate(const FrameMaps& maps, Group* g) {
     const __m512i mfns = frames_of(*g);
     g->in_range = _mm512_mask_cmplt_epu64_mask(g->present, mfns, splat(maps.nr_mfns));
     const __m512i pfns = gather(g->in_range, mfns, maps.m2p);
     const __mmask8 ours = _mm512_mask_cmplt_epu64_mask(g->in_range, pfns, splat(maps.nr_pfns));
     const __m512i back = p2m_of(pfns, ours, maps.p2m);
-    g->good =
-        _mm512_mask_cmpeq_epu64_mask(ours, _mm512_and_si512(back, splat(host::kMfnMask)), mfns);
+    g->good = _mm512_mask_cmpeq_epu64_mask(ours, _mm512_and_si512(back, splat(kMfnMask)), mfns);
     return pfns;
   }
 };
@@ -72,11 +71,10 @@ struct ToMfn {
   static constexpr TableFault kRange = TableFault::pfn_out_of_range;
   static constexpr TableFault kOther = TableFault::pfn_no_frame;
   static constexpr bool kZeroXenSlots = false;
-  static __m512i translate(const host::FrameMaps& maps, Group* g) {
+  static __m512i translate(const FrameMaps& maps, Group* g) {
     const __m512i pfns = frames_of(*g);
     g->in_range = _mm512_mask_cmplt_epu64_mask(g->present, pfns, splat(maps.nr_pfns));
-    const __m512i mfns =
-        _mm512_and_si512(gather(g->in_range, pfns, maps.p2m), splat(host::kMfnMask));
+    const __m512i mfns = _mm512_and_si512(gather(g->in_range, pfns, maps.p2m), splat(kMfnMask));
     g->good = _mm512_mask_cmplt_epu64_mask(g->in_range, mfns, splat(kFrameCount));
     return mfns;
   }
@@ -97,8 +95,7 @@ TableResult fault_of(const Group& g, int first) {
 }
 
 template <typename Way>
-TableResult translate_table(const host::FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   TableResult result;
   const uint64_t superpage_mask = superpage_bits(level);
   for (int i = 0; i < kTableEntries; i += kLanes) {

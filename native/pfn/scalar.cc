@@ -14,18 +14,18 @@ namespace {
 // The maps may be shared with a running hypervisor: one load, and only its value is judged.
 uint64_t load_once(const uint64_t* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 
-TableFault frame_to_pfn(const host::FrameMaps& maps, uint64_t mfn, uint64_t* pfn) {
+TableFault frame_to_pfn(const FrameMaps& maps, uint64_t mfn, uint64_t* pfn) {
   if (mfn >= maps.nr_mfns) return TableFault::mfn_out_of_range;
   *pfn = load_once(maps.m2p + mfn);
   if (*pfn >= maps.nr_pfns) return TableFault::foreign_mfn;
-  const uint64_t back = load_once(maps.p2m + *pfn) & host::kMfnMask;
+  const uint64_t back = load_once(maps.p2m + *pfn) & kMfnMask;
   return back == mfn ? TableFault::none : TableFault::foreign_mfn;
 }
 
 // m2p of a page that the hypervisor lends to a domain (INVALID_M2P_ENTRY).
 constexpr uint64_t kNobodysFrame = ~0ull;
 
-TableFault frame_to_pfn_or_mark(const host::FrameMaps& maps, uint64_t mfn, uint64_t* pfn) {
+TableFault frame_to_pfn_or_mark(const FrameMaps& maps, uint64_t mfn, uint64_t* pfn) {
   const TableFault fault = frame_to_pfn(maps, mfn, pfn);
   if (fault != TableFault::foreign_mfn || *pfn != kNobodysFrame || mfn >= kXenFrameMark)
     return fault;
@@ -33,18 +33,17 @@ TableFault frame_to_pfn_or_mark(const host::FrameMaps& maps, uint64_t mfn, uint6
   return TableFault::none;
 }
 
-TableFault frame_to_mfn(const host::FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
+TableFault frame_to_mfn(const FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
   if (pfn >= maps.nr_pfns) return TableFault::pfn_out_of_range;
-  *mfn = load_once(maps.p2m + pfn) & host::kMfnMask;
+  *mfn = load_once(maps.p2m + pfn) & kMfnMask;
   // An MFN that no entry can hold is no frame either; kNoMfn is one of them.
   return *mfn < kFrameCount ? TableFault::none : TableFault::pfn_no_frame;
 }
 
-using Translate = TableFault (*)(const host::FrameMaps&, uint64_t, uint64_t*);
+using Translate = TableFault (*)(const FrameMaps&, uint64_t, uint64_t*);
 
 template <Translate translate, bool zero_xen_slots>
-TableResult translate_table(const host::FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult translate_table(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   TableResult result;
   for (int i = 0; i < kTableEntries; i++) {
     const uint64_t entry = src[i];
@@ -87,25 +86,24 @@ const char* table_fault_text(TableFault fault) {
   return "unknown fault";
 }
 
-TableResult canonicalise_scalar(const host::FrameMaps& maps, int level, const uint64_t* src,
+TableResult canonicalise_scalar(const FrameMaps& maps, int level, const uint64_t* src,
                                 uint64_t* dst) {
   return translate_table<frame_to_pfn, true>(maps, level, src, dst);
 }
 
-TableResult canonicalise_running(const host::FrameMaps& maps, int level, const uint64_t* src,
+TableResult canonicalise_running(const FrameMaps& maps, int level, const uint64_t* src,
                                  uint64_t* dst) {
   return translate_table<frame_to_pfn_or_mark, true>(maps, level, src, dst);
 }
 
-TableResult localise_scalar(const host::FrameMaps& maps, int level, const uint64_t* src,
-                            uint64_t* dst) {
+TableResult localise_scalar(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return translate_table<frame_to_mfn, false>(maps, level, src, dst);
 }
 
 bool is_zero_page_scalar(const void* page) {
   const auto* bytes = static_cast<const uint8_t*>(page);
   constexpr size_t kStep = 128;
-  for (size_t at = 0; at < host::kPageSize; at += kStep) {
+  for (size_t at = 0; at < kPageSize; at += kStep) {
     uint64_t words[kStep / 8], any = 0;
     std::memcpy(words, bytes + at, kStep);
     for (const uint64_t word : words) any |= word;

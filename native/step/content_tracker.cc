@@ -5,6 +5,7 @@
 #include <mutex>
 #include <thread>
 
+#include "guard.h"
 #include "pfn/canonicalise.h"
 #include "step/page_batch.h"
 
@@ -115,11 +116,22 @@ bool ContentTracker::changed_in_all(host::DomainMemory& memory, unsigned threads
       if (good.exchange(false)) *fault = mine;
     }
   };
+  auto work_guarded = [&] {
+    Fault mine;
+    if (guarded(&mine, [&] { return work(), true; })) return;
+    std::lock_guard<std::mutex> hold(fault_lock);
+    if (good.exchange(false)) *fault = mine;
+  };
   const uint64_t pieces = (nr_pfns() + kPiecePages - 1) / kPiecePages;
   std::vector<std::thread> others;
-  for (unsigned i = 1; i < std::min<uint64_t>(std::max(threads, 1u), pieces); ++i)
-    others.emplace_back(work);
-  work();
+  // Those that cannot be started are not missed.
+  Fault no_thread;
+  guarded(&no_thread, [&] {
+    for (unsigned i = 1; i < std::min<uint64_t>(std::max(threads, 1u), pieces); ++i)
+      others.emplace_back(work_guarded);
+    return true;
+  });
+  work_guarded();
   for (std::thread& other : others) other.join();
   *changed += total;
   return good;

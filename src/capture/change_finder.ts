@@ -4,6 +4,7 @@ import { native } from '../addon.js';
 import { asDormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
+import type { LiveHandle } from '../handle.js';
 
 export interface ChangeFinder {
   readonly by: 'log-dirty' | 'content';
@@ -12,7 +13,7 @@ export interface ChangeFinder {
   /** Passes before the guest is stopped, the first one included. */
   readonly maxPasses: number;
   /** Before a further live pass: adds what is known to have changed. */
-  find(live: number, memory: MemoryView): Promise<void>;
+  find(live: LiveHandle, memory: MemoryView): Promise<void>;
   /** Asks the host, right after it was asked to stop the guest; the answer is for the step that captures the rest. */
   askLast(): Promise<Buffer | null>;
   off(): Promise<void>;

@@ -17,6 +17,7 @@ import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
+import type { LiveHandle } from '../handle.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
 const maxCopiedPages = 16_384;
@@ -51,7 +52,7 @@ export interface Followed extends Pick<LiveRequest, 'host' | 'lease' | 'info' | 
   readonly memory: MemoryView;
   readonly finder: ChangeFinder;
   /** Handle of the native live pass. */
-  readonly live: number;
+  readonly live: LiveHandle;
 }
 
 /** One image of it. */

@@ -23,6 +23,7 @@ import {
 } from './live_image.js';
 import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } from './stand_still.js';
 import { finished } from './write_image.js';
+import type { LiveHandle } from '../handle.js';
 import type { ChangeFinder } from './change_finder.js';
 
 export interface TakeHow extends OperationOptions {
@@ -41,7 +42,7 @@ export interface Taken extends LiveImage {
 /** What is kept where the host copies on write: its log says what changed, each snapshot is read once. */
 interface Frozen {
   readonly tracker: Tracker;
-  readonly live: number;
+  readonly live: LiveHandle;
 }
 
 export class CaptureSession {
@@ -126,7 +127,7 @@ export class CaptureSession {
     }
   }
 
-  get #live(): number {
+  get #live(): LiveHandle {
     const live = this.#followed?.live ?? this.#frozen?.live;
     if (live === undefined) throw new DormouseError('INTERNAL', 'the session holds nothing of its domain');
     return live;

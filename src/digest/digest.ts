@@ -23,6 +23,7 @@ import { ImageReader } from '../image/reader.js';
 import { chunksPerStep, laneCount, pagesPerStep, runOverRange, warmWorkers } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
 import type { DomainInfo, DomainState, DomainType } from '../domain/state.js';
+import type { DigestHandle } from '../handle.js';
 
 export interface DigestResult {
   /** Hex; equal for two domains or images with the same pages, types and registers, whatever their machine frames. */
@@ -40,11 +41,11 @@ interface DigestSubject {
   /** Canonical. */
   readonly state: DomainState;
   /** Fills the table with every page. */
-  fill(table: number): Promise<void>;
+  fill(table: DigestHandle): Promise<void>;
   readPage(pfn: number): Buffer;
 }
 
-function blankPagesWithFrames(table: number, subject: DigestSubject): void {
+function blankPagesWithFrames(table: DigestHandle, subject: DigestSubject): void {
   if (subject.type !== 'pv') return;
   for (const pfn of subject.p2mFrames) steps().digestBlank(table, pfn);
   if (!subject.suspended) return;

@@ -25,7 +25,7 @@ async function main(): Promise<void> {
   const cancel = new AbortController();
   process.on('SIGTERM', () => {
     cancel.abort();
-    // A thread may hang in a write that nobody reads. What is open then is undone by the lease's watcher, and by libxl.
+    // For what does not end by itself, as all should. What is open then is undone by the lease's watcher, and by libxl.
     setTimeout(() => process.kill(process.pid, 'SIGKILL'), cancelMs).unref();
   });
   try {

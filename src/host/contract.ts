@@ -8,6 +8,7 @@
 import type { Buffer } from 'node:buffer';
 import type { DormouseError } from '../errors.js';
 import type { Progress } from '../domain/progress.js';
+import type { MemoryHandle } from '../handle.js';
 import type { GuestCpu } from '../domain/cpu_policy.js';
 import type { ErrorCode } from '../errors.js';
 import type {
@@ -48,7 +49,7 @@ export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
  * `live` sees memory as it changes, `snapshot` as it was when taken, `build` and `rewrite` may be written.
  */
 export interface MemoryView {
-  readonly handle: number;
+  readonly handle: MemoryHandle;
   readonly kind: 'live' | 'snapshot' | 'build' | 'rewrite';
   /**
    * Brings a live view of a running domain up to date with frames it gained, lost or moved since. Nothing may use the

@@ -1,5 +1,6 @@
-/** The addon's part for images, typed. Handles are numbers valid in every thread of the process. */
+/** The addon's part for images, typed. Handles are valid in every thread of the process. */
 import { addon } from '../addon.js';
+import type { ReaderHandle, WriterHandle } from '../handle.js';
 
 export interface WriterSetup {
   readonly path: string;
@@ -13,8 +14,8 @@ export interface WriterSetup {
   readonly digests: boolean;
   /** Pages below this may stay as they are in the parent; 0 without one. */
   readonly parentPfns: number;
-  /** Handle of the parent's reader, or 0. */
-  readonly parent: number;
+  /** The parent's reader, or 0. */
+  readonly parent: ReaderHandle | 0;
   readonly fullMap: boolean;
   /** Leave out what the parent, whose page hashes are complete, holds as it is. */
   readonly skipUnchanged: boolean;
@@ -46,46 +47,49 @@ export interface LayerSetup {
 }
 
 export interface NativeImage {
-  createWriter(setup: WriterSetup): number;
+  createWriter(setup: WriterSetup): WriterHandle;
   /** To an image, or to a stream. */
-  append(handle: number, lane: number, descs: BigUint64Array, bodies: Buffer): void;
-  writerCounts(handle: number): {
+  append(handle: WriterHandle, lane: number, descs: BigUint64Array, bodies: Buffer): void;
+  writerCounts(handle: WriterHandle): {
     /** From 8 on: left out, by class. */
     byClass: number[];
     storedPages: number;
     storedBytes: number;
   };
-  finish(handle: number): Promise<void>;
-  writerChunkTable(handle: number): Buffer;
+  finish(handle: WriterHandle): Promise<void>;
+  writerChunkTable(handle: WriterHandle): Buffer;
   /** 16 bytes a page in chunks, 32 bytes a chunk; by chunk and slot. */
-  writerPageHashes(handle: number): Buffer;
-  writerDigests(handle: number): Buffer;
+  writerPageHashes(handle: WriterHandle): Buffer;
+  writerDigests(handle: WriterHandle): Buffer;
   /** `before`: 32 bytes, the parent's or zeroes. */
-  writerContentRoot(handle: number, before: Buffer): Buffer;
-  encodeMap(handle: number): { bytes: Buffer; runs: number; more: boolean };
-  writeTail(handle: number, bytes: Buffer): void;
-  publish(handle: number): Promise<void>;
-  releaseWriter(handle: number): boolean;
+  writerContentRoot(handle: WriterHandle, before: Buffer): Buffer;
+  encodeMap(handle: WriterHandle): { bytes: Buffer; runs: number; more: boolean };
+  writeTail(handle: WriterHandle, bytes: Buffer): void;
+  publish(handle: WriterHandle): Promise<void>;
+  releaseWriter(handle: WriterHandle): boolean;
   /** For tests: the nth system call on the file from now fails with that errno (and all after it). */
-  failCall(handle: number, nth: number, errno: number, forEver: boolean): void;
+  failCall(handle: WriterHandle, nth: number, errno: number, forEver: boolean): void;
   openReader(setup: {
     readonly lanes: number;
     readonly sources: readonly SourceSetup[];
     readonly layers: readonly LayerSetup[];
-  }): number;
-  closeReader(handle: number): boolean;
-  checkChunk(handle: number, lane: number, chunk: number): void;
-  readChunk(handle: number, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
+  }): ReaderHandle;
+  closeReader(handle: ReaderHandle): boolean;
+  checkChunk(handle: ReaderHandle, lane: number, chunk: number): void;
+  readChunk(handle: ReaderHandle, lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer };
   chunkEntry(
-    handle: number,
+    handle: ReaderHandle,
     chunk: number,
   ): { source: number; chunk: number; offset: number; span: number; pages: number };
-  readerExtent(handle: number): { chunks: number; units: number; usedSources: boolean[] };
-  prepareHashes(handle: number): void;
-  readPages(handle: number, pfns: Float64Array, out: Buffer): void;
-  pageEntry(handle: number, pfn: number): [pageClass: number, type: number, chunk: number, slot: number];
-  classRuns(handle: number, classMask: number, byType: boolean): Float64Array;
-  readerCounts(handle: number): { own: number[]; all: number[] };
+  readerExtent(handle: ReaderHandle): { chunks: number; units: number; usedSources: boolean[] };
+  prepareHashes(handle: ReaderHandle): void;
+  readPages(handle: ReaderHandle, pfns: Float64Array, out: Buffer): void;
+  pageEntry(
+    handle: ReaderHandle,
+    pfn: number,
+  ): [pageClass: number, type: number, chunk: number, slot: number];
+  classRuns(handle: ReaderHandle, classMask: number, byType: boolean): Float64Array;
+  readerCounts(handle: ReaderHandle): { own: number[]; all: number[] };
   openImages(): number;
 }
 

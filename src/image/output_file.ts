@@ -2,17 +2,18 @@
 import type { Buffer } from 'node:buffer';
 import { addon, native } from '../addon.js';
 import { hasBody } from '../pfn/page_type.js';
+import type { MemoryHandle, OutputHandle } from '../handle.js';
 
 const pageBytes = 4096;
 
 interface OutputAddon {
-  create(path: string, directIo: boolean): number;
-  write(handle: number, bytes: Buffer): void;
-  writePages(handle: number, memory: number, firstPfn: number, count: number): BigUint64Array;
+  create(path: string, directIo: boolean): OutputHandle;
+  write(handle: OutputHandle, bytes: Buffer): void;
+  writePages(handle: OutputHandle, memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array;
   /** Writes what is buffered; nothing can be written after it. Returns the descriptor. */
-  seal(handle: number): number;
-  publish(handle: number): void;
-  close(handle: number): void;
+  seal(handle: OutputHandle): number;
+  publish(handle: OutputHandle): void;
+  close(handle: OutputHandle): void;
 }
 const outputAddon = (): OutputAddon => addon('output') as OutputAddon;
 
@@ -22,7 +23,7 @@ export class OutputFile {
 
   private constructor(
     readonly path: string,
-    private readonly handle: number,
+    private readonly handle: OutputHandle,
   ) {}
 
   /**
@@ -53,7 +54,7 @@ export class OutputFile {
    * Writes those of at most 1024 pages of a memory that have content, as they are. Returns frame and page type
    * (`mfn | type << 60`) of each of the `count`. GUEST_MEMORY_UNREADABLE, NO_SPACE, IMAGE_WRITE_FAILED.
    */
-  writePages(memory: number, firstPfn: number, count: number): BigUint64Array {
+  writePages(memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array {
     const entries = native(() => outputAddon().writePages(this.handle, memory, firstPfn, count));
     for (const entry of entries) if (hasBody(Number(entry >> 60n))) this.#bytes += pageBytes;
     return entries;

@@ -10,6 +10,7 @@ import { ImageFile } from './image_file.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
 import type { Signer } from './signature.js';
+import type { ReaderHandle } from '../handle.js';
 
 export type { ImageHeader } from './frame.js';
 
@@ -72,7 +73,7 @@ export class ImageReader {
 
   private constructor(
     /** Registry<image::Reader>: valid in every thread of the process until close(). */
-    readonly handle: number,
+    readonly handle: ReaderHandle,
     readonly path: string,
     readonly header: ImageHeader,
     readonly manifest: Manifest,

@@ -29,6 +29,7 @@ import { encodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
 import type { ImageReader } from './reader.js';
 import type { SignRoot } from './signature.js';
+import type { WriterHandle } from '../handle.js';
 
 export interface WriterOptions {
   /** Size of the pfn space: every pfn below it must be appended at least once, but for an increment's. */
@@ -131,7 +132,7 @@ export class ImageWriter {
 
   private constructor(
     /** Registry<image::Writer>: valid in every thread of the process until commit or abandon. */
-    readonly handle: number,
+    readonly handle: WriterHandle,
     /** 32 hex digits. */
     readonly imageId: string,
     readonly path: string,

@@ -5,6 +5,7 @@ import type { Builder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { chunksPerStep, runOverRange } from '../worker/pool.js';
 import { finishPvState, pvSourceOf } from './pv_guest.js';
+import type { MemoryHandle } from '../handle.js';
 
 /** Progress of one image through its placing. */
 export class ProgressOfRestore {
@@ -33,7 +34,7 @@ export class ProgressOfRestore {
 
 async function placePages(
   reader: ImageReader,
-  memory: number,
+  memory: MemoryHandle,
   progress: ProgressOfRestore,
   signal: AbortSignal | undefined,
 ): Promise<void> {

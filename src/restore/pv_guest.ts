@@ -12,6 +12,7 @@ import type { Builder } from '../host/contract.js';
 import type { ImageReader, PageTableEntry } from '../image/reader.js';
 import { steps } from '../worker/steps.js';
 import type { DomainState, MemoryGeometry } from '../domain/state.js';
+import type { MemoryHandle } from '../handle.js';
 
 const noFrame = 0xffff_ffff_ffff_ffffn;
 
@@ -70,14 +71,14 @@ export function requireRestorable(reader: ImageReader): void {
     );
 }
 
-function frameOf(memory: number, pfn: number, what: string): bigint {
+function frameOf(memory: MemoryHandle, pfn: number, what: string): bigint {
   const frame = steps().pfnsToFrames(memory, BigUint64Array.of(BigInt(pfn)))[0] ?? noFrame;
   if (frame === noFrame)
     throw new DormouseError('IMAGE_DAMAGED', `${what}: pfn ${pfn} has no frame`, { place: { pfn } });
   return frame;
 }
 
-async function writeStartInfo(builder: Builder, source: PvSource, memory: number): Promise<void> {
+async function writeStartInfo(builder: Builder, source: PvSource, memory: MemoryHandle): Promise<void> {
   const pfn = startInfoPfn(source.state);
   frameOf(memory, pfn, 'start info');
   if (source.pageType(pfn) !== 0)
@@ -99,7 +100,7 @@ async function writeStartInfo(builder: Builder, source: PvSource, memory: number
 }
 
 /** Registers, tables, p2m, start info and shared info of a 64-bit PV domain. IMAGE_DAMAGED, PAGE_TABLE_INVALID. */
-export async function finishPvState(builder: Builder, source: PvSource, memory: number): Promise<void> {
+export async function finishPvState(builder: Builder, source: PvSource, memory: MemoryHandle): Promise<void> {
   const { geometry, state } = source;
   const beyond = geometry.p2mFrames.find((pfn) => pfn >= source.nrPfns);
   if (beyond !== undefined)

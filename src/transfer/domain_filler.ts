@@ -10,6 +10,7 @@ import { hasBody, isPinned, pageType, tableLevel } from '../pfn/page_type.js';
 import { finishPvState, topTables } from '../restore/pv_guest.js';
 import { steps } from '../worker/steps.js';
 import type { DomainState, MemoryGeometry } from '../domain/state.js';
+import type { MemoryHandle } from '../handle.js';
 
 const tablesPerStep = 1024;
 const noFrame = 0xffff_ffff_ffff_ffffn;
@@ -46,7 +47,7 @@ export class DomainFiller {
     this.#memory = await this.builder.openMemory();
   }
 
-  get #handle(): number {
+  get #handle(): MemoryHandle {
     if (!this.#memory) throw new DormouseError('INTERNAL', 'pages before the size of the domain is known');
     return this.#memory.handle;
   }

@@ -18,7 +18,6 @@ import { libxcHead, paddedRecord, stateBody, vcpuBody } from '../xenstream/strea
 import { type StreamFormat, StreamWriter } from '../xenstream/frames/writer.js';
 import { version } from '../version.js';
 import { encodingLanes } from '../worker/pool.js';
-import { writeWhole } from './write_whole.js';
 import type { DomainInfo, MemoryGeometry } from '../domain/state.js';
 
 export interface StreamRequest {
@@ -32,20 +31,21 @@ export interface StreamRequest {
   /** Has the guest stand still; who resumes or destroys it is not our business. */
   suspend(): Promise<void>;
   readonly options: OperationOptions;
+  /** How long the reader may take nothing; as StreamOptions has it. */
+  readonly stallMs?: number;
 }
 
 type Known = Pick<CaptureSource, 'info' | 'geometry' | 'state'>;
 
 /** What a format has before and after the pages. */
 interface Frame {
-  begin(known: Known): void;
-  end(source: Finished, elapsedMs: number): void;
+  begin(known: Known): Promise<void>;
+  end(source: Finished, elapsedMs: number): Promise<void>;
 }
 
-function ownFrames(fd: number, stream: StreamWriter): Frame {
+function ownFrames(stream: StreamWriter): Frame {
   return {
-    begin: ({ info, geometry, state }) => {
-      writeWhole(fd, stream.head);
+    begin: ({ info, geometry, state }) =>
       stream.begin({
         tool: `dormouse ${version}`,
         type: info.type,
@@ -53,8 +53,7 @@ function ownFrames(fd: number, stream: StreamWriter): Frame {
         nrPfns: geometry.nrPfns,
         cpuidPolicy: state.cpuidPolicy,
         msrPolicy: state.msrPolicy,
-      });
-    },
+      }),
     end: (source, elapsedMs) => stream.end(manifestOf(source, stream.counts(), 0, elapsedMs)),
   };
 }
@@ -67,16 +66,16 @@ function guestOf({ info, geometry, state }: Known) {
   };
 }
 
-function libxcRecords(fd: number, stream: StreamWriter): Frame {
+function libxcRecords(stream: StreamWriter): Frame {
   let first: MemoryGeometry | undefined;
-  const write = (known: Known, items: readonly StreamItem[]): void => {
+  const write = async (known: Known, items: readonly StreamItem[]): Promise<void> => {
     const guest = guestOf(known);
-    const record = (type: number, body: Buffer): void =>
-      writeWhole(fd, Buffer.concat(paddedRecord(type, body)));
+    const record = (type: number, body: Buffer): Promise<void> =>
+      stream.write(Buffer.concat(paddedRecord(type, body)));
     for (const item of items)
-      if (item.kind === 'state') record(item.type, stateBody(guest, item.type));
-      else if (item.kind === 'vcpu') record(item.type, vcpuBody(guest, item));
-      else if (item.kind === 'record' && item.layer === 'libxc') record(item.type, item.body);
+      if (item.kind === 'state') await record(item.type, stateBody(guest, item.type));
+      else if (item.kind === 'vcpu') await record(item.type, vcpuBody(guest, item));
+      else if (item.kind === 'record' && item.layer === 'libxc') await record(item.type, item.body);
   };
   const parts = (known: Known) => {
     const standard = standardStream(guestOf(known));
@@ -84,13 +83,13 @@ function libxcRecords(fd: number, stream: StreamWriter): Frame {
     return { standard, before: standard.items.slice(0, at), after: standard.items.slice(at + 1) };
   };
   return {
-    begin: (known) => {
+    begin: async (known) => {
       first = known.geometry;
       const { standard, before } = parts(known);
-      writeWhole(fd, libxcHead(standard));
-      write(known, before);
+      await stream.write(libxcHead(standard));
+      await write(known, before);
     },
-    end: (source) => {
+    end: async (source) => {
       // They were sent ahead of the pages, and a libxc stream has no second place for them.
       if (first?.nrPfns !== source.geometry.nrPfns || !sameP2m(first, source.geometry))
         throw new DormouseError(
@@ -98,7 +97,7 @@ function libxcRecords(fd: number, stream: StreamWriter): Frame {
           `the p2m of ${source.info.name} was rebuilt meanwhile`,
         );
       stream.requireComplete();
-      write(source, parts(source).after);
+      await write(source, parts(source).after);
     },
   };
 }
@@ -133,7 +132,8 @@ async function glance(request: StreamRequest): Promise<Known> {
 }
 
 /**
- * Writes the whole stream to a descriptor; the guest stands still when it returns. SUSPEND_TIMEOUT, IMAGE_NOT_RESTORABLE,
+ * Writes the whole stream to a descriptor; the guest stands still when it returns. A reader that takes nothing for too long,
+ * and an abort, end it wherever it is. SUSPEND_TIMEOUT, IMAGE_NOT_RESTORABLE,
  * PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE, ACCOUNTING_MISMATCH, NO_SPACE, IMAGE_WRITE_FAILED, CANCELLED.
  */
 export async function streamDomain(request: StreamRequest): Promise<void> {
@@ -142,17 +142,24 @@ export async function streamDomain(request: StreamRequest): Promise<void> {
   if (!live) await request.suspend();
   const first = await (live ? glance(request) : readKnown(request));
   const { nrPfns } = first.geometry;
-  const stream = StreamWriter.create(fd, { format, nrPfns, lanes: encodingLanes });
+  const stream = StreamWriter.create(fd, {
+    ...{ format, nrPfns, lanes: encodingLanes },
+    ...(request.stallMs !== undefined && { stallMs: request.stallMs }),
+  });
+  const cancel = (): void => stream.cancel();
+  options.signal?.addEventListener('abort', cancel, { once: true });
+  if (options.signal?.aborted === true) cancel();
   try {
-    const frame = (format === 'libxc' ? libxcRecords : ownFrames)(fd, stream);
-    frame.begin(first);
+    const frame = (format === 'libxc' ? libxcRecords : ownFrames)(stream);
+    await frame.begin(first);
     const source = live
       ? await liveHandedOver({ host, lease, info, writer: stream, geometry: first.geometry, options }, () =>
           request.suspend(),
         )
       : await standing(request, first, stream);
-    frame.end(source, performance.now() - startedMs);
+    await frame.end(source, performance.now() - startedMs);
   } finally {
+    options.signal?.removeEventListener('abort', cancel);
     stream.release();
   }
 }

@@ -1,9 +1,17 @@
 /**
- * The addon's bounded steps, typed. Each works on a few MiB at most; handles are numbers valid in every thread.
+ * The addon's bounded steps, typed. Each works on a few MiB at most; handles are valid in every thread.
  * Native code: native/step.
  */
 import type { Buffer } from 'node:buffer';
 import { addon } from '../addon.js';
+import type {
+  DigestHandle,
+  LiveHandle,
+  MemoryHandle,
+  ReaderHandle,
+  TrackerHandle,
+  WriterHandle,
+} from '../handle.js';
 
 /** What a live step does with pages that it cannot take as they are, and whether it looks for changed ones first. */
 export const passKinds = { live: 0, seek: 1, standing: 2 } as const;
@@ -24,83 +32,101 @@ export interface CaptureHow {
 }
 
 export interface StepsNative {
-  saveStep(memory: number, writer: number, lane: number, firstPfn: number, count: number): number[];
-  restoreStep(memory: number, reader: number, lane: number, firstChunk: number, count: number): number;
+  saveStep(
+    memory: MemoryHandle,
+    writer: WriterHandle,
+    lane: number,
+    firstPfn: number,
+    count: number,
+  ): number[];
+  restoreStep(
+    memory: MemoryHandle,
+    reader: ReaderHandle,
+    lane: number,
+    firstUnit: number,
+    count: number,
+  ): number;
   /** Hashes the pages of chunks whose file has no hashes; after prepareHashes() of the reader. */
-  hashStep(reader: number, lane: number, firstChunk: number, count: number): void;
-  digestCreate(nrPfns: number): number;
-  digestDomainStep(memory: number, digest: number, firstPfn: number, count: number): void;
-  digestImageStep(reader: number, digest: number, lane: number, firstChunk: number, count: number): void;
-  digestSetPage(digest: number, pfn: number, type: number, page: Buffer): void;
-  digestBlank(digest: number, pfn: number): void;
-  digestFinish(digest: number): string;
-  digestRelease(digest: number): boolean;
+  hashStep(reader: ReaderHandle, lane: number, firstChunk: number, count: number): void;
+  digestCreate(nrPfns: number): DigestHandle;
+  digestDomainStep(memory: MemoryHandle, digest: DigestHandle, firstPfn: number, count: number): void;
+  digestImageStep(
+    reader: ReaderHandle,
+    digest: DigestHandle,
+    lane: number,
+    firstUnit: number,
+    count: number,
+  ): void;
+  digestSetPage(digest: DigestHandle, pfn: number, type: number, page: Buffer): void;
+  digestBlank(digest: DigestHandle, pfn: number): void;
+  digestFinish(digest: DigestHandle): string;
+  digestRelease(digest: DigestHandle): boolean;
   /** Frame and page type (`mfn | type << 60`) of at most 1024 pfns. */
-  queryPages(memory: number, firstPfn: number, count: number): BigUint64Array;
-  readPages(memory: number, pfns: BigUint64Array): Buffer;
-  writePages(memory: number, pfns: BigUint64Array, pages: Buffer): void;
+  queryPages(memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array;
+  readPages(memory: MemoryHandle, pfns: BigUint64Array): Buffer;
+  writePages(memory: MemoryHandle, pfns: BigUint64Array, pages: Buffer): void;
   /** Writes pages, as a chunk has them, to frames they have: zero pages too, tables as they come. Returns how many. */
-  placePages(memory: number, descs: BigUint64Array, bodies: Buffer): number;
+  placePages(memory: MemoryHandle, descs: BigUint64Array, bodies: Buffer): number;
   /** Localises tables that lie in canonical form in a memory being built. */
-  localiseTables(memory: number, pfns: BigUint64Array, levels: Uint8Array): void;
-  writeP2mLeaves(memory: number, leafPfns: BigUint64Array): void;
-  framesToPfns(memory: number, mfns: BigUint64Array): BigUint64Array;
-  pfnsToFrames(memory: number, pfns: BigUint64Array): BigUint64Array;
+  localiseTables(memory: MemoryHandle, pfns: BigUint64Array, levels: Uint8Array): void;
+  writeP2mLeaves(memory: MemoryHandle, leafPfns: BigUint64Array): void;
+  framesToPfns(memory: MemoryHandle, mfns: BigUint64Array): BigUint64Array;
+  pfnsToFrames(memory: MemoryHandle, pfns: BigUint64Array): BigUint64Array;
   /** Takes over a memory that another addon opened; released by `releaseMemory`. */
-  adoptMemory(external: unknown): number;
-  releaseMemory(memory: number): boolean;
+  adoptMemory(external: unknown): MemoryHandle;
+  releaseMemory(memory: MemoryHandle): boolean;
   /** A content tracker over that many pfns, 16 bytes each; every page counts as changed until recorded. */
-  trackerCreate(nrPfns: number): number;
+  trackerCreate(nrPfns: number): TrackerHandle;
   /** Hashes pages as they are now. */
-  trackerRecord(tracker: number, memory: number, firstPfn: number, count: number): void;
+  trackerRecord(tracker: TrackerHandle, memory: MemoryHandle, firstPfn: number, count: number): void;
   /** Bitmap, one bit a pfn, of what is not as recorded; of a guest that stands still. Blocks the caller meanwhile. */
-  trackerChanged(tracker: number, memory: number, threads: number): Buffer;
-  trackerRelease(tracker: number): boolean;
+  trackerChanged(tracker: TrackerHandle, memory: MemoryHandle, threads: number): Buffer;
+  trackerRelease(tracker: TrackerHandle): boolean;
   /**
    * A domain on its way into an image while it runs: the set of pages that the image does not hold as they are (all, at
    * first), hashes of what it holds where `byContent`, and room for `maxCopiedPages` pages, taken and touched now.
    */
-  liveCreate(nrPfns: number, byContent: boolean, maxCopiedPages: number): number;
+  liveCreate(nrPfns: number, byContent: boolean, maxCopiedPages: number): LiveHandle;
   /** One bounded piece of a pass over the set; pages put, by class. `firstPfn` is a multiple of 64. */
   liveStep(
-    live: number,
-    memory: number,
-    writer: number,
+    live: LiveHandle,
+    memory: MemoryHandle,
+    writer: WriterHandle,
     lane: number,
     kind: PassKind,
     firstPfn: number,
     count: number,
   ): number[];
   /** Adds the pages of a dirty log to the set, and those whose frame changed by it: `bitmap` gets their bits too. */
-  liveMerge(live: number, memory: number, bitmap: Buffer): void;
+  liveMerge(live: LiveHandle, memory: MemoryHandle, bitmap: Buffer): void;
   /** Adds the pages whose type is not what the image holds: frames gained and lost, tables made. Blocks the caller. */
-  liveFindRetyped(live: number, memory: number): void;
+  liveFindRetyped(live: LiveHandle, memory: MemoryHandle): void;
   /**
    * One image: every page is pending if `whole`, else what changed since the last one. What is taken out of the set is
    * remembered until the epoch ends: if it was not committed it is pending again.
    */
-  liveBeginEpoch(live: number, whole: boolean): void;
-  liveEndEpoch(live: number, committed: boolean): void;
+  liveBeginEpoch(live: LiveHandle, whole: boolean): void;
+  liveEndEpoch(live: LiveHandle, committed: boolean): void;
   /** Pages that the last capture copied and holds; -1 if it copied none as they were too many. */
-  liveCopied(live: number): number;
+  liveCopied(live: LiveHandle): number;
   /** Pages in the set. */
-  livePending(live: number): number;
+  livePending(live: LiveHandle): number;
   /**
    * Of a guest that stands still: adds all that changed since to the set, by `logged` or (null) by content, and copies
    * the pages of the set and canonicalises their tables; false, and nothing copied, if they are more than `maxPages`.
    * Blocks the caller. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
    */
-  liveCapture(live: number, memory: number, how: CaptureHow): boolean;
+  liveCapture(live: LiveHandle, memory: MemoryHandle, how: CaptureHow): boolean;
   /**
    * Pieces of some `pages` pages of work each that cover [0, nrPfns): where a domain has no frames they are long. Each
    * begins at a multiple of 64.
    */
-  memoryPieces(memory: number, nrPfns: number, pages: number): Piece[];
+  memoryPieces(memory: MemoryHandle, nrPfns: number, pages: number): Piece[];
   /** The same over the pages of the set; what is not in it is left out. */
-  livePieces(live: number, memory: number, pages: number): Piece[];
+  livePieces(live: LiveHandle, memory: MemoryHandle, pages: number): Piece[];
   /** Appends copied pages [first, first + count) to the image, each once. */
-  livePut(live: number, writer: number, lane: number, first: number, count: number): number[];
-  liveRelease(live: number): boolean;
+  livePut(live: LiveHandle, writer: WriterHandle, lane: number, first: number, count: number): number[];
+  liveRelease(live: LiveHandle): boolean;
   openObjects(): {
     memories: number;
     writers: number;

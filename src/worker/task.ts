@@ -1,25 +1,47 @@
 /** What runs in a worker thread: one native step for each message. Pages never enter JavaScript. */
 import { asDormouseError, type ErrorCode, type ErrorPlace } from '../errors.js';
 import { type PassKind, steps } from './steps.js';
+import type { DigestHandle, LiveHandle, MemoryHandle, ReaderHandle, WriterHandle } from '../handle.js';
 
 export type Task =
   | { step: 'warm' }
-  | { step: 'save'; memory: number; writer: number; lane: number; first: number; count: number }
+  | { step: 'save'; memory: MemoryHandle; writer: WriterHandle; lane: number; first: number; count: number }
   | {
       step: 'live';
-      live: number;
+      live: LiveHandle;
       kind: PassKind;
-      memory: number;
-      writer: number;
+      memory: MemoryHandle;
+      writer: WriterHandle;
       lane: number;
       first: number;
       count: number;
     }
-  | { step: 'live-put'; live: number; writer: number; lane: number; first: number; count: number }
-  | { step: 'hash'; reader: number; lane: number; first: number; count: number }
-  | { step: 'restore'; memory: number; reader: number; lane: number; first: number; count: number }
-  | { step: 'digest-domain'; memory: number; digest: number; lane: number; first: number; count: number }
-  | { step: 'digest-image'; reader: number; digest: number; lane: number; first: number; count: number };
+  | { step: 'live-put'; live: LiveHandle; writer: WriterHandle; lane: number; first: number; count: number }
+  | { step: 'hash'; reader: ReaderHandle; lane: number; first: number; count: number }
+  | {
+      step: 'restore';
+      memory: MemoryHandle;
+      reader: ReaderHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | {
+      step: 'digest-domain';
+      memory: MemoryHandle;
+      digest: DigestHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | {
+      step: 'digest-image';
+      reader: ReaderHandle;
+      digest: DigestHandle;
+      lane: number;
+      first: number;
+      count: number;
+    };
 
 /** Errors travel as data: a thrown Error loses its code between threads. */
 export type TaskReply =

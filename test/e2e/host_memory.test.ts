@@ -8,6 +8,7 @@ import { embedded } from '../../src/host/embedded/hypervisor.js';
 import { openEmbeddedHost } from '../../src/host/open/open_host.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import type { DomainState, MemoryGeometry } from '../../src/domain/state.js';
+import type { MemoryHandle } from '../../src/handle.js';
 
 const hasCode =
   (code: ErrorCode, text = /./) =>
@@ -162,7 +163,7 @@ test('a snapshot does not change while its guest does', async (t) => {
     [5168, 5168],
   );
   t.diagnostic(`pause ${snapshot.pauseNs / 1000} us`);
-  const read = (handle: number) =>
+  const read = (handle: MemoryHandle) =>
     Buffer.concat(
       [0, 1024].map((first) =>
         native(() =>

@@ -21,6 +21,7 @@ import { guestSpec, startTestHost } from '../support/hosts.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
 import { assertSame, lentMark, readOut, type Readout } from '../support/readout.js';
 import { embeddedConfig } from '../../src/host/embedded/guest_config.js';
+import type { MemoryHandle } from '../../src/handle.js';
 
 const programs: readonly GuestPlan['program'][] = ['idle', 'counter', 'writer', 'churner', 'crasher'];
 const trackers: readonly TrackerKind[] = ['log-dirty', 'content'];
@@ -198,7 +199,7 @@ test('a guest that writes more than fits: light gives up, cooperative streams', 
 });
 
 /** Finds a page table with room: an entry that is not present. */
-function emptySlot(memory: number, entries: readonly bigint[]): { pfn: number; index: number } {
+function emptySlot(memory: MemoryHandle, entries: readonly bigint[]): { pfn: number; index: number } {
   for (const [pfn, entry] of entries.entries()) {
     const type = Number(entry >> 60n);
     if (![1, 2, 3].includes(tableLevel(type))) continue;

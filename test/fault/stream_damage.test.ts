@@ -57,13 +57,11 @@ function small(seed: number): Promise<{ bytes: Buffer; pages: Map<number, TestPa
   const again = pages.slice(0, 4).map(({ pfn }) => page(pfn, next));
   const last = new Map([...pages, ...again].map((one) => [one.pfn, one]));
   return writtenBy(async (fd) => {
-    const { writeSync } = await import('node:fs');
     const stream = StreamWriter.create(fd, { format: 'frames', nrPfns, lanes: 1 });
-    writeSync(fd, stream.head);
-    stream.begin(begin);
+    await stream.begin(begin);
     put(stream, pages);
     put(stream, again);
-    stream.end(manifest(stream.counts()));
+    await stream.end(manifest(stream.counts()));
     stream.release();
   }).then((bytes) => ({ bytes, pages: last }));
 }
@@ -194,15 +192,15 @@ describe('damaged streams', () => {
   });
 
   test('a page that was never put is not left out in silence', async () => {
-    await writtenBy((fd) => {
+    await writtenBy(async (fd) => {
       const stream = StreamWriter.create(fd, { format: 'frames', nrPfns, lanes: 1 });
-      stream.begin(begin);
+      await stream.begin(begin);
       const next = random(8);
       put(
         stream,
         Array.from({ length: nrPfns - 1 }, (_, pfn) => page(pfn, next)),
       );
-      assert.throws(() => stream.end(manifest(stream.counts())), {
+      await assert.rejects(stream.end(manifest(stream.counts())), {
         code: 'ACCOUNTING_MISMATCH',
         place: { pfn: nrPfns - 1 },
       });

@@ -13,13 +13,14 @@ import {
   type MachineId,
 } from '../../src/host/embedded/hypervisor.js';
 import type { MemoryGeometry } from '../../src/domain/state.js';
+import type { MappedMachineHandle, MemoryHandle } from '../../src/handle.js';
 
 export const hv = hypervisor();
 export const tool = embedded();
 
 export interface TestMachine {
   readonly id: MachineId;
-  readonly map: number;
+  readonly map: MappedMachineHandle;
   readonly events: HypervisorEvent[];
   [Symbol.dispose](): void;
 }
@@ -129,7 +130,7 @@ function translateVcpu(vcpu: Buffer, id: number, map: (frame: bigint) => bigint)
 
 /** Reads a whole view. Frames that are not the domain's own make it throw. */
 export function take(
-  view: number,
+  view: MemoryHandle,
   geometry: MemoryGeometry,
   vcpus: readonly Buffer[],
   sharedInfo: Buffer,
@@ -170,7 +171,7 @@ export function openView(
   kind: 'live' | 'snapshot' | 'build',
   epoch = 0,
   consume = false,
-): number {
+): MemoryHandle {
   return native(() => tool.openView(m.map, { domain: hv.domainLayout(m.id, domid), kind, epoch, consume }));
 }
 

@@ -4,6 +4,7 @@ import { asDormouseError } from '../../src/errors.js';
 import { nativeImage } from '../../src/image/native.js';
 import { ImageWriter } from '../../src/image/writer.js';
 import { append, desc, manifestFor, page, random, type TestPage } from './images.js';
+import type { WriterHandle } from '../../src/handle.js';
 
 const nrPfns = 2800;
 
@@ -38,7 +39,7 @@ async function main(verb: string | undefined, path: string): Promise<void> {
 }
 
 /** Every `lanes`th group of 50 pages, from pfn-seeded pages, through the handle alone. */
-function work(data: { handle: number; lane: number; lanes: number; nrPfns: number }): void {
+function work(data: { handle: WriterHandle; lane: number; lanes: number; nrPfns: number }): void {
   for (let first = data.lane * 50; first < data.nrPfns; first += data.lanes * 50) {
     const pages = Array.from({ length: Math.min(50, data.nrPfns - first) }, (_, i) =>
       page(first + i, random(first + i)),

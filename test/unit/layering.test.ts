@@ -105,22 +105,18 @@ test('no circle of folders, down to the innermost', () => {
   assert.equal(circleOf(edges), undefined);
 });
 
-/** What the C++ files of a folder may include. Page types and frame maps are plain words of host/host.h for all of them. */
+/** What the C++ files of a folder may include. Page types and frame maps are plain words of pfn/page_words.h. */
 const includes: Readonly<Record<string, RegExp>> = {
-  'native/pfn': /^(pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
+  'native/pfn': /^(pfn\/|fault\.h$|xxhash\.h$)/u,
   'native/codec': /^(codec\/|fault\.h$|lz4\.h$|xxhash\.h$)/u,
   'native/image': /^(image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
-  'native/step': /^(step\/|image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
-  'native/limits': /^(limits\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|xxhash\.h$)/u,
-  'native/host': /^(host\/|pfn\/|fault\.h$|xxhash\.h$)/u,
+  'native/step': /^(step\/|image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|guard\.h$|xxhash\.h$)/u,
+  'native/limits': /^(limits\/|codec\/|pfn\/|fault\.h$|xxhash\.h$)/u,
+  'native/host': /^(host\/|pfn\/|fault\.h$|guard\.h$|xxhash\.h$)/u,
 };
 
-/** The N-API surface of an addon of its own. */
-const ownSurface: ReadonlySet<string> = new Set([
-  'native/host/xen/binding.cc',
-  'native/host/xen/builder_binding.cc',
-  'native/host/xen/machine_binding.cc',
-]);
+/** The N-API surface of a host, beside it. */
+const surface = /^native\/host\/\w+\/binding\//u;
 
 test('native/pfn and native/codec know nothing of images or hosts, native/image nothing of hosts', () => {
   let seen = 0;
@@ -129,9 +125,22 @@ test('native/pfn and native/codec know nothing of images or hosts, native/image 
       const text = readFileSync(join(packageRoot, file), 'utf8');
       for (const [, target = ''] of text.matchAll(/^#include "([^"]+)"/gmu)) {
         seen++;
-        if (ownSurface.has(file) && target.startsWith('binding/')) continue;
+        if (surface.test(file) && /^(binding\/|guard\.h$)/u.test(target)) continue;
         assert.match(target, allowed, `${file} includes ${target}`);
       }
     }
   assert.ok(seen > 10, `only ${seen} includes found`);
+});
+
+test('no circle of native folders', () => {
+  const edges = new Map<string, Set<string>>();
+  for (const file of files('native', /\.(cc|h)$/u)) {
+    const text = readFileSync(join(packageRoot, file), 'utf8');
+    for (const [, target = ''] of text.matchAll(/^#include "([^"]+\/[^"]+)"/gmu)) {
+      const [from, to] = [dirname(file), join('native', dirname(target))];
+      if (from !== to) edges.set(from, (edges.get(from) ?? new Set()).add(to));
+    }
+  }
+  assert.ok(edges.size > 8, `only ${edges.size} folders found`);
+  assert.equal(circleOf(edges), undefined);
 });

@@ -6,6 +6,7 @@ import { DormouseError } from '../../src/errors.js';
 import type { Lease } from '../../src/host/contract.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
 import type { DomainState, MemoryGeometry } from '../../src/domain/state.js';
+import type { MemoryHandle } from '../../src/handle.js';
 
 const steps = ['ready', 'config', 'open', 'suspend', 'catchUp', 'geometry', 'state'] as const;
 type Step = (typeof steps)[number];
@@ -25,7 +26,7 @@ function scene(failing?: Step): { asked: string[]; stand: () => ReturnType<typeo
     });
   host.openMemory = () =>
     does('open', {
-      handle: 1,
+      handle: 1 as MemoryHandle,
       kind: 'live' as const,
       catchUp: () => take('catchUp'),
       close: () => void asked.push('close'),

@@ -11,8 +11,8 @@ struct Hypervisor {
   Machine machine;
   std::map<uint16_t, std::unique_ptr<Domain>> domains;  // destroyed before the machine
 
-  Domain* find(uint16_t domid) {
-    auto at = domains.find(domid);
+  Domain* find(uint32_t domid) {
+    auto at = domid <= UINT16_MAX ? domains.find(uint16_t(domid)) : domains.end();
     return at == domains.end() ? nullptr : at->second.get();
   }
 };

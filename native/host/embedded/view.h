@@ -59,6 +59,7 @@ class EmbeddedMemory : public host::DomainMemory {
                                               const ViewOptions& options, Fault* fault);
 
   host::FrameMaps maps() const override;
+  uint64_t nr_pfns() const override { return options_.nr_pfns; }
   bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) override;
   bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,
                 Fault* fault) override;

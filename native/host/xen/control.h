@@ -1,7 +1,6 @@
 // Run state, log-dirty and event channels of a domain.
 #pragma once
 
-
 #include "host/xen/handles.h"
 
 namespace dormouse::xen {

@@ -55,6 +55,7 @@ class DomainBuilder : public host::DomainMemory {
   void unmap();
 
   host::FrameMaps maps() const override { return {frames_.data(), frames_.size(), nullptr, 0}; }
+  uint64_t nr_pfns() const override { return frames_.size(); }
   bool query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) override;
   bool copy_out(const uint64_t* pfns, const uint64_t* entries, uint32_t n, uint8_t* dst,
                 Fault* fault) override;

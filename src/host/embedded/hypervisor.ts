@@ -2,20 +2,21 @@
  * The native half of the embedded host, typed. Two namespaces of the addon:
  *
  * - `hypervisor`: used inside the host's own process. Each function is a short synchronous hypercall or toolstack call;
- *   vCPUs run on native threads. A machine is named by the number `createMachine` gave.
+ *   vCPUs run on native threads. A machine is named by the handle `createMachine` gave.
  * - `embedded`: used in tool processes (or the same one). It maps the machine's memory through /proc/PID/fd/N and
  *   registers views, whose numbers the addon's steps take as memory handles.
  *
  * Errors are thrown as plain Errors with a `code` of src/errors.ts: wrap calls in `native()` of src/addon.ts. Unless said
- * otherwise a call on an unknown domid is DOMAIN_NOT_FOUND. The callers validate argument ranges: a wrong type or a
- * number out of its range aborts the process.
+ * otherwise a call on an unknown domid is DOMAIN_NOT_FOUND. A wrong type, a number out of its
+ * range or a wrong handle is INTERNAL.
  */
 import type { Buffer } from 'node:buffer';
 import { addon } from '../../addon.js';
 import type { MemoryGeometry, ShutdownReason } from '../../domain/state.js';
+import type { MachineHandle, MappedMachineHandle, MemoryHandle } from '../../handle.js';
 
-/** A number given out by `createMachine`. */
-export type MachineId = number;
+/** Given out by `createMachine`. */
+export type MachineId = MachineHandle;
 
 export interface MachineOptions {
   /** Machine memory in frames of 4096 bytes, at least 1024. Sparse: costs nothing until used. */
@@ -274,29 +275,29 @@ export interface ViewOptions {
 
 export interface EmbeddedApi {
   /** Maps the machine once; kept across views. HOST_DIED if its process is gone, HOST_UNAVAILABLE if it may not be mapped. */
-  openMachine(layout: MachineLayout): number;
+  openMachine(layout: MachineLayout): MappedMachineHandle;
   /** Idempotent. Views that are open keep the mapping alive. */
-  closeMachine(handle: number): boolean;
+  closeMachine(handle: MappedMachineHandle): boolean;
   /** The memory handle that the addon's steps take. HOST_DIED if the domain or its host is gone. */
-  openView(machine: number, view: ViewOptions): number;
+  openView(machine: MappedMachineHandle, view: ViewOptions): MemoryHandle;
   /**
    * For tests: a view of a domain that runs, through what the xen host keeps of one. `translated`: as one without page
    * tables of Xen's form. Else the p2m is read from the guest's pages `p2mPfns`.
    */
   openAsXen(
-    machine: number,
+    machine: MappedMachineHandle,
     view: { readonly domain: DomainLayout; readonly translated: boolean; readonly p2mPfns: BigUint64Array },
-  ): number;
-  refreshAsXen(handle: number, logged: boolean): void;
-  catchUpAsXen(handle: number, logged: boolean): void;
+  ): MemoryHandle;
+  refreshAsXen(handle: MemoryHandle, logged: boolean): void;
+  catchUpAsXen(handle: MemoryHandle, logged: boolean): void;
   /** Idempotent. */
-  closeView(handle: number): boolean;
+  closeView(handle: MemoryHandle): boolean;
   /** Entries (`mfn | type << 60`) of pfns [first, first + count), count at most 1024, as 8-byte words. */
-  readEntries(handle: number, first: number, count: number): Buffer;
+  readEntries(handle: MemoryHandle, first: number, count: number): Buffer;
   /** Pages of at most 1024 pfns, one after the other; those without a frame are zero. */
-  readPages(handle: number, pfns: readonly number[]): Buffer;
+  readPages(handle: MemoryHandle, pfns: readonly number[]): Buffer;
   /** Writes at most 1024 pages of a `build` view. */
-  writePages(handle: number, pfns: readonly number[], pages: Buffer): void;
+  writePages(handle: MemoryHandle, pfns: readonly number[], pages: Buffer): void;
 }
 
 export const hypervisor = (): HypervisorApi => addon('hypervisor') as HypervisorApi;

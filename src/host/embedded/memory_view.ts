@@ -3,6 +3,7 @@ import { native } from '../../addon.js';
 import type { MemoryView } from '../contract.js';
 import { embedded, type EmbeddedApi } from './hypervisor.js';
 import type { LayoutReply } from './ops.js';
+import type { MappedMachineHandle } from '../../handle.js';
 
 export interface ViewRequest {
   readonly kind: MemoryView['kind'];
@@ -15,7 +16,7 @@ export interface ViewRequest {
 export class MachineViews {
   readonly #native: EmbeddedApi = embedded();
   readonly #open = new Set<MemoryView>();
-  #machine: number | undefined;
+  #machine: MappedMachineHandle | undefined;
 
   /** HOST_DIED if the host or the domain is gone, HOST_UNAVAILABLE if it may not be mapped. */
   open({ machine, domain }: LayoutReply, { kind, epoch, readOnce }: ViewRequest): MemoryView {

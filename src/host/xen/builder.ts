@@ -6,6 +6,7 @@ import { steps } from '../../worker/steps.js';
 import type { Builder, MemoryView } from '../contract.js';
 import { domainType } from './domain_flags.js';
 import { loadXen, type XenNative } from './native.js';
+import type { XenBuilderHandle } from '../../handle.js';
 import type { DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
 
 /** Event channels that libxl allocated in the new domain, and the domains at their other ends. */
@@ -28,7 +29,7 @@ export class HelperBuilder implements Builder {
   readonly type: DomainType;
   readonly #api: XenNative;
   readonly #ends: RingEnds;
-  readonly #builder: number;
+  readonly #builder: XenBuilderHandle;
   #isPv = true;
   #rings = { store: 0, console: 0 };
 

@@ -34,6 +34,7 @@ import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monit
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
+import type { XenMemoryHandle } from '../../handle.js';
 import { selectDomain } from '../../domain/selector.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
@@ -81,7 +82,7 @@ export class XenHost implements Host {
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   /** Memories kept mapped as long as the lease of their domain. */
-  readonly #mapped = new Map<number, number>();
+  readonly #mapped = new Map<number, XenMemoryHandle>();
   readonly #held = new Map<number, XenLease>();
   /** Stopped while their domain is suspended; null where none was found. */
   readonly #monitors = new Map<number, Monitor | null>();
@@ -320,7 +321,7 @@ export class XenHost implements Host {
   async openMemory(domid: number): Promise<MemoryView> {
     const api = this.#api;
     const kept = this.#mapped.get(domid);
-    let memory: number;
+    let memory: XenMemoryHandle;
     try {
       if (kept !== undefined) await api.refreshMemory(kept, false);
       memory = kept ?? (await api.openMemory(domid));

@@ -14,6 +14,7 @@ import { DormouseError } from '../../errors.js';
 import type { CpuPolicy } from '../../domain/cpu_policy.js';
 import type { StoppedVcpu } from './interrupt_shadow.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
+import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
 
 /** What XEN_DOMCTL_getdomaininfo says: `flags` are XEN_DOMINF_*, `emulation` is XEN_X86_EMU_*, pages are of 4096 bytes. */
 export interface NativeDomain {
@@ -69,64 +70,64 @@ export interface XenNative {
    */
   markSharedPages(domid: number, nrPfns: number, bitmap: Buffer): void;
   /** The pfns of pages that look like those in which Xen keeps the guest's event channels, past its log too. */
-  eventPages(memory: number): Promise<number[]>;
+  eventPages(memory: XenMemoryHandle): Promise<number[]>;
   /** Of a PVH or HVM domain that stands still; `memory` is its. */
-  stoppedVcpus(memory: number, domid: number): StoppedVcpu[];
-  /** Maps all of the domain's memory, read-only. The number is the memory's in the calls below. */
-  openMemory(domid: number): Promise<number>;
+  stoppedVcpus(memory: XenMemoryHandle, domid: number): StoppedVcpu[];
+  /** Maps all of the domain's memory, read-only. */
+  openMemory(domid: number): Promise<XenMemoryHandle>;
   /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */
-  refreshMemory(memory: number, logged: boolean): Promise<void>;
+  refreshMemory(memory: XenMemoryHandle, logged: boolean): Promise<void>;
   /** The same of a guest that stands still, by the least work. */
-  catchUpMemory(memory: number, logged: boolean): void;
+  catchUpMemory(memory: XenMemoryHandle, logged: boolean): void;
   /** For `adoptMemory` of the main addon, which takes over what is in it. */
-  exportMemory(memory: number): unknown;
+  exportMemory(memory: XenMemoryHandle): unknown;
   /** Unmaps once nobody has adopted it any more. Idempotent. */
-  closeMemory(memory: number): boolean;
+  closeMemory(memory: XenMemoryHandle): boolean;
   openMemories(): number;
-  geometryOf(memory: number): MemoryGeometry;
+  geometryOf(memory: XenMemoryHandle): MemoryGeometry;
   geometry(domid: number): MemoryGeometry;
   /** Of a domain that stands still. */
   readState(domid: number): DomainState;
   coreState(domid: number): CoreState;
 
-  /** Work on a domain that was created and has not run. The number is the builder's in the calls below. */
-  builderOpen(domid: number): number;
+  /** Work on a domain that was created and has not run. */
+  builderOpen(domid: number): XenBuilderHandle;
   /** Bodies of X86_CPUID_POLICY and X86_MSR_POLICY; empty where there is none. IMAGE_INCOMPATIBLE. */
-  builderSetPolicy(builder: number, cpuid: Buffer, msrs: Buffer): void;
+  builderSetPolicy(builder: XenBuilderHandle, cpuid: Buffer, msrs: Buffer): void;
   /** Bytes of a PV guest's words. */
-  builderSetWidth(builder: number, width: number): void;
+  builderSetWidth(builder: XenBuilderHandle, width: number): void;
   /** Size of the pfn space; it may only grow. */
-  builderSetNrPfns(builder: number, nrPfns: number): void;
+  builderSetNrPfns(builder: XenBuilderHandle, nrPfns: number): void;
   /** Gives frames to those of the pfns that have none. NO_MEMORY. */
-  builderPopulate(builder: number, pfns: BigUint64Array): void;
-  builderPopulateRun(builder: number, firstPfn: number, count: number): void;
+  builderPopulate(builder: XenBuilderHandle, pfns: BigUint64Array): void;
+  builderPopulateRun(builder: XenBuilderHandle, firstPfn: number, count: number): void;
   /** All of them have frames. */
-  builderDepopulate(builder: number, pfns: BigUint64Array): void;
+  builderDepopulate(builder: XenBuilderHandle, pfns: BigUint64Array): void;
   /** For `adoptMemory`, as often as wanted. */
-  builderExport(builder: number): unknown;
+  builderExport(builder: XenBuilderHandle): unknown;
   /** In place; all ones where a pfn has no frame. */
-  builderFrames(builder: number, pfns: BigUint64Array): BigUint64Array;
-  builderSharedInfoFrame(builder: number): number;
+  builderFrames(builder: XenBuilderHandle, pfns: BigUint64Array): BigUint64Array;
+  builderSharedInfoFrame(builder: XenBuilderHandle): number;
   /** Unmaps and pins. PAGE_TABLE_INVALID with the pfn. */
-  builderPin(builder: number, pfns: BigUint64Array, levels: Uint8Array): void;
-  builderSetPvState(builder: number, state: DomainState): void;
+  builderPin(builder: XenBuilderHandle, pfns: BigUint64Array, levels: Uint8Array): void;
+  builderSetPvState(builder: XenBuilderHandle, state: DomainState): void;
   /** Returns the pfns of the two rings. */
   builderSetHvmState(
-    builder: number,
+    builder: XenBuilderHandle,
     state: DomainState,
     storePort: number,
     consolePort: number,
   ): [store: number, console: number];
   builderSeedGrants(
-    builder: number,
+    builder: XenBuilderHandle,
     storeFrame: number,
     storeDomid: number,
     consoleFrame: number,
     consoleDomid: number,
   ): void;
-  builderUnmap(builder: number): void;
+  builderUnmap(builder: XenBuilderHandle): void;
   /** Idempotent. */
-  builderClose(builder: number): boolean;
+  builderClose(builder: XenBuilderHandle): boolean;
 }
 
 const buildDir = join(packageRoot, 'build/Release');

@@ -1,6 +1,7 @@
 /** The xenstore protocol (xen/io/xs_wire.h) over xenstored's Unix socket: requests, replies and watch events. */
 import { connect, type Socket } from 'node:net';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
+import { maxPayloadBytes, XenstoreDecoder } from './xenstore_decoder.js';
 import { withoutTrailingNuls } from '../../domain/trailing_nuls.js';
 
 export const messageType = {
@@ -19,7 +20,6 @@ export const messageType = {
 } as const;
 
 const headerBytes = 16;
-export const maxPayloadBytes = 4096;
 const answerTimeoutMs = 30_000;
 
 /** xenstored refused a request; `errno` is a name such as ENOENT. */
@@ -46,7 +46,7 @@ export class XenstoreConnection {
   readonly #pending = new Map<number, Pending>();
   readonly #listeners: Listeners;
   #listening = false;
-  #received = Buffer.alloc(0);
+  readonly #decoder = new XenstoreDecoder();
   #lastId = 0;
   #ended: DormouseError | undefined;
 
@@ -108,22 +108,10 @@ export class XenstoreConnection {
   }
 
   #receive(chunk: Buffer): void {
-    this.#received = Buffer.concat([this.#received, chunk]);
-    while (this.#received.length >= headerBytes) {
-      const [type, id, , length] = [0, 4, 8, 12].map((at) => this.#received.readUInt32LE(at)) as [
-        number,
-        number,
-        number,
-        number,
-      ];
-      if (length > maxPayloadBytes) {
-        this.#fail(unavailable('xenstored sent an oversized message'));
-        return;
-      }
-      if (this.#received.length < headerBytes + length) return;
-      const payload = this.#received.subarray(headerBytes, headerBytes + length);
-      this.#received = this.#received.subarray(headerBytes + length);
-      this.#take(type, id, payload);
+    try {
+      for (const { type, id, payload } of this.#decoder.take(chunk)) this.#take(type, id, payload);
+    } catch (thrown) {
+      this.#fail(asDormouseError(thrown));
     }
   }
 

@@ -1,13 +1,25 @@
-/** The addon's part for streams of pages, typed. Handles are numbers valid in every thread of the process. */
+/** The addon's part for streams of pages, typed. Handles are valid in every thread of the process. */
 import type { Buffer } from 'node:buffer';
 import { addon } from '../../addon.js';
+import type { WriterHandle } from '../../handle.js';
 
 export interface NativePageStream {
-  create(fd: number, libxc: boolean, nrPfns: number, lanes: number, id: Buffer): number;
-  putFrame(handle: number, kind: number, body: Buffer): void;
-  counts(handle: number): { byClass: number[]; writtenBytes: number };
-  checkComplete(handle: number): void;
-  release(handle: number): boolean;
+  create(
+    fd: number,
+    libxc: boolean,
+    nrPfns: number,
+    lanes: number,
+    id: Buffer,
+    stallMs: number,
+  ): WriterHandle;
+  putFrame(handle: WriterHandle, kind: number, body: Buffer): Promise<void>;
+  /** Bytes as they are. */
+  putBytes(handle: WriterHandle, bytes: Buffer): Promise<void>;
+  /** Whatever is written, and would be, ends with CANCELLED within 0.1 s. */
+  cancel(handle: WriterHandle): void;
+  counts(handle: WriterHandle): { byClass: number[]; writtenBytes: number };
+  checkComplete(handle: WriterHandle): void;
+  release(handle: WriterHandle): boolean;
   /** `newer`: of a newer minor version. `descs` and `bodies` have room for the largest chunk; returns how many of each were written there. */
   decodeFrame(
     body: Buffer,

@@ -2,7 +2,7 @@
 import type { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import { native } from '../../addon.js';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
 import type { PageCounts } from '../../pfn/counts.js';
 import { namedCounts, sameCounts } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
@@ -12,6 +12,7 @@ import { encodeStreamHead } from './head.js';
 import { FRAME_KINDS } from './layout.js';
 import { encodeBegin, encodeEnd, type StreamBegin } from './messages.js';
 import { nativePageStream } from './native.js';
+import type { WriterHandle } from '../../handle.js';
 
 export type StreamFormat = 'frames' | 'libxc';
 
@@ -21,38 +22,52 @@ export interface StreamOptions {
   readonly nrPfns: number;
   /** Threads that may put pages at once; 1 MiB of memory each. */
   readonly lanes: number;
+  /** How long the reader may take nothing before the writing is given up, with IMAGE_WRITE_FAILED. */
+  readonly stallMs?: number;
 }
+
+/** Longer than a network takes to come back, and than a reader may well need: the guest may stand still meanwhile. */
+const defaultStallMs = 120_000;
 
 export class StreamWriter implements PageSink {
   private constructor(
-    readonly handle: number,
+    readonly handle: WriterHandle,
     /** 16 bytes that every frame of the stream goes with. */
     readonly streamId: Buffer,
   ) {}
 
   /** The descriptor stays the caller's. NO_MEMORY. */
-  static create(fd: number, { format, nrPfns, lanes }: StreamOptions): StreamWriter {
+  static create(fd: number, options: StreamOptions): StreamWriter {
+    const { format, nrPfns, lanes, stallMs = defaultStallMs } = options;
     const id = randomBytes(16);
-    const handle = native(() => nativePageStream().create(fd, format === 'libxc', nrPfns, lanes, id));
+    const handle = native(() =>
+      nativePageStream().create(fd, format === 'libxc', nrPfns, lanes, id, stallMs),
+    );
     return new StreamWriter(handle, id);
   }
 
-  /** What is written before anything else, by the caller. */
-  get head(): Buffer {
-    return encodeStreamHead(this.streamId);
+  /** Bytes of the caller's own, between the pages. Errors of each call that writes: NO_SPACE, IMAGE_WRITE_FAILED, CANCELLED. */
+  async write(bytes: Buffer): Promise<void> {
+    await awaited(native(() => nativePageStream().putBytes(this.handle, bytes)));
   }
 
-  /** The first frame. NO_SPACE, IMAGE_WRITE_FAILED. */
-  begin(begin: StreamBegin): void {
-    this.#put('begin', encodeBegin(begin));
+  /** The head of the stream and its first frame. */
+  async begin(begin: StreamBegin): Promise<void> {
+    await this.write(encodeStreamHead(this.streamId));
+    await this.#put('begin', encodeBegin(begin));
   }
 
-  /** The last frame. ACCOUNTING_MISMATCH if the manifest does not count the pages that were put; NO_SPACE, IMAGE_WRITE_FAILED. */
-  end(manifest: Manifest): void {
+  /** What is being written, by any thread, and what would be, ends with CANCELLED. */
+  cancel(): void {
+    nativePageStream().cancel(this.handle);
+  }
+
+  /** The last frame. ACCOUNTING_MISMATCH if the manifest does not count the pages that were put. */
+  async end(manifest: Manifest): Promise<void> {
     this.requireComplete();
     if (!sameCounts(this.counts(), manifest.pages))
       throw new DormouseError('ACCOUNTING_MISMATCH', 'the manifest does not count the pages of the stream');
-    this.#put('end', encodeEnd(manifest));
+    await this.#put('end', encodeEnd(manifest));
   }
 
   /** ACCOUNTING_MISMATCH with the first pfn that was never put. */
@@ -78,7 +93,16 @@ export class StreamWriter implements PageSink {
     nativePageStream().release(this.handle);
   }
 
-  #put(kind: keyof typeof FRAME_KINDS, body: Buffer): void {
-    native(() => nativePageStream().putFrame(this.handle, FRAME_KINDS[kind], body));
+  async #put(kind: keyof typeof FRAME_KINDS, body: Buffer): Promise<void> {
+    await awaited(native(() => nativePageStream().putFrame(this.handle, FRAME_KINDS[kind], body)));
+  }
+}
+
+/** What a native promise is rejected with, as a DormouseError. */
+async function awaited(done: Promise<void>): Promise<void> {
+  try {
+    await done;
+  } catch (thrown) {
+    throw asDormouseError(thrown);
   }
 }

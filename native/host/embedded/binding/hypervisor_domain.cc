@@ -2,7 +2,7 @@
 #include <utility>
 #include <vector>
 
-#include "binding/hypervisor_calls.h"
+#include "host/embedded/binding/hypervisor_calls.h"
 #include "host/embedded/programs/programs.h"
 
 namespace dormouse::binding {
@@ -100,20 +100,20 @@ Napi::Value progress(Domain& dom, Args info, Fault*) {
 
 Napi::Value pause(Domain& dom, Args info, Fault*) {
   dom.pause();
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value unpause(Domain& dom, Args info, Fault* fault) {
   dom.unpause(fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value shutdown_request(Domain& dom, Args info, Fault*) {
-  const std::string reason = info[2].As<Napi::String>().Utf8Value();
+  const std::string reason = arg_text(info, 2);
   dom.shutdown_request(reason == "suspend"  ? embedded::kSuspend
                        : reason == "reboot" ? embedded::kReboot
                                             : embedded::kPoweroff);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value shutdown_cancel(Domain& dom, Args info, Fault*) {
@@ -122,7 +122,7 @@ Napi::Value shutdown_cancel(Domain& dom, Args info, Fault*) {
 
 Napi::Value resume_in_place(Domain& dom, Args info, Fault* fault) {
   dom.resume_in_place(fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 // --- snapshots and dirty log
@@ -130,7 +130,7 @@ Napi::Value resume_in_place(Domain& dom, Args info, Fault* fault) {
 Napi::Value snapshot(Domain& dom, Args info, Fault* fault) {
   Napi::Env env = info.Env();
   embedded::SnapshotState state;
-  if (!dom.snapshot(&state, fault)) return env.Undefined();
+  if (!dom.snapshot(&state, fault)) return {};
   Napi::Array vcpus = Napi::Array::New(env, state.vcpus.size());
   for (uint32_t i = 0; i < state.vcpus.size(); i++)
     vcpus.Set(i, bytes(env, &state.vcpus[i], sizeof(embedded::VcpuContext)));
@@ -157,7 +157,7 @@ Napi::Value log_dirty_on(Domain& dom, Args info, Fault* fault) {
     fault->raise("DOMAIN_WRONG_STATE", "its writes are being logged already");
   else
     dom.log_dirty_on();
-  return info.Env().Undefined();
+  return {};
 }
 
 template <bool clear>
@@ -172,68 +172,69 @@ Napi::Value log_dirty_read(Domain& dom, Args info, Fault* fault) {
 
 Napi::Value log_dirty_off(Domain& dom, Args info, Fault*) {
   if (dom.dirty_on) dom.log_dirty_off();
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value poke(Domain& dom, Args info, Fault* fault) {
   const uint64_t pfn = arg_u64(info, 2), index = arg_u64(info, 3);
   bool lossless;
+  need(info[4].IsBigInt(), "argument 5 is no BigInt");
   const uint64_t entry = info[4].As<Napi::BigInt>().Uint64Value(&lossless);
-  DM_ASSERT(index < 512);
+  need(index < 512, "no entry of a page table");
   if (!dom.has_frame(pfn)) {
     fault->raise("DOMAIN_WRONG_STATE", "the page has no frame");
-    return info.Env().Undefined();
+    return {};
   }
   std::lock_guard<std::mutex> lock(dom.mmu);
   dom.before_write(dom.mfn(pfn));
   __atomic_store_n(dom.machine.words(dom.mfn(pfn)) + index, entry, __ATOMIC_RELEASE);
   dom.tlb_generation++;
-  return info.Env().Undefined();
+  return {};
 }
 
 // balloon(machine, domid, first, count, up)
 Napi::Value balloon(Domain& dom, Args info, Fault* fault) {
   const embedded::PfnRun run{arg_u64(info, 2), arg_u64(info, 3)};
-  if (info[4].As<Napi::Boolean>())
+  if (arg_bool(info, 4))
     dom.populate({run}, fault);
   else
     dom.depopulate(run);
-  return info.Env().Undefined();
+  return {};
 }
 
 // setUnlogged(machine, domid, { gained, lost, retyped })
 Napi::Value set_unlogged(Domain& dom, Args info, Fault*) {
-  const auto what = info[2].As<Napi::Object>();
+  const auto what = arg_object(info, 2);
   auto bit = [&](const char* name, Domain::Change change) {
-    return what.Get(name).ToBoolean() ? change : 0;
+    return flag_field(what, name) ? change : 0;
   };
   dom.unlogged = uint8_t(bit("gained", Domain::kGained) | bit("lost", Domain::kLost) |
                          bit("retyped", Domain::kRetyped));
-  return info.Env().Undefined();
+  return {};
 }
 
 }  // namespace
 
 void add_domain_calls(Napi::Object ns) {
-  add_call(ns, "domainInfo", on_domain<domain_info>);
-  add_call(ns, "domainLayout", on_domain<domain_layout>);
-  add_call(ns, "geometry", on_domain<geometry>);
-  add_call(ns, "progress", on_domain<progress>);
-  add_call(ns, "pause", on_domain<pause>);
-  add_call(ns, "unpause", on_domain<unpause>);
-  add_call(ns, "shutdownRequest", on_domain<shutdown_request>);
-  add_call(ns, "shutdownCancel", on_domain<shutdown_cancel>);
-  add_call(ns, "resumeInPlace", on_domain<resume_in_place>);
-  add_call(ns, "snapshot", on_domain<snapshot>);
-  add_call(ns, "cowPages", on_domain<cow_pages>);
-  add_call(ns, "releaseSnapshot", on_domain<release_snapshot>);
-  add_call(ns, "logDirtyOn", on_domain<log_dirty_on>);
-  add_call(ns, "logDirtyPeek", on_domain<log_dirty_read<false>>);
-  add_call(ns, "logDirtyReadAndClear", on_domain<log_dirty_read<true>>);
-  add_call(ns, "logDirtyOff", on_domain<log_dirty_off>);
-  add_call(ns, "poke", on_domain<poke>);
-  add_call(ns, "balloon", on_domain<balloon>);
-  add_call(ns, "setUnlogged", on_domain<set_unlogged>);
+  add<on_domain<domain_info>>(ns, "domainInfo");
+  add<on_domain<domain_layout>>(ns, "domainLayout");
+  add<on_domain<geometry>>(ns, "geometry");
+  add<on_domain<progress>>(ns, "progress");
+  add<on_domain<pause>>(ns, "pause");
+  add<on_domain<unpause>>(ns, "unpause");
+  add<on_domain<shutdown_request>>(ns, "shutdownRequest");
+  add<on_domain<shutdown_cancel>>(ns, "shutdownCancel");
+  add<on_domain<resume_in_place>>(ns, "resumeInPlace");
+  add<on_domain<snapshot>>(ns, "snapshot");
+  add<on_domain<cow_pages>>(ns, "cowPages");
+  add<on_domain<release_snapshot>>(ns, "releaseSnapshot");
+  add<on_domain<log_dirty_on>>(ns, "logDirtyOn");
+  add<on_domain<log_dirty_read<false>>>(ns, "logDirtyPeek");
+  add<on_domain<log_dirty_read<true>>>(ns, "logDirtyReadAndClear");
+  add<on_domain<log_dirty_off>>(ns, "logDirtyOff");
+  add<on_domain<poke>>(ns, "poke");
+  add<on_domain<balloon>>(ns, "balloon");
+  add<on_domain<set_unlogged>>(ns, "setUnlogged");
 }
 
 }  // namespace dormouse::binding

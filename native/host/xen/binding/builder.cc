@@ -1,9 +1,9 @@
-// The builder's part of the xen addon's surface. Arguments are validated in TypeScript.
-#include "host/xen/builder_binding.h"
+// The builder's part of the xen addon's surface.
+#include "host/xen/binding/builder.h"
 
 #include <numeric>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/memory_tag.h"
 #include "host/xen/domain_builder.h"
@@ -11,26 +11,27 @@
 namespace dormouse::xen {
 namespace {
 
+using binding::add;
+using binding::arg_bytes;
+using binding::arg_object;
 using binding::arg_u32;
+using binding::arg_u64;
+using binding::arg_words;
+using binding::need;
 using binding::num;
-using Builders = binding::Registry<DomainBuilder>;
 
 const std::shared_ptr<Handles>& (*open_handles)() = nullptr;
 
 Napi::Value done(Napi::Env env, bool good, const Fault& fault) {
-  if (!good) binding::throw_fault(env, fault);
-  return env.Undefined();
+  return good ? env.Undefined() : binding::failed(env, fault);
 }
 
 std::shared_ptr<DomainBuilder> builder_of(const Napi::CallbackInfo& info) {
-  auto builder = Builders::get().find(arg_u32(info, 0));
-  DM_ASSERT(builder);
-  return builder;
+  return binding::held<DomainBuilder>(info, 0);
 }
 
-Bytes bytes_of(const Napi::Value& value) {
-  auto buffer = value.As<Napi::Buffer<uint8_t>>();
-  return Bytes(buffer.Data(), buffer.Data() + buffer.Length());
+Bytes bytes_of(const Napi::Uint8Array& array) {
+  return Bytes(array.Data(), array.Data() + array.ByteLength());
 }
 
 // builderOpen(domid) -> builder
@@ -38,14 +39,16 @@ Napi::Value builder_open(const Napi::CallbackInfo& info) {
   Fault fault;
   auto builder = DomainBuilder::open(open_handles(), arg_u32(info, 0), &fault);
   if (!builder) return done(info.Env(), false, fault);
-  return num(info.Env(), Builders::get().add(std::move(builder)));
+  return binding::give<DomainBuilder>(info.Env(), std::move(builder));
 }
 
 // builderSetPolicy(builder, cpuid: Buffer, msrs: Buffer)
 Napi::Value set_policy(const Napi::CallbackInfo& info) {
   Fault fault;
   return done(info.Env(),
-              builder_of(info)->set_policy(bytes_of(info[1]), bytes_of(info[2]), &fault), fault);
+              builder_of(info)->set_policy(bytes_of(arg_bytes(info, 1)),
+                                           bytes_of(arg_bytes(info, 2)), &fault),
+              fault);
 }
 
 // builderSetWidth(builder, width)
@@ -57,13 +60,13 @@ Napi::Value set_width(const Napi::CallbackInfo& info) {
 // builderSetNrPfns(builder, nrPfns)
 Napi::Value set_nr_pfns(const Napi::CallbackInfo& info) {
   Fault fault;
-  const uint64_t nr_pfns = binding::arg_u64(info, 1);
+  const uint64_t nr_pfns = arg_u64(info, 1);
   return done(info.Env(), builder_of(info)->set_nr_pfns(nr_pfns, &fault), fault);
 }
 
 // builderPopulate(builder, pfns: BigUint64Array)
 Napi::Value populate(const Napi::CallbackInfo& info) {
-  auto pfns = info[1].As<Napi::BigUint64Array>();
+  auto pfns = arg_words(info, 1);
   Fault fault;
   return done(info.Env(), builder_of(info)->populate(pfns.Data(), pfns.ElementLength(), &fault),
               fault);
@@ -71,15 +74,17 @@ Napi::Value populate(const Napi::CallbackInfo& info) {
 
 // builderPopulateRun(builder, firstPfn, count)
 Napi::Value populate_run(const Napi::CallbackInfo& info) {
+  const auto builder = builder_of(info);
+  binding::need_range(arg_u64(info, 1), arg_u32(info, 2), builder->nr_pfns(), "pfns");
   std::vector<uint64_t> pfns(arg_u32(info, 2));
-  std::iota(pfns.begin(), pfns.end(), binding::arg_u64(info, 1));
+  std::iota(pfns.begin(), pfns.end(), arg_u64(info, 1));
   Fault fault;
-  return done(info.Env(), builder_of(info)->populate(pfns.data(), pfns.size(), &fault), fault);
+  return done(info.Env(), builder->populate(pfns.data(), pfns.size(), &fault), fault);
 }
 
 // builderDepopulate(builder, pfns: BigUint64Array)
 Napi::Value depopulate(const Napi::CallbackInfo& info) {
-  auto pfns = info[1].As<Napi::BigUint64Array>();
+  auto pfns = arg_words(info, 1);
   Fault fault;
   return done(info.Env(), builder_of(info)->depopulate(pfns.Data(), pfns.ElementLength(), &fault),
               fault);
@@ -97,7 +102,7 @@ Napi::Value export_memory(const Napi::CallbackInfo& info) {
 // builderFrames(builder, pfns: BigUint64Array) -> the same, frames in it; all ones where none
 Napi::Value frames(const Napi::CallbackInfo& info) {
   auto builder = builder_of(info);
-  auto list = info[1].As<Napi::BigUint64Array>();
+  auto list = arg_words(info, 1);
   for (size_t i = 0; i < list.ElementLength(); ++i) {
     const uint64_t frame = builder->frame(list.Data()[i]);
     list.Data()[i] = frame == host::kNoMfn ? ~0ull : frame;
@@ -115,36 +120,41 @@ Napi::Value shared_info_frame(const Napi::CallbackInfo& info) {
 
 // builderPin(builder, pfns: BigUint64Array, levels: Uint8Array)
 Napi::Value pin(const Napi::CallbackInfo& info) {
-  auto pfns = info[1].As<Napi::BigUint64Array>();
-  auto levels = info[2].As<Napi::Uint8Array>();
-  DM_ASSERT(pfns.ElementLength() == levels.ElementLength());
+  auto pfns = arg_words(info, 1);
+  auto levels = arg_bytes(info, 2);
+  need(pfns.ElementLength() == levels.ElementLength(), "not a level for each pfn");
   std::vector<TableToPin> tables(pfns.ElementLength());
-  for (size_t i = 0; i < tables.size(); ++i) tables[i] = {pfns.Data()[i], levels.Data()[i]};
+  for (size_t i = 0; i < tables.size(); ++i) {
+    need(levels.Data()[i] >= 1 && levels.Data()[i] <= 4, "no level of a page table");
+    tables[i] = {pfns.Data()[i], levels.Data()[i]};
+  }
   Fault fault;
   return done(info.Env(), builder_of(info)->pin(tables, &fault), fault);
 }
 
 StateBlobs blobs_of(const Napi::Object& state) {
   StateBlobs out;
-  auto vcpus = state.Get("vcpus").As<Napi::Array>();
+  const auto blob = [](const Napi::Object& from, const char* name) {
+    return bytes_of(binding::bytes_field(from, name));
+  };
+  const auto vcpus = binding::array_field(state, "vcpus");
   for (uint32_t i = 0; i < vcpus.Length(); ++i) {
-    auto from = vcpus.Get(i).As<Napi::Object>();
-    out.vcpus.push_back({from.Get("id").As<Napi::Number>().Uint32Value(),
-                         bytes_of(from.Get("basic")), bytes_of(from.Get("extended")),
-                         bytes_of(from.Get("xsave")), bytes_of(from.Get("msrs"))});
+    const auto from = binding::object_at(vcpus, i);
+    out.vcpus.push_back({uint32_t(binding::field(from, "id")), blob(from, "basic"),
+                         blob(from, "extended"), blob(from, "xsave"), blob(from, "msrs")});
   }
-  out.shared_info = bytes_of(state.Get("sharedInfo"));
-  out.tsc_info = bytes_of(state.Get("tscInfo"));
-  out.hvm_context = bytes_of(state.Get("hvmContext"));
-  out.hvm_params = bytes_of(state.Get("hvmParams"));
+  out.shared_info = blob(state, "sharedInfo");
+  out.tsc_info = blob(state, "tscInfo");
+  out.hvm_context = blob(state, "hvmContext");
+  out.hvm_params = blob(state, "hvmParams");
   return out;
 }
 
 // builderSetPvState(builder, DomainState)
 Napi::Value set_pv_state(const Napi::CallbackInfo& info) {
   Fault fault;
-  return done(info.Env(),
-              builder_of(info)->set_pv_state(blobs_of(info[1].As<Napi::Object>()), &fault), fault);
+  return done(info.Env(), builder_of(info)->set_pv_state(blobs_of(arg_object(info, 1)), &fault),
+              fault);
 }
 
 // builderSetHvmState(builder, DomainState, storePort, consolePort) -> [store gfn, console gfn]
@@ -152,7 +162,7 @@ Napi::Value set_hvm_state(const Napi::CallbackInfo& info) {
   Fault fault;
   RingFrames rings = {};
   const RingPorts ports = {arg_u32(info, 3), arg_u32(info, 2)};
-  if (!builder_of(info)->set_hvm_state(blobs_of(info[1].As<Napi::Object>()), ports, &rings, &fault))
+  if (!builder_of(info)->set_hvm_state(blobs_of(arg_object(info, 1)), ports, &rings, &fault))
     return done(info.Env(), false, fault);
   Napi::Array out = Napi::Array::New(info.Env(), 2);
   out.Set(0u, num(info.Env(), rings.store));
@@ -162,7 +172,7 @@ Napi::Value set_hvm_state(const Napi::CallbackInfo& info) {
 
 // builderSeedGrants(builder, storeFrame, storeDomid, consoleFrame, consoleDomid)
 Napi::Value seed_grants(const Napi::CallbackInfo& info) {
-  const RingFrames rings = {binding::arg_u64(info, 3), binding::arg_u64(info, 1)};
+  const RingFrames rings = {arg_u64(info, 3), arg_u64(info, 1)};
   const RingOwners owners = {arg_u32(info, 4), arg_u32(info, 2)};
   Fault fault;
   return done(info.Env(), builder_of(info)->seed_grants(rings, owners, &fault), fault);
@@ -171,12 +181,7 @@ Napi::Value seed_grants(const Napi::CallbackInfo& info) {
 // builderUnmap(builder)
 Napi::Value unmap(const Napi::CallbackInfo& info) {
   builder_of(info)->unmap();
-  return info.Env().Undefined();
-}
-
-// builderClose(builder) -> whether it was open
-Napi::Value builder_close(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Builders::get().release(arg_u32(info, 0)));
+  return {};
 }
 
 }  // namespace
@@ -184,25 +189,22 @@ Napi::Value builder_close(const Napi::CallbackInfo& info) {
 void add_builder(Napi::Env env, Napi::Object exports,
                  const std::shared_ptr<Handles>& (*handles)()) {
   open_handles = handles;
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("builderOpen", builder_open);
-  add("builderSetPolicy", set_policy);
-  add("builderSetWidth", set_width);
-  add("builderSetNrPfns", set_nr_pfns);
-  add("builderPopulate", populate);
-  add("builderPopulateRun", populate_run);
-  add("builderDepopulate", depopulate);
-  add("builderExport", export_memory);
-  add("builderFrames", frames);
-  add("builderSharedInfoFrame", shared_info_frame);
-  add("builderPin", pin);
-  add("builderSetPvState", set_pv_state);
-  add("builderSetHvmState", set_hvm_state);
-  add("builderSeedGrants", seed_grants);
-  add("builderUnmap", unmap);
-  add("builderClose", builder_close);
+  add<builder_open>(exports, "builderOpen");
+  add<set_policy>(exports, "builderSetPolicy");
+  add<set_width>(exports, "builderSetWidth");
+  add<set_nr_pfns>(exports, "builderSetNrPfns");
+  add<populate>(exports, "builderPopulate");
+  add<populate_run>(exports, "builderPopulateRun");
+  add<depopulate>(exports, "builderDepopulate");
+  add<export_memory>(exports, "builderExport");
+  add<frames>(exports, "builderFrames");
+  add<shared_info_frame>(exports, "builderSharedInfoFrame");
+  add<pin>(exports, "builderPin");
+  add<set_pv_state>(exports, "builderSetPvState");
+  add<set_hvm_state>(exports, "builderSetHvmState");
+  add<seed_grants>(exports, "builderSeedGrants");
+  add<unmap>(exports, "builderUnmap");
+  add<binding::release<DomainBuilder>>(exports, "builderClose");
 }
 
 }  // namespace dormouse::xen

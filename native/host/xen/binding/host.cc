@@ -1,16 +1,15 @@
 // The N-API surface of the xen host, an addon of its own: src/host/xen/native.ts types it.
-// Arguments are validated there and asserted here.
 #include <cerrno>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/memory_tag.h"
-#include "host/xen/builder_binding.h"
+#include "host/xen/binding/builder.h"
+#include "host/xen/binding/machine.h"
 #include "host/xen/control.h"
 #include "host/xen/core_state.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/event_pages.h"
-#include "host/xen/machine_binding.h"
 #include "host/xen/shared_pages.h"
 #include "host/xen/stopped_vcpus.h"
 #include "host/xen/xen_memory.h"
@@ -18,27 +17,20 @@
 namespace dormouse::xen {
 namespace {
 
+using binding::add;
+using binding::arg_bool;
 using binding::arg_u32;
+using binding::failed;
+using binding::held;
 using binding::num;
 using binding::throw_fault;
 using Memories = binding::Registry<XenMemory>;
 
 std::shared_ptr<Handles> shared_handles;
 
-Napi::Value failed(Napi::Env env, const Fault& fault) {
-  throw_fault(env, fault);
-  return env.Undefined();
-}
-
 const std::shared_ptr<Handles>& handles() {
-  DM_ASSERT(shared_handles);
+  binding::need(shared_handles != nullptr, "open() comes first");
   return shared_handles;
-}
-
-std::shared_ptr<XenMemory> memory_of(const Napi::CallbackInfo& info) {
-  auto memory = Memories::get().find(arg_u32(info, 0));
-  DM_ASSERT(memory);
-  return memory;
 }
 
 Napi::Buffer<uint8_t> buffer_of(Napi::Env env, const Bytes& bytes) {
@@ -149,7 +141,7 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
   Bytes bitmap;
   if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
-                      {info[2].As<Napi::Boolean>(), info[3].As<Napi::Boolean>()}, &bitmap, &fault))
+                      {arg_bool(info, 2), arg_bool(info, 3)}, &bitmap, &fault))
     return failed(info.Env(), fault);
   return buffer_of(info.Env(), bitmap);
 }
@@ -157,9 +149,9 @@ Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
 // markSharedPages(domid, nrPfns, bitmap)
 Napi::Value mark_shared(const Napi::CallbackInfo& info) {
   Fault fault;
-  const auto bitmap = info[2].As<Napi::Buffer<uint8_t>>();
+  auto bitmap = binding::arg_bytes(info, 2);
   const uint64_t nr_pfns = binding::arg_u64(info, 1);
-  DM_ASSERT(bitmap.Length() >= (nr_pfns + 7) / 8);
+  binding::need(bitmap.ByteLength() >= (nr_pfns + 7) / 8, "a bitmap of fewer pfns");
   if (!mark_shared_pages(handles(), arg_u32(info, 0), bitmap.Data(), nr_pfns, &fault))
     return failed(info.Env(), fault);
   return info.Env().Undefined();
@@ -175,7 +167,9 @@ class FindEventPages : public Napi::AsyncWorker {
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
-  void Execute() override { find_event_pages(*memory_, &pfns_, &fault_); }
+  void Execute() override {
+    guarded(&fault_, [this] { return find_event_pages(*memory_, &pfns_, &fault_); });
+  }
   void OnOK() override {
     Napi::HandleScope scope(Env());
     if (fault_) {
@@ -196,7 +190,7 @@ class FindEventPages : public Napi::AsyncWorker {
 
 // eventPages(memory) -> Promise<pfns>
 Napi::Value event_pages(const Napi::CallbackInfo& info) {
-  auto* worker = new FindEventPages(info.Env(), memory_of(info));
+  auto* worker = new FindEventPages(info.Env(), held<XenMemory>(info, 0));
   Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;
@@ -207,7 +201,7 @@ Napi::Value stopped(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Fault fault;
   std::vector<StoppedVcpu> vcpus;
-  if (!stopped_vcpus(*handles(), arg_u32(info, 1), *memory_of(info), &vcpus, &fault))
+  if (!stopped_vcpus(*handles(), arg_u32(info, 1), *held<XenMemory>(info, 0), &vcpus, &fault))
     return failed(env, fault);
   Napi::Array out = Napi::Array::New(env);
   for (const StoppedVcpu& from : vcpus) {
@@ -229,18 +223,19 @@ class OpenMemory : public Napi::AsyncWorker {
       : Napi::AsyncWorker(env),
         deferred_(Napi::Promise::Deferred::New(env)),
         domid_(domid),
+        xen_(handles()),
         memory_(std::move(refreshed)),
         logged_(logged) {}
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  protected:
   void Execute() override {
-    if (memory_) {
-      refreshing_ = true;
-      memory_->refresh(logged_, &fault_);
-    } else {
-      memory_ = XenMemory::open(handles(), domid_, &fault_);
-    }
+    refreshing_ = memory_ != nullptr;
+    guarded(&fault_, [this] {
+      if (refreshing_) return memory_->refresh(logged_, &fault_);
+      memory_ = XenMemory::open(xen_, domid_, &fault_);
+      return memory_ != nullptr;
+    });
   }
   void OnOK() override {
     Napi::HandleScope scope(Env());
@@ -250,13 +245,14 @@ class OpenMemory : public Napi::AsyncWorker {
     } else if (refreshing_) {
       deferred_.Resolve(Env().Undefined());
     } else {
-      deferred_.Resolve(num(Env(), Memories::get().add(std::move(memory_))));
+      deferred_.Resolve(binding::give<XenMemory>(Env(), std::move(memory_)));
     }
   }
 
  private:
   Napi::Promise::Deferred deferred_;
   uint32_t domid_;
+  std::shared_ptr<Handles> xen_;
   std::shared_ptr<XenMemory> memory_;
   bool logged_;
   bool refreshing_ = false;
@@ -276,13 +272,13 @@ Napi::Value open_memory(const Napi::CallbackInfo& info) {
 
 // refreshMemory(memory, logged) -> Promise<void>
 Napi::Value refresh_memory(const Napi::CallbackInfo& info) {
-  return start(new OpenMemory(info.Env(), 0, memory_of(info), info[1].As<Napi::Boolean>()));
+  return start(new OpenMemory(info.Env(), 0, held<XenMemory>(info, 0), arg_bool(info, 1)));
 }
 
 // catchUpMemory(memory, logged): of a guest that stands still
 Napi::Value catch_up_memory(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!memory_of(info)->catch_up(info[1].As<Napi::Boolean>(), &fault))
+  if (!held<XenMemory>(info, 0)->catch_up(arg_bool(info, 1), &fault))
     return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
@@ -290,15 +286,10 @@ Napi::Value catch_up_memory(const Napi::CallbackInfo& info) {
 // exportMemory(memory) -> External for the main addon's adoptMemory
 Napi::Value export_memory(const Napi::CallbackInfo& info) {
   using Held = std::shared_ptr<host::DomainMemory>;
-  auto out = Napi::External<Held>::New(info.Env(), new Held(memory_of(info)),
+  auto out = Napi::External<Held>::New(info.Env(), new Held(held<XenMemory>(info, 0)),
                                        [](Napi::Env, Held* held) { delete held; });
   out.TypeTag(&binding::kMemoryTag);
   return out;
-}
-
-// closeMemory(memory) -> whether it was open
-Napi::Value close_memory(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Memories::get().release(arg_u32(info, 0)));
 }
 
 // openMemories() -> how many are registered
@@ -324,7 +315,7 @@ Napi::Value describe_geometry(Napi::Env env, uint64_t nr_pfns, const GuestP2m* p
 
 // geometryOf(memory), of what is mapped
 Napi::Value geometry_of(const Napi::CallbackInfo& info) {
-  auto memory = memory_of(info);
+  auto memory = held<XenMemory>(info, 0);
   return describe_geometry(info.Env(), memory->nr_pfns(), memory->p2m());
 }
 
@@ -392,34 +383,31 @@ Napi::Value core_state(const Napi::CallbackInfo& info) {
 }  // namespace
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
   exports.Set("domctlVersion", num(env, XEN_DOMCTL_INTERFACE_VERSION));
-  add("open", open);
-  add("capabilities", capabilities);
-  add("domains", domains);
-  add("domain", domain);
-  add("hasVnuma", has_vnuma);
-  add("pause", on_domain<pause_domain>);
-  add("unpause", on_domain<unpause_domain>);
-  add("resumeInPlace", on_domain<resume_in_place>);
-  add("logDirtyOn", on_domain<log_dirty_on>);
-  add("logDirtyOff", end_log_dirty);
-  add("logDirtyRead", log_dirty_bitmap);
-  add("markSharedPages", mark_shared);
-  add("eventPages", event_pages);
-  add("stoppedVcpus", stopped);
-  add("openMemory", open_memory);
-  add("refreshMemory", refresh_memory);
-  add("catchUpMemory", catch_up_memory);
-  add("exportMemory", export_memory);
-  add("closeMemory", close_memory);
-  add("openMemories", open_memories);
-  add("geometryOf", geometry_of);
-  add("geometry", geometry);
-  add("readState", state);
-  add("coreState", core_state);
+  add<open>(exports, "open");
+  add<capabilities>(exports, "capabilities");
+  add<domains>(exports, "domains");
+  add<domain>(exports, "domain");
+  add<has_vnuma>(exports, "hasVnuma");
+  add<on_domain<pause_domain>>(exports, "pause");
+  add<on_domain<unpause_domain>>(exports, "unpause");
+  add<on_domain<resume_in_place>>(exports, "resumeInPlace");
+  add<on_domain<log_dirty_on>>(exports, "logDirtyOn");
+  add<end_log_dirty>(exports, "logDirtyOff");
+  add<log_dirty_bitmap>(exports, "logDirtyRead");
+  add<mark_shared>(exports, "markSharedPages");
+  add<event_pages>(exports, "eventPages");
+  add<stopped>(exports, "stoppedVcpus");
+  add<open_memory>(exports, "openMemory");
+  add<refresh_memory>(exports, "refreshMemory");
+  add<catch_up_memory>(exports, "catchUpMemory");
+  add<export_memory>(exports, "exportMemory");
+  add<binding::release<XenMemory>>(exports, "closeMemory");
+  add<open_memories>(exports, "openMemories");
+  add<geometry_of>(exports, "geometryOf");
+  add<geometry>(exports, "geometry");
+  add<state>(exports, "readState");
+  add<core_state>(exports, "coreState");
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);
   return exports;

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "binding/object_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/embedded/as_xen.h"
 #include "host/embedded/view.h"
@@ -13,132 +13,108 @@ namespace dormouse::binding {
 
 namespace {
 
+constexpr uint64_t kMostFrames = 1ull << 32;
+
 using embedded::EmbeddedMemory;
 using embedded::MachineMap;
 using embedded::ViewKind;
 
 Napi::Value open_machine(const Napi::CallbackInfo& info) {
-  DM_ASSERT(info.Length() == 1 && info[0].IsObject());
-  const auto layout = info[0].As<Napi::Object>();
+  const auto layout = arg_object(info, 0);
+  need(field(layout, "frames") < kMostFrames, "more frames than a machine may have");
   const embedded::MachineFds fds{int(field(layout, "pid")),      field(layout, "frames"),
                                  int(field(layout, "memoryFd")), int(field(layout, "m2pFd")),
                                  int(field(layout, "statesFd")), int(field(layout, "touchedFd"))};
   auto map = std::make_shared<MachineMap>();
   Fault fault;
-  if (!map->open(fds, &fault)) {
-    throw_fault(info.Env(), fault);
-    return info.Env().Undefined();
-  }
-  return num(info.Env(), Registry<MachineMap>::get().add(std::move(map)));
-}
-
-Napi::Value close_machine(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), Registry<MachineMap>::get().release(arg_u32(info, 0)));
+  if (!map->open(fds, &fault)) return failed(info.Env(), fault);
+  return give<MachineMap>(info.Env(), std::move(map));
 }
 
 ViewKind kind_of(const std::string& name) {
   if (name == "live") return ViewKind::live;
   if (name == "snapshot") return ViewKind::snapshot;
-  DM_ASSERT(name == "build" || name == "rewrite");
+  need(name == "build" || name == "rewrite", "no kind of view");
   return name == "build" ? ViewKind::build : ViewKind::rewrite;
 }
 
 Napi::Value open_view(const Napi::CallbackInfo& info) {
-  const auto machine = Registry<MachineMap>::get().find(arg_u32(info, 0));
-  DM_ASSERT(machine && info[1].IsObject());
-  const auto view = info[1].As<Napi::Object>();
-  const auto domain = view.Get("domain").As<Napi::Object>();
+  const auto machine = held<MachineMap>(info, 0);
+  const auto view = arg_object(info, 1), domain = object_field(view, "domain");
   embedded::ViewOptions options;
   options.kind = kind_of(text_field(view, "kind"));
   options.epoch = field(view, "epoch");
-  options.consume = view.Get("consume").ToBoolean().Value();
+  options.consume = flag_field(view, "consume");
   options.nr_pfns = field(domain, "nrPfns");
+  need(options.nr_pfns >= 1 && options.nr_pfns <= kMostFrames, "no size of a pfn space");
   options.meta = int(field(domain, "metaFd"));
   options.meta_snap = int(field(domain, "metaSnapFd"));
   options.cow = int(field(domain, "cowFd"));
   Fault fault;
   std::shared_ptr<host::DomainMemory> memory = EmbeddedMemory::open(machine, options, &fault);
-  if (!memory) {
-    throw_fault(info.Env(), fault);
-    return info.Env().Undefined();
-  }
-  return num(info.Env(), Registry<host::DomainMemory>::get().add(std::move(memory)));
+  if (!memory) return failed(info.Env(), fault);
+  return give<host::DomainMemory>(info.Env(), std::move(memory));
 }
 
 // openAsXen(machine, { domain, translated, p2mPfns }) -> view: of a domain that runs, through what
 // the xen host keeps of one
 Napi::Value open_as_xen(const Napi::CallbackInfo& info) {
-  const auto machine = Registry<MachineMap>::get().find(arg_u32(info, 0));
-  DM_ASSERT(machine && info[1].IsObject());
-  const auto view = info[1].As<Napi::Object>();
-  const auto domain = view.Get("domain").As<Napi::Object>();
-  const auto pfns = view.Get("p2mPfns").As<Napi::BigUint64Array>();
+  const auto machine = held<MachineMap>(info, 0);
+  const auto view = arg_object(info, 1), domain = object_field(view, "domain");
+  const auto pfns = words_field(view, "p2mPfns");
   embedded::AsXenOptions options;
   options.nr_pfns = field(domain, "nrPfns");
   options.meta = int(field(domain, "metaFd"));
-  options.translated = view.Get("translated").ToBoolean().Value();
+  need(options.nr_pfns >= 1 && options.nr_pfns <= kMostFrames, "no size of a pfn space");
+  options.translated = flag_field(view, "translated");
+  need(options.translated || pfns.ElementLength() >= (options.nr_pfns + 511) / 512,
+       "fewer pages of the p2m than the pfn space needs");
   options.p2m_pfns.assign(pfns.Data(), pfns.Data() + pfns.ElementLength());
   Fault fault;
   if (auto frames = embedded::AsXenFrames::open(machine, options, &fault)) {
     auto memory = std::make_shared<host::KeptMemory>(std::move(frames));
-    if (memory->map_all(&fault))
-      return num(info.Env(), Registry<host::DomainMemory>::get().add(std::move(memory)));
+    if (memory->map_all(&fault)) return give<host::DomainMemory>(info.Env(), std::move(memory));
   }
-  throw_fault(info.Env(), fault);
-  return info.Env().Undefined();
+  return failed(info.Env(), fault);
 }
 
 std::shared_ptr<host::KeptMemory> kept(const Napi::CallbackInfo& info) {
-  auto memory = std::dynamic_pointer_cast<host::KeptMemory>(
-      Registry<host::DomainMemory>::get().find(arg_u32(info, 0)));
-  DM_ASSERT(memory);
+  auto memory = std::dynamic_pointer_cast<host::KeptMemory>(held<host::DomainMemory>(info, 0));
+  need(memory != nullptr, "the memory is not kept as the xen host keeps one");
   return memory;
 }
 
 // refreshAsXen(view, logged)
 Napi::Value refresh_as_xen(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!kept(info)->refresh(info[1].As<Napi::Boolean>(), &fault)) throw_fault(info.Env(), fault);
-  return info.Env().Undefined();
+  if (!kept(info)->refresh(arg_bool(info, 1), &fault)) return failed(info.Env(), fault);
+  return {};
 }
 
 // catchUpAsXen(view, logged)
 Napi::Value catch_up_as_xen(const Napi::CallbackInfo& info) {
   Fault fault;
-  if (!kept(info)->catch_up(info[1].As<Napi::Boolean>(), &fault)) throw_fault(info.Env(), fault);
-  return info.Env().Undefined();
-}
-
-Napi::Value close_view(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(),
-                            Registry<host::DomainMemory>::get().release(arg_u32(info, 0)));
-}
-
-std::shared_ptr<host::DomainMemory> memory_of(const Napi::CallbackInfo& info) {
-  auto memory = Registry<host::DomainMemory>::get().find(arg_u32(info, 0));
-  DM_ASSERT(memory);
-  return memory;
+  if (!kept(info)->catch_up(arg_bool(info, 1), &fault)) return failed(info.Env(), fault);
+  return {};
 }
 
 std::vector<uint64_t> pfn_list(const Napi::CallbackInfo& info, size_t i) {
-  DM_ASSERT(info.Length() > i && info[i].IsArray());
-  const auto array = info[i].As<Napi::Array>();
-  DM_ASSERT(array.Length() <= 1024);
+  const auto array = arg_array(info, i);
+  need(array.Length() <= 1024, "more than 1024 pfns");
   std::vector<uint64_t> pfns(array.Length());
-  for (uint32_t k = 0; k < array.Length(); k++)
-    pfns[k] = uint64_t(array.Get(k).As<Napi::Number>().Int64Value());
+  for (uint32_t k = 0; k < pfns.size(); k++) pfns[k] = number_at(array, k);
   return pfns;
 }
 
 Napi::Value read_entries(const Napi::CallbackInfo& info) {
-  const auto memory = memory_of(info);
+  const auto memory = held<host::DomainMemory>(info, 0);
   const uint64_t first = arg_u64(info, 1);
   const uint32_t count = arg_u32(info, 2);
-  DM_ASSERT(count <= 1024);
+  need(count <= 1024, "more than 1024 pfns");
   auto entries = Napi::Buffer<uint8_t>::New(info.Env(), count * 8);
   Fault fault;
   if (!memory->query(first, count, reinterpret_cast<uint64_t*>(entries.Data()), &fault))
-    throw_fault(info.Env(), fault);
+    return failed(info.Env(), fault);
   return entries;
 }
 
@@ -155,44 +131,40 @@ bool read_listed(host::DomainMemory& memory, const std::vector<uint64_t>& pfns, 
 }
 
 Napi::Value read_pages(const Napi::CallbackInfo& info) {
-  const auto memory = memory_of(info);
+  const auto memory = held<host::DomainMemory>(info, 0);
   const auto pfns = pfn_list(info, 1);
   auto pages = Napi::Buffer<uint8_t>::New(info.Env(), pfns.size() * host::kPageSize);
   std::fill_n(pages.Data(), pages.Length(), uint8_t(0));
   Fault fault;
-  if (!read_listed(*memory, pfns, pages.Data(), &fault)) throw_fault(info.Env(), fault);
+  if (!read_listed(*memory, pfns, pages.Data(), &fault)) return failed(info.Env(), fault);
   return pages;
 }
 
 Napi::Value write_pages(const Napi::CallbackInfo& info) {
-  const auto memory = memory_of(info);
+  const auto memory = held<host::DomainMemory>(info, 0);
   const auto pfns = pfn_list(info, 1);
-  DM_ASSERT(info[2].IsBuffer());
-  const auto pages = info[2].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(pages.Length() == pfns.size() * host::kPageSize);
+  const auto pages = arg_bytes(info, 2);
+  need(pages.ByteLength() == pfns.size() * host::kPageSize, "not a page for each pfn");
   Fault fault;
   if (!memory->copy_in(pfns.data(), uint32_t(pfns.size()), pages.Data(), &fault))
-    throw_fault(info.Env(), fault);
-  return info.Env().Undefined();
+    return failed(info.Env(), fault);
+  return {};
 }
 
 }  // namespace
 
 Napi::Object init_embedded(Napi::Env env) {
   Napi::Object ns = Napi::Object::New(env);
-  const auto add = [&](const char* name, Napi::Value (*call)(const Napi::CallbackInfo&)) {
-    ns.Set(name, Napi::Function::New(env, call, name));
-  };
-  add("openMachine", open_machine);
-  add("closeMachine", close_machine);
-  add("openView", open_view);
-  add("openAsXen", open_as_xen);
-  add("refreshAsXen", refresh_as_xen);
-  add("catchUpAsXen", catch_up_as_xen);
-  add("closeView", close_view);
-  add("readEntries", read_entries);
-  add("readPages", read_pages);
-  add("writePages", write_pages);
+  add<open_machine>(ns, "openMachine");
+  add<release<MachineMap>>(ns, "closeMachine");
+  add<open_view>(ns, "openView");
+  add<open_as_xen>(ns, "openAsXen");
+  add<refresh_as_xen>(ns, "refreshAsXen");
+  add<catch_up_as_xen>(ns, "catchUpAsXen");
+  add<release<host::DomainMemory>>(ns, "closeView");
+  add<read_entries>(ns, "readEntries");
+  add<read_pages>(ns, "readPages");
+  add<write_pages>(ns, "writePages");
   return ns;
 }
 

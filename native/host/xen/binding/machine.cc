@@ -1,10 +1,10 @@
 // What the machine has for new domains, as part of the xen addon's surface.
-#include "host/xen/machine_binding.h"
+#include "host/xen/binding/machine.h"
 
 #include <algorithm>
 #include <string>
 
-#include "binding/napi_util.h"
+#include "binding/entry.h"
 #include "host/xen/domain_state.h"
 
 namespace dormouse::xen {
@@ -39,8 +39,7 @@ Napi::Value command_line(const Napi::CallbackInfo& info) {
 Napi::Value guest_policy(const Napi::CallbackInfo& info) {
   Bytes cpuid, msrs;
   Fault fault;
-  if (!read_guest_policy(*open_handles(), info[0].As<Napi::Boolean>().Value(), &cpuid, &msrs,
-                         &fault)) {
+  if (!read_guest_policy(*open_handles(), binding::arg_bool(info, 0), &cpuid, &msrs, &fault)) {
     binding::throw_fault(info.Env(), fault);
     return info.Env().Undefined();
   }
@@ -55,12 +54,9 @@ Napi::Value guest_policy(const Napi::CallbackInfo& info) {
 void add_machine(Napi::Env env, Napi::Object exports,
                  const std::shared_ptr<Handles>& (*handles)()) {
   open_handles = handles;
-  auto add = [&](const char* name, Napi::Value (*function)(const Napi::CallbackInfo&)) {
-    exports.Set(name, Napi::Function::New(env, function, name));
-  };
-  add("freePages", free_pages);
-  add("commandLine", command_line);
-  add("guestPolicy", guest_policy);
+  binding::add<free_pages>(exports, "freePages");
+  binding::add<command_line>(exports, "commandLine");
+  binding::add<guest_policy>(exports, "guestPolicy");
 }
 
 }  // namespace dormouse::xen

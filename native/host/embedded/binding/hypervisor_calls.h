@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "binding/object_util.h"
+#include "binding/entry.h"
 #include "binding/registry.h"
 #include "host/embedded/hypervisor.h"
 
@@ -26,15 +26,11 @@ inline const char* reason_name(int reason) {
 
 using Args = const Napi::CallbackInfo&;
 
-inline std::shared_ptr<HostedMachine> machine_of(Args info) {
-  auto machine = Registry<HostedMachine>::get().find(arg_u32(info, 0));
-  DM_ASSERT(machine);
-  return machine;
-}
+inline std::shared_ptr<HostedMachine> machine_of(Args info) { return held<HostedMachine>(info, 0); }
 
 // The domain of (machine, domid, ...), or null with DOMAIN_NOT_FOUND thrown.
 inline embedded::Domain* domain_of(Args info, const std::shared_ptr<HostedMachine>& machine) {
-  embedded::Domain* domain = machine->hypervisor.find(uint16_t(arg_u32(info, 1)));
+  embedded::Domain* domain = machine->hypervisor.find(arg_u32(info, 1));
   if (domain) return domain;
   Fault fault;
   fault.raise("DOMAIN_NOT_FOUND", "no domain " + std::to_string(arg_u32(info, 1)));
@@ -48,19 +44,14 @@ template <DomainCall call>
 Napi::Value on_domain(Args info) {
   const auto machine = machine_of(info);
   embedded::Domain* domain = domain_of(info, machine);
-  if (!domain) return info.Env().Undefined();
+  if (!domain) return {};
   Fault fault;
   const Napi::Value result = call(*domain, info, &fault);
-  if (fault) throw_fault(info.Env(), fault);
-  return result;
+  return fault ? failed(info.Env(), fault) : result;
 }
 
 inline Napi::Value bytes(Napi::Env env, const void* data, size_t length) {
   return Napi::Buffer<uint8_t>::Copy(env, static_cast<const uint8_t*>(data), length);
-}
-
-inline void add_call(Napi::Object ns, const char* name, Napi::Value (*call)(Args)) {
-  ns.Set(name, Napi::Function::New(ns.Env(), call, name));
 }
 
 // Adds the calls that look at, run and snapshot one domain.

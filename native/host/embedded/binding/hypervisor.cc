@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "binding/hypervisor_calls.h"
+#include "host/embedded/binding/hypervisor_calls.h"
 #include "host/embedded/domain_builder.h"
 #include "host/embedded/page_types.h"
 
@@ -35,10 +35,10 @@ void deliver(Napi::Env env, Napi::Function callback, Event* event) {
 }
 
 Napi::Value create_machine(Args info) {
-  DM_ASSERT(info.Length() == 2 && info[0].IsObject() && info[1].IsFunction());
-  const auto options = info[0].As<Napi::Object>();
+  need(info[1].IsFunction(), "argument 2 is no function");
+  const auto options = arg_object(info, 0);
   const uint64_t frames = field(options, "frames");
-  DM_ASSERT(frames >= 1024 && frames < (1ull << 32));
+  need(frames >= 1024 && frames < (1ull << 32), "no number of frames a machine may have");
   auto machine = std::make_shared<HostedMachine>();
   machine->events = Napi::ThreadSafeFunction::New(info.Env(), info[1].As<Napi::Function>(),
                                                   "dormouse-hypervisor", 0, 1);
@@ -49,19 +49,12 @@ Napi::Value create_machine(Args info) {
     if (raw->events.NonBlockingCall(copy, deliver) != napi_ok) delete copy;
   };
   Fault fault;
-  if (!machine->hypervisor.machine.init(frames, uint32_t(field(options, "seed")), &fault)) {
-    throw_fault(info.Env(), fault);
-    return info.Env().Undefined();
-  }
-  const uint32_t id = Registry<HostedMachine>::get().add(std::move(machine));
+  if (!machine->hypervisor.machine.init(frames, uint32_t(field(options, "seed")), &fault))
+    return failed(info.Env(), fault);
+  const uint64_t id = Registry<HostedMachine>::get().add(std::move(machine));
   // vCPU threads must be gone before the process tears its event loop down.
-  info.Env().AddCleanupHook([id] { Registry<HostedMachine>::get().release(id); });
+  info.Env().AddCleanupHook([id] { Registry<HostedMachine>::get().release(id, 0); });
   return num(info.Env(), id);
-}
-
-Napi::Value destroy_machine(Args info) {
-  Registry<HostedMachine>::get().release(arg_u32(info, 0));
-  return info.Env().Undefined();
 }
 
 Napi::Value machine_info(Args info) {
@@ -101,10 +94,11 @@ Napi::Value domids(Args info) {
 
 Napi::Value create_shell(Args info) {
   const auto machine = machine_of(info);
-  const auto options = info[1].As<Napi::Object>();
-  const auto domid = uint16_t(field(options, "domid"));
-  const uint64_t vcpus = field(options, "vcpus");
-  DM_ASSERT(domid >= 1 && domid <= 32751 && vcpus >= 1 && vcpus <= embedded::kMaxVcpus);
+  const auto options = arg_object(info, 1);
+  const uint64_t number = field(options, "domid"), vcpus = field(options, "vcpus");
+  need(number >= 1 && number <= 32751, "no domain id");
+  need(vcpus >= 1 && vcpus <= embedded::kMaxVcpus, "no number of vCPUs");
+  const auto domid = uint16_t(number);
   const bool pvh = text_field(options, "type") == "pvh";
   Fault fault;
   auto& domains = machine->hypervisor.domains;
@@ -116,27 +110,27 @@ Napi::Value create_shell(Args info) {
                                            field(options, "maxPages"));
     if (domain->init(&fault)) domains[domid] = std::move(domain);
   }
-  if (fault) throw_fault(info.Env(), fault);
-  return info.Env().Undefined();
+  if (fault) return failed(info.Env(), fault);
+  return {};
 }
 
 Napi::Value destroy(Args info) {
   const auto machine = machine_of(info);
   if (domain_of(info, machine)) machine->hypervisor.domains.erase(uint16_t(arg_u32(info, 1)));
-  return info.Env().Undefined();
+  return {};
 }
 
 // --- building
 
 Napi::Value boot(Domain& dom, Args info, Fault* fault) {
-  const auto guest = info[2].As<Napi::Object>();
+  const auto guest = arg_object(info, 2);
   static const char* programs[] = {"idle", "counter", "writer", "churner", "crasher"};
   const std::string program = text_field(guest, "program");
   embedded::GuestOptions options;
   options.program = embedded::kPrograms;
   for (uint32_t i = 0; i < embedded::kPrograms; i++)
     if (program == programs[i]) options.program = i;
-  DM_ASSERT(options.program < embedded::kPrograms);
+  need(options.program < embedded::kPrograms, "no guest program of that name");
   options.pages = field(guest, "pages");
   options.seed = field(guest, "seed");
   options.steps = field(guest, "steps");
@@ -145,11 +139,12 @@ Napi::Value boot(Domain& dom, Args info, Fault* fault) {
   options.skew = field(guest, "skewPercent");
   options.fill = field(guest, "fillPercent");
   options.crash_at = field(guest, "crashAt");
-  options.deaf = guest.Get("deaf").ToBoolean().Value();
+  options.deaf = flag_field(guest, "deaf");
   options.store_port = uint32_t(field(guest, "storePort"));
   options.console_port = uint32_t(field(guest, "consolePort"));
-  DM_ASSERT(options.skew <= 100 && options.fill <= 100 && options.pages < (1ull << 32));
-  if (!embedded::boot_guest(dom, options, fault)) return info.Env().Undefined();
+  need(options.skew <= 100 && options.fill <= 100, "more than 100 percent");
+  need(options.pages >= 1 && options.pages < (1ull << 32), "no number of pages");
+  if (!embedded::boot_guest(dom, options, fault)) return {};
   Napi::Object out = Napi::Object::New(info.Env());
   const embedded::GuestText& text = *dom.guest;
   out.Set("storePfn", num(info.Env(), text.store_pfn));
@@ -160,41 +155,40 @@ Napi::Value boot(Domain& dom, Args info, Fault* fault) {
 }
 
 Napi::Value set_geometry(Domain& dom, Args info, Fault* fault) {
-  const auto object = info[2].As<Napi::Object>();
+  const auto object = arg_object(info, 2);
   embedded::Geometry geometry;
   geometry.nr_pfns = field(object, "nrPfns");
-  DM_ASSERT(geometry.nr_pfns >= 1 && geometry.nr_pfns < (1ull << 32));
+  need(geometry.nr_pfns >= 1 && geometry.nr_pfns < (1ull << 32), "no size of a pfn space");
   geometry.guest_width = uint32_t(field(object, "guestWidth"));
   geometry.p2m_generation = field(object, "p2mGeneration");
-  const auto leaves = object.Get("p2mFrames").As<Napi::Array>();
+  const auto leaves = array_field(object, "p2mFrames");
   for (uint32_t i = 0; i < leaves.Length(); i++)
-    geometry.p2m_frames.push_back(uint64_t(leaves.Get(i).As<Napi::Number>().Int64Value()));
+    geometry.p2m_frames.push_back(number_at(leaves, i));
   dom.set_geometry(std::move(geometry), fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value populate(Domain& dom, Args info, Fault* fault) {
-  const auto list = info[2].As<Napi::Array>();
+  const auto list = arg_array(info, 2);
   std::vector<embedded::PfnRun> runs(list.Length());
-  for (uint32_t i = 0; i < list.Length(); i++) {
-    const auto pair = list.Get(i).As<Napi::Array>();
-    runs[i] = {uint64_t(pair.Get(0u).As<Napi::Number>().Int64Value()),
-               uint64_t(pair.Get(1u).As<Napi::Number>().Int64Value())};
+  for (uint32_t i = 0; i < runs.size(); i++) {
+    const auto pair = object_at(list, i).As<Napi::Array>();
+    runs[i] = {number_at(pair, 0), number_at(pair, 1)};
   }
   dom.populate(runs, fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value begin_rewrite(Domain& dom, Args info, Fault* fault) {
   dom.begin_rewrite(fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value frames(Domain& dom, Args info, Fault*) {
-  const auto pfns = info[2].As<Napi::Array>();
+  const auto pfns = arg_array(info, 2);
   Napi::Array out = Napi::Array::New(info.Env(), pfns.Length());
   for (uint32_t i = 0; i < pfns.Length(); i++) {
-    const auto pfn = uint64_t(pfns.Get(i).As<Napi::Number>().Int64Value());
+    const uint64_t pfn = number_at(pfns, i);
     out.Set(i, dom.has_frame(pfn) ? Napi::Value(num(info.Env(), dom.mfn(pfn))) : info.Env().Null());
   }
   return out;
@@ -209,28 +203,28 @@ Napi::Value read_shared_info(Domain& dom, Args info, Fault*) {
 }
 
 Napi::Value write_shared_info(Domain& dom, Args info, Fault*) {
-  const auto page = info[2].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(page.Length() == host::kPageSize);
+  const auto page = arg_bytes(info, 2);
+  need(page.ByteLength() == host::kPageSize, "not one page");
   std::memcpy(static_cast<void*>(&dom.shared_info()), page.Data(), host::kPageSize);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value pin(Domain& dom, Args info, Fault* fault) {
-  const auto tables = info[2].As<Napi::Array>();
+  const auto tables = arg_array(info, 2);
   if (dom.type != DomainType::pv) fault->raise("DOMAIN_WRONG_STATE", "not a pv domain");
   std::lock_guard<std::mutex> lock(dom.mmu);
   PageTypes types(dom);
   for (uint32_t i = 0; i < tables.Length() && !*fault; i++) {
-    const auto table = tables.Get(i).As<Napi::Object>();
+    const auto table = object_at(tables, i);
     const uint64_t pfn = field(table, "pfn"), level = field(table, "level");
-    DM_ASSERT(level >= 1 && level <= 4);
+    need(level >= 1 && level <= 4, "no level of a page table");
     fault->pfn = pfn;
     if (!dom.has_frame(pfn))
       fault->raise("PAGE_TABLE_INVALID", "the page to pin has no frame");
     else
       types.pin(dom.mfn(pfn), int(level), fault);
   }
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value unpin(Domain& dom, Args info, Fault* fault) {
@@ -242,55 +236,56 @@ Napi::Value unpin(Domain& dom, Args info, Fault* fault) {
       fault->raise("DOMAIN_WRONG_STATE", "the page is not pinned");
   }
   dom.release();
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value set_vcpu(Domain& dom, Args info, Fault* fault) {
   const uint32_t id = arg_u32(info, 2);
-  const auto blob = info[3].As<Napi::Buffer<uint8_t>>();
-  DM_ASSERT(id < dom.vcpus.size() && blob.Length() == sizeof(embedded::VcpuContext));
+  const auto blob = arg_bytes(info, 3);
+  need_range(id, 1, dom.vcpus.size(), "vCPUs");
+  need(blob.ByteLength() == sizeof(embedded::VcpuContext), "no vCPU context");
   embedded::VcpuContext context;
   std::memcpy(&context, blob.Data(), sizeof context);
   dom.set_vcpu(id, context, fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 Napi::Value get_vcpu(Domain& dom, Args info, Fault* fault) {
   const uint32_t id = arg_u32(info, 2);
-  DM_ASSERT(id < dom.vcpus.size());
+  need_range(id, 1, dom.vcpus.size(), "vCPUs");
   if (!dom.held()) fault->raise("DOMAIN_WRONG_STATE", "the domain is running");
   return bytes(info.Env(), &dom.vcpus[id]->context, sizeof(embedded::VcpuContext));
 }
 
 Napi::Value finish(Domain& dom, Args info, Fault* fault) {
   dom.finish(fault);
-  return info.Env().Undefined();
+  return {};
 }
 
 }  // namespace
 
 Napi::Object init_hypervisor(Napi::Env env) {
   Napi::Object ns = Napi::Object::New(env);
-  add_call(ns, "createMachine", create_machine);
-  add_call(ns, "destroyMachine", destroy_machine);
-  add_call(ns, "machineInfo", machine_info);
-  add_call(ns, "machineLayout", machine_layout);
-  add_call(ns, "domids", domids);
-  add_call(ns, "createShell", create_shell);
-  add_call(ns, "destroy", destroy);
-  add_call(ns, "boot", on_domain<boot>);
-  add_call(ns, "beginRewrite", on_domain<begin_rewrite>);
-  add_call(ns, "setGeometry", on_domain<set_geometry>);
-  add_call(ns, "populate", on_domain<populate>);
-  add_call(ns, "frames", on_domain<frames>);
-  add_call(ns, "sharedInfoFrame", on_domain<shared_info_frame>);
-  add_call(ns, "readSharedInfo", on_domain<read_shared_info>);
-  add_call(ns, "writeSharedInfo", on_domain<write_shared_info>);
-  add_call(ns, "pin", on_domain<pin>);
-  add_call(ns, "unpin", on_domain<unpin>);
-  add_call(ns, "setVcpu", on_domain<set_vcpu>);
-  add_call(ns, "getVcpu", on_domain<get_vcpu>);
-  add_call(ns, "finish", on_domain<finish>);
+  add<create_machine>(ns, "createMachine");
+  add<release<HostedMachine>>(ns, "destroyMachine");
+  add<machine_info>(ns, "machineInfo");
+  add<machine_layout>(ns, "machineLayout");
+  add<domids>(ns, "domids");
+  add<create_shell>(ns, "createShell");
+  add<destroy>(ns, "destroy");
+  add<on_domain<boot>>(ns, "boot");
+  add<on_domain<begin_rewrite>>(ns, "beginRewrite");
+  add<on_domain<set_geometry>>(ns, "setGeometry");
+  add<on_domain<populate>>(ns, "populate");
+  add<on_domain<frames>>(ns, "frames");
+  add<on_domain<shared_info_frame>>(ns, "sharedInfoFrame");
+  add<on_domain<read_shared_info>>(ns, "readSharedInfo");
+  add<on_domain<write_shared_info>>(ns, "writeSharedInfo");
+  add<on_domain<pin>>(ns, "pin");
+  add<on_domain<unpin>>(ns, "unpin");
+  add<on_domain<set_vcpu>>(ns, "setVcpu");
+  add<on_domain<get_vcpu>>(ns, "getVcpu");
+  add<on_domain<finish>>(ns, "finish");
   add_domain_calls(ns);
   return ns;
 }

@@ -1,0 +1,29 @@
+// What the functions of the steps share: native/binding/{step,step_memory,step_live}.cc.
+#pragma once
+#include "binding/registry.h"
+#include "image/format.h"
+
+namespace dormouse::binding {
+
+// Each adds its functions to the addon's `step`.
+void add_memory_steps(Napi::Object out);
+void add_live_steps(Napi::Object out);
+
+// What a step puts through a writer's lane, or takes through a reader's.
+inline LaneUse lane_of(const Napi::CallbackInfo& info, size_t object, size_t lane, uint32_t lanes) {
+  return LaneUse(arg_u64(info, object), arg_u32(info, lane), lanes);
+}
+
+inline uint64_t arg_nr_pfns(const Napi::CallbackInfo& info, size_t i) {
+  const uint64_t nr_pfns = arg_u64(info, i);
+  need(nr_pfns >= 1 && nr_pfns <= image::kMaxPfns, "no size of a pfn space");
+  return nr_pfns;
+}
+
+inline Napi::Value by_class(Napi::Env env, const uint64_t counts[16]) {
+  Napi::Array out = Napi::Array::New(env, 16);
+  for (uint32_t i = 0; i < 16; ++i) out.Set(i, num(env, counts[i]));
+  return out;
+}
+
+}  // namespace dormouse::binding

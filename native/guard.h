@@ -1,0 +1,30 @@
+// The end of the road for C++ exceptions: none leaves a thread or a call from JavaScript.
+#pragma once
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include "fault.h"
+
+namespace dormouse {
+
+// Runs work(), which returns whether it was good; what it throws becomes a fault. Memory that
+// cannot be had, threads that cannot be started and sizes that no memory could hold are NO_MEMORY.
+template <typename Work>
+bool guarded(Fault* fault, Work work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return fault->raise("NO_MEMORY", "not enough memory");
+  } catch (const std::length_error&) {
+    return fault->raise("NO_MEMORY", "not enough memory for that size");
+  } catch (const std::system_error& error) {
+    return fault->raise("NO_MEMORY", std::string("no thread for it: ") + error.what());
+  } catch (const std::exception& error) {
+    return fault->raise("INTERNAL", error.what());
+  }
+}
+
+}  // namespace dormouse
