@@ -1,4 +1,6 @@
 // Every SIMD kernel against the scalar reference, on tables and maps that the fuzzer makes.
+#include <initializer_list>
+
 #include "fuzz/input.h"
 #include "pfn/kernels.h"
 #include "pfn/pte.h"
