@@ -19,6 +19,7 @@ import { steps } from '../../src/worker/steps.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { plainHost, type PlainHostOptions } from '../support/plain_host.js';
 import { assertSame, readOut, readOutRaw, readOutView, type Readout } from '../support/readout.js';
+import { withCalls } from '../support/with_calls.js';
 
 interface Setting {
   readonly host: EmbeddedHost;
@@ -139,16 +140,6 @@ test('a domain that goes is unmapped at once, and no more is taken of it', async
   await writer.abandon();
   await session.end();
 });
-
-/** The host, with some of its calls replaced. */
-function withCalls(host: Host, calls: Partial<Host>): Host {
-  return new Proxy(host, {
-    get(target, key) {
-      const value: unknown = Reflect.get(calls, key) ?? Reflect.get(target, key, target);
-      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
-    },
-  });
-}
 
 test('a log that was cleared and not read: the next take is of all of it', async (t) => {
   const setting = await setUp(t);

@@ -14,18 +14,9 @@ import { closeWorkers } from '../../src/worker/pool.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
 import { startTool } from '../support/tools.js';
+import { withCalls } from '../support/with_calls.js';
 
 const broken = (): Promise<never> => Promise.reject(new DormouseError('INTERNAL', 'it is broken'));
-
-/** The host, with some of its calls replaced. */
-function withCalls(host: Host, calls: Partial<Host>): Host {
-  return new Proxy(host, {
-    get(target, key) {
-      const value: unknown = Reflect.get(calls, key) ?? Reflect.get(target, key, target);
-      return typeof value === 'function' ? (value as (...args: unknown[]) => unknown).bind(target) : value;
-    },
-  });
-}
 
 /** Leases of it can be ended by the end of the connection only. */
 const stuck = (

@@ -116,13 +116,7 @@ test('vCPUs with holes between them: as many as the highest id, and only those o
 });
 
 test('names that a shell or an option parser would read are listed, and fields whose name libxl reads otherwise', () => {
-  const domain = {
-    name: 'web1',
-    uuid: '00000000-0000-4000-8000-000000000001',
-    type: 'pv',
-    vcpus: 1,
-    maxMemoryKib: 4096,
-  } as const;
+  const domain = domainOf('pv', '');
   for (const name of ['$(reboot)', '--force', '-f', 'a;b', 'a`b`', '.hidden'])
     assert.equal(configRequests({ ...domain, name, config: '' }).values.length, 1, name);
   for (const name of ['web1', 'Büro 2', 'a.b:c@d-e+f'])
@@ -132,13 +126,7 @@ test('names that a shell or an option parser would read are listed, and fields w
 });
 
 test('a configuration that is long, or ends in many NULs, is judged at once', () => {
-  const domain = {
-    name: 'web1',
-    uuid: '00000000-0000-4000-8000-000000000001',
-    type: 'pv',
-    vcpus: 1,
-    maxMemoryKib: 4096,
-  } as const;
+  const domain = domainOf('pv', '');
   const startedMs = performance.now();
   const long = configRequests({ ...domain, config: '\0'.repeat(16 << 20) + 'x' });
   assert.match(long.values[0] ?? '', /too long/u);
