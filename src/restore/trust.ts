@@ -9,6 +9,8 @@ import { shellWord } from '../trust/shell_word.js';
 import type { RestoredFormat } from './image_of_file.js';
 
 export interface TrustOptions {
+  /** The user's, instead of the image's. */
+  readonly name?: string;
   /** Used instead of the image's configuration, and trusted. */
   readonly config?: string;
   /** The image's configuration is used whatever it asks for. */
@@ -50,7 +52,8 @@ export function untrusted(
   options: TrustOptions,
 ): DormouseError | null {
   if (options.trustConfig === true) return null;
-  const { name, type } = spec;
+  const { type } = spec;
+  const name = options.name === undefined ? spec.name : null;
   // A configuration that the user gave is not the image's; its name may still be.
   const { values, more } = configRequests({ name, type, config: options.config ? '' : spec.config });
   if (values.length === 0) return null;

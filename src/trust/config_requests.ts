@@ -75,7 +75,8 @@ export function configRequests(domain: ConfiguredDomain): ConfigRequests {
     else more++;
   };
   // Of it the names of log files are made.
-  if (!plainName.test(domain.name)) add(`name = ${shorten(JSON.stringify(domain.name))}`);
+  if (domain.name !== null && !plainName.test(domain.name))
+    add(`name = ${shorten(JSON.stringify(domain.name))}`);
   if (domain.config.length > longestConfig) {
     add(`a configuration of ${domain.config.length} characters, too long to be judged`);
     return { values, more };

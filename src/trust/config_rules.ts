@@ -12,7 +12,8 @@ export interface Shape {
 
 /** What is known of the domain besides its configuration. */
 export interface ConfiguredDomain {
-  readonly name: string;
+  /** Null where the user gave one. */
+  readonly name: string | null;
   readonly type: DomainType;
   readonly config: string;
 }
