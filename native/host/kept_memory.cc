@@ -26,24 +26,22 @@ bool KeptMemory::map_all(Fault* fault) {
   return resize(nr_pfns, fault);
 }
 
-// A frame that went before it was mapped may hide one that came: the count of pages has to be the
-// same before and after.
+// What comes and goes while all is mapped is missed: once more then. Where it does not end, or
+// where others hold pages that the domain gave back, the count says so as long as it is not equal.
 bool KeptMemory::map_steady(Fault* fault) {
   for (int i = 0; i < kScans; ++i) {
-    unmap_all();
-    uint64_t nr_pfns = 0, total = 0, nr_pfns_after = 0;
+    uint64_t nr_pfns = 0, total = 0, nr_pfns_after = 0, total_after = 0;
     if (!source_->size(&total, &nr_pfns, fault) || !resize(nr_pfns, fault)) return false;
-    if (!source_->size(&total_pages_, &nr_pfns_after, fault)) return false;
-    if (total == total_pages_ && nr_pfns == nr_pfns_after) return true;
+    if (!source_->size(&total_after, &nr_pfns_after, fault)) return false;
+    if (total == total_after && nr_pfns == nr_pfns_after) return true;
   }
-  total_pages_ = kUnknown;
   return true;
 }
 
 void KeptMemory::unmap_all() {
   alone_.clear();
   chunks_.clear();
-  dropped_.clear();
+  nr_mapped_ = 0;
 }
 
 // Everything is unmapped and mapped again at that size.
@@ -51,7 +49,6 @@ bool KeptMemory::resize(uint64_t nr_pfns, Fault* fault) {
   if (nr_pfns == 0 || nr_pfns > kNrPfnsCap)
     return fault->raise("GUEST_MEMORY_UNREADABLE", "the domain has no usable pfn space");
   unmap_all();
-  came_ = false;
   nr_pfns_ = nr_pfns;
   states_.assign(nr_pfns, kUnmapped);
   if (!source_->translated()) {
@@ -96,6 +93,7 @@ void KeptMemory::unmap_chunk(uint64_t index) {
     if (states_[pfn] == kAlone) alone_.erase(pfn);
     states_[pfn] = kUnmapped;
   }
+  nr_mapped_ -= chunks_[index].mapped;
   chunks_[index] = Chunk();
 }
 
@@ -118,21 +116,21 @@ bool KeptMemory::map_chunk(uint64_t index, Fault* fault) {
   std::vector<int> errors(high - low);
   auto pages = source_->map(frames.data(), uint32_t(frames.size()), errors.data(), fault);
   if (!pages) return false;
-  chunks_[index] = {std::move(pages), low, 0};
-  for (uint64_t pfn = low; pfn < high; ++pfn)
-    if (has_frame[pfn - low] && errors[pfn - low] == 0) states_[pfn] = kInChunk;
+  Chunk& chunk = chunks_[index];
+  chunk.pages = std::move(pages);
+  chunk.first = low;
+  for (uint64_t pfn = low; pfn < high; ++pfn) {
+    if (!has_frame[pfn - low] || errors[pfn - low] != 0) continue;
+    states_[pfn] = kInChunk;
+    ++chunk.mapped;
+  }
+  nr_mapped_ += chunk.mapped;
   return true;
 }
 
 bool KeptMemory::map_crowded(Fault* fault) {
-  // Frames that are let go may be freed: the count tells no more until it was taken anew.
-  if (!dropped_.empty()) total_pages_ = kUnknown;
-  dropped_.clear();
-  for (uint64_t i = 0; i < chunks_.size(); ++i) {
-    if (chunks_[i].alone <= kAloneLimit) continue;
-    total_pages_ = kUnknown;
-    if (!map_chunk(i, fault)) return false;
-  }
+  for (uint64_t i = 0; i < chunks_.size(); ++i)
+    if (chunks_[i].alone > kAloneLimit && !map_chunk(i, fault)) return false;
   return true;
 }
 
@@ -141,19 +139,18 @@ bool KeptMemory::refresh(bool logged, Fault* fault) {
   return logged ? map_crowded(fault) : catch_up(false, fault);
 }
 
-bool KeptMemory::nothing_came(bool* same, Fault* fault) {
+bool KeptMemory::all_is_mapped(bool* all, Fault* fault) {
   uint64_t total = 0, nr_pfns = 0;
   if (!source_->size(&total, &nr_pfns, fault)) return false;
-  *same = total == total_pages_ && nr_pfns == nr_pfns_;
-  total_pages_ = total;
+  *all = total == nr_mapped_ && nr_pfns == nr_pfns_;
   return true;
 }
 
 bool KeptMemory::catch_up(bool logged, Fault* fault) {
   if (source_->translated()) {
-    bool same = logged;
-    if (!logged && !nothing_came(&same, fault)) return false;
-    return same || map_all(fault);
+    bool all = logged;
+    if (!logged && !all_is_mapped(&all, fault)) return false;
+    return all || map_all(fault);
   }
   bool moved = false;
   if (!source_->refresh_p2m(&moved, fault)) return false;
@@ -214,11 +211,9 @@ void KeptMemory::add_moved(uint8_t* bitmap, uint64_t nr_pfns) {
 // the one that it had: it is mapped again when it is read. A frame that came between the reading of
 // the log and this look at the count is in the next log.
 bool KeptMemory::drop_logged(const uint8_t* bitmap, uint64_t nr_pfns, Fault* fault) {
-  bool same = false;
-  if (!nothing_came(&same, fault)) return false;
-  const bool drop = !same || came_;
-  came_ = !same;
-  for (uint64_t byte = 0; drop && byte * 8 < nr_pfns; ++byte)
+  bool all = false;
+  if (!all_is_mapped(&all, fault)) return false;
+  for (uint64_t byte = 0; !all && byte * 8 < nr_pfns; ++byte)
     for (uint64_t pfn = byte * 8; bitmap[byte] != 0 && pfn < std::min(nr_pfns, byte * 8 + 8); ++pfn)
       if (is_set(bitmap, pfn)) drop_page(pfn);
   return true;
@@ -227,12 +222,12 @@ bool KeptMemory::drop_logged(const uint8_t* bitmap, uint64_t nr_pfns, Fault* fau
 void KeptMemory::drop_page(uint64_t pfn) {
   if (states_[pfn] == kUnmapped) return;
   std::lock_guard<std::mutex> hold(alone_lock_);
-  if (states_[pfn] == kAlone) {
-    dropped_.push_back(std::move(alone_[pfn].pages));
-    alone_.erase(pfn);
-  }
-  if (states_[pfn] == kInChunk) ++chunks_[pfn / kChunkPages].alone;
+  Chunk& chunk = chunks_[pfn / kChunkPages];
+  if (states_[pfn] == kAlone) alone_.erase(pfn);
+  if (states_[pfn] == kInChunk) ++chunk.alone;
   states_[pfn] = kUnmapped;
+  --chunk.mapped;
+  --nr_mapped_;
 }
 
 bool KeptMemory::query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) {
@@ -276,7 +271,10 @@ void KeptMemory::map_missing(const uint64_t* pfns, uint32_t n) {
     if (errors[i] != 0) continue;
     alone_[missing[i]] = {pages, pages->data() + uint64_t(i) * kPageSize};
     states_[missing[i]] = kAlone;
-    ++chunks_[missing[i] / kChunkPages].alone;
+    Chunk& chunk = chunks_[missing[i] / kChunkPages];
+    ++chunk.alone;
+    ++chunk.mapped;
+    ++nr_mapped_;
   }
 }
 

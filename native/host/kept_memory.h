@@ -48,7 +48,8 @@ class KeptMemory : public DomainMemory {
   struct Chunk {
     std::unique_ptr<Mapping> pages;
     uint64_t first = 0;
-    uint32_t alone = 0;  // pfns of it that came or moved since
+    uint32_t alone = 0;   // pfns of it that came or moved since
+    uint32_t mapped = 0;  // pfns of it whose frame is mapped, here or alone
   };
   // A page that came since its chunk was mapped, in a mapping that it may share with others.
   struct Alone {
@@ -64,7 +65,7 @@ class KeptMemory : public DomainMemory {
   bool map_crowded(Fault* fault);
   bool map_steady(Fault* fault);
   void unmap_all();
-  bool nothing_came(bool* same, Fault* fault);
+  bool all_is_mapped(bool* all, Fault* fault);
   void follow_leaves(const uint8_t* bitmap, uint64_t nr_pfns);
   void add_moved(uint8_t* bitmap, uint64_t nr_pfns);
   bool drop_logged(const uint8_t* bitmap, uint64_t nr_pfns, Fault* fault);
@@ -76,10 +77,9 @@ class KeptMemory : public DomainMemory {
 
   std::unique_ptr<FrameSource> source_;
   uint64_t nr_pfns_ = 0;
-  // Translated domains: the source's count of pages when no frame was unknown. As none of those
-  // that were ever mapped is freed, it grows with each one that comes.
-  uint64_t total_pages_ = 0;
-  bool came_ = false;  // so it was at the last reading of the log: the next may name what came, too
+  // Pfns whose frame is mapped. Of those frames none is freed, and the source counts them until
+  // they are unmapped: while a translated domain has as many pages as this, it has no others.
+  uint64_t nr_mapped_ = 0;
   std::vector<uint64_t> frames_;              // private p2m (PV): what is mapped at each pfn
   std::vector<std::atomic<uint64_t>> moved_;  // bit for each pfn whose frame in it changed
   std::vector<uint8_t> states_;
@@ -87,7 +87,6 @@ class KeptMemory : public DomainMemory {
   std::vector<Chunk> chunks_;
   std::mutex alone_lock_;
   std::unordered_map<uint64_t, Alone> alone_;
-  std::vector<std::shared_ptr<Mapping>> dropped_;  // of pages that moved: see total_pages_
 };
 
 }  // namespace dormouse::host
