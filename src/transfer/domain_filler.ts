@@ -13,10 +13,13 @@ import type { DomainState, MemoryGeometry } from '../domain/state.js';
 import type { MemoryHandle } from '../handle.js';
 
 const tablesPerStep = 1024;
+const pfnsPerStep = 65_536;
 const noFrame = 0xffff_ffff_ffff_ffffn;
 
 /** A builder that gives and takes frames one by one. */
 export interface PageBuilder extends Builder {
+  /** More pfns than a domain of its memory can have: what a stream says beyond them is not believed. */
+  readonly mostPfns: number;
   /** Pfns in any order; those that have a frame keep it. */
   populatePfns(pfns: BigUint64Array): Promise<void> | void;
   /** Takes the frames of these pfns away again; all have one. */
@@ -58,6 +61,12 @@ export class DomainFiller {
   }
 
   async #resize(nrPfns: number): Promise<void> {
+    const { mostPfns } = this.builder;
+    if (nrPfns > mostPfns)
+      throw new DormouseError(
+        'STREAM_INVALID',
+        `a guest of ${nrPfns} pfns, where its memory allows for no more than ${mostPfns}`,
+      );
     await this.builder.setGeometry({
       ...{ nrPfns, guestWidth: this.#guestWidth },
       ...{ p2mFrames: [], p2mGeneration: 0 },
@@ -76,7 +85,9 @@ export class DomainFiller {
       const high = words[2 * i + 1] ?? 0;
       const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
       const type = high >>> 28;
-      if (pfn >= this.#types.length) await this.#resize(Math.max(pfn + 1, 2 * this.#types.length));
+      const { mostPfns } = this.builder;
+      if (pfn >= this.#types.length)
+        await this.#resize(Math.max(pfn + 1, Math.min(2 * this.#types.length, mostPfns)));
       this.#types[pfn] = type;
       if (hasBody(type) || type === pageType.xalloc) toPopulate[populated++] = BigInt(pfn);
     }
@@ -129,15 +140,18 @@ export class DomainFiller {
 
   /** A page that was sent and then said to have no frame was given back by the guest while it was copied. */
   async #giveBack(): Promise<void> {
-    const gone = new BigUint64Array(this.#types.length);
-    let count = 0;
-    this.#types.forEach((type, pfn) => {
-      if (!hasBody(type) && type !== pageType.xalloc) gone[count++] = BigInt(pfn);
-    });
-    const listed = gone.subarray(0, count);
-    const frames = steps().pfnsToFrames(this.#handle, listed.slice());
-    const toFree = listed.filter((_, i) => frames[i] !== noFrame);
-    if (toFree.length > 0) await this.builder.depopulate(toFree);
+    for (let first = 0; first < this.#types.length; first += pfnsPerStep) {
+      const types = this.#types.subarray(first, first + pfnsPerStep);
+      const gone = new BigUint64Array(types.length);
+      let count = 0;
+      types.forEach((type, i) => {
+        if (!hasBody(type) && type !== pageType.xalloc) gone[count++] = BigInt(first + i);
+      });
+      const listed = gone.slice(0, count);
+      const frames = steps().pfnsToFrames(this.#handle, listed.slice());
+      const toFree = listed.filter((_, i) => frames[i] !== noFrame);
+      if (toFree.length > 0) await this.builder.depopulate(toFree);
+    }
   }
 
   /** STREAM_INVALID, IMAGE_DAMAGED, PAGE_TABLE_INVALID. */

@@ -8,7 +8,6 @@ import {
 } from '../xenstream/stream_parser.js';
 import { batchPfns, isTableType } from '../xenstream/stream_format.js';
 import { Survey } from '../xenstream/survey.js';
-import { MAX_PFNS } from '../image/format.js';
 import { readFrames } from '../xenstream/frames/reader.js';
 import { hasBody, pageType } from '../pfn/page_type.js';
 import { DomainFiller, type PageBuilder } from './domain_filler.js';
@@ -124,7 +123,8 @@ async function withFiller(
 export function restoreLibxcStream(restore: StreamRestore): Promise<void> {
   return withFiller(restore, async (filler) => {
     const restorer = new LibxcRestorer(restore, filler);
-    await parseLibxcStream(restore.source, restorer, { maxPfns: MAX_PFNS, maxStateBytes }, restore.signal);
+    const limits = { maxPfns: restore.builder.mostPfns, maxStateBytes };
+    await parseLibxcStream(restore.source, restorer, limits, restore.signal);
     await restorer.finish();
   });
 }

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { digestDomain, digestImage } from '../../src/digest/digest.js';
 import { restoreFrames, restoreLibxcStream, type HelperTarget } from '../../src/transfer/receive.js';
 import { streamDomain } from '../../src/transfer/send.js';
+import type { DormouseError } from '../../src/errors.js';
 import type { Builder, DomainSpec, Host } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { convertFromXen } from '../../src/convert/from_xen.js';
@@ -66,6 +67,7 @@ function target(builder: Builder, nrPfns: number): HelperTarget {
   let sized = false;
   return {
     ...builder,
+    mostPfns: nrPfns,
     setPolicy: () => 0,
     setGeometry: async (geometry) => {
       if (!sized) await builder.setGeometry({ ...geometry, nrPfns });
@@ -163,3 +165,36 @@ for (const format of ['frames', 'libxc'] as const)
       const image = await imageOf(t, await stream(host, 'guest', { format, live: null }), xlConfig);
       assert.equal((await digestImage(image)).digest, before.digest);
     });
+
+for (const format of ['frames', 'libxc'] as const)
+  test(`${format}: more pfns than the domain's memory allows for are not believed`, async (t) => {
+    const host = await setUp(t);
+    await bootGuest(host, 'guest', { program: 'idle', vcpus: 1, seed: 1, steps: 0, rate: 0, memoryMib: 16 });
+    const spec = { ...(await host.find('guest')), name: 'again', config: await host.config(1) };
+    const bytes = await stream(host, 'guest', { format, live: null });
+    const { lease, builder } = await host.build(spec);
+    let most = 0;
+    const whole = target(builder, spec.maxMemoryKib / 4);
+    const small: HelperTarget = {
+      ...whole,
+      mostPfns: 1000,
+      setGeometry: (geometry) => {
+        most = Math.max(most, geometry.nrPfns);
+        return whole.setGeometry(geometry);
+      },
+    };
+    const restoreStream = format === 'frames' ? restoreFrames : restoreLibxcStream;
+    const receiver = {
+      say: () => undefined,
+      progress: () => undefined,
+      staticDataDone: () => Promise.resolve(),
+    };
+    const { signal } = new AbortController();
+    await assert.rejects(
+      restoreStream({ builder: small, source: new BufferSource(bytes), signal, receiver }),
+      (error: DormouseError) => error.code === 'STREAM_INVALID' && /no more than 1000/.test(error.message),
+    );
+    assert.ok(most <= 1000);
+    await lease.release();
+    assert.deepEqual(steps().openObjects(), noObjects);
+  });

@@ -21,12 +21,18 @@ export interface RingEnds {
 const missing = { cpuid: 1, msr: 2 } as const;
 /** Populated before timers and signals are looked at again. */
 const pfnsPerCall = 65_536;
+/**
+ * A pfn space has holes: below 4 GiB in a translated domain, where the host has them in a PV domain that is shown its map, and
+ * what a balloon may still fill. The bookkeeping of what lies beyond would cost dom0 more memory than the domain has.
+ */
+const mostPfnsOf = (maxPages: number): number => 4 * maxPages + 2 ** 22;
 const none = 0xffff_ffff_ffff_ffffn;
 
 export class HelperBuilder implements Builder {
   readonly domid: number;
   /** What libxl made it. */
   readonly type: DomainType;
+  readonly mostPfns: number;
   readonly #api: XenNative;
   readonly #ends: RingEnds;
   readonly #builder: XenBuilderHandle;
@@ -41,7 +47,9 @@ export class HelperBuilder implements Builder {
   private constructor(api: XenNative, domid: number, ends: RingEnds) {
     this.#api = api;
     this.domid = domid;
-    this.type = native(() => domainType(api.domain(domid)));
+    const made = native(() => api.domain(domid));
+    this.type = domainType(made);
+    this.mostPfns = mostPfnsOf(made.maxPages);
     this.#ends = ends;
     this.#builder = native(() => api.builderOpen(domid));
   }
