@@ -34,11 +34,12 @@ describe('the xen host', () => {
 
   before(async () => {
     dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
-    const oracle = join(dir, 'page_types');
-    const source = join(sourceDir, 'oracle/page_types.c');
-    execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', oracle, '-lxenctrl', '-lxenguest']);
     lab = await startLab();
-    await lab.put(oracle, '/tmp/page_types');
+    for (const name of ['page_types', 'dirty_peek']) {
+      const [source, oracle] = [join(sourceDir, `oracle/${name}.c`), join(dir, name)];
+      execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', oracle, '-lxenctrl', '-lxenguest']);
+      await lab.put(oracle, `/tmp/${name}`);
+    }
   });
   afterEach(async () => {
     for (const guest of guests.splice(0)) await guest.destroy();

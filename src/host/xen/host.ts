@@ -369,7 +369,8 @@ export class XenHost implements Host {
       if (error.code !== 'HOST_LACKS') throw error;
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
-    const eventPages = await this.#eventPages(domid, nrPfns);
+    // Looked for while the guest runs, once for each pause: it may bring up a processor, or open more channels, in between.
+    let eventPages: readonly number[] | undefined;
     const read = (clear: boolean): Promise<Buffer> =>
       this.#call(() => {
         this.#heldBy(lease);
@@ -377,11 +378,16 @@ export class XenHost implements Host {
         return api.logDirtyRead(domid, nrPfns, clear, still);
       });
     return {
-      readAndClear: () => read(true),
+      readAndClear: async () => {
+        const bitmap = await read(true);
+        eventPages ??= await this.#eventPages(domid, nrPfns);
+        return bitmap;
+      },
       peek: async () => {
         const bitmap = await read(false);
         native(() => api.markSharedPages(domid, nrPfns, bitmap));
-        for (const pfn of eventPages) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
+        for (const pfn of eventPages ?? []) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
+        eventPages = undefined;
         return bitmap;
       },
       off: () =>
@@ -396,9 +402,9 @@ export class XenHost implements Host {
   }
 
   /** Where its memory is mapped. The log is on: a page of them that is not there yet is in it. */
-  async #eventPages(domid: number, nrPfns: number): Promise<number[]> {
+  async #eventPages(domid: number, nrPfns: number): Promise<readonly number[] | undefined> {
     const memory = this.#mapped.get(domid);
-    if (memory === undefined) return [];
+    if (memory === undefined) return undefined;
     try {
       return (await this.#api.eventPages(memory)).filter((pfn) => pfn < nrPfns);
     } catch (thrown) {
