@@ -366,6 +366,7 @@ export class XenHost implements Host {
     } catch (thrown) {
       held.strike('logdirty');
       const error = asDormouseError(thrown);
+      if (error.code === 'LOCKED') throw this.#locked(domid, error);
       if (error.code !== 'HOST_LACKS') throw error;
       throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
     }
@@ -399,6 +400,13 @@ export class XenHost implements Host {
             throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
         }),
     };
+  }
+
+  /** A log that nobody is seen to use is for the user to end: who begins one need not be known to us. */
+  #locked(domid: number, error: DormouseError): DormouseError {
+    if (!error.message.includes('dirty log is on')) return error;
+    const line = `if no tool is at work on it, this ends the log: ${watcherPath(loadXen().release)} end-log ${domid}`;
+    return new DormouseError('LOCKED', error.message, { cause: error, place: { domid }, details: [line] });
   }
 
   /** Where its memory is mapped. The log is on: a page of them that is not there yet is in it. */
