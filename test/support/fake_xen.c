@@ -111,6 +111,7 @@ int xc_domctl(xc_interface *xc, struct xen_domctl *op) {
   if (enables && is_there("log")) return errno = EINVAL, -1;
   if (enables) put("log", "", 0);
   if (op->u.shadow_op.op == XEN_DOMCTL_SHADOW_OP_OFF) {
+    if (is_there("log stays")) return errno = EIO, -1;
     call("log off");
     unlink(path_of("log"));
   }

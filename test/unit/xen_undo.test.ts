@@ -40,6 +40,8 @@ describe('what the watcher undoes', { skip }, () => {
     execFileSync('cc', ['-shared', '-fPIC', '-D__XEN_TOOLS__', source, '-o', join(built, 'xen.so')]);
     writeFileSync(join(built, 'saver.c'), 'int pause(void);\nint main(void) { for (;;) pause(); }\n');
     execFileSync('cc', [join(built, 'saver.c'), '-o', join(built, 'saver')]);
+    const xl = '#!/bin/sh\n[ ! -e "$FAKE_XEN/xl fails" ] || exit 1\necho "xl $*" >> "$FAKE_XEN/calls"\n';
+    writeFileSync(join(built, 'xl'), xl, { mode: 0o755 });
   });
   after(() => rmSync(built, { recursive: true, force: true }));
 
@@ -63,7 +65,8 @@ describe('what the watcher undoes', { skip }, () => {
     }
 
     undo(): { status: number | null; said: string } {
-      const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so') };
+      const path = `${built}:${process.env.PATH ?? ''}`;
+      const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so'), PATH: path };
       const done = spawnSync(join(release, name ?? ''), ['undo', this.run, '5'], { encoding: 'utf8', env });
       return { status: done.status, said: done.stdout + done.stderr };
     }
@@ -172,6 +175,47 @@ describe('what the watcher undoes', { skip }, () => {
     const made = new Scene(t, ['pause over'], { pauses: '..' });
     made.assertDone(made.undo(), ['unpause']);
     assert.equal(made.read('pauses'), '.');
+  });
+
+  test('what cannot be undone keeps nothing else from it, and is done the next time', (t) => {
+    const scene = new Scene(t, ['logdirty', 'pause', 'suspend 0a', 'suspended'], {
+      ...{ log: '', 'log stays': '', pauses: '.', suspended: '', [`store/${asked}`]: '0a' },
+    });
+    const { status } = scene.undo();
+    assert.ok(status !== 0 && status !== null);
+    assert.equal(scene.read('calls'), 'unpause\nresume\n');
+    rmSync(join(scene.dir, 'log stays'));
+    scene.write('calls', '');
+    scene.assertDone(scene.undo(), ['log off']);
+  });
+
+  test('a domain id that is another domain by now is left alone', (t) => {
+    const other = uuid.replace('0', '1');
+    const scene = new Scene(t, ['logdirty', 'pause', 'destroy'], { uuid: other, log: '', pauses: '.' });
+    scene.assertDone(scene.undo(), []);
+  });
+
+  test('what was to be destroyed is, and a failure of xl is told', (t) => {
+    const scene = new Scene(t, ['destroy', 'pause'], { pauses: '.' });
+    scene.assertDone(scene.undo(), ['xl destroy 5']);
+    const failing = new Scene(t, ['destroy'], { 'xl fails': '' });
+    assert.notEqual(failing.undo().status, 0);
+    assert.equal(readFileSync(join(failing.run, '5.journal'), 'utf8'), 'destroy\n');
+  });
+
+  test('of a build, what is paused is removed; what was there before or runs stays', async (t) => {
+    const half = new Scene(t, ['build'], { pauses: '.' });
+    half.assertDone(half.undo(), ['xl destroy 5']);
+    const before = new Scene(t, ['build', 'was 5'], { pauses: '.' });
+    before.assertDone(before.undo(), []);
+    // xl lets a domain go and then ends.
+    const builder = spawn(join(built, 'saver'), [], { stdio: 'ignore', detached: true });
+    const ended = once(builder, 'exit');
+    const started = (readFileSync(`/proc/${builder.pid}/stat`, 'utf8').split(') ')[1] ?? '').split(' ')[19];
+    const runs = new Scene(t, ['build', `group ${builder.pid} ${started}`]);
+    runs.assertDone(runs.undo(), []);
+    await ended;
+    assert.equal(builder.signalCode, 'SIGKILL');
   });
 
   test('the host: what it notes when; a log that is on stays on', (t) => {

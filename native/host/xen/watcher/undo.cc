@@ -88,13 +88,12 @@ bool destroy(uint32_t domid, const char* done) {
   return true;
 }
 
-// Ends xl and the save helper it started. True if xl was still there.
-bool end_builder(const LeaseOwner& builder) {
-  if (builder.pid <= 1 || !is_alive(builder)) return false;
+// Ends xl and the save helper it started.
+void end_builder(const LeaseOwner& builder) {
+  if (builder.pid <= 1 || !is_alive(builder)) return;
   kill(-builder.pid, SIGKILL);
   for (int waited = 0; waited < kBuilderEndMs && is_alive(builder); waited += kPollMs)
     usleep(kPollMs * 1000);
-  return true;
 }
 
 // What of a build is there: the domains of its uuid that were not there before.
@@ -114,14 +113,15 @@ bool find_built(const Handles& xen, const Lock& lock, const Journal& journal,
   }
 }
 
-// A domain that was let go by a builder which came to its end is whole: it stays.
+// A domain that runs is whole, for it is let go last of all: it stays, also where xl was not at its
+// end.
 bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
-  const bool was_building = end_builder(journal.builder);
+  end_builder(journal.builder);
   std::vector<xc_domaininfo_t> built;
   if (!find_built(xen, lock, journal, &built)) return false;
   bool good = true;
   for (const xc_domaininfo_t& info : built) {
-    if (was_building || (info.flags & (XEN_DOMINF_paused | XEN_DOMINF_dying)))
+    if (info.flags & (XEN_DOMINF_paused | XEN_DOMINF_dying))
       good = destroy(info.domain, "removed the half-built domain") && good;
     else
       std::printf("the restored domain %u is whole and runs\n", unsigned(info.domain));
@@ -131,15 +131,15 @@ bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
 
 Undone of(bool good) { return good ? Undone::kYes : Undone::kFailed; }
 
-// What is done is struck, so that trying again does it once.
+// What is done is struck, so that trying again does it once; what fails keeps nothing else from it.
 Undone undo_steps(const Handles& xen, uint32_t domid, Journal* journal) {
-  if (journal->log_dirty && !(undo_log_dirty(xen, domid) && journal->strike("logdirty")))
-    return Undone::kFailed;
-  const bool paused = journal->pause || journal->pause_over;
-  if (paused && !(undo_pause(xen, domid, journal->pause_over) && journal->strike("pause")))
-    return Undone::kFailed;
-  if (journal->suspend.empty() && !journal->suspended) return Undone::kYes;
-  return undo_suspend(xen, domid, *journal);
+  bool good = true;
+  if (journal->log_dirty) good = undo_log_dirty(xen, domid) && journal->strike("logdirty");
+  if (journal->pause || journal->pause_over)
+    good = undo_pause(xen, domid, journal->pause_over) && journal->strike("pause") && good;
+  if (journal->suspend.empty() && !journal->suspended) return of(good);
+  const Undone suspension = undo_suspend(xen, domid, *journal);
+  return suspension == Undone::kYes ? of(good) : suspension;
 }
 
 bool leave_paused(const Handles& xen, uint32_t domid, const xc_domaininfo_t& info) {
