@@ -91,7 +91,7 @@ bool GuestP2m::discover(Fault* fault) {
       continue;
     if (!found) return false;
     leaves_ = std::move(leaves);
-    generation_ = before.generation;
+    found_at_ = before;
     return true;
   }
   return fault->raise("GUEST_MEMORY_UNREADABLE", "the guest keeps moving its p2m");
@@ -111,9 +111,13 @@ bool GuestP2m::map_leaves(const P2mLeaves& leaves, Fault* fault) {
   return true;
 }
 
+// A guest that keeps the tree of frame lists alone (Linux before 4.3) counts nothing: it is looked
+// through again.
 bool GuestP2m::refresh(bool* moved, Fault* fault) {
   const P2mAnchor now = anchor();
-  *moved = now.generation != generation_;
+  *moved = now.p2m_cr3 == 0 || now.generation != found_at_.generation ||
+           now.max_pfn != found_at_.max_pfn || now.p2m_cr3 != found_at_.p2m_cr3 ||
+           now.p2m_vaddr != found_at_.p2m_vaddr;
   if (!*moved) return true;
   return discover(fault);
 }

@@ -18,7 +18,7 @@ class GuestP2m {
   bool refresh(bool* moved, Fault* fault);
 
   uint64_t nr_pfns() const { return leaves_.nr_pfns; }
-  uint64_t generation() const { return generation_; }
+  uint64_t generation() const { return found_at_.generation; }
   const MachineMap& machine() const { return *machine_; }
 
   // Machine frame of a pfn as the guest has it now; kNoMfn where it has none.
@@ -43,7 +43,7 @@ class GuestP2m {
   ForeignPages shared_info_;
   P2mLeaves leaves_;
   ForeignPages leaf_pages_;
-  uint64_t generation_ = 0;
+  P2mAnchor found_at_;  // of shared info, when the leaves were found
 };
 
 }  // namespace dormouse::xen
