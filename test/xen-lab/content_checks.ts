@@ -133,8 +133,12 @@ class ImagePages {
   }
 
   page(pfn: number): Buffer {
-    const { chunk, slot } = this.reader.pageEntry(pfn);
-    return this.#chunk(chunk)[slot] ?? Buffer.alloc(4096);
+    const { chunk, slot, pageClass } = this.reader.pageEntry(pfn);
+    // Of a page of zeroes the map alone tells.
+    if (pageClass === 'zero') return Buffer.alloc(4096);
+    const page = this.#chunk(chunk)[slot];
+    assert.ok(page, `pfn ${pfn} has a body`);
+    return page;
   }
 }
 

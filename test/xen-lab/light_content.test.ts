@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import type { ContentRequest, ContentSeen } from './content_checks.js';
 import { contents } from './extent.js';
 import { Guest, type GuestOptions } from './guests.js';
@@ -25,6 +25,9 @@ describe('the content of light images on real Xen', () => {
     execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', program, ...libraries]);
     lab = await startLab();
     await lab.put(program, reference);
+  });
+  afterEach(async () => {
+    await lab.exec("for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done 2>/dev/null");
   });
   after(async () => {
     await lab.stop();
