@@ -1,4 +1,5 @@
 /** `restore`: a new domain from an image, complete or not at all. */
+import { randomUUID } from 'node:crypto';
 import { resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import type { PageCounts } from '../domain/progress.js';
@@ -55,7 +56,17 @@ async function build(
   }
 }
 
-type Built = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs'>;
+type Built = Omit<RestoreResult, 'from' | 'elapsedMs'>;
+
+/** Two domains of one uuid could not be told apart by it: the guest of the image runs still, or again. */
+async function withOwnUuid(host: Host, wanted: DomainWanted): Promise<[DomainWanted, notes: string[]]> {
+  const { uuid } = wanted.spec;
+  const twin = (await host.list()).find((other) => !other.dying && other.uuid === uuid);
+  if (!twin) return [wanted, []];
+  const own = randomUUID();
+  const note = `its uuid is ${own}, for that of the image, ${uuid}, is the one of domain '${twin.name}'`;
+  return [{ ...wanted, spec: { ...wanted.spec, uuid: own } }, [note]];
+}
 
 /** `given` is what the user named, of which `image` may have been made. */
 async function restoreImage(
@@ -69,9 +80,11 @@ async function restoreImage(
     const [finding] = await findingsOf(host, { reader, ...given }, options);
     if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
-    const domid = await build(host, reader, wantedOf(reader, options), options, progress);
+    const [wanted, notes] = await withOwnUuid(host, wantedOf(reader, options));
+    const domid = await build(host, reader, wanted, options, progress);
     return {
       domid,
+      notes,
       name: options.name ?? reader.manifest.domain.name,
       imageId: reader.header.imageId,
       counts: reader.counts,
@@ -95,7 +108,12 @@ export async function restore(host: Host, path: string, options: RestoreOptions)
   try {
     return await withImageOf(path, options, async ({ path: image, from, notes }) => {
       const restored = await restoreImage(host, image, { path, from }, options);
-      return { ...restored, from, notes, elapsedMs: performance.now() - startedMs };
+      return {
+        ...restored,
+        from,
+        notes: [...notes, ...restored.notes],
+        elapsedMs: performance.now() - startedMs,
+      };
     });
   } catch (thrown) {
     if (thrown instanceof DormouseError) throw thrown;

@@ -196,6 +196,23 @@ test('what stands against a restore is said before a domain is made: name, memor
   assert.deepEqual(await codes('--name', 'other', wide), ['CONFIG_INVALID', 'NO_MEMORY']);
 });
 
+test('a second domain of one image gets a uuid of its own, and says so', async (t) => {
+  const { machine, image } = await savedGuest(t);
+  const uuids: string[] = [];
+  for (const name of ['first', 'second']) {
+    const { notes } = await documentOf(t, 'restore', ['-p', '--name', name, image, ...host]);
+    const { uuid } = await machine.find(name);
+    assert.deepEqual(
+      notes,
+      uuids.map(
+        (taken) => `its uuid is ${uuid}, for that of the image, ${taken}, is the one of domain 'first'`,
+      ),
+    );
+    uuids.push(uuid);
+  }
+  assert.equal(new Set(uuids).size, 2);
+});
+
 test('a guest whose online vCPUs are not the first ones is restored', async (t) => {
   const { machine, image } = await savedGuest(t);
   forgeManifest(image, (manifest) => {
