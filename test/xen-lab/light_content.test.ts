@@ -12,7 +12,7 @@ import { startLab, type Lab } from './lab.js';
 import { sourceDir } from './paths.js';
 
 const reference = '/tmp/page_reference';
-const [lowMib, highMib] = [80, 128];
+const [lowMib, highMib] = [96, 128];
 
 describe('the content of light images on real Xen', () => {
   let lab: Lab;
