@@ -11,7 +11,7 @@ export const checkpoints = setting('DORMOUSE_LAB_CHECKPOINTS', 200, 6);
 export const suspensions = { times: short ? 5 : 20, pvVcpus: short ? [2] : [1, 2] };
 /** Light checkpoints of each guest that are compared page by page, and those guests. */
 export const contents = {
-  times: setting('DORMOUSE_LAB_CONTENTS', 20, 3),
+  times: setting('DORMOUSE_LAB_CONTENTS', 20, 1),
   guests: [
     ...(short
       ? []
