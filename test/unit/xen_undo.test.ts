@@ -234,8 +234,11 @@ describe('what the watcher undoes', { skip }, () => {
       log: done,
       foreignLog: 'LOCKED untouched',
       release: done,
+      endedLease: 'INTERNAL unknown',
+      successor: 'pause\n',
     });
-    scene.assertDone({ status: 0, said: '' }, ['resume', 'pause', 'unpause']);
+    const calls = ['resume', 'pause', 'unpause', 'pause', 'unpause'];
+    scene.assertDone({ status: 0, said: '' }, calls);
     assert.ok(scene.has('log'));
   });
 
