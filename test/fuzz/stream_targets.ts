@@ -1,22 +1,15 @@
 /** Streams of Xen's and of ours. */
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
-import type { Field } from '../../src/image/format.js';
-import { storedHash } from '../../src/image/frame.js';
 import { readFrames } from '../../src/xenstream/frames/reader.js';
-import {
-  FRAME_HEAD,
-  FRAME_HEAD_SIZE,
-  STREAM_HEAD,
-  STREAM_HEAD_SIZE,
-} from '../../src/xenstream/frames/layout.js';
-import { StreamWriter } from '../../src/xenstream/frames/writer.js';
+import { STREAM_HEAD_SIZE } from '../../src/xenstream/frames/layout.js';
 import { parseLibxcStream, parseStream } from '../../src/xenstream/stream_parser.js';
 import { readStreamManifest } from '../../src/xenstream/stream_manifest.js';
 import { Survey } from '../../src/xenstream/survey.js';
 import { decodeManifest, encodeManifest } from '../../src/image/manifest.js';
-import { desc, manifestFor, page, random } from '../support/images.js';
-import { BufferSource, writtenBy } from '../support/stream_bytes.js';
+import { manifestFor } from '../support/images.js';
+import { ownStream, resealed, sparseStream } from '../support/own_stream.js';
+import { BufferSource } from '../support/stream_bytes.js';
 import { fileOf, hvmParts, pvParts, type Part } from '../support/xen_stream.js';
 import { Rewriter } from './stream_rewriter.js';
 import type { Target } from './target.js';
@@ -24,51 +17,16 @@ import type { Target } from './target.js';
 const nrPfns = 24;
 const limits = { maxPfns: 2 ** 20, maxStateBytes: 1 << 20 };
 
-/** A stream whose frames' checksums are right, where they are frames at all. */
-function resealedFrames(input: Buffer): Buffer {
-  const bytes = Buffer.from(input);
-  if (bytes.length < STREAM_HEAD_SIZE || bytes.length % 16 === 15) return bytes;
-  const put = (at: number, [offset]: Field, hash: string): void => void bytes.write(hash, at + offset, 'hex');
-  put(0, STREAM_HEAD.checksum, storedHash(bytes.subarray(0, STREAM_HEAD.checksum[0])));
-  const [idAt, idSize] = STREAM_HEAD.streamId;
-  const id = bytes.subarray(idAt, idAt + idSize);
-  for (let at = STREAM_HEAD_SIZE; at + FRAME_HEAD_SIZE <= bytes.length;) {
-    const size = bytes.readUInt32LE(at + FRAME_HEAD.bodySize[0]);
-    const body = bytes.subarray(at + FRAME_HEAD_SIZE, at + FRAME_HEAD_SIZE + size);
-    put(at, FRAME_HEAD.bodyHash, storedHash(body));
-    const head = Buffer.concat([bytes.subarray(at, at + FRAME_HEAD.headHash[0]), id]);
-    put(at, FRAME_HEAD.headHash, storedHash(head));
-    at += FRAME_HEAD_SIZE + size;
-  }
-  return bytes;
-}
-
-async function ownStream(count: number): Promise<Buffer> {
-  const next = random(9);
-  const pages = Array.from({ length: count }, (_, pfn) => page(pfn, next));
-  return writtenBy(async (fd) => {
-    const stream = StreamWriter.create(fd, { format: 'frames', nrPfns: count, lanes: 1 });
-    const { state, geometry, domain } = manifestFor(count, stream.counts());
-    await stream.begin({
-      ...{ tool: 'fuzz', type: domain.type, guestWidth: geometry.guestWidth, nrPfns: count },
-      ...{ cpuidPolicy: state.cpuidPolicy, msrPolicy: Buffer.alloc(0) },
-    });
-    stream.append(
-      0,
-      BigUint64Array.from(pages, desc),
-      Buffer.concat(pages.flatMap(({ body }) => body ?? [])),
-    );
-    await stream.end(manifestFor(count, stream.counts()));
-    stream.release();
-  });
-}
+/** Mostly with checksums that are right: behind them lies what is to be fuzzed. */
+const mostlyResealed = (input: Buffer): Buffer =>
+  input.length < STREAM_HEAD_SIZE || input.length % 16 === 15 ? input : resealed(input);
 
 /** What came is what the last frame counted, and all of it is the guest's. */
 async function takeFrames(input: Buffer): Promise<void> {
   const seen: string[] = [];
   let most = 0;
   const classes = new Map<number, number>();
-  await readFrames(new BufferSource(resealedFrames(input)), {
+  await readFrames(new BufferSource(mostlyResealed(input)), {
     begin: (begin) => {
       seen.push('begin');
       most = begin.nrPfns;
@@ -129,7 +87,12 @@ const files = (): readonly (readonly Part[])[] => [
 export const streamTargets: Readonly<Record<string, Target>> = {
   frames: {
     codes: ['STREAM_INVALID', 'STREAM_UNSUPPORTED'],
-    seeds: async () => [await ownStream(nrPfns), await ownStream(2)],
+    seeds: async () => [
+      await ownStream(nrPfns),
+      await ownStream(2),
+      await sparseStream(2 ** 32, [2 ** 24, 2 ** 20]),
+      await sparseStream(2 ** 32, [2 ** 31 + 5, 2 ** 31 + 10]),
+    ],
     run: takeFrames,
   },
   'xl-file': {
