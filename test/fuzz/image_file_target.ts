@@ -75,7 +75,8 @@ function edit(parts: Parts, by: Buffer): void {
   const kind = by.readUInt8(3);
   const value = by.readUInt16LE(4);
   if (kind === 255) {
-    const name = REGIONS[value % REGIONS.length] ?? 'manifest';
+    // Those that follow from the chunks have their size.
+    const name = (['manifest', 'ancestors', 'pageMap', 'pageHashes'] as const)[value % 4] ?? 'manifest';
     parts.regions[name] = parts.regions[name].subarray(0, at);
   } else if (kind < 128) part[at] = value & 0xff;
   else part.fill(by.subarray(4, 6), at, Math.min(part.length, at + 2));

@@ -74,12 +74,18 @@ function resultIn(output: string): ChildResult | null {
   return line.startsWith('{"executions"') ? (JSON.parse(line) as ChildResult) : null;
 }
 
-export async function fuzzScript(name: string, seconds: number, seed: number): Promise<Outcome> {
+/** `program`: what is run and watched, by its tests. */
+export async function fuzzScript(
+  name: string,
+  seconds: number,
+  seed: number,
+  program = child,
+): Promise<Outcome> {
   const own = join(placesOf(name).grown, '..');
   mkdirSync(own, { recursive: true });
   const watched = join(own, 'watched');
   writeFileSync(watched, '');
-  const args = ['--max-old-space-size=512', child, name, String(seconds), String(seed), watched];
+  const args = ['--max-old-space-size=512', program, name, String(seconds), String(seed), watched];
   const startedMs = performance.now();
   const running = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let [output, said] = ['', ''];
