@@ -145,7 +145,9 @@ class ImageVerifier {
         if (found === null) return null;
         sources.push(found);
       }
-      layers.push(renumbered(file.map as MapRuns, sources));
+      const layer = renumbered(file.map as MapRuns, sources);
+      if (!this.leadsSomewhere(layer, file)) return null;
+      layers.push(layer);
       at = file.isFull ? null : (sources[1] ?? null);
     }
     const map = layers.reduceRight((older, newer) => laidOver(newer, older));
@@ -159,6 +161,18 @@ class ImageVerifier {
       if (own?.isSigned && !file.hasDigests)
         this.find({ what: 'a signed image rests on it, and it has no digests', path });
     return map;
+  }
+
+  /** Also what a newer map hides must lead to chunks that are there: a reader looks at each map by itself. */
+  private leadsSomewhere(map: MapRuns, file: FileVerifier): boolean {
+    for (let run = 0; run < map.length; run++) {
+      const holder = this.members[map.source[run] ?? 0]?.file;
+      const [chunk = 0, slot = 0] = [map.chunk[run], map.slot[run]];
+      if (!map.hasBody(run) || holder?.hasSlots(chunk, slot, map.count(run)) !== false) continue;
+      file.find(`the page map seeks pfn ${map.first[run] ?? 0} in a chunk that has it not`);
+      return false;
+    }
+    return true;
   }
 
   private async checkContentRoot(file: FileVerifier, map: MapRuns): Promise<void> {
