@@ -4,6 +4,7 @@
 
 #include "codec/lz4.h"
 #include "fuzz/input.h"
+#include "image/encode.h"
 
 namespace {
 
@@ -132,16 +133,36 @@ void check_result(const ChunkExpect& expect, const uint64_t* descs, uint32_t pag
   require(with_body == bodies, "bodies and classes differ");
 }
 
+// What was decoded becomes a chunk that decodes to the same.
+void round_trip(const ChunkExpect& expect, const uint64_t* descs, uint32_t pages,
+                const uint8_t* stored, uint32_t n_stored) {
+  static codec::Lz4State lz4;
+  static uint8_t made[kMaxChunkSpan], bodies[kMaxChunkBodies * kPageBytes];
+  static uint64_t again[kMaxChunkPages];
+  const uint32_t used = encode_chunk(lz4, {descs, pages, stored, n_stored}, made);
+  const auto span = uint32_t(whole_pages(used));
+  std::memset(made + used, 0, span - used);
+  uint32_t n_pages = 0, n_bodies = 0;
+  Fault fault;
+  require(decode_chunk(made, span, expect, again, &n_pages, bodies, &n_bodies, &fault),
+          "what was encoded does not decode");
+  require(n_pages == pages && std::memcmp(again, descs, pages * 8ull) == 0, "other pages");
+  require(n_bodies == n_stored && std::memcmp(bodies, stored, n_bodies * kPageBytes) == 0,
+          "other bodies");
+}
+
 void decode(const uint8_t* chunk, uint32_t span, bool newer) {
   static const Fenced bodies(kMaxChunkBodies * kPageBytes), descs(kMaxChunkPages * 8);
   const ChunkExpect expect = {kChunk, 40000, newer};
   uint32_t n_pages = 0, n_bodies = 0;
   Fault fault;
   uint64_t* const out = descs.last_words(kMaxChunkPages);
-  const bool good = decode_chunk(chunk, span, expect, out, &n_pages,
-                                 bodies.last(kMaxChunkBodies * kPageBytes), &n_bodies, &fault);
+  uint8_t* const plain = bodies.last(kMaxChunkBodies * kPageBytes);
+  const bool good = decode_chunk(chunk, span, expect, out, &n_pages, plain, &n_bodies, &fault);
   require(good != bool(fault), "a fault is raised exactly where there is one");
-  if (good) check_result(expect, out, n_pages, n_bodies);
+  if (!good) return;
+  check_result(expect, out, n_pages, n_bodies);
+  round_trip(expect, out, n_pages, plain, n_bodies);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 /** The table of the files that an increment needs. */
 import { Buffer } from 'node:buffer';
 import { DormouseError } from '../errors.js';
-import { ANCESTOR, ANCESTOR_SIZE, isZero, MAX_ANCESTORS } from './format.js';
+import { ANCESTOR, ANCESTOR_SIZE, isZero, MAX_ANCESTORS, textAt } from './format.js';
 import { damaged } from './frame.js';
 
 export interface Ancestor {
@@ -40,13 +40,13 @@ function decodeAncestor(bytes: Buffer, newer: boolean): Ancestor {
   const hex = ([offset, size]: readonly [number, number]) => bytes.toString('hex', offset, offset + size);
   const nameSize = bytes.readUInt16LE(ANCESTOR.nameSize[0]);
   const [nameAt, nameRoom] = ANCESTOR.name;
-  const name = bytes.toString('utf8', nameAt, nameAt + Math.min(nameSize, nameRoom));
+  const name = textAt(bytes, nameAt, Math.min(nameSize, nameRoom));
   const sequence = Number(bytes.readBigUInt64LE(ANCESTOR.sequence[0]));
   const fixed =
     nameSize <= nameRoom &&
     isZero(bytes, nameAt + nameSize, nameAt + nameRoom) &&
     (newer || isZero(bytes, ANCESTOR.reserved[0], nameAt));
-  if (!fixed || !isFileName(name) || !Number.isSafeInteger(sequence))
+  if (!fixed || name === null || !isFileName(name) || !Number.isSafeInteger(sequence))
     throw damaged('the table of ancestors: an entry is impossible');
   return { imageId: hex(ANCESTOR.imageId), root: hex(ANCESTOR.root), sequence, name };
 }

@@ -233,5 +233,12 @@ export function isZero(bytes: Buffer, from = 0, to = bytes.length): boolean {
   return bytes.subarray(from, to).equals(zeroes.subarray(0, to - from));
 }
 
+/** The UTF-8 text in these bytes; null if they are none, which would be another text once it is written again. */
+export function textAt(bytes: Buffer, at: number, size: number): string | null {
+  const part = bytes.subarray(at, at + size);
+  const text = part.toString('utf8');
+  return Buffer.from(text).equals(part) ? text : null;
+}
+
 /** First bytes of a file that `xl save` wrote: not an image, and to be told so. */
 export const XL_MAGIC = Buffer.from('Xen saved domain, xl format\n \0 \r', 'latin1');

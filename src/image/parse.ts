@@ -30,6 +30,7 @@ import {
   PAGE_SIZE,
   STORED_FLAG,
   isZero,
+  textAt,
   wholePages,
   type Field,
 } from './format.js';
@@ -299,8 +300,15 @@ export function parseAncestors(bytes: Buffer, newer: boolean): NamedFile[] | str
     const end = at + ANCESTOR_SIZE;
     const nameSize = numberAt(bytes, ANCESTOR.nameSize, at);
     const nameAt = at + ANCESTOR.name[0];
-    const name = nameSize <= ANCESTOR.name[1] ? bytes.toString('utf8', nameAt, nameAt + nameSize) : '';
-    if (name === '' || name === '.' || name === '..' || name.includes('/') || name.includes('\0'))
+    const name = nameSize <= ANCESTOR.name[1] ? textAt(bytes, nameAt, nameSize) : null;
+    if (
+      name === null ||
+      name === '' ||
+      name === '.' ||
+      name === '..' ||
+      name.includes('/') ||
+      name.includes('\0')
+    )
       return `entry ${files.length} has no file's name`;
     if (!isZero(bytes, nameAt + nameSize, end) || (!newer && numberAt(bytes, ANCESTOR.reserved, at) !== 0))
       return `entry ${files.length} has bytes set that must be zero`;

@@ -4,6 +4,7 @@
  */
 import type { FileHandle } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
 import { openImageFile } from './file.js';
@@ -26,6 +27,11 @@ export interface VerifyReport {
   readonly nrPfns: number;
   /** Paths of the ancestors that were verified too. */
   readonly ancestors: readonly string[];
+  /**
+   * Null where the image has no content root, or it was not reached for findings. False where it was not compared, because by far
+   * most of its pages are stored nowhere: each of them takes work, whatever the size of the file.
+   */
+  readonly contentRootCompared: boolean | null;
   /** Empty for a whole image. At most 1000; `more` counts the rest. */
   readonly findings: readonly Finding[];
   readonly more: number;
@@ -37,6 +43,11 @@ export interface VerifyOptions {
 }
 
 const MOST_FINDINGS = 1000;
+/** Pages that a content root counts and no file stores: so many, and so many more for each that is stored. */
+const MOST_UNSTORED = 2 ** 22;
+const UNSTORED_PER_STORED = 64;
+/** Pages between two looks at whether it was cancelled. */
+const PAGES_AT_ONCE = 1 << 14;
 
 interface Member {
   readonly path: string;
@@ -48,6 +59,7 @@ class ImageVerifier {
   readonly findings: Finding[] = [];
   more = 0;
   bytesRead = 0;
+  contentRootCompared: boolean | null = null;
   /** The image's own file first. */
   readonly members: Member[] = [];
   private totalBytes = 0;
@@ -91,7 +103,7 @@ class ImageVerifier {
       const sought = [...(map ? [{ map, source }] : []), ...(each.map ? [{ map: each.map, source: 0 }] : [])];
       await each.readChunks(sought);
     }
-    if (map && this.findings.length === 0) this.checkContentRoot(file, map);
+    if (map && this.findings.length === 0) await this.checkContentRoot(file, map);
     return file;
   }
 
@@ -133,7 +145,9 @@ class ImageVerifier {
         if (found === null) return null;
         sources.push(found);
       }
-      layers.push(renumbered(file.map as MapRuns, sources));
+      const layer = renumbered(file.map as MapRuns, sources);
+      if (!this.leadsSomewhere(layer, file)) return null;
+      layers.push(layer);
       at = file.isFull ? null : (sources[1] ?? null);
     }
     const map = layers.reduceRight((older, newer) => laidOver(newer, older));
@@ -149,11 +163,25 @@ class ImageVerifier {
     return map;
   }
 
-  private checkContentRoot(file: FileVerifier, map: MapRuns): void {
+  /** Also what a newer map hides must lead to chunks that are there: a reader looks at each map by itself. */
+  private leadsSomewhere(map: MapRuns, file: FileVerifier): boolean {
+    for (let run = 0; run < map.length; run++) {
+      const holder = this.members[map.source[run] ?? 0]?.file;
+      const [chunk = 0, slot = 0] = [map.chunk[run], map.slot[run]];
+      if (!map.hasBody(run) || holder?.hasSlots(chunk, slot, map.count(run)) !== false) continue;
+      file.find(`the page map seeks pfn ${map.first[run] ?? 0} in a chunk that has it not`);
+      return false;
+    }
+    return true;
+  }
+
+  private async checkContentRoot(file: FileVerifier, map: MapRuns): Promise<void> {
     const { footer } = file;
     const said = footer && hexAt(footer, FOOTER.contentRoot);
     if (said === undefined || /^0*$/.test(said)) return;
-    let sum = 0n;
+    this.contentRootCompared = isInProportion(map);
+    if (!this.contentRootCompared) return;
+    let [sum, pages] = [0n, 0];
     for (let run = 0; run < map.length; run++) {
       if (map.type(run) === NO_FRAME) continue;
       const holder = this.members[map.source[run] ?? 0]?.file;
@@ -161,11 +189,20 @@ class ImageVerifier {
         this.find({ what: 'it has a content root, but an ancestor has no page hashes' });
         return;
       }
-      for (let i = 0; i < map.count(run); i++) sum += summand(map, run, i, holder);
+      for (let i = 0; i < map.count(run); i++) {
+        if (++pages % PAGES_AT_ONCE === 0) await this.breathe();
+        sum += summand(map, run, i, holder);
+      }
     }
     const hex = (sum & ((1n << 256n) - 1n)).toString(16).padStart(64, '0');
     if (Buffer.from(hex, 'hex').reverse().toString('hex') !== said)
       this.find({ what: 'the content root is not that of its pages' });
+  }
+
+  /** Lets signals come through. CANCELLED. */
+  private async breathe(): Promise<void> {
+    await setImmediate();
+    this.countBytes(0);
   }
 
   async close(): Promise<void> {
@@ -176,6 +213,14 @@ class ImageVerifier {
 const NO_FRAME = 15;
 const zeroPage = Buffer.alloc(PAGE_SIZE);
 const littleEndian = (hex: string): Buffer => Buffer.from(hex, 'hex').reverse();
+
+function isInProportion(map: MapRuns): boolean {
+  let [stored, unstored] = [0, 0];
+  for (let run = 0; run < map.length; run++)
+    if (map.hasBody(run)) stored += map.count(run);
+    else if (map.type(run) !== NO_FRAME) unstored += map.count(run);
+  return unstored <= MOST_UNSTORED + UNSTORED_PER_STORED * stored;
+}
 
 /** What one page adds to the content root. */
 function summand(map: MapRuns, run: number, i: number, holder: FileVerifier | undefined): bigint {
@@ -233,11 +278,11 @@ export async function verifyImage(path: string, options: VerifyOptions = {}): Pr
   const verifier = new ImageVerifier(path, options);
   try {
     const { imageId, root, nrPfns } = await verifier.run();
-    const { findings, more, bytesRead, members } = verifier;
+    const { findings, more, bytesRead, members, contentRootCompared } = verifier;
     const sum = (of: 'chunksChecked' | 'blocksDecoded') =>
       members.reduce((total, { file }) => total + file[of], 0);
     return {
-      ...{ path, imageId, root, bytesRead, nrPfns, findings, more },
+      ...{ path, imageId, root, bytesRead, nrPfns, contentRootCompared, findings, more },
       chunksChecked: sum('chunksChecked'),
       blocksDecoded: sum('blocksDecoded'),
       ancestors: members.slice(1).map((member) => member.path),

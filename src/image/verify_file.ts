@@ -410,6 +410,11 @@ export class FileVerifier {
     else this.map = map;
   }
 
+  /** Whether the chunk table has such a chunk with so many pages; true where there is no table to tell. */
+  hasSlots(chunk: number, slot: number, count: number): boolean {
+    return this.entries === undefined || slot + count <= (this.entries[chunk]?.pages ?? 0);
+  }
+
   /** Every chunk: checksum, digest, structure, page hashes, and that the pages sought in it are there. */
   async readChunks(sought: readonly Sought[]): Promise<void> {
     const { entries } = this;

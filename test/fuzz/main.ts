@@ -1,91 +1,133 @@
 /**
- * Fuzzes the parsers in TypeScript: main.js --seconds N [--runs N] [--seed N] [--target NAME]. An input that is answered by
- * anything but a value or an error of its target's list, or only after seconds, is kept in fuzz-out/; it then belongs into
- * test/fuzz-corpus/NAME, which `npm test` replays.
+ * Fuzzes every parser: `npm run fuzz -- [--seconds N] [--target NAME]...`. Targets in C++ run under libFuzzer (native.ts), those in
+ * TypeScript in a process that is watched (script.ts). Inputs that reach something new grow in build/fuzz/NAME/corpus; what a
+ * target found is in build/fuzz/NAME/found. Both begin with test/fuzz-corpus/NAME, which --merge brings up to date.
  */
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { performance } from 'node:perf_hooks';
+import { readdirSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { packageRoot } from '../../src/addon.js';
-import { DormouseError } from '../../src/errors.js';
-import { inputOf } from './mutate.js';
-import { type Target, targets } from './targets.js';
+import { mergeKept } from './merge.js';
+import { findClang, forgotten, fuzzNative, nativeTargets, NotBuilt } from './native.js';
+import { fuzzScript, type Outcome } from './script.js';
+import { placesOf } from './target.js';
+import { targets } from './targets.js';
 
-const slowestMs = 5000;
-
-/** Null, or what was wrong with how the target took the input. */
-export async function judge(target: Target, input: Buffer): Promise<string | null> {
-  const startedMs = performance.now();
-  let wrong: string | null = null;
-  try {
-    await target.run(input);
-  } catch (thrown) {
-    if (!(thrown instanceof DormouseError && target.codes.includes(thrown.code)))
-      wrong = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown);
-  }
-  const tookMs = performance.now() - startedMs;
-  return wrong ?? (tookMs > slowestMs ? `took ${Math.round(tookMs)} ms` : null);
-}
-
-/** Kept inputs of a target. */
-export function keptInputs(name: string): Buffer[] {
-  const dir = join(packageRoot, 'test/fuzz-corpus', name);
-  return existsSync(dir)
-    ? readdirSync(dir)
-        .sort()
-        .map((file) => readFileSync(join(dir, file)))
-    : [];
-}
-
-function keep(name: string, input: Buffer): string {
-  const dir = join(packageRoot, 'fuzz-out');
-  mkdirSync(dir, { recursive: true });
-  const path = join(dir, `${name}-${createHash('sha256').update(input).digest('hex').slice(0, 12)}`);
-  writeFileSync(path, input);
-  return path;
-}
+const names = [...Object.keys(nativeTargets), ...Object.keys(targets)];
+const usage = `usage: npm run fuzz -- [--seconds N] [--target NAME]... [--seed N] [--merge]
+  --seconds N    for each target (default 30)
+  --target NAME  of ${names.join(', ')} (default: all)
+  --seed N       from which inputs are made (default: a new one)
+  --merge        instead: keeps in test/fuzz-corpus as few inputs as reach all that was reached`;
 
 interface Plan {
   readonly seconds: number;
-  readonly runs: number;
+  readonly chosen: readonly string[];
   readonly seed: number;
+  readonly merge: boolean;
 }
 
-async function fuzz(name: string, target: Target, { seconds, runs, seed }: Plan): Promise<boolean> {
-  const corpus = [...(await target.seeds()), ...keptInputs(name)];
-  const startedMs = performance.now();
-  let done = 0;
-  for (; done < runs; done++) {
-    if (done % 64 === 0 && performance.now() - startedMs > 1000 * seconds) break;
-    const input = inputOf(corpus, seed, done);
-    const wrong = await judge(target, input);
-    if (wrong === null) continue;
-    process.stdout.write(
-      `fuzz: ${name} FAILED, seed ${seed}, input ${done}, kept as ${keep(name, input)}\n${wrong}\n`,
-    );
-    return false;
+function fail(text: string, status: number): never {
+  process.stderr.write(`fuzz: ${text}\n`);
+  process.exit(status);
+}
+
+function wholeNumber(option: string, text: string, most: number): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : 0;
+  if (value >= 1 && value <= most) return value;
+  return fail(`${option} is a whole number from 1 to ${most}, not '${text}'\n${usage}`, 2);
+}
+
+function parsed(args: string[]): ReturnType<typeof parse> {
+  try {
+    return parse(args);
+  } catch (thrown) {
+    return fail(`${(thrown as Error).message}\n${usage}`, 2);
   }
-  const tookS = (performance.now() - startedMs) / 1000;
-  const rssMib = Math.round(process.memoryUsage().rss / 2 ** 20);
-  process.stdout.write(
-    `fuzz: ${name} found nothing: ${done} inputs in ${tookS.toFixed(1)} s, seed ${seed}, ${rssMib} MiB resident\n`,
-  );
-  return true;
 }
 
-async function main(): Promise<void> {
-  const number = { type: 'string' } as const;
-  const { values } = parseArgs({ options: { seconds: number, runs: number, seed: number, target: number } });
-  const plan: Plan = {
-    seconds: Number(values.seconds ?? 30),
-    runs: Number(values.runs ?? Infinity),
-    seed: Number(values.seed ?? Date.now() % 1e9),
+const parse = (args: string[]) =>
+  parseArgs({
+    args,
+    options: {
+      seconds: { type: 'string', default: '30' },
+      target: { type: 'string', multiple: true, default: [] as string[] },
+      seed: { type: 'string', default: String((Date.now() % 1e9) + 1) },
+      merge: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  }).values;
+
+function planOf(args: string[]): Plan {
+  const { seconds, target, seed, merge, help } = parsed(args);
+  if (help) {
+    process.stdout.write(`${usage}\n`);
+    process.exit(0);
+  }
+  const unknown = target.find((name) => !names.includes(name));
+  if (unknown !== undefined) fail(`no target '${unknown}'\n${usage}`, 2);
+  return {
+    seconds: wholeNumber('--seconds', seconds, 1_000_000),
+    seed: wholeNumber('--seed', seed, 1e9),
+    chosen: target.length > 0 ? target : names,
+    merge,
   };
-  for (const [name, target] of Object.entries(targets))
-    if (values.target === undefined || values.target === name)
-      if (!(await fuzz(name, target, plan))) process.exitCode = 1;
 }
 
-if (process.argv[1]?.endsWith('fuzz/main.js') === true) await main();
+/** Null where only targets in TypeScript were chosen. */
+function clangFor(chosen: readonly string[]): string | null {
+  const [missing] = forgotten();
+  if (missing !== undefined) fail(`${missing} is in no target`, 1);
+  if (!chosen.some((name) => name in nativeTargets)) return null;
+  return (
+    findClang() ??
+    fail(
+      'needs clang with libFuzzer. On Debian or Ubuntu: sudo apt-get install -y clang-14 libclang-rt-14-dev',
+      5,
+    )
+  );
+}
+
+function corpusSize(name: string): number {
+  const { kept, grown } = placesOf(name);
+  const files = [kept, grown].flatMap((dir) => {
+    try {
+      return readdirSync(dir);
+    } catch {
+      return [];
+    }
+  });
+  return new Set(files).size;
+}
+
+function tell(name: string, { executions, seconds, found }: Outcome): void {
+  const rate = Math.round(executions / seconds);
+  const what = found === null ? 'nothing found' : `FOUND something, kept in ${found}`;
+  process.stdout.write(
+    `fuzz: ${name.padEnd(15)} ${executions} executions in ${seconds.toFixed(1)} s, ${rate}/s, corpus ${corpusSize(name)}, ${what}\n`,
+  );
+}
+
+async function main({ chosen, seconds, seed, merge }: Plan): Promise<void> {
+  const clang = clangFor(chosen);
+  if (!merge) process.stdout.write(`fuzz: ${chosen.length} targets, ${seconds} s each, seed ${seed}\n`);
+  for (const name of chosen) {
+    const native = nativeTargets[name];
+    if (merge) {
+      const { files, bytes } = mergeKept(name, clang);
+      process.stdout.write(`fuzz: ${name.padEnd(15)} keeps ${files} inputs of ${bytes} bytes\n`);
+      continue;
+    }
+    const outcome =
+      native && clang !== null
+        ? fuzzNative(clang, name, native, seconds, seed)
+        : await fuzzScript(name, seconds, seed);
+    tell(name, outcome);
+    if (outcome.found !== null) process.exitCode = 1;
+  }
+}
+
+try {
+  await main(planOf(process.argv.slice(2)));
+} catch (thrown) {
+  if (!(thrown instanceof NotBuilt)) throw thrown;
+  fail(thrown.message, 1);
+}

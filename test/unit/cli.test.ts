@@ -83,6 +83,7 @@ const verified: VerifyReport = {
   blocksDecoded: 9,
   nrPfns: 128,
   ancestors: [],
+  contentRootCompared: true,
   findings: [],
   more: 0,
 };

@@ -45,6 +45,7 @@ export const imageVerify: Verb = {
     blocksDecoded: figures.count,
     nrPfns: figures.count,
     ancestors: z.array(z.string()),
+    contentRootCompared: z.boolean().nullable(),
     findings: z.array(
       z.object({
         what: z.string(),
@@ -68,6 +69,10 @@ export const imageVerify: Verb = {
       ['read', `${formatBytes(report.bytesRead)}, ${formatCount(report.chunksChecked)} chunks`],
       ['pages', formatCount(report.nrPfns)],
       ['ancestors', report.ancestors.length === 0 ? undefined : formatCount(report.ancestors.length)],
+      [
+        'content root',
+        report.contentRootCompared === false ? 'not compared: few of its pages are stored' : undefined,
+      ],
       ['result', whole ? 'whole' : `DAMAGED, ${formatCount(report.findings.length + report.more)} findings`],
     ]);
     const findings = report.findings.map(renderFinding).join('');

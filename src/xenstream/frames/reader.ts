@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, PAGE_SIZE } from '../../image/format.js';
+import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, MAX_PFNS, PAGE_SIZE } from '../../image/format.js';
 import { namedCounts, sameCounts, storedHash } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
 import { decodeFrameHead, decodeStreamHead, type FrameHead } from './head.js';
@@ -18,22 +18,33 @@ export interface FrameVisitor {
   end(manifest: Manifest): Promise<void> | void;
 }
 
+/**
+ * A stream lists all of a guest's pages, those without a frame too, nearly in order: a pfn beyond so many, and 16 for each that was
+ * listed, is one of a guest out of all proportion, which is to cost memory.
+ */
+const mostAhead = 2 ** 26;
+
 /** The class of each pfn as it came last. Grows with what comes, whatever size the stream claims. */
 class Accounts {
   #classes = new Uint8Array(1024);
+  #listed = 0;
 
-  take(descs: BigUint64Array): void {
+  /** STREAM_INVALID. */
+  take(descs: BigUint64Array, offset: number): void {
+    this.#listed += descs.length;
+    const most = mostAhead + 16 * this.#listed;
     const words = new Uint32Array(descs.buffer, descs.byteOffset, descs.length * 2);
     for (let i = 0; i < descs.length; ++i) {
       const high = words[2 * i + 1] ?? 0;
       const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
+      if (pfn >= most) throw streamInvalid(`page ${pfn} after ${this.#listed} pages`, offset);
       if (pfn >= this.#classes.length) this.#grow(pfn + 1);
       this.#classes[pfn] = (high >>> 24) & 0xf;
     }
   }
 
   #grow(least: number): void {
-    const grown = new Uint8Array(Math.max(least, 2 * this.#classes.length));
+    const grown = new Uint8Array(Math.min(MAX_PFNS, Math.max(least, 2 * this.#classes.length)));
     grown.set(this.#classes);
     this.#classes = grown;
   }
@@ -101,7 +112,7 @@ class FrameReader {
       body,
     );
     const descs = this.#descs.subarray(0, pages);
-    this.#accounts.take(descs);
+    this.#accounts.take(descs, this.#frameOffset);
     await this.visitor.pages(descs, this.#bodies.subarray(0, bodies * PAGE_SIZE));
   }
 

@@ -48,22 +48,26 @@ bool parse_lock(const std::string& text, Lock* lock) {
                      lock->uuid) == 3;
 }
 
+bool parse_journal(const std::string& text, Journal* out) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    out->lines.push_back(text.substr(at, end - at));
+    at = end + 1;
+    if (!read_line(out->lines.back(), out)) return false;
+  }
+  return true;
+}
+
 bool read_journal(const std::string& path, Journal* out) {
   out->path = path;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return errno == ENOENT;
   const std::string text = read_small(fd);
   close(fd);
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string line = text.substr(at, end - at);
-    at = end + 1;
-    out->lines.push_back(line);
-    if (read_line(line, out)) continue;
-    std::fprintf(stderr, "%s has a line that is not understood: %s\n", path.c_str(), line.c_str());
-    return false;
-  }
-  return true;
+  if (parse_journal(text, out)) return true;
+  std::fprintf(stderr, "%s has a line that is not understood: %s\n", path.c_str(),
+               out->lines.back().c_str());
+  return false;
 }
 
 bool Journal::strike(const std::string& word) {

@@ -39,6 +39,10 @@ std::string read_small(int fd);
 
 bool parse_lock(const std::string& text, Lock* lock);
 
+// Takes the text apart line by line; `lines` ends with the first that is not understood. False
+// then.
+bool parse_journal(const std::string& text, Journal* out);
+
 // An empty journal where there is no file. False, with the reason on standard error, where it
 // cannot all be understood: what is open must not be taken for undone.
 bool read_journal(const std::string& path, Journal* out);
