@@ -3,6 +3,7 @@
  * `checkpoint` have in common; neither the memory view nor the domain's run state is changed here.
  */
 import { performance } from 'node:perf_hooks';
+import type { Compression } from '../codec/compression.js';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
 import { DormouseError } from '../errors.js';
@@ -38,6 +39,8 @@ export interface Captured {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  /** As asked for. */
+  readonly compression: Compression;
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
@@ -59,7 +62,8 @@ export function progressReporter(
     });
 }
 
-export interface IncrementOptions {
+export interface NewImageOptions {
+  readonly compression?: Compression;
   /** Path of an image in the same folder: only what is not in it as it is gets stored. */
   readonly incrementalFrom?: string;
 }
@@ -72,11 +76,11 @@ export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
-  { incrementalFrom, signal }: IncrementOptions & Pick<OperationOptions, 'signal'>,
+  { incrementalFrom, compression, signal }: NewImageOptions & Pick<OperationOptions, 'signal'>,
 ): Promise<ImageWriter> {
   const sign = imageSigner();
   const { nrPfns } = geometry;
-  const common = { nrPfns, lanes: encodingLanes, consistency, ...(sign && { sign }) };
+  const common = { nrPfns, lanes: encodingLanes, consistency, ...(sign && { sign }), ...(compression && { compression }) };
   if (incrementalFrom === undefined) return ImageWriter.create(path, common);
   const reader = await openParent(incrementalFrom, { signed: sign !== null, signal });
   try {
@@ -173,6 +177,7 @@ export async function commitImage(
     path: done.path,
     imageId: done.imageId,
     parent: writer.parent?.path ?? null,
+    compression: writer.compression,
     counts,
     memoryBytes: writer.memoryBytes(),
     storedBytes: done.storedBytes,

@@ -15,10 +15,11 @@ import {
   commitImage,
   type Consistency,
   finished,
-  type IncrementOptions,
+  type NewImageOptions,
   newImage,
   writePages,
 } from '../capture/write_image.js';
+import type { Compression } from '../codec/compression.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
@@ -26,7 +27,7 @@ import type { DomainInfo } from '../domain/state.js';
 
 export type CheckpointMode = 'light' | 'cooperative';
 
-export interface CheckpointOptions extends OperationOptions, IncrementOptions {
+export interface CheckpointOptions extends OperationOptions, NewImageOptions {
   readonly mode: CheckpointMode;
   readonly suspendTimeoutMs?: number;
 }
@@ -36,6 +37,7 @@ export interface CheckpointResult {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  readonly compression: Compression;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain was paused, and still is. */

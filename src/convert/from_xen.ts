@@ -7,6 +7,7 @@ import { performance } from 'node:perf_hooks';
 import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
 import { MAX_PFNS } from '../image/format.js';
 import type { Manifest } from '../image/manifest.js';
+import type { Compression } from '../codec/compression.js';
 import { ImageWriter } from '../image/writer.js';
 import { ByteSource } from '../xenstream/byte_source.js';
 import type { ConvertOptions, ConvertProgress } from './progress.js';
@@ -36,6 +37,7 @@ const maxStateBytes = 32 << 20;
 export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
+  readonly compression?: Compression;
   /** Called once the whole file is checked and before anything is written: what it throws is thrown. */
   readonly accept?: (domain: Manifest['domain']) => void;
 }
@@ -203,6 +205,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
     lanes: 1,
     consistency: 'suspend-point',
     ...(options.directIo !== undefined && { directIo: options.directIo }),
+    ...(options.compression && { compression: options.compression }),
   });
   const report = (phase: ConvertProgress['phase']) => {
     const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];

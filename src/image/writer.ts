@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { basename, dirname, resolve } from 'node:path';
 import { native } from '../addon.js';
+import { type Compression, defaultCompression } from '../codec/compression.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
 import { encodeAncestors, type Ancestor } from './ancestors.js';
@@ -53,6 +54,8 @@ export interface WriterOptions {
   readonly chunkDigests?: boolean;
   /** Signs the image's root; called once, when all else is written. What it throws abandons the image. */
   readonly sign?: SignRoot;
+  /** Default: lz4. */
+  readonly compression?: Compression;
   /** Bypass the page cache where the file system can. Default true. */
   readonly directIo?: boolean;
   /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
@@ -179,6 +182,7 @@ export class ImageWriter {
         parent: parent?.reader?.handle ?? 0,
         skipUnchanged: options.skipUnchanged ?? false,
         complete: options.complete ?? false,
+        compression: options.compression ?? defaultCompression,
       }),
     );
     return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap);
@@ -193,6 +197,10 @@ export class ImageWriter {
     if (!this.open) throw new DormouseError('INTERNAL', 'the image is complete');
     if (bodies.length % PAGE_SIZE !== 0) throw new DormouseError('INTERNAL', 'bodies are not whole pages');
     native(() => nativeImage().append(this.handle, lane, descs, bodies));
+  }
+
+  get compression(): Compression {
+    return this.options.compression ?? defaultCompression;
   }
 
   /** Of an increment. */

@@ -16,10 +16,11 @@ import {
   type Captured,
   commitImage,
   finished,
-  type IncrementOptions,
+  type NewImageOptions,
   newImage,
   writePages,
 } from '../capture/write_image.js';
+import type { Compression } from '../codec/compression.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
@@ -27,7 +28,7 @@ import type { ImageWriter } from '../image/writer.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
 
-export interface SaveOptions extends OperationOptions, IncrementOptions {
+export interface SaveOptions extends OperationOptions, NewImageOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
   readonly then: Then;
   /** How long the guest may take to suspend. Default 60,000. */
@@ -39,6 +40,7 @@ export interface SaveResult {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  readonly compression: Compression;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain is left paused: as asked for, or because it was. */

@@ -55,6 +55,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
       fullMap: false,
       skipUnchanged: false,
       complete: false,
+      compression: 'auto' as const,
     },
   };
   nativeImage().prepareHashes(reader);

@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import type { CheckpointMode, CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
+import { type Compression, compressions } from '../../codec/compression.js';
 import { DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
+import { compressionOf, compressionOption } from '../compression_option.js';
 import { figures, pageCounts } from '../documents.js';
 import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
@@ -14,6 +16,7 @@ interface Request {
   readonly mode: CheckpointMode;
   readonly paths: readonly string[];
   readonly intervalMs: number;
+  readonly compression?: Compression;
   readonly suspendTimeoutMs?: number;
   readonly incrementalFrom?: string;
 }
@@ -34,6 +37,7 @@ function parseRequest(input: VerbInput): Request {
   const intervalMs = parseIntervalMs(textOption(input, 'interval') ?? '0');
   return {
     ...{ selector, mode, paths, intervalMs },
+    ...compressionOf(input),
     ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
     ...(from !== undefined && { incrementalFrom: from }),
   };
@@ -41,7 +45,7 @@ function parseRequest(input: VerbInput): Request {
 
 async function takeAll(context: Context, host: Host, request: Request): Promise<CheckpointResult[]> {
   const results: CheckpointResult[] = [];
-  const { mode, suspendTimeoutMs, intervalMs, selector } = request;
+  const { mode, compression, suspendTimeoutMs, intervalMs, selector } = request;
   // Each of a series is taken on the one before.
   let { incrementalFrom } = request;
   for (const path of request.paths) {
@@ -50,6 +54,7 @@ async function takeAll(context: Context, host: Host, request: Request): Promise<
       const all: CheckpointOptions = {
         ...options,
         mode,
+        ...(compression && { compression }),
         ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
         ...(incrementalFrom !== undefined && { incrementalFrom }),
       };
@@ -92,6 +97,7 @@ export const checkpoint: Verb = {
       flags: '--incremental-from <image>',
       says: 'store only what is not the same in that image, of the same folder',
     },
+    compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -111,6 +117,7 @@ export const checkpoint: Verb = {
         path: z.string(),
         imageId: z.string(),
         parent: z.string().nullable(),
+        compression: z.enum(compressions),
         domid: figures.count,
         name: z.string(),
         paused: z.boolean(),

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import type { FileFormat } from '../../xenstream/detect.js';
+import { compressionOf, compressionOption } from '../compression_option.js';
 import { figures, pageCounts } from '../documents.js';
 import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
@@ -32,6 +33,7 @@ export const imageConvert: Verb = {
   ],
   options: [
     { flags: '--to <format>', says: 'fail unless that is the direction', choices: ['xen', 'native'] },
+    compressionOption,
   ],
   examples: [
     { command: 'dormouse image convert web1.xl web1.dmi', says: 'take over what xl save wrote' },
@@ -55,9 +57,12 @@ export const imageConvert: Verb = {
     const [from, path] = [textArgument(input, 0), textArgument(input, 1)];
     const format = await context.services.detectFormat(from);
     const to = target(from, format, textOption(input, 'to'));
+    const compression = compressionOf(input);
+    if (to === 'xen' && compression.compression)
+      throw new DormouseError('USAGE', '--compression is of images; an xl save file holds pages as they are');
     const result = await context.withProgress(`convert ${from}`, async (options) =>
       to === 'native'
-        ? await context.services.convertFromXen(from, path, options)
+        ? await context.services.convertFromXen(from, path, { ...options, ...compression })
         : { ...(await context.services.convertToXen(from, path, options)), imageId: null, notes: [] },
     );
     const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;

@@ -1,5 +1,7 @@
 import * as z from 'zod';
+import { compressions } from '../../codec/compression.js';
 import { DormouseError } from '../../errors.js';
+import { compressionOf, compressionOption } from '../compression_option.js';
 import { figures, pageCounts } from '../documents.js';
 import { parseSeconds } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
@@ -31,6 +33,7 @@ export const save: Verb = {
       flags: '--incremental-from <image>',
       says: 'store only what is not the same in that image, of the same folder',
     },
+    compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -41,6 +44,7 @@ export const save: Verb = {
     path: z.string(),
     imageId: z.string(),
     parent: z.string().nullable(),
+    compression: z.enum(compressions),
     domid: figures.count,
     name: z.string(),
     paused: z.boolean(),
@@ -61,6 +65,7 @@ export const save: Verb = {
       context.withProgress(`save ${selector}`, (options) =>
         context.services.save(host, selector, path, {
           ...options,
+          ...compressionOf(input),
           then,
           ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
           ...(from !== undefined && { incrementalFrom: from }),
