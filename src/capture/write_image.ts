@@ -4,6 +4,7 @@
  */
 import { performance } from 'node:perf_hooks';
 import type { Compression } from '../codec/compression.js';
+import type { Operation } from '../domain/operation.js';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
 import { DormouseError } from '../errors.js';
@@ -80,7 +81,13 @@ export async function newImage(
 ): Promise<ImageWriter> {
   const sign = imageSigner();
   const { nrPfns } = geometry;
-  const common = { nrPfns, lanes: encodingLanes, consistency, ...(sign && { sign }), ...(compression && { compression }) };
+  const common = {
+    nrPfns,
+    lanes: encodingLanes,
+    consistency,
+    ...(sign && { sign }),
+    ...(compression && { compression }),
+  };
   if (incrementalFrom === undefined) return ImageWriter.create(path, common);
   const reader = await openParent(incrementalFrom, { signed: sign !== null, signal });
   try {
@@ -167,12 +174,18 @@ export function manifestOf(
 export async function commitImage(
   writer: ImageWriter,
   source: Finished,
-  timing: { readonly pauseMs: number; readonly startedMs: number; readonly signal: AbortSignal | undefined },
+  timing: {
+    readonly pauseMs: number;
+    readonly operation: Operation;
+    readonly signal: AbortSignal | undefined;
+  },
 ): Promise<Captured> {
+  timing.operation.done('write');
   if (timing.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled before the image was complete');
   const counts = writer.counts();
-  const elapsedMs = performance.now() - timing.startedMs;
-  const done = await writer.commit(manifestOf(source, counts, timing.pauseMs, elapsedMs));
+  const { pauseMs, operation } = timing;
+  const done = await writer.commit(manifestOf(source, counts, pauseMs, operation.totalMs));
+  operation.done('commit');
   return {
     path: done.path,
     imageId: done.imageId,

@@ -1,5 +1,6 @@
 /** Schemas that several verbs' JSON documents share. Unit suffixes are part of the names. */
 import * as z from 'zod';
+import { operationPhases, pauseParts } from '../domain/operation.js';
 import { stateReason, stateWord, stateWords } from '../domain/states.js';
 import type { DomainInfo } from '../domain/state.js';
 
@@ -17,6 +18,18 @@ export const pageCounts = z.object({
   alloc: count,
   sameAsParent: count,
 });
+
+const durations = <Part extends string>(parts: readonly Part[]) =>
+  z.object(
+    Object.fromEntries(parts.map((part) => [`${part}Ms`, milliseconds])) as Record<
+      `${Part}Ms`,
+      typeof milliseconds
+    >,
+  );
+
+/** What an operation's elapsedMs is the sum of, and what a pause is. */
+export const phases = durations(operationPhases);
+export const downtime = durations(pauseParts);
 
 export const domainDocument = z.object({
   domid: count,

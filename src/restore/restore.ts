@@ -1,6 +1,6 @@
 /** `restore`: a new domain from an image, complete or not at all. */
 import { resolve } from 'node:path';
-import { performance } from 'node:perf_hooks';
+import { Operation, type Phases } from '../domain/operation.js';
 import type { PageCounts } from '../domain/progress.js';
 import type { DomainWanted, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
@@ -26,6 +26,8 @@ export interface RestoreResult {
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly elapsedMs: number;
+  /** What it is the sum of; the guest is nobody's before `settle`. */
+  readonly phases: Phases;
 }
 
 /** Builds under a lease: whatever fails, the half-built domain goes with it. */
@@ -34,17 +36,20 @@ async function build(
   reader: ImageReader,
   { spec, neededKib }: DomainWanted,
   options: RestoreOptions,
-  progress: ProgressOfRestore,
+  { progress, operation }: { readonly progress: ProgressOfRestore; readonly operation: Operation },
 ): Promise<number> {
   if (host.buildFromImage) {
     const { path, root, header } = reader;
     const image = { path: resolve(path), neededKib, imageId: header.imageId, root };
-    return host.buildFromImage(spec, image, options);
+    const domid = await host.buildFromImage(spec, image, options);
+    operation.done('write');
+    return domid;
   }
   await warmWorkers();
   const { lease, builder } = await host.build(spec);
   try {
     await fillDomain(builder, reader, options, progress);
+    operation.done('write');
     if (!options.paused) await host.unpause(builder.domid);
     return builder.domid;
   } catch (thrown) {
@@ -55,7 +60,7 @@ async function build(
   }
 }
 
-type Built = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs'>;
+type Built = Omit<RestoreResult, 'from' | 'notes' | 'elapsedMs' | 'phases'>;
 
 /** `given` is what the user named, of which `image` may have been made. */
 async function restoreImage(
@@ -63,13 +68,15 @@ async function restoreImage(
   image: string,
   given: { readonly path: string; readonly from: RestoredFormat },
   options: RestoreOptions,
+  operation: Operation,
 ): Promise<Built> {
   const reader = await ImageReader.open(image, { lanes: laneCount });
   try {
     const [finding] = await findingsOf(host, { reader, ...given }, options);
     if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
-    const domid = await build(host, reader, wantedOf(reader, options), options, progress);
+    operation.done('prepare');
+    const domid = await build(host, reader, wantedOf(reader, options), options, { progress, operation });
     return {
       domid,
       name: options.name ?? reader.manifest.domain.name,
@@ -91,11 +98,12 @@ async function restoreImage(
  * them no domain and no temporary image is left.
  */
 export async function restore(host: Host, path: string, options: RestoreOptions): Promise<RestoreResult> {
-  const startedMs = performance.now();
+  const operation = new Operation();
   try {
     return await withImageOf(path, options, async ({ path: image, from, notes }) => {
-      const restored = await restoreImage(host, image, { path, from }, options);
-      return { ...restored, from, notes, elapsedMs: performance.now() - startedMs };
+      const restored = await restoreImage(host, image, { path, from }, options, operation);
+      operation.done('settle');
+      return { ...restored, from, notes, elapsedMs: operation.totalMs, phases: operation.parts() };
     });
   } catch (thrown) {
     if (thrown instanceof DormouseError) throw thrown;

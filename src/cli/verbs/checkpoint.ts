@@ -6,7 +6,7 @@ import { DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
 import { compressionOf, compressionOption } from '../compression_option.js';
-import { figures, pageCounts } from '../documents.js';
+import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
 import { textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
@@ -128,6 +128,8 @@ export const checkpoint: Verb = {
         storedBytes: figures.count,
         pauseMs: figures.milliseconds,
         elapsedMs: figures.milliseconds,
+        phases,
+        downtime,
         cowPages: figures.count,
         copiedPages: figures.count,
       }),
@@ -137,12 +139,13 @@ export const checkpoint: Verb = {
   async run(context, input) {
     const request = parseRequest(input);
     const checkpoints = await context.withHost((host) => takeAll(context, host, request));
+    const { verbose } = context.globals;
     const text = checkpoints
-      .map((result) =>
-        renderSaved(`checkpoint (${result.mode})`, result, result.paused ? 'left paused' : 'runs on', [
-          ['paused for', result.pauseMs],
-        ]),
-      )
+      .map((result) => {
+        const ending = result.paused ? 'left paused' : 'runs on';
+        const pause = ['paused for', result.pauseMs] as const;
+        return renderSaved(`checkpoint (${result.mode})`, result, ending, pause, verbose);
+      })
       .join('\n');
     return { document: { checkpoints }, text };
   },

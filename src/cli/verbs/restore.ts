@@ -1,6 +1,7 @@
 import * as z from 'zod';
-import { figures, pageCounts } from '../documents.js';
+import { figures, pageCounts, phases } from '../documents.js';
 import { restoreChoices, trustOptions, typedOf } from '../restore_choices.js';
+import { renderParts } from '../../render/summary.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { flag, textArgument, type Verb } from '../verb.js';
@@ -37,6 +38,7 @@ export const restore: Verb = {
     counts: pageCounts,
     memoryBytes: figures.count,
     elapsedMs: figures.milliseconds,
+    phases,
     notes: z.array(z.string()),
   }),
   cancellable: true,
@@ -57,6 +59,7 @@ export const restore: Verb = {
       ],
       ['memory', formatBytes(result.memoryBytes)],
       ['took', `${formatDuration(result.elapsedMs)}, ${formatRate(result.memoryBytes, result.elapsedMs)}`],
+      ['  of that', context.globals.verbose ? renderParts(result.phases) : undefined],
     ]);
     const { notes } = result;
     return {

@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { compressions } from '../../codec/compression.js';
 import { DormouseError } from '../../errors.js';
 import { compressionOf, compressionOption } from '../compression_option.js';
-import { figures, pageCounts } from '../documents.js';
+import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { parseSeconds } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
 import { flag, textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
@@ -54,6 +54,8 @@ export const save: Verb = {
     storedBytes: figures.count,
     elapsedMs: figures.milliseconds,
     standstillMs: figures.milliseconds.nullable(),
+    phases,
+    downtime: downtime.nullable(),
   }),
   cancellable: true,
   async run(context, input) {
@@ -73,7 +75,8 @@ export const save: Verb = {
       ),
     );
     const ending = then === 'destroy' ? 'ended here' : result.paused ? 'left paused' : 'runs on';
-    const standstill = result.standstillMs === null ? [] : [['stood still', result.standstillMs] as const];
-    return { document: { ...result, then }, text: renderSaved('saved', result, ending, standstill) };
+    const pause = ['stood still', result.standstillMs] as const;
+    const { verbose } = context.globals;
+    return { document: { ...result, then }, text: renderSaved('saved', result, ending, pause, verbose) };
   },
 };
