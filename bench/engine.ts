@@ -19,6 +19,7 @@ import { figure, median } from './figure.js';
 import { measureLz4, measureSharedFirstTouch, type Limits } from './limits.js';
 import { mixImage } from './mixed_guest.js';
 import { QemuPeer } from './qemu.js';
+import { pageBytes } from '../src/pfn/page_words.js';
 
 export interface EngineBench {
   readonly dir: string;
@@ -90,7 +91,7 @@ function reportSize(name: string, saved: SaveResult): void {
 
 /** Pages that are not compressed are copied out of the guest by both cores, and written. */
 function reportUncompressed(bench: EngineBench, rounds: readonly SaveRound[], lz4Gbps: number): void {
-  const byCopy = (2 * 4096) / bench.limits.scatteredCopyUs / 1000 / bench.nonZeroShare;
+  const byCopy = (2 * pageBytes) / bench.limits.scatteredCopyUs / 1000 / bench.nonZeroShare;
   const byDisk = Math.max(...bench.limits.directWriteGbps) / bench.nonZeroShare;
   const limit = Math.min(byCopy, byDisk);
   for (const how of uncompressed) {
@@ -259,7 +260,7 @@ async function peakOfTool(args: string[]): Promise<number> {
 }
 
 async function benchMemory(bench: EngineBench): Promise<void> {
-  const pages = bench.guestBytes / 4096;
+  const pages = bench.guestBytes / pageBytes;
   const limit = 96 * 2 ** 20 + 24 * pages;
   const image = join(bench.dir, 'memory.dormouse');
   const host = ['--host', 'embedded:bench'];

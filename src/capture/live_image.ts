@@ -18,6 +18,7 @@ import { describe, requestSuspend, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
 import type { LiveHandle } from '../handle.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
 const maxCopiedPages = 16_384;
@@ -295,7 +296,7 @@ export async function takePaused(work: Work): Promise<LiveImage> {
     // What changed is known already: the shorter the pass, the less changes during it.
     await pass(work, passKinds.live);
   }
-  const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
+  const budgetMib = (maxCopiedPages * pageBytes) / 2 ** 20;
   throw new DormouseError(
     'NOT_CONVERGED',
     `${info.name} changes more than ${budgetMib} MiB between a pass over its memory and the pause`,

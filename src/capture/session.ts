@@ -25,9 +25,10 @@ import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } fro
 import { finished } from './write_image.js';
 import type { LiveHandle } from '../handle.js';
 import type { ChangeFinder } from './change_finder.js';
+import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 
 export interface TakeHow extends OperationOptions {
-  readonly mode: 'light' | 'cooperative';
+  readonly mode: CheckpointMode;
   /** Every page, for an image of its own; else those that changed since the last committed one. The first is whole. */
   readonly whole: boolean;
   /** Of a cooperative one. Default 60,000. */

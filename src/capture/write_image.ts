@@ -18,8 +18,7 @@ import { openParent } from './parent_image.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
-
-export type Consistency = 'suspend-point' | 'paused';
+import type { Consistency } from '../image/format.js';
 
 /** A domain standing still: what it is, its memory and its registers as the host sees them. */
 export interface CaptureSource {

@@ -12,7 +12,6 @@ import { type LiveImage, livePaused, type LiveRequest, liveSuspended } from '../
 import {
   type Captured,
   commitImage,
-  type Consistency,
   finished,
   type NewImageOptions,
   newImage,
@@ -24,8 +23,8 @@ import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
-
-export type CheckpointMode = 'light' | 'cooperative';
+import type { Consistency } from '../image/format.js';
+import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 
 export interface CheckpointOptions extends OperationOptions, NewImageOptions {
   readonly mode: CheckpointMode;

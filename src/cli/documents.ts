@@ -3,6 +3,7 @@ import * as z from 'zod';
 import { operationPhases, pauseParts } from '../domain/operation.js';
 import { stateReason, stateWord, stateWords } from '../domain/states.js';
 import type { DomainInfo } from '../domain/state.js';
+import { domainTypes } from '../domain/type.js';
 
 const count = z.int().nonnegative();
 const milliseconds = z.number().nonnegative();
@@ -35,7 +36,7 @@ export const domainDocument = z.object({
   domid: count,
   name: z.string(),
   uuid: z.string(),
-  type: z.enum(['pv', 'pvh', 'hvm']),
+  type: z.enum(domainTypes),
   state: z.enum(stateWords),
   reason: z.string(),
   memoryKib: count,

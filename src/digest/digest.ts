@@ -23,7 +23,8 @@ import type { Host, Lease } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { chunksPerStep, laneCount, pagesPerStep, runOverRange, warmWorkers } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
-import type { DomainInfo, DomainState, DomainType } from '../domain/state.js';
+import type { DomainInfo, DomainState } from '../domain/state.js';
+import type { DomainType } from '../domain/type.js';
 import type { DigestHandle } from '../handle.js';
 
 export interface DigestResult {

@@ -4,7 +4,7 @@ import { parseConfig } from '../../src/cli/domain_config.js';
 import type { ErrorCode } from '../../src/errors.js';
 import { decodeJob, decodeReport, encodeLine } from '../../src/host/xen/job_wire.js';
 import { XenstoreDecoder } from '../../src/host/xen/xenstore_decoder.js';
-import { FOOTER, HEADER, PAGE_SIZE, type Field } from '../../src/image/format.js';
+import { FOOTER, HEADER, type Field } from '../../src/image/format.js';
 import { decodeFooter, decodeHeader, encodeHeader, storedHash } from '../../src/image/frame.js';
 import { decodeManifest, encodeManifest } from '../../src/image/manifest.js';
 import { domainOfConfig, parseXlConfig } from '../../src/xenstream/xl_config.js';
@@ -20,6 +20,7 @@ import { parseStream } from '../../src/xenstream/stream_parser.js';
 import { manifestFor, page, random, desc } from '../support/images.js';
 import { BufferSource, writtenBy } from '../support/stream_bytes.js';
 import { fileOf, hvmParts, pvParts, xlConfig } from '../support/xen_stream.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 export interface Target {
   readonly codes: readonly ErrorCode[];
@@ -99,13 +100,13 @@ export const targets: Readonly<Record<string, Target>> = {
         ...{ imageId: id, chainId: id, sequence: 1, nrPfns, consistency: 'paused' },
         ...{ parent: { imageId: id, root: id + id }, hasPageHashes: false, hasChunkDigests: true },
       }),
-      Buffer.alloc(PAGE_SIZE),
+      Buffer.alloc(pageBytes),
     ],
     run: (input) => void decodeHeader(resealed(input, HEADER.checksum)),
   },
   'image-footer': {
     codes: ['IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE'],
-    seeds: () => [Buffer.concat([Buffer.from('444f524d464f4f54', 'hex'), Buffer.alloc(PAGE_SIZE - 8)])],
+    seeds: () => [Buffer.concat([Buffer.from('444f524d464f4f54', 'hex'), Buffer.alloc(pageBytes - 8)])],
     run: (input) => void decodeFooter(resealed(input, FOOTER.checksum)),
   },
   manifest: {

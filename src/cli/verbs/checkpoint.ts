@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import type { CheckpointMode, CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
+import type { CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
 import { type Compression, compressions } from '../../codec/compression.js';
 import { DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
@@ -10,6 +10,8 @@ import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
 import { textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
+import { consistencies } from '../../image/format.js';
+import { type CheckpointMode, checkpointModes } from '../../domain/checkpoint_mode.js';
 
 interface Request {
   readonly selector: string;
@@ -90,7 +92,7 @@ export const checkpoint: Verb = {
     { form: '<file>', says: 'the image to write; must not exist' },
   ],
   options: [
-    { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: ['light', 'cooperative'] },
+    { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: checkpointModes },
     { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
     { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
     {
@@ -121,8 +123,8 @@ export const checkpoint: Verb = {
         domid: figures.count,
         name: z.string(),
         paused: z.boolean(),
-        mode: z.enum(['light', 'cooperative']),
-        consistency: z.enum(['suspend-point', 'paused']),
+        mode: z.enum(checkpointModes),
+        consistency: z.enum(consistencies),
         counts: pageCounts,
         memoryBytes: figures.count,
         storedBytes: figures.count,

@@ -7,6 +7,7 @@ import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { textArgument, textOption, type Verb } from '../verb.js';
+import { domainTypes } from '../../domain/type.js';
 
 type Target = 'native' | 'xen';
 
@@ -45,7 +46,7 @@ export const imageConvert: Verb = {
     path: z.string(),
     imageId: z.string().nullable(),
     name: z.string(),
-    type: z.enum(['pv', 'pvh', 'hvm']),
+    type: z.enum(domainTypes),
     counts: pageCounts,
     memoryBytes: figures.count,
     storedBytes: figures.count,

@@ -8,6 +8,9 @@ import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../../render/units.js';
 import type { Verb } from '../verb.js';
+import { pageBytes } from '../../pfn/page_words.js';
+import { domainTypes } from '../../domain/type.js';
+import { consistencies } from '../../image/format.js';
 
 const id = z.string().regex(/^[0-9a-f]+$/u);
 
@@ -28,7 +31,7 @@ const document = z.object({
   pageHashes: z.boolean().nullable(),
   signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
   signerKey: z.string().nullable(),
-  consistency: z.enum(['suspend-point', 'paused']).nullable(),
+  consistency: z.enum(consistencies).nullable(),
   createdAt: z.string().nullable(),
   tool: z.string().nullable(),
   hostKind: z.string().nullable(),
@@ -36,7 +39,7 @@ const document = z.object({
     .strictObject({
       name: z.string(),
       uuid: z.string(),
-      type: z.enum(['pv', 'pvh', 'hvm']),
+      type: z.enum(domainTypes),
       vcpus: figures.count,
       maxMemoryKib: figures.count,
     })
@@ -101,7 +104,7 @@ function words(value: string | number | null | undefined): string {
 function memoryWords({ memoryBytes, nrPfns }: z.infer<typeof document>): string {
   if (memoryBytes !== null) return formatBytes(memoryBytes);
   // Of an increment, too: what its ancestors hold of it is not looked at.
-  return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * 4096)}`;
+  return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * pageBytes)}`;
 }
 
 /** The file it was taken on, its number in the chain, and how many files it needs. */
