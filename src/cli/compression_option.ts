@@ -1,6 +1,7 @@
 /** How the pages of a new image are stored. */
-import { type Compression, compressions } from '../codec/compression.js';
-import { textOption, type VerbInput, type VerbOption } from './verb.js';
+import * as z from 'zod';
+import { compressions } from '../codec/compression.js';
+import type { VerbOption } from './verb.js';
 
 export const compressionOption: VerbOption = {
   flags: '--compression <how>',
@@ -8,8 +9,4 @@ export const compressionOption: VerbOption = {
   choices: compressions,
 };
 
-export function compressionOf(input: VerbInput): { readonly compression?: Compression } {
-  const how = textOption(input, 'compression');
-  const compression = compressions.find((each) => each === how);
-  return compression === undefined ? {} : { compression };
-}
+export const compressionField = z.enum(compressions).optional();

@@ -7,7 +7,8 @@ import { imageArgument } from '../image_argument.js';
 import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../../render/units.js';
-import type { Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 import { pageBytes } from '../../pfn/page_words.js';
 import { domainTypes } from '../../domain/type.js';
 import { consistencies } from '../../image/format.js';
@@ -155,7 +156,7 @@ function render(image: z.infer<typeof document>): string {
   return facts + image.damage.map((line) => `  ${printable(line)}\n`).join('');
 }
 
-export const imageInspect: Verb = {
+export const imageInspect = defineVerb({
   name: 'image inspect',
   summary: 'Says what is inside an image, as far as damage lets it',
   details: 'Reads structures, not pages, and never changes the file. Exit code 3 if it met damage.',
@@ -163,10 +164,11 @@ export const imageInspect: Verb = {
   options: [],
   examples: [{ command: 'dormouse image inspect web1.dmi', says: 'domain, page classes, ratio, parents' }],
   document,
+  input: z.object({ file: text }),
   cancellable: false,
   async run(context, input) {
-    const found = await context.services.inspectImage(await imageArgument(context, input));
+    const found = await context.services.inspectImage(await imageArgument(context, input.file));
     const described = describe(found, await context.services.signerState(found.signerKey));
     return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
   },
-};
+});
