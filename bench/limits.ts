@@ -1,9 +1,9 @@
 /** What this machine can do at all, measured in the same run as the figures that are held against it. */
 import { addon, native } from '../src/addon.js';
-import { pageSize } from '../src/pfn/page_table.js';
 import { isZeroPage } from '../src/pfn/page_scan.js';
 import { simdLevel } from '../src/pfn/simd.js';
 import { Buffer } from 'node:buffer';
+import { pageBytes } from '../src/pfn/page_words.js';
 
 interface MemoryLimits {
   readonly memcpyGbps: number;
@@ -58,11 +58,11 @@ export interface Limits extends MemoryLimits {
 export function withoutZeroPages(memory: Buffer): Buffer {
   const kept = Buffer.allocUnsafeSlow(memory.length);
   let length = 0;
-  for (let at = 0; at + pageSize <= memory.length; at += pageSize) {
-    const page = memory.subarray(at, at + pageSize);
+  for (let at = 0; at + pageBytes <= memory.length; at += pageBytes) {
+    const page = memory.subarray(at, at + pageBytes);
     if (isZeroPage(page)) continue;
     kept.set(page, length);
-    length += pageSize;
+    length += pageBytes;
   }
   return kept.subarray(0, length);
 }
@@ -85,7 +85,7 @@ export const measureDirectWrite = (dir: string, bytes: number, inFlight: number)
 /** Takes some seconds, 2 GiB of memory and 1 GiB of `dir`'s disk, all given back. */
 export function measureLimits(dir: string, mixed: Buffer): Limits {
   const nonZero = withoutZeroPages(mixed);
-  const nrPfns = GiB / pageSize;
+  const nrPfns = GiB / pageBytes;
   return {
     simd: simdLevel(),
     ...native(() => limits().memory(GiB)),

@@ -4,15 +4,15 @@
  */
 import { Buffer } from 'node:buffer';
 import { isZeroPage } from '../src/pfn/page_scan.js';
-import { CLASS_NAMES } from '../src/image/format.js';
 import { ImageReader, type PageEntry } from '../src/image/reader.js';
 import { ImageWriter } from '../src/image/writer.js';
+import { pageBytes, descriptor } from '../src/pfn/page_words.js';
+import { classNumber } from '../src/pfn/counts.js';
 
-const pageBytes = 4096;
 const batchPages = 256;
 
 function desc(pfn: number, kind: PageEntry['pageClass'], type: number): bigint {
-  return BigInt(pfn) | (BigInt(CLASS_NAMES.indexOf(kind)) << 56n) | (BigInt(type) << 60n);
+  return descriptor(pfn, classNumber(kind), type);
 }
 
 /** Hands out the corpus page by page; starts again at its end. */

@@ -5,7 +5,7 @@
 import { Buffer } from 'node:buffer';
 import { closeSync, fstatSync, lstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { pageSize } from '../src/pfn/page_table.js';
+import { pageBytes } from '../src/pfn/page_words.js';
 
 /** One kind of page: its share of all pages, and how many were asked for and found. */
 export interface MixtureShare {
@@ -110,7 +110,7 @@ function fillFromFiles(
     const bytes = readSome(path, Math.min(mostOfAFile, into.length - at));
     if (bytes.length === 0 || !wanted(bytes)) continue;
     bytes.copy(into, at);
-    const end = Math.ceil(bytes.length / pageSize) * pageSize;
+    const end = Math.ceil(bytes.length / pageBytes) * pageBytes;
     into.fill(0, at + bytes.length, at + end);
     at += end;
   }
@@ -124,8 +124,8 @@ function fillFromFiles(
 function fillWithTables(into: Buffer, nrPfns: number, random: () => number): number {
   const kinds = [0x8000000000000067n, 0x8000000000000025n, 0x25n, 0x67n, 0x8000000000000063n];
   let next = 0;
-  for (let table = 0; table < into.length; table += pageSize) {
-    into.fill(0, table, table + pageSize);
+  for (let table = 0; table < into.length; table += pageBytes) {
+    into.fill(0, table, table + pageBytes);
     const direct = random() < 0.25;
     for (let entry = 0; entry < 512;) {
       const hole = direct ? 0 : Math.floor(random() ** 3 * 96);
@@ -143,14 +143,14 @@ function fillWithTables(into: Buffer, nrPfns: number, random: () => number): num
 /** The guest's pages that are not all zero, from the start of the raw file. */
 function fillFromGuest(into: Buffer, path: string): number {
   const fd = openSync(path, 'r');
-  const zero = Buffer.alloc(pageSize);
-  const piece = Buffer.allocUnsafe(256 * pageSize);
+  const zero = Buffer.alloc(pageBytes);
+  const piece = Buffer.allocUnsafe(256 * pageBytes);
   let at = 0;
   try {
     for (let offset = 0; at < into.length; offset += piece.length) {
       const got = readSync(fd, piece, 0, piece.length, offset);
-      for (let page = 0; page + pageSize <= got && at < into.length; page += pageSize) {
-        const bytes = piece.subarray(page, page + pageSize);
+      for (let page = 0; page + pageBytes <= got && at < into.length; page += pageBytes) {
+        const bytes = piece.subarray(page, page + pageBytes);
         if (!bytes.equals(zero)) at += bytes.copy(into, at);
       }
       if (got < piece.length) break;
@@ -229,21 +229,21 @@ function describe(shares: readonly MixtureShare[]): string {
  * which the description then says. Deterministic for the same seed, files and size.
  */
 export function mixedMemory(bytes: number, seed = 1): MixedMemory {
-  if (!Number.isSafeInteger(bytes) || bytes < 64 * pageSize || bytes % pageSize !== 0)
+  if (!Number.isSafeInteger(bytes) || bytes < 64 * pageBytes || bytes % pageBytes !== 0)
     throw new RangeError(`${bytes} bytes of mixed memory`);
   const random = generator(seed);
-  const wantedTotal = bytes / pageSize;
+  const wantedTotal = bytes / pageBytes;
   const filled = parts(wantedTotal, random).map((part) => {
     const wantedPages = Math.floor(wantedTotal * part.weight);
-    const pool = Buffer.allocUnsafeSlow(wantedPages * pageSize);
-    return { part, pool, wantedPages, pages: part.fill(pool) / pageSize };
+    const pool = Buffer.allocUnsafeSlow(wantedPages * pageBytes);
+    return { part, pool, wantedPages, pages: part.fill(pool) / pageBytes };
   });
   const bodies = filled.reduce((sum, { pages }) => sum + pages, 0);
   // Zero pages keep their quarter of what there is.
   const complete = filled.every(({ pages, wantedPages }) => pages === wantedPages);
   const zeroPages = complete ? wantedTotal - bodies : Math.ceil(bodies / 3);
   const total = bodies + zeroPages;
-  const memory = Buffer.alloc(total * pageSize);
+  const memory = Buffer.alloc(total * pageBytes);
   const used = filled.map(() => 0);
   layout(
     filled.map(({ pages }) => pages),
@@ -252,9 +252,9 @@ export function mixedMemory(bytes: number, seed = 1): MixedMemory {
   ).forEach((kind, page) => {
     const from = filled[kind];
     if (!from) return;
-    const at = (used[kind] ?? 0) * pageSize;
+    const at = (used[kind] ?? 0) * pageBytes;
     used[kind] = (used[kind] ?? 0) + 1;
-    from.pool.copy(memory, page * pageSize, at, at + pageSize);
+    from.pool.copy(memory, page * pageBytes, at, at + pageBytes);
   });
   const shares: MixtureShare[] = filled.map(({ part, pages, wantedPages }) => ({
     kind: part.kind,

@@ -43,8 +43,16 @@ std::shared_ptr<ImageReader> parent_field(const Napi::Object& options) {
   return std::static_pointer_cast<ImageReader>(Readers::get().find(parent, 0));
 }
 
+image::Compression compression_field(const Napi::Object& options) {
+  const std::string name = text_field(options, "compression");
+  if (name == "lz4") return image::Compression::lz4;
+  if (name == "none") return image::Compression::none;
+  need(name == "auto", "no compression");
+  return image::Compression::automatic;
+}
+
 // ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
-// skipUnchanged, complete}) -> handle; `parent` is a reader's, or 0
+// skipUnchanged, complete, compression}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
   const auto header = bytes_field(options, "header");
@@ -56,7 +64,7 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
       flag_field(options, "pageHashes"), flag_field(options, "digests"),
       field(options, "parentPfns"),      parent_field(options),
       flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged"),
-      flag_field(options, "complete")};
+      flag_field(options, "complete"),   compression_field(options)};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
   need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
   need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");

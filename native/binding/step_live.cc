@@ -124,6 +124,12 @@ Napi::Value live_copied(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), live->copied() ? double(live->copy().size()) : -1);
 }
 
+// liveCopyingMs(live) -> what copying took of the last capture
+Napi::Value live_copying_ms(const Napi::CallbackInfo& info) {
+  auto live = held<step::LivePass>(info, 0);
+  return Napi::Number::New(info.Env(), double(live->copying_ns()) / 1e6);
+}
+
 // Reads { thorough, anywhere, maxPages, threads }.
 step::CaptureHow capture_how(const Napi::Object& request) {
   step::CaptureHow how;
@@ -213,6 +219,7 @@ void add_live_steps(Napi::Object out) {
   add<live_pending>(out, "livePending");
   add<live_capture>(out, "liveCapture");
   add<live_copied>(out, "liveCopied");
+  add<live_copying_ms>(out, "liveCopyingMs");
   add<live_begin_epoch>(out, "liveBeginEpoch");
   add<live_end_epoch>(out, "liveEndEpoch");
   add<memory_pieces>(out, "memoryPieces");

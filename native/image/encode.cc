@@ -39,20 +39,6 @@ bool check_pages(const PageRun& pages, uint64_t nr_pfns, Fault* fault) {
                                                  std::to_string(with_body) + " pages");
 }
 
-// Stored as it is where LZ4 does not gain about 2 %: decoding it would cost more than reading it.
-uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, uint8_t* to,
-                      uint32_t* length) {
-  const uint32_t raw = n * kPageBytes;
-  const uint32_t size = codec::lz4_compress(lz4, pages, raw, to, raw - raw / 50, kAcceleration);
-  if (size) {
-    *length = size;
-    return size;
-  }
-  std::memcpy(to, pages, raw);
-  *length = raw | kStoredFlag;
-  return raw;
-}
-
 uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* runs, uint8_t* begin,
                      uint8_t* end) {
   const bool compressed =
@@ -71,15 +57,14 @@ uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* ru
   return end;
 }
 
-uint32_t encode_chunk(codec::Lz4State& lz4, const PageRun& pages, uint8_t* out) {
+uint32_t encode_chunk(BlockCoder& coder, const PageRun& pages, uint8_t* out) {
   uint32_t lengths[kMaxChunkBlocks];
   ChunkRun runs[kMaxChunkPages];
   ChunkHeader h = {};
   uint8_t* at = out + sizeof h;
   for (uint32_t done = 0; done < pages.n_bodies; done += kBlockPages) {
     const uint32_t n = std::min(kBlockPages, pages.n_bodies - done);
-    at +=
-        encode_block(lz4, pages.bodies + uint64_t(done) * kPageBytes, n, at, &lengths[h.blocks++]);
+    at += coder.encode(pages.bodies + uint64_t(done) * kPageBytes, n, at, &lengths[h.blocks++]);
   }
   h.pages = uint16_t(pages.n_pages);
   h.bodies = uint16_t(pages.n_bodies);

@@ -2,14 +2,11 @@
 #pragma once
 #include <cstdint>
 
-#include "codec/lz4.h"
 #include "fault.h"
+#include "image/block_coder.h"
 #include "image/chunk.h"
 
 namespace dormouse::image {
-
-// Of LZ4. 2 was no faster over programs, text and page tables, for 3 % more bytes.
-constexpr int kAcceleration = 1;
 
 // Pages without a body and with one mixed; `bodies` holds those with one, in order.
 struct PageRun {
@@ -22,11 +19,6 @@ struct PageRun {
 // Whether these pages may be in an image of nr_pfns. Fault: ACCOUNTING_MISMATCH with the pfn.
 bool check_pages(const PageRun& pages, uint64_t nr_pfns, Fault* fault);
 
-// Compresses n <= kBlockPages pages to `to`, which has room for them as they are. Returns the bytes
-// written; *length is the block's entry in the chunk's table.
-uint32_t encode_block(codec::Lz4State& lz4, const uint8_t* pages, uint32_t n, uint8_t* to,
-                      uint32_t* length);
-
 // What follows a chunk's blocks, and what precedes them. `h` has counts, runs and blocks;
 // the rest of it is filled in. `begin` is the chunk's place, `end` the end of its payload. Returns
 // the end of the chunk without its padding.
@@ -35,6 +27,6 @@ uint8_t* close_chunk(ChunkHeader* h, const uint32_t* lengths, const ChunkRun* ru
 
 // A whole chunk of at most kMaxChunkPages pages and kMaxChunkBodies bodies, without the zeroes that
 // pad it. `out` has room for kMaxChunkSpan; returns the bytes written.
-uint32_t encode_chunk(codec::Lz4State& lz4, const PageRun& pages, uint8_t* out);
+uint32_t encode_chunk(BlockCoder& coder, const PageRun& pages, uint8_t* out);
 
 }  // namespace dormouse::image

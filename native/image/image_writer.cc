@@ -29,7 +29,7 @@ bool ImageWriter::start(const WriterSetup& setup, Fault* fault) {
   tail_ = allocate_aligned(kTailBytes);
   bool allocated = map_.allocated() && tail_;
   for (uint32_t i = 0; i < setup.lanes && allocated; i++) {
-    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_));
+    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_, setup.compression));
     allocated = lanes_.back()->allocate();
   }
   if (!allocated) return fault->raise("NO_MEMORY", "no memory for the image's lanes and page map");

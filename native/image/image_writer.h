@@ -33,6 +33,7 @@ struct WriterSetup {
   bool full_map;
   bool skip_unchanged;  // the parent has all its page hashes
   bool complete;        // every pfn must be put, be it only to be left out
+  Compression compression;
 };
 
 class ImageWriter final : public Writer {

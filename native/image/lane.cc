@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -40,8 +41,8 @@ void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry, ChunkNotes notes) 
   notes_[chunk] = std::move(notes);
 }
 
-Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map)
-    : file_(file), table_(table), map_(map) {}
+Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression)
+    : file_(file), table_(table), map_(map), coder_(compression) {}
 
 // A chunk begins only below kSegmentBytes, so the longest one still fits behind it.
 bool Lane::allocate() {
@@ -60,7 +61,7 @@ void Lane::open_chunk() {
 }
 
 void Lane::encode_block(const uint8_t* pages, uint32_t n) {
-  at_ += image::encode_block(lz4_, pages, n, segment_.get() + at_, &lengths_[blocks_++]);
+  at_ += coder_.encode(pages, n, segment_.get() + at_, &lengths_[blocks_++]);
 }
 
 void Lane::add_body(const uint8_t* body) {
@@ -125,6 +126,8 @@ Lane::~Lane() {
 
 bool Lane::finish_write(Fault* fault) {
   if (writing_.joinable()) writing_.join();
+  if (writing_ns_) coder_.wrote(writing_bytes_, writing_ns_);
+  writing_ns_ = 0;
   if (!write_fault_) return true;
   *fault = write_fault_;
   return false;
@@ -140,8 +143,13 @@ bool Lane::write_segment(Fault* fault) {
   }
   closed_.clear();
   std::swap(segment_, written_);
-  writing_ = std::thread([this, offset, bytes = at_] {
-    file_.write_at(offset, written_.get(), bytes, &write_fault_);
+  writing_bytes_ = at_;
+  writing_ = std::thread([this, offset] {
+    using Clock = std::chrono::steady_clock;
+    const auto began = Clock::now();
+    const bool good = file_.write_at(offset, written_.get(), writing_bytes_, &write_fault_);
+    const std::chrono::nanoseconds took = Clock::now() - began;
+    if (good && file_.direct()) writing_ns_ = uint64_t(took.count());
   });
   at_ = 0;
   pending_.store(0, std::memory_order_relaxed);

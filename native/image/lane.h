@@ -8,8 +8,8 @@
 #include <thread>
 #include <vector>
 
-#include "codec/lz4.h"
 #include "fault.h"
+#include "image/block_coder.h"
 #include "image/chunk.h"
 #include "image/output_file.h"
 #include "image/writer_map.h"
@@ -55,7 +55,7 @@ class Lane {
  public:
   static constexpr uint64_t kSegmentBytes = 4ull << 20;
 
-  Lane(OutputFile& file, ChunkTable& table, WriterMap& map);
+  Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression);
   ~Lane();
   bool allocate();
 
@@ -94,10 +94,11 @@ class Lane {
   OutputFile& file_;
   ChunkTable& table_;
   WriterMap& map_;
-  codec::Lz4State lz4_;
+  BlockCoder coder_;
   AlignedBytes segment_, staging_, written_;
   std::thread writing_;  // writes written_
   Fault write_fault_;
+  uint64_t writing_bytes_ = 0, writing_ns_ = 0;  // 0 where the page cache took them
   std::vector<Closed> closed_;
 
   uint64_t at_ = 0;  // end of what the segment holds

@@ -26,6 +26,8 @@ class OutputFile {
   uint64_t reserve(uint64_t bytes);
   // For reading back what was written; stays this object's.
   int descriptor() const { return fd_; }
+  // Whether what is written goes to the disk itself, and not into the page cache.
+  bool direct() const { return direct_; }
   uint64_t reserved() const { return next_.load(std::memory_order_relaxed); }
 
   // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.

@@ -110,7 +110,7 @@ bool PageStream::put_bytes(const uint8_t* bytes, uint64_t n, Fault* fault) {
 }
 
 bool PageStream::put_chunk(LaneBuffers& lane, const PageRun& pages, Fault* fault) {
-  const uint32_t bytes = encode_chunk(lane.lz4, pages, lane.chunk.get());
+  const uint32_t bytes = encode_chunk(lane.coder, pages, lane.chunk.get());
   return put_frame(kFramePages, lane.chunk.get(), bytes, fault);
 }
 

@@ -68,7 +68,7 @@ class PageStream final : public Writer {
 
  private:
   struct LaneBuffers {
-    codec::Lz4State lz4;
+    BlockCoder coder{Compression::lz4};
     AlignedBytes chunk;
     uint64_t waiting[kMaxChunkPages];
     uint32_t n_waiting = 0;

@@ -1,6 +1,7 @@
 #include "step/live_pass.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "pfn/canonicalise.h"
@@ -204,12 +205,16 @@ bool LivePass::find_mapped_holes(host::DomainMemory& memory, Fault* fault) {
 
 bool LivePass::capture(host::DomainMemory& memory, const CaptureHow& how, Fault* fault) {
   copied_ = false;
+  copying_ns_ = 0;
   if (content_       ? !find_changed(memory, how.threads, fault)
       : how.thorough ? !find_retyped(memory, fault)
                      : !find_mapped_holes(memory, fault))
     return false;
   if (pending_.count() > how.max_pages) return true;
+  const auto began = std::chrono::steady_clock::now();
   copied_ = copy_.copy(memory, pending_, how.anywhere, fault);
+  const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - began;
+  copying_ns_ = uint64_t(took.count());
   return copied_;
 }
 

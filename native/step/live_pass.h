@@ -75,6 +75,8 @@ class LivePass {
   // (`thorough`: with the pages whose type changed, logged or not) and copies the pending pages if
   // they fit: copied() says whether. They stay pending until they are put.
   bool capture(host::DomainMemory& memory, const CaptureHow& how, Fault* fault);
+  // What copying took of the last capture; the rest went into finding what changed.
+  uint64_t copying_ns() const { return copying_ns_; }
   // Appends copied pages [first, first + count) to the image; each page once.
   bool put(image::Writer& writer, uint32_t lane, uint64_t first, uint64_t count,
            uint64_t counts[16], Fault* fault);
@@ -94,6 +96,7 @@ class LivePass {
   PendingSet pending_;
   PendingSet taken_;  // in this epoch
   bool copied_ = false;
+  uint64_t copying_ns_ = 0;
   std::unique_ptr<ContentTracker> content_;
   std::vector<uint8_t> types_;                 // of what the image holds
   std::vector<std::atomic<uint64_t>> mapped_;  // bit for each pfn that some table of it maps

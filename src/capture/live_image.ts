@@ -5,8 +5,8 @@
  */
 import type { Buffer } from 'node:buffer';
 import { availableParallelism } from 'node:os';
-import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
+import { type Downtime, type Operation, Pause } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView } from '../host/contract.js';
@@ -18,6 +18,7 @@ import { describe, requestSuspend, requireSavable } from './stand_still.js';
 import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
 import type { LiveHandle } from '../handle.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 /** Pages that may be copied in a pause: 64 MiB, some 5 ms. */
 const maxCopiedPages = 16_384;
@@ -36,6 +37,7 @@ export interface LiveRequest {
   /** Of when the writer was made. */
   readonly geometry: MemoryGeometry;
   readonly options: OperationOptions;
+  readonly operation: Operation;
 }
 
 /** All pages of the domain are in the writer; `source` is for the manifest. */
@@ -43,6 +45,7 @@ export interface LiveImage {
   readonly source: Finished;
   /** From before the guest was asked to stop until it was let go. */
   readonly pauseMs: number;
+  readonly downtime: Downtime;
   /** Pages copied (or, if they were too many, put) while it stood still. */
   readonly copiedPages: number;
 }
@@ -108,7 +111,10 @@ async function withWork<T>(
 }
 
 /** One pass over the pending pages, or with `seek` over all that may have changed; returns how many were put. */
-export async function passOver(work: Omit<Work, 'finder' | 'whole'>, kind: PassKind): Promise<number> {
+export async function passOver(
+  work: Omit<Work, 'finder' | 'whole' | 'operation'>,
+  kind: PassKind,
+): Promise<number> {
   const { options, geometry, writer, live, memory } = work;
   const report = progressReporter(options);
   let putPages = 0;
@@ -155,6 +161,7 @@ const isLast = (changed: number, before: number): boolean =>
 
 /** Live passes until another one would not leave fewer pages to the pause. */
 async function livePasses(work: Work): Promise<void> {
+  work.operation.done('prepare');
   let before = work.geometry.nrPfns;
   if (work.whole) before = await pass(work, passKinds.live);
   for (let i = 1; i < work.finder.maxPasses; i++) {
@@ -177,28 +184,49 @@ export const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
 /** The guest stands still: what changed since is found, and copied if it fits. */
-function capture(work: Work, logged: Buffer | null, how: { thorough: boolean; maxPages: number }): boolean {
+function capture(
+  work: Work,
+  pause: Pause,
+  logged: Buffer | null,
+  how: { thorough: boolean; maxPages: number },
+): boolean {
   const { live, memory } = work;
   memory.catchUp?.(logged !== null);
+  pause.done('find');
   const anywhere = !how.thorough;
   const threads = availableParallelism();
-  return native(() => steps().liveCapture(live, memory.handle, { logged, ...how, anywhere, threads }));
+  const copied = native(() =>
+    steps().liveCapture(live, memory.handle, { logged, ...how, anywhere, threads }),
+  );
+  pause.partly('copy', steps().liveCopyingMs(live));
+  pause.done('find');
+  return copied;
 }
+
+/** Each is a part of the pause from the end of the one before; they are asked for together. */
+const timed = async <T>(pause: Pause, part: Parameters<Pause['done']>[0], asked: Promise<T>): Promise<T> => {
+  const answer = await asked;
+  pause.done(part);
+  return answer;
+};
 
 /** In the pause: null if more changed than may be copied, else the registers, canonical. */
 async function copyPaused(
   work: Work,
+  pause: Pause,
   base: Omit<CaptureSource, 'state' | 'memory'>,
 ): Promise<Finished | null> {
   const { host, lease, finder, memory } = work;
   // Asked for without waiting in between: each answer that is waited for lengthens the pause.
   const [, logged, state] = await Promise.all([
-    host.holdPaused(lease),
-    finder.askLast(),
-    host.readState(lease.domid),
+    timed(pause, 'stop', host.holdPaused(lease)),
+    timed(pause, 'find', finder.askLast()),
+    timed(pause, 'state', host.readState(lease.domid)),
   ]);
-  if (!capture(work, logged, { thorough: false, maxPages: maxCopiedPages })) return null;
-  return finished({ ...base, state, memory });
+  if (!capture(work, pause, logged, { thorough: false, maxPages: maxCopiedPages })) return null;
+  const source = finished({ ...base, state, memory });
+  pause.done('state');
+  return source;
 }
 
 /** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */
@@ -206,7 +234,7 @@ async function tryPause(
   work: Work,
   base: Omit<CaptureSource, 'state' | 'memory'>,
 ): Promise<LiveImage | null> {
-  const { host, lease, finder, live, memory } = work;
+  const { host, lease, finder, live, memory, operation } = work;
   const geometry = await host.geometry(lease.domid);
   requireSameSize(geometry, work);
   // Without a log the frames that came are looked for now: mapping them would take longer in the pause.
@@ -214,20 +242,23 @@ async function tryPause(
   await finder.find(live, memory);
   // A last short pass, over what is known to have changed: the pause is left what changes during it.
   if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
-  const stoppedMs = performance.now();
-  const source = await copyPaused(work, { ...base, geometry }).catch(async (thrown: unknown) => {
+  operation.done('live');
+  const pause = new Pause();
+  const source = await copyPaused(work, pause, { ...base, geometry }).catch(async (thrown: unknown) => {
     // The first error is the one to tell; a pause that cannot be taken back here ends with the lease.
     await host.releasePaused(lease).catch(() => undefined);
     throw thrown;
   });
   await host.releasePaused(lease);
-  const pauseMs = performance.now() - stoppedMs;
+  pause.done('resume');
+  operation.done('pause');
   // One that shut down in between is not what was asked for, and could not go on from its image.
   requireSavable(await host.info(lease.domid));
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;
-  return { source, pauseMs, copiedPages: steps().liveCopied(live) };
+  const { totalMs: pauseMs } = pause;
+  return { source, pauseMs, downtime: pause.parts(), copiedPages: steps().liveCopied(live) };
 }
 
 /** Puts what was copied; it replaces what the passes had put of the same pages. */
@@ -265,7 +296,7 @@ export async function takePaused(work: Work): Promise<LiveImage> {
     // What changed is known already: the shorter the pass, the less changes during it.
     await pass(work, passKinds.live);
   }
-  const budgetMib = (maxCopiedPages * 4096) / 2 ** 20;
+  const budgetMib = (maxCopiedPages * pageBytes) / 2 ** 20;
   throw new DormouseError(
     'NOT_CONVERGED',
     `${info.name} changes more than ${budgetMib} MiB between a pass over its memory and the pause`,
@@ -281,17 +312,18 @@ interface Suspended {
 }
 
 /** The guest is suspended: copies what changed, or puts it at once if that is more than may be copied. */
-async function captureSuspended(work: Work, mayCopyPages: number): Promise<Suspended> {
+async function captureSuspended(work: Work, pause: Pause, mayCopyPages: number): Promise<Suspended> {
   const { host, lease, finder, live } = work;
   const [logged, geometry, state] = await Promise.all([
-    finder.askLast(),
+    timed(pause, 'find', finder.askLast()),
     host.geometry(lease.domid),
-    host.readState(lease.domid),
+    timed(pause, 'state', host.readState(lease.domid)),
   ]);
   requireSameSize(geometry, work);
-  const copied = capture(work, logged, { thorough: true, maxPages: mayCopyPages });
+  const copied = capture(work, pause, logged, { thorough: true, maxPages: mayCopyPages });
   const changed = steps().livePending(live);
   if (!copied) await pass(work, passKinds.standing);
+  pause.done('copy');
   return { geometry, state, changed, copied };
 }
 
@@ -314,15 +346,19 @@ export async function takeSuspended(
   timeoutMs: number,
   onSuspended: () => void = () => undefined,
 ): Promise<LiveImage> {
-  const { host, lease, info, memory } = work;
+  const { host, lease, info, memory, operation } = work;
   const base = await describe(host, info);
   await livePasses(work);
-  const requestedMs = performance.now();
+  operation.done('live');
+  const pause = new Pause();
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
   onSuspended();
+  pause.done('stop');
   const take = async () => {
-    const { geometry, state, ...rest } = await captureSuspended(work, maxCopiedPages);
-    return { source: finished({ ...base, geometry, state, memory, consistency: 'suspend-point' }), ...rest };
+    const { geometry, state, ...rest } = await captureSuspended(work, pause, maxCopiedPages);
+    const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+    pause.done('state');
+    return { source, ...rest };
   };
   const { source, changed, copied } = await take().catch(async (thrown: unknown) => {
     // Who keeps the lease for more than this image must not have the guest stand still until its end.
@@ -330,9 +366,10 @@ export async function takeSuspended(
     throw thrown;
   });
   await host.resumeInPlace(lease);
-  const pauseMs = performance.now() - requestedMs;
+  pause.done('resume');
+  operation.done('pause');
   if (copied) await putCopied(work, changed);
-  return { source, pauseMs, copiedPages: changed };
+  return { source, pauseMs: pause.totalMs, downtime: pause.parts(), copiedPages: changed };
 }
 
 /** In place of the configuration, which who hands the guest over sends beside the stream. */
@@ -348,7 +385,7 @@ export function liveHandedOver(request: LiveRequest, suspend: () => Promise<void
     const base = { info, hostKind: host.kind, config: besideStream };
     await livePasses(work);
     await suspend();
-    const { geometry, state } = await captureSuspended(work, 0);
+    const { geometry, state } = await captureSuspended(work, new Pause(), 0);
     return finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
   });
 }

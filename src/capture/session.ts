@@ -4,8 +4,8 @@
  * once the image exists, aborted if it does not. What an aborted epoch took is pending again, so that the next image
  * holds it.
  */
-import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
+import { type Downtime, Operation, Pause, snapshotDowntime } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo, MemoryGeometry } from '../domain/state.js';
 import { DormouseError } from '../errors.js';
@@ -25,9 +25,10 @@ import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } fro
 import { finished } from './write_image.js';
 import type { LiveHandle } from '../handle.js';
 import type { ChangeFinder } from './change_finder.js';
+import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 
 export interface TakeHow extends OperationOptions {
-  readonly mode: 'light' | 'cooperative';
+  readonly mode: CheckpointMode;
   /** Every page, for an image of its own; else those that changed since the last committed one. The first is whole. */
   readonly whole: boolean;
   /** Of a cooperative one. Default 60,000. */
@@ -160,7 +161,15 @@ export class CaptureSession {
     const followed = this.#followed;
     if (!followed) throw new DormouseError('INTERNAL', 'the session follows nothing');
     const finder = this.#minding(followed.finder);
-    const work = { ...followed, finder, writer, options: how, whole: how.whole || !this.#committed };
+    const operation = new Operation();
+    const work = {
+      ...followed,
+      finder,
+      writer,
+      operation,
+      options: how,
+      whole: how.whole || !this.#committed,
+    };
     const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);
     return { ...image, cowPages: 0 };
@@ -180,39 +189,49 @@ export class CaptureSession {
     };
   }
 
-  async #snapshot({ mode, signal, suspendTimeoutMs = defaultSuspendTimeoutMs }: TakeHow): Promise<Snapshot> {
+  async #snapshot({
+    mode,
+    signal,
+    suspendTimeoutMs = defaultSuspendTimeoutMs,
+  }: TakeHow): Promise<{ snapshot: Snapshot; downtime: Downtime; pauseMs: number }> {
     const { host, lease } = this;
-    if (mode === 'light') return host.snapshot(lease, { readOnce: true });
+    if (mode === 'light') {
+      const snapshot = await host.snapshot(lease, { readOnce: true });
+      const pauseMs = snapshot.pauseNs / 1e6;
+      return { snapshot, pauseMs, downtime: snapshotDowntime(pauseMs) };
+    }
+    const pause = new Pause();
     await requestSuspend(host, lease, { timeoutMs: suspendTimeoutMs, signal });
+    pause.done('stop');
     const snapshot = await host.snapshot(lease, { readOnce: true }).catch(async (thrown: unknown) => {
       await host.resumeInPlace(lease).catch(() => undefined);
       throw thrown;
     });
+    pause.done('snapshot');
     await host.resumeInPlace(lease).catch(async (thrown: unknown) => {
       await snapshot.release();
       throw thrown;
     });
-    return snapshot;
+    pause.done('resume');
+    return { snapshot, pauseMs: pause.totalMs, downtime: pause.parts() };
   }
 
   async #takeFrozen({ live }: Frozen, writer: PageSink, how: TakeHow): Promise<Taken> {
     const { host, lease, info, geometry: first } = this;
     const base = await describe(host, info);
-    const startedMs = performance.now();
     const committed = this.#committed;
     // Until it is known what the log held when it began anew, nothing is known of what changed.
     this.#committed = false;
-    const snapshot = await this.#snapshot(how);
+    const { snapshot, pauseMs, downtime } = await this.#snapshot(how);
     try {
-      const { memory, geometry, state, dirty, pauseNs } = snapshot;
-      const pauseMs = how.mode === 'light' ? pauseNs / 1e6 : performance.now() - startedMs;
+      const { memory, geometry, state, dirty } = snapshot;
       if (dirty) native(() => steps().liveMerge(live, memory.handle, dirty));
       this.#committed = committed;
       if (geometry.nrPfns !== first.nrPfns)
         throw new DormouseError('GUEST_MEMORY_UNREADABLE', `the pfn space of ${info.name} grew meanwhile`);
       await passOver({ host, lease, info, geometry, memory, live, writer, options: how }, passKinds.standing);
       const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
-      return { source, pauseMs, copiedPages: 0, cowPages: await snapshot.cowPages() };
+      return { source, pauseMs, downtime, copiedPages: 0, cowPages: await snapshot.cowPages() };
     } finally {
       await snapshot.release();
     }

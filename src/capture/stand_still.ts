@@ -1,5 +1,5 @@
 /** How a domain is brought to stand still for an image, and let go again. */
-import { performance } from 'node:perf_hooks';
+import { type Downtime, type Operation, Pause, snapshotDowntime } from '../domain/operation.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
@@ -14,11 +14,17 @@ export interface SuspendOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What it takes is told to `operation`: until the guest is touched, and from then on. */
+export interface StandOptions extends SuspendOptions {
+  readonly operation: Operation;
+}
+
 /** A source, how long no vCPU executed for it, and how to let go of what it holds. */
 export interface StandingStill {
   readonly source: CaptureSource;
   /** Null while the guest still stands. */
   readonly pauseMs: number | null;
+  readonly downtime: Downtime | null;
   /** The guest went through its suspend call: a failure from here on costs it a pause. */
   readonly suspended: boolean;
   /** Pages the host copied aside so far; 0 where it does not. */
@@ -96,7 +102,7 @@ export async function requestSuspend(host: Host, lease: Lease, options: SuspendO
 function ofSnapshot(
   base: Pick<CaptureSource, 'info' | 'hostKind' | 'config'>,
   snapshot: Snapshot,
-  pause: Pick<StandingStill, 'pauseMs' | 'suspended'>,
+  pause: Pick<StandingStill, 'pauseMs' | 'downtime' | 'suspended'>,
 ): StandingStill {
   const { memory, geometry, state } = snapshot;
   return {
@@ -115,7 +121,7 @@ export async function snapshotLight(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  options: { readonly readOnce: boolean },
+  { operation, ...options }: { readonly readOnce: boolean; readonly operation: Operation },
 ): Promise<StandingStill> {
   const capabilities = await host.capabilities();
   for (const name of ['cow-snapshot', 'light-suspend-point'] as const) {
@@ -123,8 +129,11 @@ export async function snapshotLight(
     if (have !== true) throw new DormouseError('HOST_LACKS', `a light checkpoint needs ${name}: ${have}`);
   }
   const base = await describe(host, info);
+  operation.done('prepare');
   const snapshot = await host.snapshot(lease, options);
-  return ofSnapshot(base, snapshot, { pauseMs: snapshot.pauseNs / 1e6, suspended: false });
+  operation.done('pause');
+  const pauseMs = snapshot.pauseNs / 1e6;
+  return ofSnapshot(base, snapshot, { pauseMs, downtime: snapshotDowntime(pauseMs), suspended: false });
 }
 
 /** The guest's memory, opened while it runs on and other preparations end, so that it stands the shorter. */
@@ -150,7 +159,7 @@ export async function suspendGuest(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  options: SuspendOptions & { readonly ready: Promise<void> },
+  options: StandOptions & { readonly ready: Promise<void> },
 ): Promise<StandingStill> {
   const describing = describe(host, info);
   describing.catch(() => undefined); // it is waited for when the memory is there, which must be closed then
@@ -158,13 +167,16 @@ export async function suspendGuest(
   let suspended = false;
   try {
     const base = await describing;
+    options.operation.done('prepare');
     await requestSuspend(host, lease, options);
     suspended = true;
     memory.catchUp?.(false);
     const [geometry, state] = [await host.geometry(info.domid), await host.readState(info.domid)];
+    options.operation.done('pause');
     return {
       source: { ...base, memory, geometry, state, consistency: 'suspend-point' },
       pauseMs: null,
+      downtime: null,
       suspended,
       cowPages: () => Promise.resolve(0),
       release: () => {
@@ -178,10 +190,12 @@ export async function suspendGuest(
   }
 }
 
-async function snapshotAndResume(host: Host, lease: Lease): Promise<Snapshot> {
+async function snapshotAndResume(host: Host, lease: Lease, pause: Pause): Promise<Snapshot> {
   const snapshot = await host.snapshot(lease, { readOnce: true });
+  pause.done('snapshot');
   try {
     await host.resumeInPlace(lease);
+    pause.done('resume');
     return snapshot;
   } catch (thrown) {
     snapshot.memory.close();
@@ -199,13 +213,16 @@ export async function suspendAndSnapshot(
   host: Host,
   lease: Lease,
   info: DomainInfo,
-  options: SuspendOptions,
+  options: StandOptions,
 ): Promise<StandingStill> {
   const base = await describe(host, info);
-  const requestedMs = performance.now();
+  options.operation.done('prepare');
+  const pause = new Pause();
   await requestSuspend(host, lease, options);
-  const snapshot = await snapshotAndResume(host, lease).catch((thrown: unknown) => {
+  pause.done('stop');
+  const snapshot = await snapshotAndResume(host, lease, pause).catch((thrown: unknown) => {
     throw afterSuspend(thrown);
   });
-  return ofSnapshot(base, snapshot, { pauseMs: performance.now() - requestedMs, suspended: true });
+  options.operation.done('pause');
+  return ofSnapshot(base, snapshot, { pauseMs: pause.totalMs, downtime: pause.parts(), suspended: true });
 }

@@ -3,6 +3,8 @@
  * `checkpoint` have in common; neither the memory view nor the domain's run state is changed here.
  */
 import { performance } from 'node:perf_hooks';
+import type { Compression } from '../codec/compression.js';
+import type { Operation } from '../domain/operation.js';
 import type { OperationOptions, PageCounts, Phase } from '../domain/progress.js';
 import { canonicaliseVcpus } from '../domain/pv_state.js';
 import { DormouseError } from '../errors.js';
@@ -16,8 +18,7 @@ import { openParent } from './parent_image.js';
 import { steps } from '../worker/steps.js';
 import { version } from '../version.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
-
-export type Consistency = 'suspend-point' | 'paused';
+import type { Consistency } from '../image/format.js';
 
 /** A domain standing still: what it is, its memory and its registers as the host sees them. */
 export interface CaptureSource {
@@ -38,6 +39,8 @@ export interface Captured {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  /** As asked for. */
+  readonly compression: Compression;
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
@@ -59,7 +62,8 @@ export function progressReporter(
     });
 }
 
-export interface IncrementOptions {
+export interface NewImageOptions {
+  readonly compression?: Compression;
   /** Path of an image in the same folder: only what is not in it as it is gets stored. */
   readonly incrementalFrom?: string;
 }
@@ -72,11 +76,17 @@ export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
-  { incrementalFrom, signal }: IncrementOptions & Pick<OperationOptions, 'signal'>,
+  { incrementalFrom, compression, signal }: NewImageOptions & Pick<OperationOptions, 'signal'>,
 ): Promise<ImageWriter> {
   const sign = imageSigner();
   const { nrPfns } = geometry;
-  const common = { nrPfns, lanes: encodingLanes, consistency, ...(sign && { sign }) };
+  const common = {
+    nrPfns,
+    lanes: encodingLanes,
+    consistency,
+    ...(sign && { sign }),
+    ...(compression && { compression }),
+  };
   if (incrementalFrom === undefined) return ImageWriter.create(path, common);
   const reader = await openParent(incrementalFrom, { signed: sign !== null, signal });
   try {
@@ -163,16 +173,23 @@ export function manifestOf(
 export async function commitImage(
   writer: ImageWriter,
   source: Finished,
-  timing: { readonly pauseMs: number; readonly startedMs: number; readonly signal: AbortSignal | undefined },
+  timing: {
+    readonly pauseMs: number;
+    readonly operation: Operation;
+    readonly signal: AbortSignal | undefined;
+  },
 ): Promise<Captured> {
+  timing.operation.done('write');
   if (timing.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled before the image was complete');
   const counts = writer.counts();
-  const elapsedMs = performance.now() - timing.startedMs;
-  const done = await writer.commit(manifestOf(source, counts, timing.pauseMs, elapsedMs));
+  const { pauseMs, operation } = timing;
+  const done = await writer.commit(manifestOf(source, counts, pauseMs, operation.totalMs));
+  operation.done('commit');
   return {
     path: done.path,
     imageId: done.imageId,
     parent: writer.parent?.path ?? null,
+    compression: writer.compression,
     counts,
     memoryBytes: writer.memoryBytes(),
     storedBytes: done.storedBytes,

@@ -1,5 +1,4 @@
 /** `checkpoint`: an image of a domain that goes on in place. */
-import { performance } from 'node:perf_hooks';
 import { afterCommit, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
@@ -13,20 +12,21 @@ import { type LiveImage, livePaused, type LiveRequest, liveSuspended } from '../
 import {
   type Captured,
   commitImage,
-  type Consistency,
   finished,
-  type IncrementOptions,
+  type NewImageOptions,
   newImage,
   writePages,
 } from '../capture/write_image.js';
+import type { Compression } from '../codec/compression.js';
+import { type Downtime, Operation, type Phases, snapshotDowntime } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
+import type { Consistency } from '../image/format.js';
+import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 
-export type CheckpointMode = 'light' | 'cooperative';
-
-export interface CheckpointOptions extends OperationOptions, IncrementOptions {
+export interface CheckpointOptions extends OperationOptions, NewImageOptions {
   readonly mode: CheckpointMode;
   readonly suspendTimeoutMs?: number;
 }
@@ -36,6 +36,7 @@ export interface CheckpointResult {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  readonly compression: Compression;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain was paused, and still is. */
@@ -47,6 +48,9 @@ export interface CheckpointResult {
   readonly storedBytes: number;
   readonly pauseMs: number;
   readonly elapsedMs: number;
+  /** What these two are the sums of. */
+  readonly phases: Phases;
+  readonly downtime: Downtime;
   /** Pages the host copied aside because the guest wrote to them meanwhile. */
   readonly cowPages: number;
   /** Pages copied in the pause, on a host without copy-on-write; else 0. */
@@ -65,13 +69,13 @@ export async function checkpoint(
   path: string,
   options: CheckpointOptions,
 ): Promise<CheckpointResult> {
-  const startedMs = performance.now();
+  const operation = new Operation();
   const info = await host.find(selector);
   requireSavable(info);
   return underLease(host, info, 'checkpoint', async (lease) => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
     const take = copiesOnWrite ? takeOfSnapshot : takeLive;
-    return await take({ host, lease, info, path, options, startedMs });
+    return await take({ host, lease, info, path, options, operation });
   });
 }
 
@@ -81,27 +85,29 @@ interface Job {
   readonly info: DomainInfo;
   readonly path: string;
   readonly options: CheckpointOptions;
-  readonly startedMs: number;
+  readonly operation: Operation;
 }
 
-function standStill({ host, lease, info, options }: Job): Promise<StandingStill> {
+function standStill({ host, lease, info, options, operation }: Job): Promise<StandingStill> {
   const { mode, suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
   return mode === 'light'
-    ? snapshotLight(host, lease, info, { readOnce: true })
-    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
+    ? snapshotLight(host, lease, info, { readOnce: true, operation })
+    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal, operation });
 }
 
 function resultOf(
-  { info, options, startedMs }: Job,
-  image: Captured & Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'cowPages' | 'copiedPages'>,
+  { info, options, operation }: Job,
+  image: Captured &
+    Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'downtime' | 'cowPages' | 'copiedPages'>,
 ): CheckpointResult {
-  const elapsedMs = performance.now() - startedMs;
+  operation.done('settle');
   const { domid, name, paused } = info;
-  return { ...image, domid, name, paused, mode: options.mode, elapsedMs };
+  const times = { elapsedMs: operation.totalMs, phases: operation.parts() };
+  return { ...image, domid, name, paused, mode: options.mode, ...times };
 }
 
 async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
-  const { host, info, path, options, startedMs } = job;
+  const { host, info, path, options, operation } = job;
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point', options);
   let still: StandingStill | undefined;
   let image: Parameters<typeof resultOf>[1];
@@ -110,13 +116,15 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
     still = await standStill(job);
     await writePages(writer, still.source, options);
     const pauseMs = still.pauseMs ?? 0;
+    const downtime = still.downtime ?? snapshotDowntime(pauseMs);
     const cowPages = await still.cowPages();
     const captured = await commitImage(writer, finished(still.source), {
       pauseMs,
-      startedMs,
+      operation,
       signal: options.signal,
     });
-    image = { ...captured, consistency: still.source.consistency, pauseMs, cowPages, copiedPages: 0 };
+    const { consistency } = still.source;
+    image = { ...captured, consistency, pauseMs, downtime, cowPages, copiedPages: 0 };
   } catch (thrown) {
     await writer.abandon();
     // What does not let go now is let go with the lease; the first error is the one to tell.
@@ -135,17 +143,17 @@ function captureLive(request: LiveRequest, options: CheckpointOptions): Promise<
 }
 
 async function takeLive(job: Job): Promise<CheckpointResult> {
-  const { host, lease, info, path, options, startedMs } = job;
+  const { host, lease, info, path, options, operation } = job;
   const geometry = await host.geometry(info.domid);
   const consistency = options.mode === 'light' ? 'paused' : 'suspend-point';
   const writer = await newImage(path, geometry, consistency, options);
   let image: Parameters<typeof resultOf>[1];
   try {
     await warmWorkers(encodingLanes);
-    const request = { host, lease, info, writer, geometry, options };
-    const { source, pauseMs, copiedPages } = await captureLive(request, options);
-    const captured = await commitImage(writer, source, { pauseMs, startedMs, signal: options.signal });
-    image = { ...captured, consistency, pauseMs, cowPages: 0, copiedPages };
+    const request = { host, lease, info, writer, geometry, options, operation };
+    const { source, pauseMs, downtime, copiedPages } = await captureLive(request, options);
+    const captured = await commitImage(writer, source, { pauseMs, operation, signal: options.signal });
+    image = { ...captured, consistency, pauseMs, downtime, cowPages: 0, copiedPages };
   } catch (thrown) {
     await writer.abandon();
     throw thrown;

@@ -1,12 +1,11 @@
 /** What every verb is given: the global options, the engine, and where to say things. */
-import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import type { OperationOptions } from '../domain/progress.js';
 import type { Host } from '../host/contract.js';
 import { createProgress } from '../render/progress.js';
 import { printable } from '../render/units.js';
 import type { Services } from './services.js';
-
-const pageBytes = 4096;
-const noPages: PageCounts = { data: 0, zero: 0, table: 0, noFrame: 0, broken: 0, alloc: 0, sameAsParent: 0 };
+import { pageBytes } from '../pfn/page_words.js';
+import { noPages } from '../pfn/counts.js';
 
 export interface Globals {
   readonly json: boolean;

@@ -4,7 +4,7 @@ import { DormouseError } from '../errors.js';
 import type { DomainSpec, XlDomain } from '../host/contract.js';
 import { type ConfigValue, renderSettings, type Settings } from './domain_config.js';
 import { xlOnlySettings } from './xl_settings.js';
-import type { DomainType } from '../domain/state.js';
+import { type DomainType, domainTypes } from '../domain/type.js';
 
 /** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
 export const programSettings: Readonly<
@@ -54,7 +54,8 @@ function yesNo(settings: Settings, name: string): boolean | undefined {
 
 function domainType(settings: Settings): DomainType {
   const type = text(settings, 'type') ?? 'pv';
-  if (type === 'pv' || type === 'pvh' || type === 'hvm') return type;
+  const known = domainTypes.find((each) => each === type);
+  if (known) return known;
   return invalid(`type: pv, pvh or hvm, not ${describe(type)}`);
 }
 

@@ -1,7 +1,9 @@
 /** Schemas that several verbs' JSON documents share. Unit suffixes are part of the names. */
 import * as z from 'zod';
+import { operationPhases, pauseParts } from '../domain/operation.js';
 import { stateReason, stateWord, stateWords } from '../domain/states.js';
 import type { DomainInfo } from '../domain/state.js';
+import { domainTypes } from '../domain/type.js';
 
 const count = z.int().nonnegative();
 const milliseconds = z.number().nonnegative();
@@ -18,11 +20,23 @@ export const pageCounts = z.object({
   sameAsParent: count,
 });
 
+const durations = <Part extends string>(parts: readonly Part[]) =>
+  z.object(
+    Object.fromEntries(parts.map((part) => [`${part}Ms`, milliseconds])) as Record<
+      `${Part}Ms`,
+      typeof milliseconds
+    >,
+  );
+
+/** What an operation's elapsedMs is the sum of, and what a pause is. */
+export const phases = durations(operationPhases);
+export const downtime = durations(pauseParts);
+
 export const domainDocument = z.object({
   domid: count,
   name: z.string(),
   uuid: z.string(),
-  type: z.enum(['pv', 'pvh', 'hvm']),
+  type: z.enum(domainTypes),
   state: z.enum(stateWords),
   reason: z.string(),
   memoryKib: count,

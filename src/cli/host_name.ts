@@ -1,7 +1,6 @@
 /** Which embedded host a `host` verb means: --name, else the one of --host, else that of DORMOUSE_HOST, else `default`. */
 import { DormouseError } from '../errors.js';
 import type { Context } from './context.js';
-import { textOption, type VerbInput } from './verb.js';
 
 export const nameOption = {
   flags: '--name <name>',
@@ -9,16 +8,15 @@ export const nameOption = {
 };
 
 /** Whether what is meant is this machine's Xen: --host, else DORMOUSE_HOST, else where we are. */
-export async function meansXen(context: Context, input: VerbInput): Promise<boolean> {
-  if (textOption(input, 'name') !== undefined) return false;
+export async function meansXen(context: Context, name: string | undefined): Promise<boolean> {
+  if (name !== undefined) return false;
   const { parseHostSpec, defaultHostSpec } = await import('../host/open/open_host.js');
   const { host } = context.globals;
   return (host === undefined ? defaultHostSpec() : parseHostSpec(host)).kind === 'xen';
 }
 
 /** USAGE if --host or DORMOUSE_HOST names one that is not embedded. */
-export async function embeddedName(context: Context, input: VerbInput): Promise<string> {
-  const name = textOption(input, 'name');
+export async function embeddedName(context: Context, name: string | undefined): Promise<string> {
   if (name !== undefined) return name;
   const { parseHostSpec, defaultHostName } = await import('../host/open/open_host.js');
   const selector = context.globals.host ?? process.env.DORMOUSE_HOST ?? '';

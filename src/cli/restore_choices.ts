@@ -1,4 +1,5 @@
 /** What `restore` and `image check` are told of trust, name and disks. */
+import type * as z from 'zod';
 import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
 import type { CheckOptions } from '../restore/check.js';
@@ -7,7 +8,8 @@ import { readConfigFile } from './config_file.js';
 import type { Context } from './context.js';
 import { domainSpec } from './create_spec.js';
 import { parseConfig } from './domain_config.js';
-import { flag, textArgument, textOption, type VerbInput, type VerbOption } from './verb.js';
+import { flag, maybeText, text } from './input.js';
+import { given, type VerbOption } from './verb.js';
 
 export const trustOptions: readonly VerbOption[] = [
   { flags: '--name <name>', says: 'name of the new domain, instead of the one in the image' },
@@ -16,17 +18,25 @@ export const trustOptions: readonly VerbOption[] = [
   { flags: '--force', says: 'take disks although another domain may write to them' },
 ];
 
+export const trustFields = {
+  ...{ file: text, scratch: maybeText, name: maybeText, config: maybeText },
+  ...{ trustConfig: flag, force: flag },
+};
+
+/** `paused` is of `restore` alone. */
+export type RestoreInput = z.output<z.ZodObject<typeof trustFields>> & { readonly paused?: boolean };
+
 /** How the file is restored, with room for an option. */
-export function typedOf(context: Context, input: VerbInput): NonNullable<CheckOptions['typed']> {
+export function typedOf(context: Context, input: RestoreInput): NonNullable<CheckOptions['typed']> {
   const { host } = context.globals;
-  const values = ['name', 'scratch'].flatMap((name) => {
-    const value = textOption(input, name);
+  const values = (['name', 'scratch'] as const).flatMap((name) => {
+    const value = input[name];
     return value === undefined ? [] : [`--${name}`, shellWord(value)];
   });
-  const flags = ['paused', 'force'].filter((name) => flag(input, name)).map((name) => `--${name}`);
+  const flags = (['paused', 'force'] as const).filter((name) => input[name]).map((name) => `--${name}`);
   return {
     before: ['dormouse', ...(host === undefined ? [] : ['--host', shellWord(host)]), 'restore'].join(' '),
-    after: [...flags, ...values, shellWord(textArgument(input, 0))].join(' '),
+    after: [...flags, ...values, shellWord(input.file)].join(' '),
   };
 }
 
@@ -50,19 +60,16 @@ async function configOf(host: Host, path: string): Promise<string> {
 /** USAGE for --config and --trust-config together. */
 export async function restoreChoices(
   host: Host,
-  input: VerbInput,
+  { name, scratch, config: file, trustConfig, force }: RestoreInput,
   typed: NonNullable<CheckOptions['typed']>,
 ): Promise<Omit<CheckOptions, 'signal' | 'onProgress'>> {
-  const [name, scratchDir, file] = ['name', 'scratch', 'config'].map((option) => textOption(input, option));
-  const trustConfig = flag(input, 'trustConfig');
   if (file !== undefined && trustConfig)
     throw new DormouseError('USAGE', "--config replaces the image's configuration, --trust-config keeps it");
   return {
     typed,
     trustConfig,
-    force: flag(input, 'force'),
-    ...(name !== undefined && { name }),
-    ...(scratchDir !== undefined && { scratchDir }),
+    force,
+    ...given({ name, scratchDir: scratch }),
     ...(file !== undefined && { config: await configOf(host, file) }),
   };
 }

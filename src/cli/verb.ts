@@ -1,5 +1,6 @@
 /** What a verb is: its words for the command line, its JSON document, and what it does. */
-import type * as z from 'zod';
+import * as z from 'zod';
+import { DormouseError } from '../errors.js';
 import type { Context } from './context.js';
 
 export interface VerbArgument {
@@ -50,26 +51,50 @@ export interface Verb {
   readonly document: z.ZodType;
   /** True where SIGINT and SIGTERM are to be cleaned up after; else they end the process at once. */
   readonly cancellable: boolean;
+  /** Of its typed input. */
+  readonly fields: readonly string[];
   run(context: Context, input: VerbInput): Promise<Outcome>;
 }
 
-/** The argument at `index`, which the verb's form makes mandatory. */
-export function textArgument(input: VerbInput, index: number): string {
-  const value = input.args[index];
-  if (typeof value !== 'string') throw new TypeError(`argument ${index} is missing`);
-  return value;
+/** A verb as its file writes it: `input` has a field for each argument and option, by the name it has on the command line. */
+export interface TypedVerb<Input extends z.ZodObject> extends Omit<Verb, 'run' | 'fields'> {
+  readonly input: Input;
+  readonly run: (context: Context, input: z.output<Input>) => Promise<Outcome>;
 }
 
-export function listArgument(input: VerbInput, index: number): readonly string[] {
-  const value = input.args[index];
-  return Array.isArray(value) ? (value as readonly string[]) : [];
+/** `<domain>`, `[domains...]`, `-p, --paused`, `--incremental-from <image>` as fields: domain, domains, paused, incrementalFrom. */
+export function fieldNames({ args, options }: Pick<Verb, 'args' | 'options'>): {
+  args: string[];
+  options: string[];
+} {
+  const camel = (name: string): string =>
+    name.replace(/-([a-z])/gu, (_, letter: string) => letter.toUpperCase());
+  return {
+    args: args.map(({ form }) => camel(form.replace(/[^a-z-]/gu, ''))),
+    options: options.map(({ flags }) => camel(/--([a-z-]+)/u.exec(flags)?.[1] ?? '')),
+  };
 }
 
-export function flag(input: VerbInput, name: string): boolean {
-  return input.options[name] === true;
+/** What was typed is read by the schema, once and before anything is done. USAGE for what it does not take. */
+export function defineVerb<Input extends z.ZodObject>(typed: TypedVerb<Input>): Verb {
+  const { input: schema, run, ...rest } = typed;
+  return {
+    ...rest,
+    fields: Object.keys(schema.shape),
+    run: (context, { args, options }) => {
+      const names = fieldNames(rest).args;
+      const given = { ...Object.fromEntries(names.map((name, i) => [name, args[i]])), ...options };
+      const parsed = schema.safeParse(given);
+      if (!parsed.success) throw new DormouseError('USAGE', z.prettifyError(parsed.error));
+      return run(context, parsed.data);
+    },
+  };
 }
 
-export function textOption(input: VerbInput, name: string): string | undefined {
-  const value = input.options[name];
-  return typeof value === 'string' ? value : undefined;
+/** Without the fields that are undefined. */
+export function given<Fields extends object>(
+  fields: Fields,
+): { [Name in keyof Fields]?: Exclude<Fields[Name], undefined> } {
+  const there = Object.entries(fields).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(there) as { [Name in keyof Fields]?: Exclude<Fields[Name], undefined> };
 }

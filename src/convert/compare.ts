@@ -3,7 +3,7 @@ import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import { MAX_PFNS } from '../image/format.js';
 import { ByteSource } from '../xenstream/byte_source.js';
-import { libxcRecord as rec, pageBytes, pageType, recordName } from '../xenstream/stream_format.js';
+import { libxcRecord as rec, recordName } from '../xenstream/stream_format.js';
 import {
   parseStream,
   type PageSlice,
@@ -11,6 +11,8 @@ import {
   type StreamVisitor,
 } from '../xenstream/stream_parser.js';
 import { Survey } from '../xenstream/survey.js';
+import { pageBytes } from '../pfn/page_words.js';
+import { pageType } from '../pfn/page_type.js';
 
 export interface Difference {
   /** What differs: "page", or a header's or record's name. */

@@ -4,21 +4,22 @@
  */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
+import {
+  noPages,
+  type PageClass,
+  memoryBytesOf,
+  totalPages,
+  type PageCounts,
+  classNumber,
+  classOfType,
+} from '../pfn/counts.js';
 import { MAX_PFNS } from '../image/format.js';
 import type { Manifest } from '../image/manifest.js';
+import type { Compression } from '../codec/compression.js';
 import { ImageWriter } from '../image/writer.js';
 import { ByteSource } from '../xenstream/byte_source.js';
 import type { ConvertOptions, ConvertProgress } from './progress.js';
-import {
-  batchPfns,
-  conversionCancelled,
-  isTableType,
-  libxcRecord,
-  pageBytes,
-  pageType,
-  withoutGuest,
-} from '../xenstream/stream_format.js';
+import { batchPfns, conversionCancelled, libxcRecord, withoutGuest } from '../xenstream/stream_format.js';
 import type { FrameVisitor } from '../xenstream/frames/reader.js';
 import {
   parseStream,
@@ -29,6 +30,8 @@ import {
 import { Survey } from '../xenstream/survey.js';
 import { domainOfConfig } from '../xenstream/xl_config.js';
 import { streamInvalid } from '../xenstream/frames/byte_reader.js';
+import { pageBytes, descriptorHalf, lowHalf } from '../pfn/page_words.js';
+import { pageType } from '../pfn/page_type.js';
 
 /** Most bytes of records beside the pages: they all go into the manifest. */
 const maxStateBytes = 32 << 20;
@@ -36,6 +39,7 @@ const maxStateBytes = 32 << 20;
 export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
+  readonly compression?: Compression;
   /** Called once the whole file is checked and before anything is written: what it throws is thrown. */
   readonly accept?: (domain: Manifest['domain']) => void;
 }
@@ -56,17 +60,7 @@ export interface FromXenResult {
   readonly notes: readonly string[];
 }
 
-/** Numbers of native/image/writer.h's PageClass. */
-const pageClass = { data: 1, zero: 2, table: 3, noFrame: 4, broken: 5, alloc: 6 } as const;
-const noPages: PageCounts = { data: 0, zero: 0, table: 0, noFrame: 0, broken: 0, alloc: 0, sameAsParent: 0 };
 const zeroPage = Buffer.alloc(pageBytes);
-
-function classOfType(type: number): number {
-  if (type === pageType.xtab) return pageClass.noFrame;
-  if (type === pageType.broken) return pageClass.broken;
-  if (type === pageType.xalloc) return pageClass.alloc;
-  return isTableType(type) ? pageClass.table : pageClass.data;
-}
 
 /** Takes streams of dormouse's own too: what its last frame says is the image's manifest but for the domain's. */
 class FileSurvey extends Survey {
@@ -115,17 +109,14 @@ class PageAppender implements StreamVisitor {
     for (let i = 0; i < slice.count; ++i) {
       const [pfn, type] = [slice.pfns[i] ?? 0, slice.types[i] ?? 0];
       if (pfn >= this.nrPfns) throw streamInvalid('the file changed while it was read', slice.offset);
-      let pageClassOf = classOfType(type);
-      if (pageClassOf === pageClass.data || pageClassOf === pageClass.table) {
+      let pageClass = classOfType(type);
+      if (pageClass === 'data' || pageClass === 'table') {
         const from = taken++ * pageBytes;
-        if (
-          pageClassOf === pageClass.data &&
-          bodies.compare(zeroPage, 0, pageBytes, from, from + pageBytes) === 0
-        )
-          pageClassOf = pageClass.zero;
+        if (pageClass === 'data' && bodies.compare(zeroPage, 0, pageBytes, from, from + pageBytes) === 0)
+          pageClass = 'zero';
         else bodies.copy(this.#packed, kept++ * pageBytes, from, from + pageBytes);
       }
-      this.#describe(i, pfn, pageClassOf, type);
+      this.#describe(i, pfn, pageClass, type);
     }
     this.#append(slice.count, kept);
   }
@@ -135,7 +126,7 @@ class PageAppender implements StreamVisitor {
     let filled = 0;
     for (let pfn = 0; pfn < this.nrPfns; ++pfn) {
       if (survey.mentioned.has(pfn)) continue;
-      this.#describe(filled++, pfn, pageClass.noFrame, pageType.xtab);
+      this.#describe(filled++, pfn, 'noFrame', pageType.xtab);
       if (filled < batchPfns) continue;
       this.#append(filled, 0);
       filled = 0;
@@ -145,9 +136,9 @@ class PageAppender implements StreamVisitor {
     if (filled > 0) this.#append(filled, 0);
   }
 
-  #describe(slot: number, pfn: number, pageClassOf: number, type: number): void {
-    this.#words[slot * 2] = pfn % 2 ** 32;
-    this.#words[slot * 2 + 1] = Math.floor(pfn / 2 ** 32) | (pageClassOf << 24) | (type << 28);
+  #describe(slot: number, pfn: number, pageClass: PageClass, type: number): void {
+    this.#words[slot * 2] = lowHalf(pfn);
+    this.#words[slot * 2 + 1] = descriptorHalf(pfn, classNumber(pageClass), type);
   }
   #append(count: number, bodies: number): void {
     this.writer.append(0, this.#descs.subarray(0, count), this.#packed.subarray(0, bodies * pageBytes));
@@ -203,6 +194,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
     lanes: 1,
     consistency: 'suspend-point',
     ...(options.directIo !== undefined && { directIo: options.directIo }),
+    ...(options.compression && { compression: options.compression }),
   });
   const report = (phase: ConvertProgress['phase']) => {
     const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];

@@ -29,6 +29,8 @@ import {
   vcpuBody,
   xlHead,
 } from '../xenstream/stream_writer.js';
+import { pageBytes, descriptorHalf, lowHalf } from '../pfn/page_words.js';
+import { hasBody } from '../pfn/page_type.js';
 
 const { libxcRecord: rec } = format;
 
@@ -215,7 +217,7 @@ class StreamFileWriter {
     const recordPfns = this.#player.nextCount();
     const slices = this.#slices(recordPfns);
     const bodies = slices.reduce((sum, { withBody }) => sum + withBody.length, 0);
-    const length = 8 + 8 * recordPfns + bodies * format.pageBytes;
+    const length = 8 + 8 * recordPfns + bodies * pageBytes;
     if (length > format.maxRecordBytes) throw damaged(`a page record of ${length} bytes`);
     const head = Buffer.alloc(8);
     head.writeUInt32LE(recordPfns, 0);
@@ -245,9 +247,9 @@ class StreamFileWriter {
     const withBody: number[] = [];
     pfns.forEach((pfn, i) => {
       const { type } = this.reader.pageEntry(pfn);
-      list.writeUInt32LE(pfn % 2 ** 32, i * 8);
-      list.writeUInt32LE(((type << 28) | Math.floor(pfn / 2 ** 32)) >>> 0, i * 8 + 4);
-      if (format.typeHasBody(type)) withBody.push(pfn);
+      list.writeUInt32LE(lowHalf(pfn), i * 8);
+      list.writeUInt32LE(descriptorHalf(pfn, 0, type), i * 8 + 4);
+      if (hasBody(type)) withBody.push(pfn);
     });
     return { list, withBody };
   }

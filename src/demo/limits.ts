@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { addon, native } from '../addon.js';
 import { ImageReader } from '../image/reader.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 /** Decimal gigabytes a second. */
 export interface Limits {
@@ -21,7 +22,6 @@ interface NativeLimits {
   ): { readonly compressGbps: number; readonly decompressGbps: number };
 }
 
-const pageBytes = 4096;
 const blockPages = 16;
 const sampleBlocks = 1024;
 

@@ -15,6 +15,7 @@ import {
   type StandingStill,
 } from '../capture/stand_still.js';
 import type { CaptureSource } from '../capture/write_image.js';
+import { Operation } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { startInfoPfn } from '../domain/pv_state.js';
 import { blankStartInfo, digestibleContext } from '../domain/vcpu_context.js';
@@ -22,7 +23,8 @@ import type { Host, Lease } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { chunksPerStep, laneCount, pagesPerStep, runOverRange, warmWorkers } from '../worker/pool.js';
 import { steps } from '../worker/steps.js';
-import type { DomainInfo, DomainState, DomainType } from '../domain/state.js';
+import type { DomainInfo, DomainState } from '../domain/state.js';
+import type { DomainType } from '../domain/type.js';
 import type { DigestHandle } from '../handle.js';
 
 export interface DigestResult {
@@ -105,9 +107,13 @@ async function standForDigest(
 ): Promise<StandingStill> {
   const light = (await host.capabilities())['cow-snapshot'] === true;
   const ready = warmWorkers();
-  if (!light) return suspendGuest(host, lease, info, { timeoutMs: defaultSuspendTimeoutMs, signal, ready });
+  const operation = new Operation();
+  if (!light) {
+    const timeoutMs = defaultSuspendTimeoutMs;
+    return suspendGuest(host, lease, info, { timeoutMs, signal, ready, operation });
+  }
   await ready;
-  return snapshotLight(host, lease, info, { readOnce: false });
+  return snapshotLight(host, lease, info, { readOnce: false, operation });
 }
 
 /**

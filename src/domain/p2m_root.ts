@@ -5,8 +5,8 @@
  */
 import type { Buffer } from 'node:buffer';
 import { sharedInfo as sharedInfoOffsets } from './vcpu_context.js';
+import { pageBytes } from '../pfn/page_words.js';
 
-const pageBytes = 4096;
 const entryBytes = 8;
 const leavesPerTable = 512;
 /** Xen's own part of the address space: L4 slots 256 to 271. */

@@ -3,7 +3,7 @@ import type { PageCounts } from '../pfn/counts.js';
 
 export type { PageCounts } from '../pfn/counts.js';
 
-export type Phase = 'verify' | 'suspend' | 'pages' | 'state' | 'commit' | 'build' | 'resume';
+export type Phase = 'verify' | 'pages' | 'commit';
 
 export interface Progress {
   readonly phase: Phase;

@@ -13,11 +13,10 @@ import {
   type FrameField,
 } from './vcpu_context.js';
 import type { DomainState, VcpuState } from './state.js';
+import { noFrame } from '../pfn/page_words.js';
 
 /** Translates frame numbers; all ones where there is no translation. */
 export type Translate = (frames: BigUint64Array) => BigUint64Array;
-
-const none = 0xffff_ffff_ffff_ffffn;
 
 function translateFields(
   fields: FrameField[],
@@ -27,8 +26,8 @@ function translateFields(
   const before = fields.map((field) => field.get());
   const after = translate(BigUint64Array.from(before));
   fields.forEach((field, i) => {
-    const frame = after[i] ?? none;
-    if (frame === none) throw describe(before[i] ?? 0n);
+    const frame = after[i] ?? noFrame;
+    if (frame === noFrame) throw describe(before[i] ?? 0n);
     field.set(frame);
   });
 }

@@ -1,7 +1,6 @@
 /** What is known of a domain: what it is, how its memory is laid out, and its state beside memory. */
 import type { Buffer } from 'node:buffer';
-
-export type DomainType = 'pv' | 'pvh' | 'hvm';
+import type { DomainType } from './type.js';
 
 /** By their numbers in Xen (SHUTDOWN_*). */
 export const shutdownReasons = ['poweroff', 'reboot', 'suspend', 'crash', 'watchdog', 'soft_reset'] as const;

@@ -4,9 +4,9 @@
  * `xl dump-core`. All integers are little-endian.
  */
 import { Buffer } from 'node:buffer';
-import type { CoreState, DomainType } from '../domain/state.js';
-
-export const pageBytes = 4096;
+import type { CoreState } from '../domain/state.js';
+import type { DomainType } from '../domain/type.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 const elfHeaderBytes = 64;
 const sectionHeaderBytes = 64;

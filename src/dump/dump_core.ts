@@ -11,6 +11,7 @@ import { hasBody } from '../pfn/page_type.js';
 import { steps } from '../worker/steps.js';
 import { coreFrame, tableEntryBytes } from './core_file.js';
 import type { DomainInfo } from '../domain/state.js';
+import { typeOf } from '../pfn/page_words.js';
 
 /** Xen answers for the types of so many pfns at a time; 4 MiB of pages, some milliseconds. */
 const pfnsPerStep = 1024;
@@ -52,7 +53,7 @@ async function countPages(pages: Pages): Promise<number> {
   let count = 0;
   await eachStep(pages, (first, n) => {
     for (const entry of steps().queryPages(pages.memory.handle, first, n))
-      if (hasBody(Number(entry >> 60n))) count++;
+      if (hasBody(typeOf(entry))) count++;
   });
   return count;
 }
@@ -71,7 +72,7 @@ class PageTable {
   /** `entries` are a frame and its type each, of the pages of a step; false if there is no room. */
   add(first: number, entries: BigUint64Array): boolean {
     for (const [i, entry] of entries.entries()) {
-      if (!hasBody(Number(entry >> 60n))) continue;
+      if (!hasBody(typeOf(entry))) continue;
       if (this.#filled === this.#entries.length) return false;
       this.#entries.writeBigUInt64LE(BigInt(first + i), this.#filled);
       if (this.#entryBytes === 16)

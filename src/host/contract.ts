@@ -11,14 +11,8 @@ import type { Progress } from '../domain/progress.js';
 import type { MemoryHandle } from '../handle.js';
 import type { GuestCpu } from '../domain/cpu_policy.js';
 import type { ErrorCode } from '../errors.js';
-import type {
-  CoreState,
-  DomainInfo,
-  DomainState,
-  DomainType,
-  MemoryGeometry,
-  ShutdownReason,
-} from '../domain/state.js';
+import type { CoreState, DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../domain/state.js';
+import type { DomainType } from '../domain/type.js';
 
 /** What a new domain is to be. `program` is the embedded host's guest program; a real host ignores it. */
 export interface DomainSpec {

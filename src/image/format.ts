@@ -2,11 +2,11 @@
  * Image format 1 as constants: what docs/image-format.md specifies, field by field (a test compares the two).
  * All integers are little-endian. The writer, the reader and the independent verifier share this table and nothing else.
  */
+import { pageBytes } from '../pfn/page_words.js';
 
 export const FORMAT_MAJOR = 1;
 export const FORMAT_MINOR = 0;
 
-export const PAGE_SIZE = 4096;
 /** Pages compressed together. */
 export const BLOCK_PAGES = 16;
 /** Most pages with a body in one chunk, and most pages of any class. */
@@ -46,24 +46,10 @@ export const FULL_MAP_EVERY = 32;
 export const MAX_ANCESTORS = 65_535;
 
 export const CONSISTENCIES = { 1: 'suspend-point', 2: 'paused' } as const;
-export type Consistency = (typeof CONSISTENCIES)[keyof typeof CONSISTENCIES];
+export const consistencies = Object.values(CONSISTENCIES);
+export type Consistency = (typeof consistencies)[number];
 
-/**
- * Page classes by number, of 16. 0 is "absent": as in the parent. 7 counts such pages and is never stored; from 8 on they
- * are free.
- */
-export const CLASS_NAMES = [
-  'absent',
-  'data',
-  'zero',
-  'table',
-  'noFrame',
-  'broken',
-  'alloc',
-  'sameAsParent',
-] as const;
-export type PageClass = Exclude<(typeof CLASS_NAMES)[number], 'absent'>;
-
+/** Numbers a class can have; pfn/counts.ts has those there are. */
 export const CLASS_SLOTS = 16;
 
 /** The one kind of chunk. */
@@ -223,10 +209,10 @@ export type Region = (typeof REGIONS)[number];
 
 /** `bytes` rounded up to whole pages. */
 export function wholePages(bytes: number): number {
-  return Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
+  return Math.ceil(bytes / pageBytes) * pageBytes;
 }
 
-const zeroes = Buffer.alloc(PAGE_SIZE);
+const zeroes = Buffer.alloc(pageBytes);
 
 /** Whether these bytes, at most a page of them, are all zero. */
 export function isZero(bytes: Buffer, from = 0, to = bytes.length): boolean {

@@ -2,10 +2,9 @@
 import { createHash } from 'node:crypto';
 import { DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
-import type { PageCounts } from '../pfn/counts.js';
+import { type PageClass, classNames, type PageCounts } from '../pfn/counts.js';
 import {
   BLOCK_PAGES,
-  CLASS_NAMES,
   CLASS_SLOTS,
   CONSISTENCIES,
   FLAG_CHUNK_DIGESTS,
@@ -23,16 +22,15 @@ import {
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   MAX_PFNS,
-  PAGE_SIZE,
   REGIONS,
   isZero,
   type Consistency,
   type Field,
   type MapKind,
-  type PageClass,
   type Region,
 } from './format.js';
 import { isSignedBy, type Signer } from './signature.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 export interface ImageHeader {
   readonly major: number;
@@ -84,7 +82,7 @@ export interface SealedFooter extends ImageFooter {
   readonly signer: Signer | null;
 }
 
-const classes = CLASS_NAMES.slice(1) as PageClass[];
+const classes = classNames.slice(1) as PageClass[];
 const zeroId = '0'.repeat(32);
 const noRoot = '0'.repeat(64);
 
@@ -96,7 +94,7 @@ export const damaged = (message: string, offset?: number): DormouseError =>
   new DormouseError('IMAGE_DAMAGED', message, offset === undefined ? {} : { place: { offset } });
 
 class FrameWriter {
-  readonly page = Buffer.alloc(PAGE_SIZE);
+  readonly page = Buffer.alloc(pageBytes);
 
   number([offset, size]: Field, value: number): void {
     if (size === 8) this.page.writeBigUInt64LE(BigInt(value), offset);
@@ -141,8 +139,8 @@ export function encodeHeader(header: Omit<ImageHeader, 'major' | 'minor'>): Buff
   w.hex(HEADER.magic, HEADER_MAGIC);
   w.number(HEADER.major, FORMAT_MAJOR);
   w.number(HEADER.minor, FORMAT_MINOR);
-  w.number(HEADER.headerSize, PAGE_SIZE);
-  w.number(HEADER.pageSize, PAGE_SIZE);
+  w.number(HEADER.headerSize, pageBytes);
+  w.number(HEADER.pageSize, pageBytes);
   w.number(HEADER.blockPages, BLOCK_PAGES);
   w.number(HEADER.maxChunkBodies, MAX_CHUNK_BODIES);
   w.number(HEADER.maxChunkPages, MAX_CHUNK_PAGES);
@@ -168,9 +166,9 @@ export const formerLayout =
 /** Errors: IMAGE_DAMAGED; IMAGE_INCOMPATIBLE for another major version or a must-understand flag that is unknown. */
 export function decodeHeader(page: Buffer): ImageHeader {
   const r = new FrameReader(page, 'header');
-  if (page.length >= PAGE_SIZE && r.hex(HEADER.magic) === FORMER_HEADER_MAGIC)
+  if (page.length >= pageBytes && r.hex(HEADER.magic) === FORMER_HEADER_MAGIC)
     throw new DormouseError('IMAGE_INCOMPATIBLE', formerLayout);
-  if (page.length < PAGE_SIZE || r.hex(HEADER.magic) !== HEADER_MAGIC)
+  if (page.length < pageBytes || r.hex(HEADER.magic) !== HEADER_MAGIC)
     throw damaged('not a dormouse image, or its first page is damaged', 0);
   r.checkSeal(HEADER.checksum);
   const major = r.number(HEADER.major);
@@ -228,8 +226,8 @@ function checkReserved(r: FrameReader, what: string, minor: number, fields: read
 
 function checkGeometry(r: FrameReader): void {
   const sizes =
-    r.number(HEADER.headerSize) === PAGE_SIZE &&
-    r.number(HEADER.pageSize) === PAGE_SIZE &&
+    r.number(HEADER.headerSize) === pageBytes &&
+    r.number(HEADER.pageSize) === pageBytes &&
     r.number(HEADER.blockPages) === BLOCK_PAGES &&
     r.number(HEADER.maxChunkBodies) === MAX_CHUNK_BODIES &&
     r.number(HEADER.maxChunkPages) === MAX_CHUNK_PAGES;
@@ -242,8 +240,8 @@ export function encodeFooter(footer: Omit<ImageFooter, 'minor'>): Buffer {
   w.hex(FOOTER.magic, FOOTER_MAGIC);
   w.number(FOOTER.major, FORMAT_MAJOR);
   w.number(FOOTER.minor, FORMAT_MINOR);
-  w.number(FOOTER.footerSize, PAGE_SIZE);
-  w.number(FOOTER.chunksOffset, PAGE_SIZE);
+  w.number(FOOTER.footerSize, pageBytes);
+  w.number(FOOTER.chunksOffset, pageBytes);
   w.hex(FOOTER.imageId, footer.imageId);
   for (const name of numbers) w.number(FOOTER[name], footer[name]);
   w.number(FOOTER.mapKind, footer.mapKind === 'full' ? 1 : 2);
@@ -291,7 +289,7 @@ const numbers = ['fileSize', 'chunksEnd', 'nrPfns', 'chunkCount', 'storedPages',
 /** IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. */
 export function decodeFooter(page: Buffer): SealedFooter {
   const r = new FrameReader(page, 'footer');
-  if (page.length < PAGE_SIZE || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
+  if (page.length < pageBytes || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
     throw damaged('it has no footer: it was cut short or never completed');
   r.checkSeal(FOOTER.checksum);
   const [firstCount] = FOOTER.classCounts;
@@ -299,11 +297,11 @@ export function decodeFooter(page: Buffer): SealedFooter {
   const mapKind = MAP_KINDS[r.number(FOOTER.mapKind) as keyof typeof MAP_KINDS] as MapKind | undefined;
   const fixed =
     r.number(FOOTER.major) === FORMAT_MAJOR &&
-    r.number(FOOTER.footerSize) === PAGE_SIZE &&
-    r.number(FOOTER.chunksOffset) === PAGE_SIZE &&
+    r.number(FOOTER.footerSize) === pageBytes &&
+    r.number(FOOTER.chunksOffset) === pageBytes &&
     r.isZero([firstCount, 8]);
   if (!fixed || mapKind === undefined) throw damaged('footer: impossible values');
-  const freeCounts: Field = [firstCount + 8 * CLASS_NAMES.length, 8 * (CLASS_SLOTS - CLASS_NAMES.length)];
+  const freeCounts: Field = [firstCount + 8 * classNames.length, 8 * (CLASS_SLOTS - classNames.length)];
   checkReserved(r, 'footer', minor, [FOOTER.reserved0, freeCounts, FOOTER.reserved1]);
   const of = Object.fromEntries(numbers.map((name) => [name, r.number(FOOTER[name])]));
   const counts = classes.map((name, i) => [name, r.number([firstCount + 8 * (i + 1), 8])]);

@@ -13,7 +13,6 @@ import {
   MAP_RUN_SIZE,
   MAX_MANIFEST_BYTES,
   PAGE_HASH_SIZE,
-  PAGE_SIZE,
   REGIONS,
   XL_MAGIC,
   isZero,
@@ -21,10 +20,11 @@ import {
   type Region,
 } from './format.js';
 import { damaged, decodeFooter, decodeHeader, rootOf, type ImageHeader, type SealedFooter } from './frame.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 /** The footer's sizes must tile the file, and what they claim must be possible, before anything is allocated. */
 function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number): void {
-  const at = fileSize - PAGE_SIZE;
+  const at = fileSize - pageBytes;
   const { regions, chunksEnd, chunkCount, storedPages } = footer;
   let next = chunksEnd;
   const inOrder = REGIONS.every((name) => {
@@ -35,14 +35,14 @@ function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number
   });
   // A newer minor version may have regions of its own behind those.
   const ends = footer.minor > FORMAT_MINOR ? next <= at : next === at;
-  const tiles = footer.fileSize === fileSize && chunksEnd >= PAGE_SIZE && chunksEnd % PAGE_SIZE === 0;
+  const tiles = footer.fileSize === fileSize && chunksEnd >= pageBytes && chunksEnd % pageBytes === 0;
   if (!inOrder || !ends || !tiles) throw damaged('footer: its regions do not make up the file', at);
   if (footer.imageId !== header.imageId || footer.nrPfns !== header.nrPfns || footer.minor !== header.minor)
     throw damaged('header and footer are of different images', at);
   const possible =
     regions.manifest.size <= MAX_MANIFEST_BYTES &&
     regions.chunkTable.size === chunkCount * CHUNK_ENTRY_SIZE &&
-    chunkCount <= chunksEnd / PAGE_SIZE - 1 &&
+    chunkCount <= chunksEnd / pageBytes - 1 &&
     regions.pageHashes.size === (header.hasPageHashes ? storedPages * PAGE_HASH_SIZE : 0) &&
     regions.chunkDigests.size === (header.hasChunkDigests ? chunkCount * CHUNK_DIGEST_SIZE : 0) &&
     footer.pageMapRuns <= footer.nrPfns &&
@@ -75,15 +75,15 @@ export class ImageFile {
   static async open(path: string): Promise<ImageFile> {
     const { file, size } = await openImageFile(path);
     try {
-      const headerPage = await readExactly(file, 0, Math.min(size, PAGE_SIZE));
+      const headerPage = await readExactly(file, 0, Math.min(size, pageBytes));
       refuseXlFile(headerPage, path);
       const header = decodeHeader(headerPage);
-      if (size < 2 * PAGE_SIZE) throw damaged('the file ends early', size);
-      const footerPage = await readExactly(file, size - PAGE_SIZE, PAGE_SIZE);
+      if (size < 2 * pageBytes) throw damaged('the file ends early', size);
+      const footerPage = await readExactly(file, size - pageBytes, pageBytes);
       const footer = decodeFooter(footerPage);
       checkLayout(header, footer, size);
       if (rootOf(headerPage, footerPage) !== footer.root)
-        throw damaged('the root differs from what the image holds', size - PAGE_SIZE);
+        throw damaged('the root differs from what the image holds', size - pageBytes);
       if (footer.signer && !header.hasChunkDigests)
         throw damaged('it is signed but has no digests that the signature could vouch for', 0);
       return new ImageFile(path, file, size, header, footer);

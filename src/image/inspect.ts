@@ -10,7 +10,6 @@ import {
   FORMAT_MINOR,
   MAX_CHUNK_SPAN,
   MAX_MANIFEST_BYTES,
-  PAGE_SIZE,
   wholePages,
   type MapKind,
   type Region,
@@ -25,6 +24,7 @@ import {
 } from './frame.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { parseChunk, parseChunkHead, parseChunkTable, type ChunkEntry, type ChunkHead } from './parse.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 export interface ChunkSummary {
   readonly count: number;
@@ -80,7 +80,7 @@ class Inspector {
   ) {}
 
   async run(): Promise<void> {
-    this.header = await this.attempt(async () => decodeHeader(await readExactly(this.file, 0, PAGE_SIZE)));
+    this.header = await this.attempt(async () => decodeHeader(await readExactly(this.file, 0, pageBytes)));
     this.footer = await this.attempt(() => this.readFooter());
     const { footer } = this;
     if (footer) this.manifest = await this.attempt(() => this.readManifest(footer));
@@ -107,8 +107,8 @@ class Inspector {
   }
 
   private async readFooter(): Promise<SealedFooter> {
-    if (this.size < 2 * PAGE_SIZE) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
-    const footer = decodeFooter(await readExactly(this.file, this.size - PAGE_SIZE, PAGE_SIZE));
+    if (this.size < 2 * pageBytes) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
+    const footer = decodeFooter(await readExactly(this.file, this.size - pageBytes, pageBytes));
     if (footer.fileSize !== this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'the footer is of a file of another size');
     return footer;
@@ -148,7 +148,7 @@ class Inspector {
 
   private async readHeads(entries: readonly ChunkEntry[]): Promise<void> {
     for (const [i, entry] of entries.entries()) {
-      const head = entry.offset + PAGE_SIZE <= this.size ? await this.headAt(entry.offset) : null;
+      const head = entry.offset + pageBytes <= this.size ? await this.headAt(entry.offset) : null;
       if (head?.span === entry.span) this.count(head.codec);
       else {
         this.count('damaged');
@@ -158,16 +158,16 @@ class Inspector {
   }
 
   private async headAt(offset: number): Promise<ChunkHead | null> {
-    return parseChunkHead(await readExactly(this.file, offset, PAGE_SIZE));
+    return parseChunkHead(await readExactly(this.file, offset, pageBytes));
   }
 
   /** Without a chunk table: from chunk to chunk by their headers, skipping what is none. */
   private async scan(): Promise<void> {
-    for (let at = PAGE_SIZE; at + PAGE_SIZE <= this.size;) {
+    for (let at = pageBytes; at + pageBytes <= this.size;) {
       const head = await this.headAt(at);
       const span = head?.span ?? 0;
-      if (!head || span % PAGE_SIZE !== 0 || span > MAX_CHUNK_SPAN || at + span > this.size) {
-        at += PAGE_SIZE;
+      if (!head || span % pageBytes !== 0 || span > MAX_CHUNK_SPAN || at + span > this.size) {
+        at += pageBytes;
         continue;
       }
       const chunk = parseChunk(await readExactly(this.file, at, span));

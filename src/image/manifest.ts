@@ -5,8 +5,9 @@
  */
 import * as z from 'zod';
 import { totalPages } from '../pfn/counts.js';
-import { MAX_PFNS } from './format.js';
+import { MAX_PFNS, consistencies } from './format.js';
 import { decodeMessage, encodeMessage } from './message.js';
+import { domainTypes } from '../domain/type.js';
 
 const text = (most: number) => z.string().max(most);
 const count = z.int().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -46,11 +47,11 @@ export const manifestSchema = z
     tool: text(256),
     /** ISO 8601, UTC. */
     createdAt: z.iso.datetime(),
-    consistency: z.enum(['suspend-point', 'paused']),
+    consistency: z.enum(consistencies),
     domain: z.object({
       name: text(256),
       uuid: z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/),
-      type: z.enum(['pv', 'pvh', 'hvm']),
+      type: z.enum(domainTypes),
       vcpus: z.int().min(1).max(8192),
       maxMemoryKib: count,
       /** Carried untouched. */

@@ -1,5 +1,6 @@
 /** The addon's part for images, typed. Handles are valid in every thread of the process. */
 import { addon } from '../addon.js';
+import type { Compression } from '../codec/compression.js';
 import type { ReaderHandle, WriterHandle } from '../handle.js';
 
 export interface WriterSetup {
@@ -21,6 +22,7 @@ export interface WriterSetup {
   readonly skipUnchanged: boolean;
   /** Every pfn must be appended, be it only to be left out. */
   readonly complete: boolean;
+  readonly compression: Compression;
 }
 
 /** One file with chunks. Its descriptor is duplicated; empty buffers where it has no such region. */

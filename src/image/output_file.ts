@@ -3,8 +3,7 @@ import type { Buffer } from 'node:buffer';
 import { addon, native } from '../addon.js';
 import { hasBody } from '../pfn/page_type.js';
 import type { MemoryHandle, OutputHandle } from '../handle.js';
-
-const pageBytes = 4096;
+import { pageBytes, typeOf } from '../pfn/page_words.js';
 
 interface OutputAddon {
   create(path: string, directIo: boolean): OutputHandle;
@@ -56,7 +55,7 @@ export class OutputFile {
    */
   writePages(memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array {
     const entries = native(() => outputAddon().writePages(this.handle, memory, firstPfn, count));
-    for (const entry of entries) if (hasBody(Number(entry >> 60n))) this.#bytes += pageBytes;
+    for (const entry of entries) if (hasBody(typeOf(entry))) this.#bytes += pageBytes;
     return entries;
   }
 

@@ -17,7 +17,6 @@ import {
   CHUNK_MAGIC,
   CHUNK_RUN,
   CHUNK_RUN_SIZE,
-  CLASS_NAMES,
   CODECS,
   MAP_BLOCK,
   MAP_BLOCK_RUNS,
@@ -27,13 +26,14 @@ import {
   MAX_ANCESTORS,
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
-  PAGE_SIZE,
   STORED_FLAG,
   isZero,
   textAt,
   wholePages,
   type Field,
 } from './format.js';
+import { pageBytes, classOf, joined, pfnOf, typeOf } from '../pfn/page_words.js';
+import { classNames } from '../pfn/counts.js';
 
 /** A field as a number; infinite if it exceeds 2^53, so that every comparison with a limit fails. */
 export function numberAt(bytes: Buffer, [offset, size]: Field, base = 0): number {
@@ -55,7 +55,7 @@ export function hashIs(bytes: Buffer, stored: string): boolean {
 
 /** Whether a page of this type may have this class (by number). */
 export function classFits(pageClass: number, type: number): boolean {
-  const name = CLASS_NAMES[pageClass];
+  const name = classNames[pageClass];
   if (name === 'data' || name === 'zero') return hasBody(type) && tableLevel(type) === 0;
   if (name === 'table') return tableLevel(type) > 0;
   return (
@@ -113,7 +113,7 @@ export function parseChunkHead(bytes: Buffer): ChunkHead | null {
     payloadSize: get('payloadSize'),
   };
   const fixed = get('kind') === CHUNK_KIND_PAGES && get('headerSize') === CHUNK_HEADER_SIZE;
-  return fixed && get('codec') < CODECS.length && head.span >= PAGE_SIZE ? head : null;
+  return fixed && get('codec') < CODECS.length && head.span >= pageBytes ? head : null;
 }
 
 /** Whether the chunk is of a kind or codec that this version does not know: not damage. */
@@ -139,7 +139,7 @@ export interface ParsedChunk {
 }
 
 const withBody = (pageClass: number): boolean =>
-  CLASS_NAMES[pageClass] === 'data' || CLASS_NAMES[pageClass] === 'table';
+  classNames[pageClass] === 'data' || classNames[pageClass] === 'table';
 
 function checkCounts(head: ChunkHead, size: number): string | null {
   const { pages, bodies, runs, blocks, payloadSize, span } = head;
@@ -159,9 +159,9 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
   for (let i = 0; i < head.runs; i++, at += CHUNK_RUN_SIZE) {
     const word = bytes.readBigUInt64LE(at + CHUNK_RUN.desc[0]);
     const count = numberAt(bytes, CHUNK_RUN.count, at);
-    const first = Number(word & 0xf_ffff_ffff_ffffn);
-    const pageClass = Number((word >> 56n) & 15n);
-    const type = Number(word >> 60n);
+    const first = pfnOf(word);
+    const pageClass = classOf(word);
+    const type = typeOf(word);
     if (((word >> 52n) & 15n) !== 0n || count < 1 || !classFits(pageClass, type))
       return `run ${i} is not possible`;
     runs.push({ first, count, pageClass, type, slot });
@@ -171,7 +171,7 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
   return slot === head.pages && bodies === head.bodies ? runs : 'its runs do not add up';
 }
 
-const decoded = Buffer.allocUnsafe(BLOCK_PAGES * PAGE_SIZE);
+const decoded = Buffer.allocUnsafe(BLOCK_PAGES * pageBytes);
 
 /** What a decoded block holds: the pages from slot `first` on, in a buffer that the next one overwrites. */
 export type BlockVisitor = (first: number, pages: Buffer) => void;
@@ -187,7 +187,7 @@ function readBlocks(
   let compressed = false;
   for (let block = 0; block < head.blocks; block++) {
     const word = bytes.readUInt32LE(tableAt + 4 * block);
-    const raw = PAGE_SIZE * Math.min(BLOCK_PAGES, head.bodies - block * BLOCK_PAGES);
+    const raw = pageBytes * Math.min(BLOCK_PAGES, head.bodies - block * BLOCK_PAGES);
     const isStored = word >= STORED_FLAG;
     const size = isStored ? word - STORED_FLAG : word;
     if (isStored ? size !== raw : size < 1 || size >= raw || at + size > tableAt)
@@ -264,11 +264,11 @@ export class MapRuns {
 
   /** The runs that lead to this chunk of this file. */
   *ofChunk(source: number, chunk: number): Generator<number> {
-    const place = (run: number) => (this.source[run] ?? 0) * 2 ** 32 + (this.chunk[run] ?? 0);
+    const place = (run: number) => joined(this.chunk[run] ?? 0, this.source[run] ?? 0);
     this.order ??= Uint32Array.from(
       Array.from({ length: this.length }, (_, run) => run).filter(this.hasBody),
     ).sort((a, b) => place(a) - place(b) || a - b);
-    const wanted = source * 2 ** 32 + chunk;
+    const wanted = joined(chunk, source);
     let low = 0;
     for (let high = this.order.length; low < high;) {
       const middle = (low + high) >>> 1;

@@ -1,16 +1,17 @@
 /** Opens an image: header, footer, manifest and index are checked here, chunks natively when they are asked for. */
 import { native } from '../addon.js';
 import { DormouseError } from '../errors.js';
-import type { PageCounts } from '../pfn/counts.js';
+import { type PageClass, classNames, type PageCounts, classNumber } from '../pfn/counts.js';
 import { isPinned, tableLevel } from '../pfn/page_type.js';
 import { readChain, type Chain, type ChainFile } from './chain.js';
-import { CHUNK_ENTRY, CHUNK_ENTRY_SIZE, CLASS_NAMES, PAGE_SIZE, type PageClass } from './format.js';
+import { CHUNK_ENTRY, CHUNK_ENTRY_SIZE } from './format.js';
 import { damaged, namedCounts, sameCounts, type ImageHeader, type SealedFooter } from './frame.js';
 import { ImageFile } from './image_file.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { nativeImage } from './native.js';
 import type { Signer } from './signature.js';
 import type { ReaderHandle } from '../handle.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 export type { ImageHeader } from './frame.js';
 
@@ -38,7 +39,7 @@ export interface ChunkEntry {
   readonly pages: number;
 }
 
-const classBit = (name: PageClass): number => 1 << CLASS_NAMES.indexOf(name);
+const classBit = (name: PageClass): number => 1 << classNumber(name);
 const FRAME_CLASSES = (['data', 'zero', 'table', 'alloc'] as const)
   .map(classBit)
   .reduce((mask, bit) => mask | bit);
@@ -165,7 +166,7 @@ export class ImageReader {
   pageEntry(pfn: number): PageEntry {
     this.checkIndex('pfn', pfn, this.nrPfns);
     const [pageClass, type, chunk, slot] = this.native().pageEntry(this.handle, pfn);
-    return { pfn, pageClass: CLASS_NAMES[pageClass] as PageClass, type, chunk, slot };
+    return { pfn, pageClass: classNames[pageClass] as PageClass, type, chunk, slot };
   }
 
   /**
@@ -175,7 +176,7 @@ export class ImageReader {
    */
   readPages(pfns: readonly number[]): Buffer {
     for (const pfn of pfns) this.checkIndex('pfn', pfn, this.nrPfns);
-    const pages = Buffer.allocUnsafe(pfns.length * PAGE_SIZE);
+    const pages = Buffer.allocUnsafe(pfns.length * pageBytes);
     native(() => this.native().readPages(this.handle, Float64Array.from(pfns), pages));
     return pages;
   }

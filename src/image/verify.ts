@@ -8,9 +8,11 @@ import { setImmediate } from 'node:timers/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
 import { openImageFile } from './file.js';
-import { CLASS_NAMES, FOOTER, PAGE_HASH_SIZE, PAGE_SIZE } from './format.js';
+import { FOOTER, PAGE_HASH_SIZE } from './format.js';
 import { hexAt, MapRuns, type NamedFile } from './parse.js';
 import { FileVerifier, type Finding } from './verify_file.js';
+import { pageBytes, descriptor } from '../pfn/page_words.js';
+import { classNames } from '../pfn/counts.js';
 
 export type { Finding } from './verify_file.js';
 
@@ -211,7 +213,7 @@ class ImageVerifier {
 }
 
 const NO_FRAME = 15;
-const zeroPage = Buffer.alloc(PAGE_SIZE);
+const zeroPage = Buffer.alloc(pageBytes);
 const littleEndian = (hex: string): Buffer => Buffer.from(hex, 'hex').reverse();
 
 function isInProportion(map: MapRuns): boolean {
@@ -226,11 +228,11 @@ function isInProportion(map: MapRuns): boolean {
 function summand(map: MapRuns, run: number, i: number, holder: FileVerifier | undefined): bigint {
   const type = map.type(run);
   const part = Buffer.alloc(32);
-  part.writeBigUInt64LE(BigInt((map.first[run] ?? 0) + i) | (BigInt(type) << 60n), 0);
+  part.writeBigUInt64LE(descriptor((map.first[run] ?? 0) + i, 0, type), 0);
   if (map.hasBody(run)) {
     const page = (holder?.firstPage[map.chunk[run] ?? 0] ?? 0) + (map.slot[run] ?? 0) + i;
     holder?.pageHashes?.copy(part, 16, page * PAGE_HASH_SIZE, (page + 1) * PAGE_HASH_SIZE);
-  } else if (CLASS_NAMES[map.pageClass(run)] === 'zero') littleEndian(hash128(zeroPage)).copy(part, 16);
+  } else if (classNames[map.pageClass(run)] === 'zero') littleEndian(hash128(zeroPage)).copy(part, 16);
   const low = BigInt(`0x${hash128(part)}`);
   part.writeUInt8(1, 8);
   return low + (BigInt(`0x${hash128(part)}`) << 128n);

@@ -1,6 +1,8 @@
 /** A parsed chunk and the page maps that lead to it, compared. */
-import { CLASS_NAMES, PAGE_HASH_SIZE, PAGE_SIZE } from './format.js';
+import { PAGE_HASH_SIZE } from './format.js';
 import { hashIs, type MapRuns, type ParsedChunk } from './parse.js';
+import { pageBytes } from '../pfn/page_words.js';
+import { classNames, classNumber } from '../pfn/counts.js';
 
 /** A map, and the number by which its runs name the file at hand. */
 export interface Sought {
@@ -24,10 +26,10 @@ export function pfnsOf(chunk: number, sought: readonly Sought[]): [number, numbe
 /** Slots, of the pages from slot `first` on, whose page does not hash to what is stored of this chunk. */
 export function wrongHashesOf(hashes: Buffer, first: number, pages: Buffer): number[] {
   const wrong: number[] = [];
-  for (let i = 0; i * PAGE_SIZE < pages.length; i++) {
+  for (let i = 0; i * pageBytes < pages.length; i++) {
     const at = (first + i) * PAGE_HASH_SIZE;
     const stored = hashes.toString('hex', at, at + PAGE_HASH_SIZE);
-    if (!hashIs(pages.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), stored)) wrong.push(first + i);
+    if (!hashIs(pages.subarray(i * pageBytes, (i + 1) * pageBytes), stored)) wrong.push(first + i);
   }
   return wrong;
 }
@@ -60,10 +62,10 @@ export function checkRuns(
 
 /** Pages by class as the file itself has them: what is absent or in another file is sameAsParent. */
 export function countOwn(map: MapRuns): number[] {
-  const counts = new Array<number>(CLASS_NAMES.length).fill(0);
+  const counts = new Array<number>(classNames.length).fill(0);
   for (let run = 0; run < map.length; run++) {
     const own = map.source[run] === 0 && map.pageClass(run) !== 0;
-    const counted = own ? map.pageClass(run) : CLASS_NAMES.indexOf('sameAsParent');
+    const counted = own ? map.pageClass(run) : classNumber('sameAsParent');
     counts[counted] = (counts[counted] ?? 0) + map.count(run);
   }
   return counts;

@@ -10,7 +10,6 @@ import {
   BLOCK_PAGES,
   CHUNK_DIGEST_SIZE,
   CHUNK_ENTRY_SIZE,
-  CLASS_NAMES,
   CLASS_SLOTS,
   CONSISTENCIES,
   FLAG_CHUNK_DIGESTS,
@@ -31,7 +30,6 @@ import {
   MAX_MANIFEST_BYTES,
   MAX_PFNS,
   PAGE_HASH_SIZE,
-  PAGE_SIZE,
   REGIONS,
   isZero,
   wholePages,
@@ -55,6 +53,8 @@ import {
 } from './parse.js';
 import { isSignedBy } from './signature.js';
 import { checkRuns, countOwn, pfnsOf, wrongHashesOf, type Sought } from './verify_chunk.js';
+import { pageBytes } from '../pfn/page_words.js';
+import { classNames } from '../pfn/counts.js';
 
 export interface Finding {
   /** What is wrong, in a sentence. */
@@ -134,11 +134,11 @@ export class FileVerifier {
   }
 
   private async readHeader(): Promise<void> {
-    if (this.size < PAGE_SIZE) {
+    if (this.size < pageBytes) {
       this.find('the file is shorter than a header', { offset: this.size });
       return;
     }
-    const page = await this.read(0, PAGE_SIZE);
+    const page = await this.read(0, pageBytes);
     if (hexAt(page, HEADER.magic) === FORMER_HEADER_MAGIC)
       throw new DormouseError('IMAGE_INCOMPATIBLE', 'the layout from before format 1 was settled');
     if (hexAt(page, HEADER.magic) !== HEADER_MAGIC) {
@@ -168,8 +168,8 @@ export class FileVerifier {
   private checkHeaderRest(page: Buffer): void {
     const get = (field: Field) => numberAt(page, field);
     const sizes =
-      get(HEADER.headerSize) === PAGE_SIZE &&
-      get(HEADER.pageSize) === PAGE_SIZE &&
+      get(HEADER.headerSize) === pageBytes &&
+      get(HEADER.pageSize) === pageBytes &&
       get(HEADER.blockPages) === BLOCK_PAGES &&
       get(HEADER.maxChunkBodies) === MAX_CHUNK_BODIES &&
       get(HEADER.maxChunkPages) === MAX_CHUNK_PAGES;
@@ -195,12 +195,12 @@ export class FileVerifier {
   }
 
   private async readFooter(): Promise<void> {
-    const offset = this.size - PAGE_SIZE;
-    if (this.size < 2 * PAGE_SIZE) {
+    const offset = this.size - pageBytes;
+    if (this.size < 2 * pageBytes) {
       this.find('the file ends before a footer', { offset: this.size });
       return;
     }
-    const page = await this.read(offset, PAGE_SIZE);
+    const page = await this.read(offset, pageBytes);
     if (hexAt(page, FOOTER.magic) !== FOOTER_MAGIC) {
       this.find('there is no footer: the file was cut short or never completed', { offset });
       return;
@@ -214,7 +214,7 @@ export class FileVerifier {
       return;
     }
     const [countsAt] = FOOTER.classCounts;
-    const known = 8 * CLASS_NAMES.length;
+    const known = 8 * classNames.length;
     const free: Field = [countsAt + known, 8 * CLASS_SLOTS - known];
     this.checkReserved(page, 'footer', [FOOTER.reserved0, free, FOOTER.reserved1]);
     this.footer = page;
@@ -228,14 +228,14 @@ export class FileVerifier {
       if (get(FOOTER[`${name}Offset`]) !== at) return false;
       at += wholePages(get(FOOTER[`${name}Size`]));
     }
-    const end = this.size - PAGE_SIZE;
+    const end = this.size - pageBytes;
     return (
       (numberAt(page, FOOTER.minor) > FORMAT_MINOR ? at <= end : at === end) &&
       get(FOOTER.fileSize) === this.size &&
-      get(FOOTER.chunksOffset) === PAGE_SIZE &&
-      get(FOOTER.chunksEnd) % PAGE_SIZE === 0 &&
+      get(FOOTER.chunksOffset) === pageBytes &&
+      get(FOOTER.chunksEnd) % pageBytes === 0 &&
       get(FOOTER.major) === FORMAT_MAJOR &&
-      get(FOOTER.footerSize) === PAGE_SIZE
+      get(FOOTER.footerSize) === pageBytes
     );
   }
 
@@ -308,11 +308,11 @@ export class FileVerifier {
   private async readRest(footer: Buffer): Promise<void> {
     const end =
       numberAt(footer, FOOTER.chunkDigestsOffset) + wholePages(numberAt(footer, FOOTER.chunkDigestsSize));
-    for (let at = end; at < this.size - PAGE_SIZE; at += PAGE_SIZE) await this.read(at, PAGE_SIZE);
+    for (let at = end; at < this.size - pageBytes; at += pageBytes) await this.read(at, pageBytes);
   }
 
   private checkRoot(footer: Buffer): void {
-    const offset = this.size - PAGE_SIZE;
+    const offset = this.size - pageBytes;
     if (!this.header) return;
     const digest = createHash('sha256').update(this.header).update(footer.subarray(0, FOOTER.root[0]));
     this.root = digest.digest('hex');
@@ -371,13 +371,13 @@ export class FileVerifier {
   private readTable(bytes: Buffer, footer: Buffer): void {
     const offset = numberAt(footer, FOOTER.chunkTableOffset);
     const entries = parseChunkTable(bytes);
-    let at = PAGE_SIZE;
+    let at = pageBytes;
     for (const entry of entries.toSorted((a, b) => a.offset - b.offset)) {
       const sane =
         entry.offset === at &&
-        entry.span >= PAGE_SIZE &&
+        entry.span >= pageBytes &&
         entry.span <= MAX_CHUNK_SPAN &&
-        entry.span % PAGE_SIZE === 0 &&
+        entry.span % pageBytes === 0 &&
         (entry.reserved === 0 || this.newer);
       if (!sane) {
         this.find(`the chunk table leaves a gap or overlap at ${at}`, { offset });
@@ -464,14 +464,14 @@ export class FileVerifier {
   /** Without a chunk table: goes from header to header. Checksums are lost, blocks are decoded all the same. */
   private async scanChunks(): Promise<void> {
     const end = this.footer ? numberAt(this.footer, FOOTER.chunksEnd) : this.size;
-    for (let at = PAGE_SIZE; at + PAGE_SIZE <= end;) {
-      const head = parseChunkHead(await this.read(at, PAGE_SIZE));
+    for (let at = pageBytes; at + pageBytes <= end;) {
+      const head = parseChunkHead(await this.read(at, pageBytes));
       const span = head?.span ?? 0;
-      if (!head || span % PAGE_SIZE !== 0 || span > MAX_CHUNK_SPAN || at + span > end) {
-        at += PAGE_SIZE;
+      if (!head || span % pageBytes !== 0 || span > MAX_CHUNK_SPAN || at + span > end) {
+        at += pageBytes;
         continue;
       }
-      this.context.read(-PAGE_SIZE);
+      this.context.read(-pageBytes);
       const parsed = parseChunk(await this.read(at, span, this.chunkBuffer));
       this.chunksChecked++;
       if (typeof parsed === 'string') this.find(`a chunk: ${parsed}`, { offset: at });
@@ -484,7 +484,7 @@ export class FileVerifier {
     const { map, footer, manifest } = this;
     if (!map || !footer) return;
     const counts = countOwn(map);
-    CLASS_NAMES.forEach((name, i) => {
+    classNames.forEach((name, i) => {
       const said = numberAt(footer, [FOOTER.classCounts[0] + 8 * i, 8]);
       if (said !== counts[i])
         this.find(`the footer counts ${said} pages of class ${name}, the page map ${counts[i]}`);

@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { basename, dirname, resolve } from 'node:path';
 import { native } from '../addon.js';
+import { type Compression, defaultCompression } from '../codec/compression.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
 import { encodeAncestors, type Ancestor } from './ancestors.js';
@@ -10,7 +11,6 @@ import {
   CHUNK_ENTRY_SIZE,
   FULL_MAP_EVERY,
   MAX_PFNS,
-  PAGE_SIZE,
   wholePages,
   type Consistency,
   type Region,
@@ -30,6 +30,7 @@ import { nativeImage } from './native.js';
 import type { ImageReader } from './reader.js';
 import type { SignRoot } from './signature.js';
 import type { WriterHandle } from '../handle.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 export interface WriterOptions {
   /** Size of the pfn space: every pfn below it must be appended at least once, but for an increment's. */
@@ -53,6 +54,8 @@ export interface WriterOptions {
   readonly chunkDigests?: boolean;
   /** Signs the image's root; called once, when all else is written. What it throws abandons the image. */
   readonly sign?: SignRoot;
+  /** Default: lz4. */
+  readonly compression?: Compression;
   /** Bypass the page cache where the file system can. Default true. */
   readonly directIo?: boolean;
   /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
@@ -179,6 +182,7 @@ export class ImageWriter {
         parent: parent?.reader?.handle ?? 0,
         skipUnchanged: options.skipUnchanged ?? false,
         complete: options.complete ?? false,
+        compression: options.compression ?? defaultCompression,
       }),
     );
     return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap);
@@ -191,8 +195,12 @@ export class ImageWriter {
    */
   append(lane: number, descs: BigUint64Array, bodies: Buffer): void {
     if (!this.open) throw new DormouseError('INTERNAL', 'the image is complete');
-    if (bodies.length % PAGE_SIZE !== 0) throw new DormouseError('INTERNAL', 'bodies are not whole pages');
+    if (bodies.length % pageBytes !== 0) throw new DormouseError('INTERNAL', 'bodies are not whole pages');
     native(() => nativeImage().append(this.handle, lane, descs, bodies));
+  }
+
+  get compression(): Compression {
+    return this.options.compression ?? defaultCompression;
   }
 
   /** Of an increment. */
@@ -220,7 +228,7 @@ export class ImageWriter {
   memoryBytes(): number {
     const { byClass } = this.nativeCounts();
     const { noFrame, broken } = namedCounts(byClass.slice(8));
-    return memoryBytesOf(this.counts()) - (noFrame + broken) * PAGE_SIZE;
+    return memoryBytesOf(this.counts()) - (noFrame + broken) * pageBytes;
   }
 
   /** Bytes of chunks written or waiting in lanes so far. */
@@ -287,7 +295,7 @@ export class ImageWriter {
     const contentRoot = this.contentRoot();
     const footer = encodeFooter({
       ...{ imageId: this.imageId, nrPfns: header.nrPfns, chunksEnd, storedPages, pageMapRuns },
-      fileSize: offset + PAGE_SIZE,
+      fileSize: offset + pageBytes,
       chunkCount: table.size / CHUNK_ENTRY_SIZE,
       mapKind: header.parent === null || this.fullMap ? 'full' : 'changes',
       counts: this.counts(),
@@ -296,7 +304,7 @@ export class ImageWriter {
     const root = rootOf(this.headerPage, footer);
     const signer = this.options.sign?.(Buffer.from(root, 'hex')) ?? null;
     native(() => nativeImage().writeTail(handle, sealFooter(footer, root, signer)));
-    return { root, storedBytes: offset + PAGE_SIZE, contentRoot };
+    return { root, storedBytes: offset + pageBytes, contentRoot };
   }
 
   /** The parent, and behind a full map all that its runs may lead to. */

@@ -1,10 +1,10 @@
 /** Questions about a page's bytes. */
-import { pageSize } from './page_table.js';
 import { nativePfn, simdArgument, type SimdLevel } from './simd.js';
+import { pageBytes } from './page_words.js';
 
 /** Whether one 4096-byte page is all zero. RangeError for another length. */
 export function isZeroPage(page: Uint8Array, simd?: SimdLevel): boolean {
-  if (page.length !== pageSize) throw new RangeError(`a page has ${pageSize} bytes, not ${page.length}`);
+  if (page.length !== pageBytes) throw new RangeError(`a page has ${pageBytes} bytes, not ${page.length}`);
   return nativePfn().isZeroPage(simdArgument(simd), page);
 }
 

@@ -2,8 +2,8 @@
 import { Buffer } from 'node:buffer';
 import { DormouseError } from '../errors.js';
 import { nativePfn, simdArgument, type SimdLevel } from './simd.js';
+import { pageBytes } from './page_words.js';
 
-export const pageSize = 4096;
 export type TableLevel = 1 | 2 | 3 | 4;
 
 /**
@@ -58,7 +58,7 @@ export function translateTables(
   pages: Uint8Array,
   simd?: SimdLevel,
 ): Translation {
-  if (pages.length % pageSize !== 0) throw new RangeError(`${pages.length} bytes are not whole pages`);
+  if (pages.length % pageBytes !== 0) throw new RangeError(`${pages.length} bytes are not whole pages`);
   if (!Number.isInteger(level) || level < 1 || level > 4)
     throw new RangeError(`no page-table level ${level}`);
   const out = Buffer.allocUnsafeSlow(pages.length);

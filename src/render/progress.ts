@@ -5,8 +5,8 @@
 import cliProgress from 'cli-progress';
 import type { PageCounts, Progress } from '../domain/progress.js';
 import { formatBytes, formatCount, formatDuration } from './units.js';
+import { pageBytes } from '../pfn/page_words.js';
 
-const pageBytes = 4096;
 const barAfterMs = 1000;
 const lineEveryMs = 5000;
 

@@ -1,4 +1,5 @@
 /** The lines a save or checkpoint ends with. */
+import type { Downtime, Phases } from '../domain/operation.js';
 import type { PageCounts } from '../domain/progress.js';
 import { renderClasses } from './progress.js';
 import { renderFacts } from './table.js';
@@ -14,16 +15,26 @@ export interface Saved {
   readonly memoryBytes: number;
   readonly storedBytes: number;
   readonly elapsedMs: number;
+  readonly phases: Phases;
+  readonly downtime: Downtime | null;
 }
 
-/** `pauses` are further durations, in ms, with their names. */
+/** `stop 1.2 ms, copy 0.4 ms`: those of the parts that took any time. */
+export function renderParts(parts: Readonly<Record<string, number>>): string | undefined {
+  const spent = Object.entries(parts).filter(([, ms]) => ms > 0);
+  if (spent.length === 0) return undefined;
+  return spent.map(([name, ms]) => `${name.replace(/Ms$/u, '')} ${formatDuration(ms)}`).join(', ');
+}
+
+/** `pause` has the name of what the guest's own part of the time is called here; what it went into is for the verbose. */
 export function renderSaved(
   verb: string,
   result: Saved,
   ending: string,
-  pauses: readonly (readonly [name: string, ms: number])[],
+  [pauseName, pauseMs]: readonly [name: string, ms: number | null],
+  verbose: boolean,
 ): string {
-  const { memoryBytes, storedBytes, elapsedMs } = result;
+  const { memoryBytes, storedBytes, elapsedMs, phases, downtime } = result;
   const sizes = `${formatBytes(memoryBytes)} of memory in ${formatBytes(storedBytes)}`;
   return renderFacts([
     [verb, `${printable(result.name)} (domain ${result.domid}), ${ending}`],
@@ -33,6 +44,8 @@ export function renderSaved(
     ['size', `${sizes} (${formatRatio(memoryBytes / storedBytes)})`],
     ['pages', renderClasses(result.counts)],
     ['took', `${formatDuration(elapsedMs)}, ${formatRate(memoryBytes, elapsedMs)}`],
-    ...pauses.map(([name, ms]) => [name, formatDuration(ms)] as const),
+    ['  of that', verbose ? renderParts(phases) : undefined],
+    [pauseName, pauseMs === null ? undefined : formatDuration(pauseMs)],
+    ['  of that', verbose && downtime ? renderParts(downtime) : undefined],
   ]);
 }

@@ -13,8 +13,7 @@ import type { ImageReader, PageTableEntry } from '../image/reader.js';
 import { steps } from '../worker/steps.js';
 import type { DomainState, MemoryGeometry } from '../domain/state.js';
 import type { MemoryHandle } from '../handle.js';
-
-const noFrame = 0xffff_ffff_ffff_ffffn;
+import { noFrame } from '../pfn/page_words.js';
 
 /** What is known of a PV guest's pages when they are in place: an image, or a stream that has been read. */
 export interface PvSource {
@@ -67,7 +66,7 @@ export function requireRestorable(reader: ImageReader): void {
   if (manifest.state.sharedInfo.length !== sharedInfoBytes)
     throw new DormouseError(
       'IMAGE_DAMAGED',
-      `shared info has ${manifest.state.sharedInfo.length} bytes, not 4096`,
+      `shared info has ${manifest.state.sharedInfo.length} bytes, not ${sharedInfoBytes}`,
     );
 }
 

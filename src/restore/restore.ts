@@ -1,7 +1,7 @@
 /** `restore`: a new domain from an image, complete or not at all. */
 import { randomUUID } from 'node:crypto';
 import { resolve } from 'node:path';
-import { performance } from 'node:perf_hooks';
+import { Operation, type Phases } from '../domain/operation.js';
 import type { PageCounts } from '../domain/progress.js';
 import type { DomainWanted, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
@@ -27,6 +27,8 @@ export interface RestoreResult {
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly elapsedMs: number;
+  /** What it is the sum of; the guest is nobody's before `settle`. */
+  readonly phases: Phases;
 }
 
 /** Builds under a lease: whatever fails, the half-built domain goes with it. */
@@ -35,17 +37,20 @@ async function build(
   reader: ImageReader,
   { spec, neededKib }: DomainWanted,
   options: RestoreOptions,
-  progress: ProgressOfRestore,
+  { progress, operation }: { readonly progress: ProgressOfRestore; readonly operation: Operation },
 ): Promise<number> {
   if (host.buildFromImage) {
     const { path, root, header } = reader;
     const image = { path: resolve(path), neededKib, imageId: header.imageId, root };
-    return host.buildFromImage(spec, image, options);
+    const domid = await host.buildFromImage(spec, image, options);
+    operation.done('write');
+    return domid;
   }
   await warmWorkers();
   const { lease, builder } = await host.build(spec);
   try {
     await fillDomain(builder, reader, options, progress);
+    operation.done('write');
     if (!options.paused) await host.unpause(builder.domid);
     return builder.domid;
   } catch (thrown) {
@@ -56,7 +61,7 @@ async function build(
   }
 }
 
-type Built = Omit<RestoreResult, 'from' | 'elapsedMs'>;
+type Built = Omit<RestoreResult, 'from' | 'elapsedMs' | 'phases'>;
 
 /** Two domains of one uuid could not be told apart by it: the guest of the image runs still, or again. */
 async function withOwnUuid(host: Host, wanted: DomainWanted): Promise<[DomainWanted, notes: string[]]> {
@@ -74,6 +79,7 @@ async function restoreImage(
   image: string,
   given: { readonly path: string; readonly from: RestoredFormat },
   options: RestoreOptions,
+  operation: Operation,
 ): Promise<Built> {
   const reader = await ImageReader.open(image, { lanes: laneCount });
   try {
@@ -81,7 +87,8 @@ async function restoreImage(
     if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
     const [wanted, notes] = await withOwnUuid(host, wantedOf(reader, options));
-    const domid = await build(host, reader, wanted, options, progress);
+    operation.done('prepare');
+    const domid = await build(host, reader, wanted, options, { progress, operation });
     return {
       domid,
       notes,
@@ -104,16 +111,13 @@ async function restoreImage(
  * them no domain and no temporary image is left.
  */
 export async function restore(host: Host, path: string, options: RestoreOptions): Promise<RestoreResult> {
-  const startedMs = performance.now();
+  const operation = new Operation();
   try {
     return await withImageOf(path, options, async ({ path: image, from, notes }) => {
-      const restored = await restoreImage(host, image, { path, from }, options);
-      return {
-        ...restored,
-        from,
-        notes: [...notes, ...restored.notes],
-        elapsedMs: performance.now() - startedMs,
-      };
+      const restored = await restoreImage(host, image, { path, from }, options, operation);
+      operation.done('settle');
+      const all = [...notes, ...restored.notes];
+      return { ...restored, from, notes: all, elapsedMs: operation.totalMs, phases: operation.parts() };
     });
   } catch (thrown) {
     if (thrown instanceof DormouseError) throw thrown;

@@ -1,6 +1,5 @@
 /** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
 import { resolve } from 'node:path';
-import { performance } from 'node:perf_hooks';
 import { afterCommit, type Then, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
@@ -16,10 +15,12 @@ import {
   type Captured,
   commitImage,
   finished,
-  type IncrementOptions,
+  type NewImageOptions,
   newImage,
   writePages,
 } from '../capture/write_image.js';
+import type { Compression } from '../codec/compression.js';
+import { type Downtime, Operation, type Phases } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
@@ -27,7 +28,7 @@ import type { ImageWriter } from '../image/writer.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
 
-export interface SaveOptions extends OperationOptions, IncrementOptions {
+export interface SaveOptions extends OperationOptions, NewImageOptions {
   /** What becomes of the domain: torn down as `xl save` does, resumed in place (-c), or left paused (-p). */
   readonly then: Then;
   /** How long the guest may take to suspend. Default 60,000. */
@@ -39,6 +40,7 @@ export interface SaveResult {
   readonly imageId: string;
   /** Path of the image that it is an increment of. */
   readonly parent: string | null;
+  readonly compression: Compression;
   readonly domid: number;
   readonly name: string;
   /** Whether the domain is left paused: as asked for, or because it was. */
@@ -49,26 +51,24 @@ export interface SaveResult {
   /** Whole operation, and the part of it during which no vCPU executed (null if it never ran again). */
   readonly elapsedMs: number;
   readonly standstillMs: number | null;
+  /** What these two are the sums of. */
+  readonly phases: Phases;
+  readonly downtime: Downtime | null;
 }
 
 /**
  * How the guest is brought to stand: a paused one cannot answer, so the host takes it where it stands. One that is to be
  * resumed or is paused gets here only where the host copies on write.
  */
-async function standStill(
-  host: Host,
-  lease: Lease,
-  info: DomainInfo,
-  options: SaveOptions,
-): Promise<StandingStill> {
+async function standStill({ host, lease, info, options, operation }: Job): Promise<StandingStill> {
   const { suspendTimeoutMs: timeoutMs = defaultSuspendTimeoutMs, signal } = options;
   const ready = warmWorkers(encodingLanes);
   if (!info.paused && options.then !== 'resume')
-    return suspendGuest(host, lease, info, { timeoutMs, signal, ready });
+    return suspendGuest(host, lease, info, { timeoutMs, signal, ready, operation });
   await ready;
   return info.paused
-    ? snapshotLight(host, lease, info, { readOnce: true })
-    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal });
+    ? snapshotLight(host, lease, info, { readOnce: true, operation })
+    : suspendAndSnapshot(host, lease, info, { timeoutMs, signal, operation });
 }
 
 /** What follows the commit. */
@@ -101,7 +101,7 @@ export async function save(
   path: string,
   options: SaveOptions,
 ): Promise<SaveResult> {
-  const startedMs = performance.now();
+  const operation = new Operation();
   const info = await host.find(selector);
   requireSavable(info);
   return underLease(host, info, 'save', async (lease) => {
@@ -114,7 +114,7 @@ export async function save(
       );
     const live = options.then === 'resume' && !copiesOnWrite;
     const run = live ? saveLive : saveUnderLease;
-    return await run({ host, lease, info, path, options, startedMs });
+    return await run({ host, lease, info, path, options, operation });
   });
 }
 
@@ -124,7 +124,7 @@ interface Job {
   readonly info: DomainInfo;
   readonly path: string;
   readonly options: SaveOptions;
-  readonly startedMs: number;
+  readonly operation: Operation;
 }
 
 /** Tells the host what the image decides, before it has its name. */
@@ -134,20 +134,30 @@ async function noteEnding({ host, lease, info, options }: Job, writer: ImageWrit
   await host.noteEnding(lease, { then, path: resolve(writer.path), imageId: writer.imageId });
 }
 
+function resultOf(
+  { info, operation }: Job,
+  captured: Captured,
+  stood: Pick<SaveResult, 'paused' | 'standstillMs' | 'downtime'>,
+): SaveResult {
+  operation.done('settle');
+  const { domid, name } = info;
+  return { ...captured, domid, name, ...stood, elapsedMs: operation.totalMs, phases: operation.parts() };
+}
+
 async function saveUnderLease(job: Job): Promise<SaveResult> {
-  const { host, lease, info, path, options, startedMs } = job;
+  const { host, lease, info, path, options, operation } = job;
   const { then } = options;
   const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point', options);
   let still: StandingStill | undefined;
   let captured: Captured;
   try {
-    still = await standStill(host, lease, info, options);
+    still = await standStill(job);
     await writePages(writer, still.source, options);
     await noteEnding(job, writer);
     const pauseMs = still.pauseMs ?? 0;
     captured = await commitImage(writer, finished(still.source), {
       pauseMs,
-      startedMs,
+      operation,
       signal: options.signal,
     });
   } catch (thrown) {
@@ -156,39 +166,38 @@ async function saveUnderLease(job: Job): Promise<SaveResult> {
     await still?.release().catch(() => undefined);
     throw still?.suspended ? afterSuspend(thrown) : thrown;
   }
-  const { pauseMs } = still;
+  const { pauseMs, downtime } = still;
   const stands: StandingStill = still;
   await afterCommit({ host, lease, info, path }, then, () => settle(host, lease, info, stands, then));
-  return {
-    ...captured,
-    domid: info.domid,
-    name: info.name,
-    paused: then === 'pause' || (then === 'resume' && info.paused),
-    elapsedMs: performance.now() - startedMs,
-    standstillMs: then === 'resume' ? pauseMs : null,
-  };
+  const paused = then === 'pause' || (then === 'resume' && info.paused);
+  const ran = then === 'resume';
+  const stood = { standstillMs: ran ? pauseMs : null, downtime: ran ? downtime : null };
+  return resultOf(job, captured, { paused, ...stood });
 }
 
 /** Saved and resumed where nothing is copied on write: as the cooperative checkpoint does it. */
-async function saveLive({ host, lease, info, path, options, startedMs }: Job): Promise<SaveResult> {
+async function saveLive(job: Job): Promise<SaveResult> {
+  const { host, lease, info, path, options, operation } = job;
   const geometry = await host.geometry(info.domid);
   const writer = await newImage(path, geometry, 'suspend-point', options);
   const guest = { suspended: false };
   let captured: Captured;
-  let standstillMs: number;
+  let stood: Pick<SaveResult, 'standstillMs' | 'downtime'>;
   try {
     await warmWorkers(encodingLanes);
     const timeoutMs = options.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
-    const request = { host, lease, info, writer, geometry, options };
-    const { source, pauseMs } = await liveSuspended(request, timeoutMs, () => (guest.suspended = true));
-    standstillMs = pauseMs;
-    captured = await commitImage(writer, source, { pauseMs, startedMs, signal: options.signal });
+    const request = { host, lease, info, writer, geometry, options, operation };
+    const { source, pauseMs, downtime } = await liveSuspended(
+      request,
+      timeoutMs,
+      () => (guest.suspended = true),
+    );
+    stood = { standstillMs: pauseMs, downtime };
+    captured = await commitImage(writer, source, { pauseMs, operation, signal: options.signal });
   } catch (thrown) {
     await writer.abandon();
     throw guest.suspended ? afterSuspend(thrown) : thrown;
   }
   await afterCommit({ host, lease, info, path }, 'resume', () => Promise.resolve());
-  const elapsedMs = performance.now() - startedMs;
-  const { domid, name } = info;
-  return { ...captured, domid, name, paused: false, elapsedMs, standstillMs };
+  return resultOf(job, captured, { ...stood, paused: false });
 }

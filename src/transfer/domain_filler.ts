@@ -11,10 +11,10 @@ import { finishPvState, topTables } from '../restore/pv_guest.js';
 import { steps } from '../worker/steps.js';
 import type { DomainState, MemoryGeometry } from '../domain/state.js';
 import type { MemoryHandle } from '../handle.js';
+import { joined, pfnHalf, typeOfHalf, noFrame } from '../pfn/page_words.js';
 
 const tablesPerStep = 1024;
 const pfnsPerStep = 65_536;
-const noFrame = 0xffff_ffff_ffff_ffffn;
 
 /** A builder that gives and takes frames one by one. */
 export interface PageBuilder extends Builder {
@@ -83,8 +83,8 @@ export class DomainFiller {
     let populated = 0;
     for (let i = 0; i < descs.length; ++i) {
       const high = words[2 * i + 1] ?? 0;
-      const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
-      const type = high >>> 28;
+      const pfn = joined(words[2 * i] ?? 0, pfnHalf(high));
+      const type = typeOfHalf(high);
       const { mostPfns } = this.builder;
       if (pfn >= this.#types.length)
         await this.#resize(Math.max(pfn + 1, Math.min(2 * this.#types.length, mostPfns)));

@@ -6,13 +6,15 @@ import {
   type StreamRecord,
   type StreamVisitor,
 } from '../xenstream/stream_parser.js';
-import { batchPfns, isTableType } from '../xenstream/stream_format.js';
+import { batchPfns } from '../xenstream/stream_format.js';
 import { Survey } from '../xenstream/survey.js';
 import { readFrames } from '../xenstream/frames/reader.js';
-import { hasBody, pageType } from '../pfn/page_type.js';
+import { hasBody } from '../pfn/page_type.js';
 import { DomainFiller, type PageBuilder } from './domain_filler.js';
 import type { ByteReader } from '../xenstream/frames/byte_reader.js';
 import type { DomainState } from '../domain/state.js';
+import { descriptorHalf, lowHalf } from '../pfn/page_words.js';
+import { classNumber, classOfType } from '../pfn/counts.js';
 
 /** Most bytes of records beside the pages. */
 const maxStateBytes = 32 << 20;
@@ -41,16 +43,6 @@ const typeName = (type: string): string => (type === 'pv' ? 'x86 PV' : 'x86 HVM'
 function announce({ receiver }: StreamRestore, found: string): void {
   receiver.say(`Found ${found}`);
   receiver.say('Restoring domain');
-}
-
-/** Numbers of native/image/chunk.h's PageClass. */
-const pageClass = { data: 1, table: 3, noFrame: 4, broken: 5, alloc: 6 } as const;
-
-function classOf(type: number): number {
-  if (type === pageType.xtab) return pageClass.noFrame;
-  if (type === pageType.broken) return pageClass.broken;
-  if (type === pageType.xalloc) return pageClass.alloc;
-  return isTableType(type) ? pageClass.table : pageClass.data;
 }
 
 const noBodies = Buffer.alloc(0);
@@ -91,8 +83,8 @@ class LibxcRestorer implements StreamVisitor {
     this.#survey.pages(slice);
     for (let i = 0; i < slice.count; ++i) {
       const [pfn, type] = [slice.pfns[i] ?? 0, slice.types[i] ?? 0];
-      this.#words[2 * i] = pfn % 2 ** 32;
-      this.#words[2 * i + 1] = Math.floor(pfn / 2 ** 32) | (classOf(type) << 24) | (type << 28);
+      this.#words[2 * i] = lowHalf(pfn);
+      this.#words[2 * i + 1] = descriptorHalf(pfn, classNumber(classOfType(type)), type);
     }
     const anyBody = slice.types.subarray(0, slice.count).some(hasBody);
     await this.filler.place(this.#descs.subarray(0, slice.count), anyBody ? await readBodies() : noBodies);

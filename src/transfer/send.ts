@@ -1,6 +1,5 @@
 /** A guest as a stream: in our own frames, or as the libxc v3 stream that stock Xen would write of it. */
 import { Buffer } from 'node:buffer';
-import { performance } from 'node:perf_hooks';
 import { besideStream, liveHandedOver, sameP2m } from '../capture/live_image.js';
 import {
   type CaptureSource,
@@ -10,6 +9,7 @@ import {
   writePages,
 } from '../capture/write_image.js';
 import type { OperationOptions } from '../domain/progress.js';
+import { Operation } from '../domain/operation.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
 import { standardStream } from '../xenstream/standard_stream.js';
@@ -138,7 +138,7 @@ async function glance(request: StreamRequest): Promise<Known> {
  */
 export async function streamDomain(request: StreamRequest): Promise<void> {
   const { fd, format, live, host, lease, info, options } = request;
-  const startedMs = performance.now();
+  const operation = new Operation();
   if (!live) await request.suspend();
   const first = await (live ? glance(request) : readKnown(request));
   const { nrPfns } = first.geometry;
@@ -153,11 +153,13 @@ export async function streamDomain(request: StreamRequest): Promise<void> {
     const frame = (format === 'libxc' ? libxcRecords : ownFrames)(stream);
     await frame.begin(first);
     const source = live
-      ? await liveHandedOver({ host, lease, info, writer: stream, geometry: first.geometry, options }, () =>
-          request.suspend(),
+      ? await liveHandedOver(
+          { host, lease, info, writer: stream, geometry: first.geometry, options, operation },
+          () => request.suspend(),
         )
       : await standing(request, first, stream);
-    await frame.end(source, performance.now() - startedMs);
+    operation.done('write');
+    await frame.end(source, operation.totalMs);
   } finally {
     options.signal?.removeEventListener('abort', cancel);
     stream.release();

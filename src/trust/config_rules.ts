@@ -3,7 +3,7 @@
  * domain configuration as JSON. Nothing on it names a path, a script, a program, a device, a bridge, another domain or
  * a share of the host beyond what the guest itself had, and every value has a form and a bound.
  */
-import type { DomainType } from '../domain/state.js';
+import type { DomainType } from '../domain/type.js';
 
 export type Rule = (value: unknown) => boolean;
 export interface Shape {

@@ -109,6 +109,8 @@ export interface StepsNative {
   liveEndEpoch(live: LiveHandle, committed: boolean): void;
   /** Pages that the last capture copied and holds; -1 if it copied none as they were too many. */
   liveCopied(live: LiveHandle): number;
+  /** What copying took of the last capture; the rest of it went into finding what changed. */
+  liveCopyingMs(live: LiveHandle): number;
   /** Pages in the set. */
   livePending(live: LiveHandle): number;
   /**

@@ -7,6 +7,7 @@ import * as format from './stream_format.js';
 import type { StreamItem, StreamManifest } from './stream_manifest.js';
 import { stateFields, vcpuFields } from './survey.js';
 import { configForXl } from './xl_config.js';
+import { pageBytes } from '../pfn/page_words.js';
 
 const { libxcRecord: rec, libxlRecord } = format;
 
@@ -95,9 +96,9 @@ function requirePv({ geometry, state }: Guest): void {
   const { guestWidth, nrPfns, p2mFrames } = geometry;
   require(guestWidth !== 0, 'a PV guest without a word size');
   if (guestWidth === 0) return;
-  const frames = Math.ceil(nrPfns / (format.pageBytes / guestWidth));
+  const frames = Math.ceil(nrPfns / (pageBytes / guestWidth));
   require(p2mFrames.length === frames, `${p2mFrames.length} p2m frames for ${nrPfns} pages, not ${frames}`);
-  require(state.sharedInfo.length === format.pageBytes, 'no shared info page');
+  require(state.sharedInfo.length === pageBytes, 'no shared info page');
   require(state.vcpus.length > 0, 'no vCPU');
   for (const { id, basic } of state.vcpus)
     require(basic.length ===

@@ -6,7 +6,6 @@ import { Buffer } from 'node:buffer';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { XL_MAGIC } from '../image/format.js';
 
-export const pageBytes = 4096;
 /** Longest record body either stream allows. */
 export const maxRecordBytes = 128 * 1024 * 1024;
 /** Longest optional data (the configuration) accepted in the xl header. */
@@ -107,16 +106,6 @@ export function recordName(layer: StreamLayer, type: number): string {
   return `${layer} ${known ?? `record 0x${type.toString(16)}`}`;
 }
 
-export const pageType = { notab: 0, l4: 4, pinned: 8, broken: 0xd, xalloc: 0xe, xtab: 0xf } as const;
-
-/** True for the types whose 4096 bytes are in the stream. */
-export function typeHasBody(type: number): boolean {
-  return type < pageType.broken;
-}
-/** True for page tables, pinned or not. */
-export function isTableType(type: number): boolean {
-  return type < pageType.broken && (type & 7) >= 1 && (type & 7) <= 4;
-}
 /** False for the reserved nibbles 5 to 8. */
 export function isLegalType(type: number): boolean {
   return type <= 4 || type >= 9;

@@ -4,11 +4,11 @@ import {
   libxcRecord as rec,
   maxVcpus,
   optionalRecord,
-  pageBytes,
   recordName,
   vcpuContextBytes,
 } from './stream_format.js';
 import { streamInvalid, streamUnsupported } from './frames/byte_reader.js';
+import { pageBytes, joined } from '../pfn/page_words.js';
 
 export interface LibxcHeader {
   readonly version: 2 | 3;
@@ -187,5 +187,5 @@ export class StreamOrder {
 /** Entry `i` of a P2M_FRAMES body; larger than any pfn if it is not a whole number below 2^53. */
 export function frameAt(body: Buffer, i: number): number {
   const high = body.readUInt32LE(12 + 8 * i);
-  return high >= 1 << 20 ? Infinity : high * 2 ** 32 + body.readUInt32LE(8 + 8 * i);
+  return high >= 1 << 20 ? Infinity : joined(body.readUInt32LE(8 + 8 * i), high);
 }

@@ -6,6 +6,8 @@ import { type ByteReader, streamInvalid, streamUnsupported } from './frames/byte
 import { STREAM_MAGIC } from './frames/layout.js';
 import { readFrames, type FrameVisitor } from './frames/reader.js';
 import { withoutTrailingNuls } from '../domain/trailing_nuls.js';
+import { pageBytes, joined, pfnHalf, typeOfHalf } from '../pfn/page_words.js';
+import { hasBody, tableLevel } from '../pfn/page_type.js';
 
 const { libxcRecord, libxlRecord } = format;
 
@@ -276,7 +278,7 @@ class Parser {
     let bodies = 0;
     for (let first = 0; first < recordCount; first += format.batchPfns)
       bodies += this.#slice(list, first, recordCount, offset, header, maxPfns).bodies;
-    if (length !== 8 + recordCount * 8 + bodies * format.pageBytes)
+    if (length !== 8 + recordCount * 8 + bodies * pageBytes)
       throw streamInvalid(
         `${name}: length ${length} does not fit ${recordCount} pfns, ${bodies} bodies`,
         offset,
@@ -289,7 +291,7 @@ class Parser {
 
   async #visitSlice(slice: PageSlice, name: string): Promise<void> {
     if (this.signal?.aborted === true) throw format.conversionCancelled();
-    const bytes = slice.bodies * format.pageBytes;
+    const bytes = slice.bodies * pageBytes;
     const end = this.source.offset + bytes;
     await this.visitor.pages?.(slice, () => this.source.read(bytes, name));
     await this.source.skip(end - this.source.offset, name);
@@ -311,14 +313,14 @@ class Parser {
     let bodies = 0;
     for (let i = 0; i < count; ++i) {
       const high = list.readUInt32LE((first + i) * 8 + 4);
-      const pfn = (high & 0xfffff) * 2 ** 32 + list.readUInt32LE((first + i) * 8);
-      const type = high >>> 28;
+      const pfn = joined(list.readUInt32LE((first + i) * 8), pfnHalf(high));
+      const type = typeOfHalf(high);
       if (((high >>> 20) & 0xff) !== 0) throw fail('reserved bits are not zero', i);
       if (pfn >= maxPfns) throw fail(`pfn ${pfn} is beyond the guest's ${maxPfns} pages`, i);
       if (!format.isLegalType(type)) throw fail(`page type ${type} of pfn ${pfn}`, i);
-      if (header.type === 'hvm' && format.isTableType(type))
+      if (header.type === 'hvm' && tableLevel(type) !== 0)
         throw fail(`a page table in an HVM guest (pfn ${pfn})`, i);
-      if (format.typeHasBody(type)) ++bodies;
+      if (hasBody(type)) ++bodies;
       pfns[i] = pfn;
       types[i] = type;
     }

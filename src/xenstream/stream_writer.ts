@@ -5,6 +5,7 @@ import type { Manifest } from '../image/manifest.js';
 import * as format from './stream_format.js';
 import type { StreamManifest } from './stream_manifest.js';
 import { stateFields, vcpuFields } from './survey.js';
+import { highHalf, lowHalf } from '../pfn/page_words.js';
 
 const { libxcRecord: rec } = format;
 
@@ -64,8 +65,8 @@ export function stateBody(manifest: Pick<Manifest, 'geometry' | 'state'>, type: 
   const body = Buffer.alloc(8 + 8 * p2mFrames.length);
   body.writeUInt32LE(nrPfns - 1, 4);
   p2mFrames.forEach((pfn, i) => {
-    body.writeUInt32LE(pfn % 2 ** 32, 8 + 8 * i);
-    body.writeUInt32LE(Math.floor(pfn / 2 ** 32), 12 + 8 * i);
+    body.writeUInt32LE(lowHalf(pfn), 8 + 8 * i);
+    body.writeUInt32LE(highHalf(pfn), 12 + 8 * i);
   });
   return body;
 }

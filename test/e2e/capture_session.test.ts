@@ -12,6 +12,7 @@ import { DormouseError } from '../../src/errors.js';
 import type { Host } from '../../src/host/contract.js';
 import { embeddedConfig } from '../../src/host/embedded/guest_config.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
+import { Operation } from '../../src/domain/operation.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { ImageWriter } from '../../src/image/writer.js';
 import { closeWorkers, encodingLanes } from '../../src/worker/pool.js';
@@ -94,7 +95,7 @@ for (const [kind, watched] of Object.entries(kinds))
     const create = (name: string): Promise<ImageWriter> =>
       ImageWriter.create(join(setting.dir, name), { nrPfns, lanes: encodingLanes, consistency });
     const writer = await create('image');
-    const startedMs = performance.now();
+    const operation = new Operation();
     let taken = await session.take(writer, { mode: 'light', whole: true });
     session.commitEpoch();
     const wholeBytes = writer.storedBytes();
@@ -113,7 +114,7 @@ for (const [kind, watched] of Object.entries(kinds))
     await session.end();
     const { path } = await commitImage(writer, taken.source, {
       pauseMs: taken.pauseMs,
-      startedMs,
+      operation,
       signal: undefined,
     });
     await assertSame(path, last(), { mayHoldMore: kind.startsWith('PVH') });
@@ -162,7 +163,7 @@ test('a log that was cleared and not read: the next take is of all of it', async
   const create = (name: string): Promise<ImageWriter> =>
     ImageWriter.create(join(setting.dir, name), { nrPfns, lanes: encodingLanes, consistency: 'paused' });
   const [writer, dropped] = [await create('image'), await create('dropped')];
-  const startedMs = performance.now();
+  const operation = new Operation();
   await session.take(writer, { mode: 'light', whole: true });
   session.commitEpoch();
   await sleep(100);
@@ -174,7 +175,7 @@ test('a log that was cleared and not read: the next take is of all of it', async
   await session.end();
   const { path } = await commitImage(writer, taken.source, {
     pauseMs: taken.pauseMs,
-    startedMs,
+    operation,
     signal: undefined,
   });
   await assertSame(path, last(), { mayHoldMore: false });

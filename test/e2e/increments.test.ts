@@ -21,6 +21,7 @@ import { inspectImage } from '../../src/image/inspect.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { memoryBytesOf, totalPages } from '../../src/pfn/counts.js';
+import { snapshotDowntime } from '../../src/domain/operation.js';
 import { restore } from '../../src/restore/restore.js';
 import { save } from '../../src/save/save.js';
 import { closeWorkers } from '../../src/worker/pool.js';
@@ -81,6 +82,7 @@ async function takeChain(host: EmbeddedHost, dir: string): Promise<CheckpointRes
     mode: 'cooperative',
     consistency: 'suspend-point',
     pauseMs: 0,
+    downtime: snapshotDowntime(0),
     cowPages: 0,
     copiedPages: 0,
   } as const;

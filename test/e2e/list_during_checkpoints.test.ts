@@ -6,11 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { checkpoint, type CheckpointMode } from '../../src/checkpoint/checkpoint.js';
+import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import type { Sampled } from '../support/list_sampler.js';
+import type { CheckpointMode } from '../../src/domain/checkpoint_mode.js';
 
 const checkpoints = 1000;
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import type { ErrorCode } from '../../src/errors.js';
-import { FOOTER, HEADER, MAX_PFNS, PAGE_SIZE, type Field } from '../../src/image/format.js';
+import { FOOTER, HEADER, MAX_PFNS, type Field } from '../../src/image/format.js';
 import { decodeFooter, rootOf, storedHash } from '../../src/image/frame.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { failure } from '../support/command.js';
@@ -14,6 +14,7 @@ import { guestSpec, startTestHost } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
 import { Undisturbed } from '../support/interrupt.js';
 import { fileOf, pvParts } from '../support/xen_stream.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 function store(bytes: Buffer, [offset, size]: Field, value: number | bigint, base = 0): void {
   if (size === 8) bytes.writeBigUInt64LE(BigInt(value), base + offset);
@@ -26,7 +27,7 @@ function sealed(image: Buffer): Buffer {
   const seal = (page: Buffer): void => {
     page.write(storedHash(page.subarray(0, HEADER.checksum[0])), HEADER.checksum[0], 'hex');
   };
-  const [header, footer] = [bytes.subarray(0, PAGE_SIZE), bytes.subarray(-PAGE_SIZE)];
+  const [header, footer] = [bytes.subarray(0, pageBytes), bytes.subarray(-pageBytes)];
   seal(header);
   footer.write(rootOf(header, footer), FOOTER.root[0], 'hex');
   seal(footer);
@@ -35,7 +36,7 @@ function sealed(image: Buffer): Buffer {
 
 function changed(image: Buffer, change: (bytes: Buffer, footerAt: number) => void): Buffer {
   const bytes = Buffer.from(image);
-  change(bytes, bytes.length - PAGE_SIZE);
+  change(bytes, bytes.length - pageBytes);
   return sealed(bytes);
 }
 
@@ -52,13 +53,13 @@ function bomb(image: Buffer): Buffer {
 
 /** One flipped byte in each region. */
 function flips(image: Buffer): Record<string, Buffer> {
-  const footerAt = image.length - PAGE_SIZE;
+  const footerAt = image.length - pageBytes;
   const { regions } = decodeFooter(image.subarray(footerAt));
   const places: Record<string, number> = {
     magic: 0,
     header: HEADER.nrPfns[0],
-    'first chunk': PAGE_SIZE + 8,
-    'last chunk': regions.manifest.offset - PAGE_SIZE + 1,
+    'first chunk': pageBytes + 8,
+    'last chunk': regions.manifest.offset - pageBytes + 1,
     manifest: regions.manifest.offset + 20,
     'chunk table': regions.chunkTable.offset + 3,
     'page map': regions.pageMap.offset + 9,
@@ -90,10 +91,10 @@ function hostileFiles(image: Buffer): [name: string, bytes: Buffer, code: ErrorC
     ...flipped,
     ['empty', Buffer.alloc(0), 'IMAGE_DAMAGED'],
     ['text', Buffer.from('memory = 64\n'), 'IMAGE_DAMAGED'],
-    ['only the header', image.subarray(0, PAGE_SIZE), 'IMAGE_DAMAGED'],
-    ['cut in a chunk', image.subarray(0, 3 * PAGE_SIZE - 7), 'IMAGE_DAMAGED'],
+    ['only the header', image.subarray(0, pageBytes), 'IMAGE_DAMAGED'],
+    ['cut in a chunk', image.subarray(0, 3 * pageBytes - 7), 'IMAGE_DAMAGED'],
     ['one byte short', image.subarray(0, -1), 'IMAGE_DAMAGED'],
-    ['one page longer', Buffer.concat([image, Buffer.alloc(PAGE_SIZE)]), 'IMAGE_DAMAGED'],
+    ['one page longer', Buffer.concat([image, Buffer.alloc(pageBytes)]), 'IMAGE_DAMAGED'],
     ['newer major', changed(image, (bytes) => store(bytes, HEADER.major, 2)), 'IMAGE_INCOMPATIBLE'],
     [
       'unknown flag',

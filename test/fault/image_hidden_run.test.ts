@@ -4,7 +4,8 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { lz4Decompress } from '../../src/codec/lz4.js';
-import { ANCESTOR, HEADER, MAP_RUN, MAP_RUN_SIZE, PAGE_SIZE, STORED_FLAG } from '../../src/image/format.js';
+import { ANCESTOR, HEADER, MAP_RUN, MAP_RUN_SIZE, STORED_FLAG } from '../../src/image/format.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 import { decodeFooter } from '../../src/image/frame.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { verifyImage } from '../../src/image/verify.js';
@@ -16,7 +17,7 @@ import { ImageWriter, parentOf } from '../../src/image/writer.js';
 const nrPfns = 16;
 const data = (pfn: number, byte: number): TestPage => ({
   ...{ pfn, pageClass: 'data', type: 0 },
-  body: Buffer.alloc(PAGE_SIZE, byte),
+  body: Buffer.alloc(pageBytes, byte),
 });
 const zero = (pfn: number): TestPage => ({ pfn, pageClass: 'zero', type: 0, body: null });
 
@@ -72,7 +73,7 @@ test('a run that is hidden by a newer map must lead to a page all the same', asy
   assert.deepEqual((await verifyImage(top)).findings, []);
   const forged = misled(readFileSync(middle), 9);
   writeFileSync(middle, forged);
-  const { root } = decodeFooter(forged.subarray(-PAGE_SIZE));
+  const { root } = decodeFooter(forged.subarray(-pageBytes));
   writeFileSync(top, restingOn(readFileSync(top), root));
   await assert.rejects(ImageReader.open(top, { lanes: 1 }), { code: 'IMAGE_DAMAGED' });
   const { findings } = await verifyImage(top);

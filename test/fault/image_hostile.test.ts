@@ -14,7 +14,6 @@ import {
   MAP_BLOCK,
   MAP_RUN,
   MAP_RUN_SIZE,
-  PAGE_SIZE,
 } from '../../src/image/format.js';
 import { decodeManifest, encodeManifest } from '../../src/image/manifest.js';
 import { nativeImage } from '../../src/image/native.js';
@@ -24,6 +23,7 @@ import { verifyImage } from '../../src/image/verify.js';
 import { lz4Compress, lz4Decompress } from '../../src/codec/lz4.js';
 import { put, putTogether, takeApart, type Parts } from '../support/forge.js';
 import { countPages, manifestFor, random, writeImage, type TestPage } from '../support/images.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'dormouse-hostile-'));
 process.on('exit', () => rmSync(dir, { recursive: true, force: true }));
@@ -145,7 +145,7 @@ const changes: Record<string, [code: string, (parts: Parts) => unknown]> = {
     'IMAGE_DAMAGED',
     ({ chunks, regions: { chunkTable: table } }) => {
       // putTogether numbers the offsets, so the spans lie instead.
-      put(table, [8, 4], first(chunks).length + PAGE_SIZE);
+      put(table, [8, 4], first(chunks).length + pageBytes);
     },
   ],
   'a span of no bytes': ['IMAGE_DAMAGED', ({ regions: { chunkTable: table } }) => put(table, [8, 4], 0)],
@@ -332,8 +332,8 @@ test('a newer minor version is read, whatever it has where this one has nothing'
 
 test('damage of one chunk is named with chunk, offset and pfns, and the rest is still judged', async () => {
   const image = Buffer.from(whole);
-  const second = first(takeApart(whole).chunks).length + PAGE_SIZE;
-  for (const at of [PAGE_SIZE + 100, second + 100]) image.writeUInt8(image.readUInt8(at) ^ 1, at);
+  const second = first(takeApart(whole).chunks).length + pageBytes;
+  for (const at of [pageBytes + 100, second + 100]) image.writeUInt8(image.readUInt8(at) ^ 1, at);
   writeFileSync(path, image);
   await assert.rejects(
     ImageReader.open(path, { lanes: 1 }).then((r) => {
@@ -356,7 +356,7 @@ test('damage of one chunk is named with chunk, offset and pfns, and the rest is 
   assert.deepEqual(
     findings.map(({ chunk, offset }) => ({ chunk, offset })),
     [
-      { chunk: 0, offset: PAGE_SIZE },
+      { chunk: 0, offset: pageBytes },
       { chunk: 1, offset: second },
     ],
   );
@@ -371,7 +371,7 @@ test('inspect goes on through damage', async () => {
   assert.deepEqual(sound.counts, countPages(pages));
   assert.deepEqual(sound.chunks, { count: 2, byCodec: { lz4: 2 } });
   assert.equal(sound.manifest?.domain.name, 'guest');
-  truncateSync(path, whole.length - PAGE_SIZE);
+  truncateSync(path, whole.length - pageBytes);
   const cut = await inspectImage(path);
   assert.equal(cut.committed, false);
   assert.equal(cut.header?.imageId, sound.header?.imageId);
@@ -380,7 +380,7 @@ test('inspect goes on through damage', async () => {
   assert.equal(cut.storedPages, 270);
   assert.deepEqual(cut.chunks, sound.chunks);
   const headless = Buffer.from(whole);
-  headless.fill(0, 0, PAGE_SIZE);
+  headless.fill(0, 0, pageBytes);
   writeFileSync(path, headless);
   const torso = await inspectImage(path);
   assert.equal(torso.header, null);

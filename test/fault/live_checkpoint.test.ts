@@ -4,13 +4,14 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { checkpoint, type CheckpointMode } from '../../src/checkpoint/checkpoint.js';
+import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { DormouseError } from '../../src/errors.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { steps } from '../../src/worker/steps.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
+import type { CheckpointMode } from '../../src/domain/checkpoint_mode.js';
 
 const noObjects = { memories: 0, writers: 0, readers: 0, digests: 0, trackers: 0, livePasses: 0 };
 

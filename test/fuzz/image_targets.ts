@@ -4,14 +4,7 @@ import { Buffer } from 'node:buffer';
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { asDormouseError } from '../../src/errors.js';
 import { decodeAncestors, encodeAncestors } from '../../src/image/ancestors.js';
-import {
-  ANCESTOR_SIZE,
-  FOOTER,
-  HEADER,
-  MAP_BLOCK_SIZE,
-  PAGE_SIZE,
-  type Field,
-} from '../../src/image/format.js';
+import { ANCESTOR_SIZE, FOOTER, HEADER, MAP_BLOCK_SIZE, type Field } from '../../src/image/format.js';
 import {
   decodeFooter,
   decodeHeader,
@@ -23,6 +16,7 @@ import {
 import { decodeManifest, encodeManifest } from '../../src/image/manifest.js';
 import { parseAncestors, parseChunk, parsePageMap } from '../../src/image/parse.js';
 import { signedMessage, type Signer } from '../../src/image/signature.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 import { nativePageStream } from '../../src/xenstream/frames/native.js';
 import { manifestFor } from '../support/images.js';
 import { imageFileTarget, seedImages } from './image_file_target.js';
@@ -63,7 +57,7 @@ function signed(root: string): Signer {
 
 async function footers(): Promise<Buffer[]> {
   return (await seedImages()).flatMap(({ bytes }) => {
-    const page = bytes.subarray(-PAGE_SIZE);
+    const page = bytes.subarray(-pageBytes);
     const { root } = decodeFooter(page);
     return [page, sealFooter(page, root, signed(root))];
   });
@@ -92,11 +86,11 @@ function takeAncestors(input: Buffer): void {
 }
 
 const descs = new BigUint64Array(1024);
-const bodies = Buffer.alloc(256 * PAGE_SIZE);
+const bodies = Buffer.alloc(256 * pageBytes);
 
 /** The same for a chunk: a stream's frame is decoded as an image's chunk is, in C++. */
 function takeChunk(input: Buffer): void {
-  const bytes = Buffer.alloc(Math.ceil(Math.max(1, input.length) / PAGE_SIZE) * PAGE_SIZE);
+  const bytes = Buffer.alloc(Math.ceil(Math.max(1, input.length) / pageBytes) * pageBytes);
   input.copy(bytes);
   const pages: Buffer[] = [];
   const judged = parseChunk(bytes, (_, block) => pages.push(Buffer.from(block)));
@@ -113,7 +107,7 @@ function takeChunk(input: Buffer): void {
   }
   assert.ok(typeof judged !== 'string', 'the reader takes what the verifier refuses');
   assert.deepEqual([judged.head.pages, judged.head.bodies], counts);
-  assert.ok(Buffer.concat(pages).equals(bodies.subarray(0, counts[1] * PAGE_SIZE)), 'other bodies');
+  assert.ok(Buffer.concat(pages).equals(bodies.subarray(0, counts[1] * pageBytes)), 'other bodies');
   for (const { first, count, pageClass, type, slot } of judged.runs)
     for (let i = 0; i < count; i++)
       assert.equal(

@@ -3,9 +3,11 @@ import { readdirSync, rmSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { compressions } from '../../src/codec/compression.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { nativeImage } from '../../src/image/native.js';
 import { verifyImage } from '../../src/image/verify.js';
+import { chunkCodecs } from '../support/chunk_codecs.js';
 import { countPages, page, random, tempDir, writeImage, type TestPage } from '../support/images.js';
 
 /** Every pfn at least once, some again, in any order, cut into appends of any size. */
@@ -81,7 +83,7 @@ function checkChunks(reader: ImageReader, last: Map<number, TestPage>): void {
   assert.equal(seen.size, withBody.length);
 }
 
-test('what was put last is what is read, whatever the order, classes, lanes and duplicates', async (t) => {
+test('what was put last is what is read, whatever the order, classes, lanes, duplicates and codec', async (t) => {
   const dir = tempDir(t);
   let file = 0;
   const parameters = fc.tuple(
@@ -89,15 +91,21 @@ test('what was put last is what is read, whatever the order, classes, lanes and 
     fc.integer({ min: 1, max: 3000 }),
     fc.integer({ min: 1, max: 5 }),
     fc.boolean(),
+    fc.constantFrom(...compressions),
   );
   await fc.assert(
-    fc.asyncProperty(parameters, async ([seed, nrPfns, lanes, directIo]) => {
+    fc.asyncProperty(parameters, async ([seed, nrPfns, lanes, directIo, compression]) => {
       const path = join(dir, `${file++}.dormouse`);
       const { appends, last } = plan(seed, nrPfns);
-      const done = await writeImage(path, nrPfns, appends, { lanes, directIo, unnamedFile: seed % 4 > 0 });
+      const unnamedFile = seed % 4 > 0;
+      const done = await writeImage(path, nrPfns, appends, { lanes, directIo, unnamedFile, compression });
       assert.deepEqual(readdirSync(dir), [basename(path)]);
       assert.equal(done.storedBytes, statSync(path).size);
       assert.equal(statSync(path).mode & 0o777, 0o600);
+      for (const { codec, compressed } of chunkCodecs(path)) {
+        assert.equal(codec, compressed > 0 ? 1 : 0);
+        if (compression === 'none') assert.equal(codec, 0);
+      }
       const reader = await ImageReader.open(path, { lanes: 2 });
       try {
         assert.equal(reader.root, done.root);

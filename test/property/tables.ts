@@ -1,7 +1,8 @@
 /** Random domains and page tables, and the rules of canonicalise and localise written a second time, plainly. */
 import { Buffer } from 'node:buffer';
 import fc from 'fast-check';
-import { pageSize, type Direction, type FrameMaps, type TableFault } from '../../src/pfn/page_table.js';
+import { type Direction, type FrameMaps, type TableFault } from '../../src/pfn/page_table.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 export const entriesPerTable = 512;
 export const allOnes = (1n << 64n) - 1n;
@@ -132,7 +133,7 @@ export const tableShape: fc.Arbitrary<TableShape> = fc.record({
 
 /** One table of 512 entries: `filled` of them valid, `odd` of them odd, the rest zero. */
 export function randomTable(random: Random, domain: Domain, shape: TableShape): Buffer {
-  const table = Buffer.alloc(pageSize);
+  const table = Buffer.alloc(pageBytes);
   for (let i = 0; i < entriesPerTable; i++) {
     let entry = random.chance(shape.filled) ? validEntry(random, domain) : 0n;
     if (random.chance(shape.odd)) entry = oddEntry(random, domain);

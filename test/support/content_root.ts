@@ -1,7 +1,7 @@
 /** The content root of pages, by the specification and nothing else. */
-import { PAGE_SIZE } from '../../src/image/format.js';
 import { hash128 } from '../../src/pfn/page_scan.js';
 import type { TestPage } from './images.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 const little = (hex: string): bigint => BigInt(`0x${hex}`);
 
@@ -9,7 +9,7 @@ export function contentRootOf(pages: Iterable<TestPage>): string {
   let sum = 0n;
   for (const { pfn, pageClass, type, body } of pages) {
     if (type === 15) continue;
-    const content = pageClass === 'zero' ? Buffer.alloc(PAGE_SIZE) : body;
+    const content = pageClass === 'zero' ? Buffer.alloc(pageBytes) : body;
     const record = Buffer.alloc(32);
     record.writeBigUInt64LE(BigInt(pfn) + (BigInt(type) << 60n));
     if (content) Buffer.from(hash128(content), 'hex').reverse().copy(record, 16);

@@ -14,6 +14,7 @@ import {
 } from '../../src/host/embedded/hypervisor.js';
 import type { MemoryGeometry } from '../../src/domain/state.js';
 import type { MappedMachineHandle, MemoryHandle } from '../../src/handle.js';
+import { pageBytes, typeOf } from '../../src/pfn/page_words.js';
 
 export const hv = hypervisor();
 export const tool = embedded();
@@ -99,7 +100,6 @@ export interface Taken {
 const frameMask = ((1n << 52n) - 1n) & ~0xfffn;
 const noMfn = (1n << 52n) - 1n;
 const invalid = (1n << 64n) - 1n;
-const pageBytes = 4096;
 
 export function words(page: Buffer): BigUint64Array {
   return new BigUint64Array(page.buffer, page.byteOffset, page.length / 8);
@@ -142,7 +142,7 @@ export function take(
     const count = Math.min(1024, geometry.nrPfns - first);
     const withBody: number[] = [];
     words(tool.readEntries(view, first, count)).forEach((entry, i) => {
-      types.push(Number(entry >> 60n));
+      types.push(typeOf(entry));
       if ((entry & noMfn) !== noMfn) pfnOf.set(entry & noMfn, BigInt(first + i));
       if (entry >> 60n < 0xdn) withBody.push(first + i);
     });

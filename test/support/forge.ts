@@ -6,13 +6,13 @@ import {
   CHUNK_ENTRY_SIZE,
   FOOTER,
   HEADER,
-  PAGE_SIZE,
   REGIONS,
   wholePages,
   type Field,
   type Region,
 } from '../../src/image/format.js';
 import { hash128 } from '../../src/pfn/page_scan.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 export interface Parts {
   header: Buffer;
@@ -38,7 +38,7 @@ function padded(bytes: Buffer): Buffer {
 }
 
 export function takeApart(image: Buffer): Parts {
-  const footer = Buffer.from(image.subarray(-PAGE_SIZE));
+  const footer = Buffer.from(image.subarray(-pageBytes));
   const slice = (name: Region) => {
     const at = get(footer, FOOTER[`${name}Offset`]);
     return Buffer.from(image.subarray(at, at + get(footer, FOOTER[`${name}Size`])));
@@ -50,12 +50,12 @@ export function takeApart(image: Buffer): Parts {
     const span = chunkTable.readUInt32LE(i * CHUNK_ENTRY_SIZE + CHUNK_ENTRY.span[0]);
     return Buffer.from(image.subarray(at, at + span));
   });
-  return { header: Buffer.from(image.subarray(0, PAGE_SIZE)), chunks, regions, footer };
+  return { header: Buffer.from(image.subarray(0, pageBytes)), chunks, regions, footer };
 }
 
 /** Where the chunks are, and their checksums and digests. Returns where they end. */
 function fillTable({ chunks, regions }: Parts): number {
-  let at = PAGE_SIZE;
+  let at = pageBytes;
   chunks.forEach((chunk, i) => {
     put(regions.chunkTable, CHUNK_ENTRY.offset, at, i * CHUNK_ENTRY_SIZE);
     checksum(chunk).copy(regions.chunkTable, i * CHUNK_ENTRY_SIZE + CHUNK_ENTRY.hash[0]);
@@ -80,7 +80,7 @@ export function putTogether(parts: Parts, late: (footer: Buffer) => void = () =>
     at += span.length;
     return span;
   });
-  put(footer, FOOTER.fileSize, at + PAGE_SIZE);
+  put(footer, FOOTER.fileSize, at + pageBytes);
   late(footer);
   const root = createHash('sha256').update(header).update(footer.subarray(0, FOOTER.root[0]));
   root.digest().copy(footer, FOOTER.root[0]);

@@ -1,10 +1,11 @@
 /** Changes the manifest of an image in its file, whose chunks stay where they are: what somebody without the key can do. */
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import { FOOTER, PAGE_SIZE, REGIONS, wholePages, type Field } from '../../src/image/format.js';
+import { FOOTER, REGIONS, wholePages, type Field } from '../../src/image/format.js';
 import { decodeFooter, rootOf, storedHash } from '../../src/image/frame.js';
 import { decodeManifest, encodeManifest, type Manifest } from '../../src/image/manifest.js';
 import { put } from './forge.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 function read(fd: number, offset: number, size: number): Buffer {
   const bytes = Buffer.alloc(size);
@@ -21,13 +22,13 @@ export function forgeManifest(path: string, change: (manifest: Manifest) => Mani
   const fd = openSync(path, 'r+');
   try {
     const size = fstatSync(fd).size;
-    const [header, footer] = [read(fd, 0, PAGE_SIZE), read(fd, size - PAGE_SIZE, PAGE_SIZE)];
+    const [header, footer] = [read(fd, 0, pageBytes), read(fd, size - pageBytes, pageBytes)];
     const old = decodeFooter(footer);
     const { offset: at, size: oldSize } = old.regions.manifest;
     const bytes = encodeManifest(change(decodeManifest(read(fd, at, oldSize))));
     const manifest = Buffer.concat([bytes], wholePages(bytes.length));
     const restAt = old.regions.ancestors.offset;
-    const rest = read(fd, restAt, size - PAGE_SIZE - restAt);
+    const rest = read(fd, restAt, size - pageBytes - restAt);
     const moved = manifest.length - (restAt - at);
     put(footer, FOOTER.manifestSize, bytes.length);
     for (const name of REGIONS.slice(1))

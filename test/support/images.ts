@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { CLASS_NAMES, PAGE_SIZE, type PageClass } from '../../src/image/format.js';
 import { ImageWriter, type CommittedImage, type WriterOptions } from '../../src/image/writer.js';
 import type { Manifest } from '../../src/image/manifest.js';
-import type { PageCounts } from '../../src/pfn/counts.js';
+import { type PageClass, classNumber, type PageCounts } from '../../src/pfn/counts.js';
+import { descriptor, pageBytes } from '../../src/pfn/page_words.js';
 
 export interface TestPage {
   readonly pfn: number;
@@ -28,16 +28,15 @@ export function random(seed: number): (below: number) => number {
   };
 }
 
-export function desc(page: Pick<TestPage, 'pfn' | 'pageClass' | 'type'>): bigint {
-  const pageClass = CLASS_NAMES.indexOf(page.pageClass);
-  return BigInt(page.pfn) | (BigInt(pageClass) << 56n) | (BigInt(page.type) << 60n);
+export function desc({ pfn, pageClass, type }: Pick<TestPage, 'pfn' | 'pageClass' | 'type'>): bigint {
+  return descriptor(pfn, classNumber(pageClass), type);
 }
 
 /** Compressible, incompressible or nearly empty contents, by turns. */
 export function body(next: (below: number) => number): Buffer {
-  const page = Buffer.alloc(PAGE_SIZE);
+  const page = Buffer.alloc(pageBytes);
   const kind = next(3);
-  if (kind === 0) for (let i = 0; i < PAGE_SIZE; i += 4) page.writeUInt32LE(next(0xffff_ffff), i);
+  if (kind === 0) for (let i = 0; i < pageBytes; i += 4) page.writeUInt32LE(next(0xffff_ffff), i);
   else if (kind === 1) page.fill(`text ${next(1000)} `);
   else page.writeUInt32LE(next(0xffff_ffff), 4 * next(1024));
   return page;

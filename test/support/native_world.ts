@@ -3,13 +3,14 @@ import { openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon, native } from '../../src/addon.js';
 import { createHash, randomBytes } from 'node:crypto';
-import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, PAGE_SIZE } from '../../src/image/format.js';
+import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES } from '../../src/image/format.js';
 import { nativeImage } from '../../src/image/native.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { nativePageStream } from '../../src/xenstream/frames/native.js';
 import { steps } from '../../src/worker/steps.js';
 import { boot, guestDefaults, hv, newMachine, openView } from './embedded.js';
 import { page, random, writeImage } from './images.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 /** Pages of the image, and of the guest. */
 export const imagePages = 40;
@@ -23,7 +24,7 @@ export interface World {
   readonly right: Readonly<Record<string, Arguments>>;
 }
 
-const page4k = Buffer.alloc(PAGE_SIZE);
+const page4k = Buffer.alloc(pageBytes);
 const words = (...list: bigint[]): BigUint64Array => BigUint64Array.from(list);
 
 /** A fresh world in this folder. Nothing of the one before is given back: the process is short-lived. */
@@ -44,7 +45,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const sink = openSync('/dev/null', 'w');
   const id = randomBytes(16);
   const stream = nativePageStream().create(sink, false, imagePages, 2, id, 1000);
-  const header = Buffer.alloc(PAGE_SIZE);
+  const header = Buffer.alloc(pageBytes);
   const newPath = join(dir, `${number}.new`);
   const setup = {
     ...{ path: newPath, header, nrPfns: imagePages, lanes: 2, direct: false, unnamed: true },
@@ -55,6 +56,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
       fullMap: false,
       skipUnchanged: false,
       complete: false,
+      compression: 'auto' as const,
     },
   };
   nativeImage().prepareHashes(reader);
@@ -68,14 +70,14 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const readFd = openSync(readPath, 'w+');
   writeSync(readFd, randomBytes(64));
   const source = {
-    ...{ fd: readFd, name: readPath, nrPfns: imagePages, newer: false, chunksEnd: 2 * PAGE_SIZE },
+    ...{ fd: readFd, name: readPath, nrPfns: imagePages, newer: false, chunksEnd: 2 * pageBytes },
     ...{ chunkTable: Buffer.alloc(32, 1), digests: Buffer.alloc(32), pageHashes: Buffer.alloc(16) },
   };
   const layer = {
     ...{ map: randomBytes(40), runs: 1, nrPfns: imagePages, sparse: false, newer: false, sources: [0] },
   };
   const right: Record<string, Arguments> = {
-    'pfn.translate': ['', true, words(1n, 2n), words(~0n, 0n, 1n), 1, page4k, Buffer.alloc(PAGE_SIZE)],
+    'pfn.translate': ['', true, words(1n, 2n), words(~0n, 0n, 1n), 1, page4k, Buffer.alloc(pageBytes)],
     'pfn.isZeroPage': ['scalar', page4k],
     'pfn.hash128': ['', some],
     'pfn.simdRuns': ['avx2'],
@@ -98,7 +100,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'image.checkChunk': [reader, 0, 0],
     'image.readChunk': [reader, 0, 0],
     'image.chunkEntry': [reader, 0],
-    'image.readPages': [reader, Float64Array.of(0, 1), Buffer.alloc(2 * PAGE_SIZE)],
+    'image.readPages': [reader, Float64Array.of(0, 1), Buffer.alloc(2 * pageBytes)],
     'image.pageEntry': [reader, 3],
     'image.classRuns': [reader, 255, true],
     'image.readerCounts': [reader],
@@ -112,7 +114,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'pageStream.checkComplete': [stream],
     'pageStream.decodeFrame': [
       ...[createHash('md5').digest(), false, imagePages],
-      ...[new BigUint64Array(MAX_CHUNK_PAGES), Buffer.alloc(MAX_CHUNK_BODIES * PAGE_SIZE)],
+      ...[new BigUint64Array(MAX_CHUNK_PAGES), Buffer.alloc(MAX_CHUNK_BODIES * pageBytes)],
     ],
     'output.write': [output, some],
     'output.writePages': [output, memory, 0, 64],

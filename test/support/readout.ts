@@ -4,6 +4,7 @@ import type { Host, MemoryView } from '../../src/host/contract.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { steps } from '../../src/worker/steps.js';
 import { tableLevel, words } from './embedded.js';
+import { typeOf } from '../../src/pfn/page_words.js';
 
 const frameMask = ((1n << 52n) - 1n) & ~0xfffn;
 const mfnMask = (1n << 52n) - 1n;
@@ -54,7 +55,7 @@ export function readOutView(view: MemoryView, nrPfns: number, canonical: boolean
     steps()
       .queryPages(view.handle, first, Math.min(1024, nrPfns - first))
       .forEach((entry, i) => {
-        const type = Number(entry >> 60n);
+        const type = typeOf(entry);
         types.push(canonical || type >= 0xd ? type : 0);
         if ((entry & mfnMask) !== mfnMask) pfnOf.set(entry & mfnMask, BigInt(first + i));
         if (type >= 0xd) return;

@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { measureDirectWrite, measureLz4, withoutZeroPages } from '../../bench/limits.js';
 import { mixedMemory } from '../../bench/mixed_memory.js';
 import { DormouseError } from '../../src/errors.js';
-import { pageSize } from '../../src/pfn/page_table.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
 const bytes = 16 * 2 ** 20;
 
@@ -19,13 +19,13 @@ test('mixed memory is of the size asked for, a quarter zero, and hardly repeats 
   // Files bring a few zero pages of their own.
   assert.ok(zeroShare >= 0.245 && zeroShare < 0.4, `${zeroShare} zero: ${description}`);
   const distinct = new Set<string>();
-  for (let at = 0; at < nonZero.length; at += pageSize)
+  for (let at = 0; at < nonZero.length; at += pageBytes)
     distinct.add(
       createHash('sha1')
-        .update(nonZero.subarray(at, at + pageSize))
+        .update(nonZero.subarray(at, at + pageBytes))
         .digest('base64'),
     );
-  assert.ok((distinct.size * pageSize) / nonZero.length > 0.95, `${distinct.size} distinct pages`);
+  assert.ok((distinct.size * pageBytes) / nonZero.length > 0.95, `${distinct.size} distinct pages`);
   assert.ok(Math.abs(shares.reduce((sum, { share }) => sum + share, 0) - 1) < 1e-9);
   assert.ok(mixedMemory(bytes).memory.equals(memory), 'the same seed gives the same memory');
   assert.ok(!mixedMemory(bytes, 2).memory.equals(memory), 'another seed another');
@@ -37,15 +37,15 @@ test('pages of a guest are used where they are named, and a lack of them is told
     delete process.env.DORMOUSE_GUEST_PAGES;
     rmSync(dir, { recursive: true });
   });
-  const guest = Buffer.alloc(40 * pageSize);
-  for (let page = 0; page < 40; page += 2) guest.fill(page + 1, page * pageSize, (page + 1) * pageSize);
+  const guest = Buffer.alloc(40 * pageBytes);
+  for (let page = 0; page < 40; page += 2) guest.fill(page + 1, page * pageBytes, (page + 1) * pageBytes);
   process.env.DORMOUSE_GUEST_PAGES = join(dir, 'guest.raw');
   writeFileSync(process.env.DORMOUSE_GUEST_PAGES, guest);
   const { memory, shares, description } = mixedMemory(bytes);
   const share = shares.find(({ kind }) => kind === 'guest');
   assert.equal(share?.pages, 20);
   assert.match(description, /not enough material for guest: 20 of \d+ pages/);
-  assert.ok(memory.length < bytes && memory.includes(guest.subarray(0, pageSize)));
+  assert.ok(memory.length < bytes && memory.includes(guest.subarray(0, pageBytes)));
 });
 
 test('LZ4 is measured on what it is given, with one thread and with two', () => {

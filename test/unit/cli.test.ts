@@ -4,6 +4,7 @@ import * as z from 'zod';
 import type { CheckpointResult } from '../../src/checkpoint/checkpoint.js';
 import type { Services } from '../../src/cli/services.js';
 import { verbs } from '../../src/cli/program/verbs.js';
+import { snapshotDowntime } from '../../src/domain/operation.js';
 import type { DumpResult } from '../../src/dump/dump_core.js';
 import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
 import type { HostReport } from '../../src/host/embedded/ops.js';
@@ -14,6 +15,8 @@ import { cli, services, type Ran } from '../support/cli.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
 
 const counts = { data: 100, zero: 20, table: 5, noFrame: 3, broken: 0, alloc: 0, sameAsParent: 0 };
+const phases = { prepareMs: 2, liveMs: 0, pauseMs: 3.5, writeMs: 5, commitMs: 1.5, settleMs: 0.5 };
+const downtime = snapshotDowntime(3.5);
 const sizes = { counts, memoryBytes: 128 * 4096, storedBytes: 200_000, elapsedMs: 12.5 };
 const imageId = '00112233445566778899aabbccddeeff';
 const root = imageId + imageId;
@@ -21,10 +24,13 @@ const saved = {
   path: 'a.dmi',
   imageId,
   parent: null,
+  compression: 'lz4' as const,
   domid: 1,
   name: 'web1',
   paused: false,
   standstillMs: 3.5,
+  phases,
+  downtime,
   ...sizes,
 };
 
@@ -34,12 +40,15 @@ function checkpointed(path: string): CheckpointResult {
     path,
     imageId,
     parent: null,
+    compression: 'lz4',
     domid: 1,
     name: 'web1',
     paused: false,
     mode: 'light',
     consistency,
     pauseMs: 0.12,
+    phases,
+    downtime: snapshotDowntime(0.12),
     cowPages: 4,
     copiedPages: 0,
     ...sizes,
@@ -122,7 +131,7 @@ function working(): Services {
     hostStatus: () => Promise.resolve({ state: 'running', report }),
     save: () => Promise.resolve(saved),
     restore: () =>
-      Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], ...sizes }),
+      Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], phases, ...sizes }),
     checkImage: (_host, path) =>
       Promise.resolve({
         ...{ path, from: 'dormouse', imageId, name: 'web1', signer: 'unsigned' },

@@ -4,7 +4,11 @@ import fc from 'fast-check';
 import { domainSpec } from '../../src/cli/create_spec.js';
 import { parseConfig } from '../../src/cli/domain_config.js';
 import { parseCount, parseSeconds, parseSize } from '../../src/cli/parse.js';
+import { verbs } from '../../src/cli/program/verbs.js';
+import { fieldNames } from '../../src/cli/verb.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../src/render/units.js';
+import { cli, services } from '../support/cli.js';
+import { FakeHost } from '../support/fake_host.js';
 
 test('sizes are read as they are meant, MiB without a unit', () => {
   const sizes: [string, number][] = [
@@ -103,3 +107,32 @@ test('a configuration that is not one is refused with the setting', () => {
   for (const [text, message] of refused)
     assert.throws(() => spec(text), { code: 'CONFIG_INVALID', message }, text);
 });
+
+test('the typed input of each verb has a field for each argument and option, and no other', () => {
+  for (const verb of verbs) {
+    const { args, options } = fieldNames(verb);
+    assert.deepEqual([...verb.fields].sort(), [...args, ...options].sort(), verb.name);
+  }
+});
+
+const boundaries: readonly (readonly [line: string, message: RegExp])[] = [
+  ['save --suspend-timeout soon web1 a', /a time is a number of seconds/u],
+  ['checkpoint --count 0 web1 a-%d', /a count is a whole number from 1/u],
+  ['checkpoint --count 2 web1 a', /the file name holds %d/u],
+  ['checkpoint --interval -1 web1 a', /an interval in milliseconds/u],
+  ['checkpoint --mode deep web1 a', /light, cooperative/u],
+  ['save --compression zip web1 a', /lz4, auto, none/u],
+  ['image convert --compression none a.dmi b', /--compression is of images/u],
+  ['host start --memory much', /a size is a number/u],
+  ['save -c -p web1 a', /-c and -p exclude each other/u],
+];
+
+for (const [line, message] of boundaries)
+  test(`refused before anything is done: ${line}`, async () => {
+    const host = new FakeHost([]);
+    const detectFormat = (): Promise<'dormouse'> => Promise.resolve('dormouse');
+    const { exitCode, stderr } = await cli(services(host, { detectFormat }), line.split(' '));
+    assert.equal(exitCode, 2);
+    assert.match(stderr, message);
+    assert.equal(host.closed, 0, 'no host was opened');
+  });

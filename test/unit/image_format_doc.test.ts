@@ -5,18 +5,20 @@ import { test } from 'node:test';
 import { packageRoot } from '../../src/addon.js';
 import * as format from '../../src/image/format.js';
 import { fieldTable } from '../support/field_table.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
+import { classNames } from '../../src/pfn/counts.js';
 
 const text = readFileSync(join(packageRoot, 'docs/image-format.md'), 'utf8');
 
 const structures = {
-  Header: [format.HEADER, format.PAGE_SIZE],
+  Header: [format.HEADER, pageBytes],
   'Chunk header': [format.CHUNK_HEADER, format.CHUNK_HEADER_SIZE],
   'Chunk run': [format.CHUNK_RUN, format.CHUNK_RUN_SIZE],
   'Chunk entry': [format.CHUNK_ENTRY, format.CHUNK_ENTRY_SIZE],
   'Map block': [format.MAP_BLOCK, format.MAP_BLOCK_SIZE],
   Ancestor: [format.ANCESTOR, format.ANCESTOR_SIZE],
   'Map run': [format.MAP_RUN, format.MAP_RUN_SIZE],
-  Footer: [format.FOOTER, format.PAGE_SIZE],
+  Footer: [format.FOOTER, pageBytes],
 } as const;
 
 for (const [heading, [layout, total]] of Object.entries(structures)) {
@@ -37,7 +39,7 @@ test('classes and magics are as specified', () => {
   const rows = [...text.matchAll(/^\| (\w+) \| (\d) \| (yes|no) \|/gm)];
   assert.deepEqual(
     rows.map(([, name, number]) => [name, Number(number)]),
-    format.CLASS_NAMES.map((name, number) => [name, number]).slice(1),
+    classNames.map((name, number) => [name, number]).slice(1),
   );
   const magics = [...text.matchAll(/`((?:[0-9A-F]{2} ){7}[0-9A-F]{2})`/g)].map(([, hex]) =>
     hex?.replaceAll(' ', '').toLowerCase(),
@@ -49,7 +51,7 @@ test('classes and magics are as specified', () => {
 test('a chunk of full size is as long as the specification says', () => {
   const longest =
     format.CHUNK_HEADER_SIZE +
-    format.MAX_CHUNK_BODIES * format.PAGE_SIZE +
+    format.MAX_CHUNK_BODIES * pageBytes +
     (format.MAX_CHUNK_BODIES / format.BLOCK_PAGES) * 4 +
     format.MAX_CHUNK_PAGES * format.CHUNK_RUN_SIZE;
   assert.equal(format.wholePages(longest), format.MAX_CHUNK_SPAN);

@@ -18,8 +18,12 @@ const layers: readonly (readonly string[])[] = [
 ];
 /** Not to be imported even where the layers would allow it. */
 const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] = [
-  ['image', /^src\/(host|domain\/(?!progress)|worker)\//u, 'images know nothing of hosts'],
-  ['xenstream', /^src\/(host|domain\/(?!progress|hvm_context)|worker)\//u, 'streams know nothing of hosts'],
+  ['image', /^src\/(host|domain\/(?!progress|type\.)|worker)\//u, 'images know nothing of hosts'],
+  [
+    'xenstream',
+    /^src\/(host|domain\/(?!progress|type\.|hvm_context)|worker)\//u,
+    'streams know nothing of hosts',
+  ],
   ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
   ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
 ];

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { suspendGuest } from '../../src/capture/stand_still.js';
+import { Operation } from '../../src/domain/operation.js';
 import { DormouseError } from '../../src/errors.js';
 import type { Lease } from '../../src/host/contract.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
@@ -37,7 +38,11 @@ function scene(failing?: Step): { asked: string[]; stand: () => ReturnType<typeo
   host.readState = () => does('state', {} as DomainState);
   const lease: Lease = { domid: 1, release: () => Promise.resolve() };
   const stand = (): ReturnType<typeof suspendGuest> =>
-    suspendGuest(host, lease, domainInfo(), { timeoutMs: 1000, ready: does('ready', undefined) });
+    suspendGuest(host, lease, domainInfo(), {
+      timeoutMs: 1000,
+      ready: does('ready', undefined),
+      operation: new Operation(),
+    });
   return { asked, stand };
 }
 

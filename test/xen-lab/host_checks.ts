@@ -12,8 +12,8 @@ import { bit, type Check, logBegunByXl, logLeftToXl, logTakenOver, ones } from '
 import { type Undoable, XenLease } from '../../src/host/xen/leases.js';
 import { loadXen } from '../../src/host/xen/native.js';
 import { steps } from '../../src/worker/steps.js';
+import { pageBytes } from '../../src/pfn/page_words.js';
 
-const pageBytes = 4096;
 const batchPages = 1024;
 
 const typeOf = (entry: bigint): number => Number(entry >> 60n);

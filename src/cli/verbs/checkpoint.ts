@@ -1,64 +1,56 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import type { CheckpointMode, CheckpointOptions, CheckpointResult } from '../../checkpoint/checkpoint.js';
+import type { CheckpointResult } from '../../checkpoint/checkpoint.js';
+import { compressions } from '../../codec/compression.js';
 import { DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
-import { figures, pageCounts } from '../documents.js';
-import { parseCount, parseIntervalMs, parseSeconds } from '../parse.js';
+import { compressionField, compressionOption } from '../compression_option.js';
+import { downtime, figures, pageCounts, phases } from '../documents.js';
+import { parseCount, parseIntervalMs } from '../parse.js';
 import { renderSaved } from '../../render/summary.js';
-import { textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
+import { maybeSeconds, maybeText, text } from '../input.js';
+import { defineVerb, given } from '../verb.js';
+import { consistencies } from '../../image/format.js';
+import { checkpointModes } from '../../domain/checkpoint_mode.js';
 
-interface Request {
-  readonly selector: string;
-  readonly mode: CheckpointMode;
-  readonly paths: readonly string[];
-  readonly intervalMs: number;
-  readonly suspendTimeoutMs?: number;
-  readonly incrementalFrom?: string;
-}
+const input = z.object({
+  ...{ domain: text, file: text },
+  mode: z.enum(checkpointModes).default('light'),
+  count: z.string().transform(parseCount).optional(),
+  interval: z.string().transform(parseIntervalMs).default(0),
+  ...{ incrementalFrom: maybeText, compression: compressionField, suspendTimeout: maybeSeconds },
+});
+type Input = z.output<typeof input>;
 
-function parseRequest(input: VerbInput): Request {
-  const [selector, file] = [textArgument(input, 0), textArgument(input, 1)];
-  const mode = textOption(input, 'mode') === 'cooperative' ? 'cooperative' : 'light';
-  const counted = textOption(input, 'count');
-  const count = counted === undefined ? 1 : parseCount(counted);
-  if (counted !== undefined && !file.includes('%d'))
+/** The files of the series. */
+function pathsOf({ file, count }: Input): string[] {
+  if (count === undefined) return [file];
+  if (!file.includes('%d'))
     throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
-  const paths =
-    counted === undefined
-      ? [file]
-      : Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
-  const timeout = textOption(input, 'suspendTimeout');
-  const from = textOption(input, 'incrementalFrom');
-  const intervalMs = parseIntervalMs(textOption(input, 'interval') ?? '0');
-  return {
-    ...{ selector, mode, paths, intervalMs },
-    ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
-    ...(from !== undefined && { incrementalFrom: from }),
-  };
+  return Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
 }
 
-async function takeAll(context: Context, host: Host, request: Request): Promise<CheckpointResult[]> {
+async function takeAll(
+  context: Context,
+  host: Host,
+  request: Input,
+  paths: readonly string[],
+): Promise<CheckpointResult[]> {
   const results: CheckpointResult[] = [];
-  const { mode, suspendTimeoutMs, intervalMs, selector } = request;
+  const { domain, mode, compression, suspendTimeout: suspendTimeoutMs, interval: intervalMs } = request;
   // Each of a series is taken on the one before.
   let { incrementalFrom } = request;
-  for (const path of request.paths) {
+  for (const path of paths) {
     const startedMs = performance.now();
-    const result = await context.withProgress(`checkpoint ${selector}`, (options) => {
-      const all: CheckpointOptions = {
-        ...options,
-        mode,
-        ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
-        ...(incrementalFrom !== undefined && { incrementalFrom }),
-      };
-      return context.services.checkpoint(host, selector, path, all);
+    const result = await context.withProgress(`checkpoint ${domain}`, (options) => {
+      const chosen = given({ compression, suspendTimeoutMs, incrementalFrom });
+      return context.services.checkpoint(host, domain, path, { ...options, ...chosen, mode });
     });
     results.push(result);
     if (incrementalFrom !== undefined) incrementalFrom = path;
     const restMs = intervalMs - (performance.now() - startedMs);
-    if (restMs > 0 && results.length < request.paths.length) await rest(restMs, context.signal);
+    if (restMs > 0 && results.length < paths.length) await rest(restMs, context.signal);
   }
   return results;
 }
@@ -69,7 +61,7 @@ async function rest(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-export const checkpoint: Verb = {
+export const checkpoint = defineVerb({
   name: 'checkpoint',
   summary: 'Writes an image of a running domain, which goes on in place',
   details:
@@ -85,13 +77,14 @@ export const checkpoint: Verb = {
     { form: '<file>', says: 'the image to write; must not exist' },
   ],
   options: [
-    { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: ['light', 'cooperative'] },
+    { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: checkpointModes },
     { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
     { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
     {
       flags: '--incremental-from <image>',
       says: 'store only what is not the same in that image, of the same folder',
     },
+    compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -111,32 +104,37 @@ export const checkpoint: Verb = {
         path: z.string(),
         imageId: z.string(),
         parent: z.string().nullable(),
+        compression: z.enum(compressions),
         domid: figures.count,
         name: z.string(),
         paused: z.boolean(),
-        mode: z.enum(['light', 'cooperative']),
-        consistency: z.enum(['suspend-point', 'paused']),
+        mode: z.enum(checkpointModes),
+        consistency: z.enum(consistencies),
         counts: pageCounts,
         memoryBytes: figures.count,
         storedBytes: figures.count,
         pauseMs: figures.milliseconds,
         elapsedMs: figures.milliseconds,
+        phases,
+        downtime,
         cowPages: figures.count,
         copiedPages: figures.count,
       }),
     ),
   }),
+  input,
   cancellable: true,
-  async run(context, input) {
-    const request = parseRequest(input);
-    const checkpoints = await context.withHost((host) => takeAll(context, host, request));
+  async run(context, typed) {
+    const paths = pathsOf(typed);
+    const checkpoints = await context.withHost((host) => takeAll(context, host, typed, paths));
+    const { verbose } = context.globals;
     const text = checkpoints
-      .map((result) =>
-        renderSaved(`checkpoint (${result.mode})`, result, result.paused ? 'left paused' : 'runs on', [
-          ['paused for', result.pauseMs],
-        ]),
-      )
+      .map((result) => {
+        const ending = result.paused ? 'left paused' : 'runs on';
+        const pause = ['paused for', result.pauseMs] as const;
+        return renderSaved(`checkpoint (${result.mode})`, result, ending, pause, verbose);
+      })
       .join('\n');
     return { document: { checkpoints }, text };
   },
-};
+});

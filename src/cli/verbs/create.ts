@@ -5,7 +5,8 @@ import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings
 import { readConfigFile } from '../config_file.js';
 import { DormouseError } from '../../errors.js';
 import { printable } from '../../render/units.js';
-import { flag, listArgument, type Verb } from '../verb.js';
+import { flag, texts } from '../input.js';
+import { defineVerb } from '../verb.js';
 
 async function readSettings(args: readonly string[]): Promise<Settings> {
   const [file, ...more] = args.filter((argument) => !isOverride(argument));
@@ -17,7 +18,7 @@ async function readSettings(args: readonly string[]): Promise<Settings> {
   return settings;
 }
 
-export const create: Verb = {
+export const create = defineVerb({
   name: 'create',
   summary: 'Boots a new domain from a configuration',
   details:
@@ -40,10 +41,11 @@ export const create: Verb = {
     paused: z.boolean(),
     ignoredSettings: z.array(z.string()),
   }),
+  input: z.object({ config: texts, paused: flag }),
   cancellable: false,
   async run(context, input) {
-    const settings = await readSettings(listArgument(input, 0));
-    const paused = flag(input, 'paused');
+    const { paused } = input;
+    const settings = await readSettings(input.config);
     const { domid, name, uuid, ignored } = await context.withHost(async (host) => {
       const forXl = (await host.capabilities())['xl-config'] === true;
       const { spec, ignored } = forXl ? { spec: xlDomain(settings), ignored: [] } : domainSpec(settings);
@@ -53,4 +55,4 @@ export const create: Verb = {
     const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
     return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };
   },
-};
+});

@@ -1,8 +1,8 @@
 import * as z from 'zod';
 import { figures } from '../documents.js';
-import type { Verb } from '../verb.js';
+import { defineVerb } from '../verb.js';
 
-export const demo: Verb = {
+export const demo = defineVerb({
   name: 'demo',
   summary: 'Shows it all on a guest of its own: checkpoints, save, restore, proof',
   details:
@@ -18,6 +18,7 @@ export const demo: Verb = {
     rows: z.array(z.object({ what: z.string(), measured: z.string(), limit: z.string() })),
     elapsedMs: figures.milliseconds,
   }),
+  input: z.object({}),
   cancellable: true,
   async run(context) {
     const { table, ...document } = await context.services.demo({
@@ -26,4 +27,4 @@ export const demo: Verb = {
     });
     return { document, text: table };
   },
-};
+});

@@ -1,21 +1,24 @@
+import * as z from 'zod';
 import { changeDomain, domainArgument } from '../change_domain.js';
 import { changeDocument } from '../documents.js';
-import { textArgument, type Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const destroy: Verb = {
+export const destroy = defineVerb({
   name: 'destroy',
   summary: 'Ends a domain at once; what it had in memory is gone',
   args: [domainArgument],
   options: [],
   examples: [{ command: 'dormouse destroy web1', says: 'as pulling its plug' }],
   document: changeDocument,
+  input: z.object({ domain: text }),
   cancellable: false,
   run: (context, input) =>
     changeDomain(
       context,
-      textArgument(input, 0),
+      input.domain,
       { done: 'is destroyed', already: 'was already gone' },
       (info) => info.dying,
       (host, domid) => host.destroy(domid),
     ),
-};
+});

@@ -1,9 +1,10 @@
 import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { figures } from '../documents.js';
-import { textOption, type Verb } from '../verb.js';
+import { maybeText } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const digest: Verb = {
+export const digest = defineVerb({
   name: 'digest',
   summary: 'Digest of the memory and registers of a domain or an image',
   details:
@@ -20,10 +21,10 @@ export const digest: Verb = {
     pages: figures.count,
     vcpus: figures.count,
   }),
+  input: z.object({ domain: maybeText, image: maybeText }),
   cancellable: true,
   async run(context, input) {
-    const domain = input.args[0];
-    const image = textOption(input, 'image');
+    const { domain, image } = input;
     if ((domain === undefined) === (image === undefined))
       throw new DormouseError('USAGE', 'give either a domain or --image FILE');
     const result =
@@ -41,4 +42,4 @@ export const digest: Verb = {
       text: `${result.digest}\n`,
     };
   },
-};
+});

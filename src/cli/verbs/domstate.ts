@@ -1,7 +1,9 @@
+import * as z from 'zod';
 import { describeDomain, domainDocument } from '../documents.js';
-import { flag, textArgument, type Verb } from '../verb.js';
+import { flag, text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const domstate: Verb = {
+export const domstate = defineVerb({
   name: 'domstate',
   summary: 'Says in one word how a domain is',
   details: 'The words are those of virsh: running, idle, paused, in shutdown, shut off, crashed.',
@@ -12,12 +14,13 @@ export const domstate: Verb = {
     { command: 'dormouse domstate --reason web1', says: 'shut off (suspend)' },
   ],
   document: domainDocument,
+  input: z.object({ domain: text, reason: flag }),
   cancellable: false,
   async run(context, input) {
     return await context.withHost(async (host) => {
-      const document = describeDomain(await host.find(textArgument(input, 0)));
-      const reason = flag(input, 'reason') ? ` (${document.reason})` : '';
+      const document = describeDomain(await host.find(input.domain));
+      const reason = input.reason ? ` (${document.reason})` : '';
       return { document, text: `${document.state}${reason}\n` };
     });
   },
-};
+});

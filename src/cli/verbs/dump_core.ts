@@ -2,9 +2,10 @@ import * as z from 'zod';
 import { figures } from '../documents.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
-import { textArgument, type Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const dumpCore: Verb = {
+export const dumpCore = defineVerb({
   name: 'dump-core',
   summary: 'Writes a core dump of a domain, for a debugger to look into',
   details:
@@ -26,9 +27,10 @@ export const dumpCore: Verb = {
     pauseMs: figures.milliseconds.nullable(),
     elapsedMs: figures.milliseconds,
   }),
+  input: z.object({ domain: text, file: text }),
   cancellable: true,
   async run(context, input) {
-    const [selector, path] = [textArgument(input, 0), textArgument(input, 1)];
+    const { domain: selector, file: path } = input;
     const result = await context.withHost((host) =>
       context.withProgress(`dump-core ${selector}`, (options) =>
         context.services.dumpCore(host, selector, path, options),
@@ -44,4 +46,4 @@ export const dumpCore: Verb = {
     ]);
     return { document: result, text };
   },
-};
+});

@@ -1,9 +1,10 @@
 import * as z from 'zod';
 import { embeddedName, nameOption } from '../host_name.js';
 import { parseSize } from '../parse.js';
-import { textOption, type Verb } from '../verb.js';
+import { maybeText } from '../input.js';
+import { defineVerb, given } from '../verb.js';
 
-export const hostStart: Verb = {
+export const hostStart = defineVerb({
   name: 'host start',
   summary: 'Starts an embedded host: a process that runs guests in software',
   details: 'Other verbs start it by themselves. Its guests live as long as it does.',
@@ -20,15 +21,15 @@ export const hostStart: Verb = {
     },
   ],
   document: z.object({ name: z.string(), started: z.boolean() }),
+  input: z.object({ name: maybeText, memory: z.string().transform(parseSize).optional() }),
   cancellable: false,
   async run(context, input) {
-    const name = await embeddedName(context, input);
-    const memory = textOption(input, 'memory');
+    const name = await embeddedName(context, input.name);
     const started = await context.services.startHost({
       name,
-      ...(memory !== undefined && { memoryBytes: parseSize(memory) }),
+      ...given({ memoryBytes: input.memory }),
     });
     const text = started ? `embedded host ${name} started\n` : `embedded host ${name} was running already\n`;
     return { document: { name, started }, text };
   },
-};
+});

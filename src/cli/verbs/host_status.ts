@@ -5,7 +5,8 @@ import { embeddedName, meansXen, nameOption } from '../host_name.js';
 import { renderList } from '../../render/list.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, printable } from '../../render/units.js';
-import type { Outcome, Verb } from '../verb.js';
+import { maybeText } from '../input.js';
+import { defineVerb, type Outcome } from '../verb.js';
 
 function renderCapabilities(capabilities: Readonly<Record<string, true | string>>): [string, string][] {
   return Object.entries(capabilities).map(([can, why]) => [
@@ -25,7 +26,7 @@ function statusOfXen(context: Context): Promise<Outcome> {
   });
 }
 
-export const hostStatus: Verb = {
+export const hostStatus = defineVerb({
   name: 'host status',
   summary: 'Says whether a host runs, what it can do and what runs on it',
   details:
@@ -51,10 +52,11 @@ export const hostStatus: Verb = {
     capabilities: z.record(z.string(), z.union([z.literal(true), z.string()])).optional(),
     guests: z.array(domainDocument).optional(),
   }),
+  input: z.object({ name: maybeText }),
   cancellable: false,
   async run(context, input) {
-    if (await meansXen(context, input)) return await statusOfXen(context);
-    const name = await embeddedName(context, input);
+    if (await meansXen(context, input.name)) return await statusOfXen(context);
+    const name = await embeddedName(context, input.name);
     const status = await context.services.hostStatus(name);
     if (status.state === 'stopped')
       return { document: { name, state: 'stopped' }, text: `embedded host ${name} is not running\n` };
@@ -79,4 +81,4 @@ export const hostStatus: Verb = {
     const document = { ...report, name, state: 'running', guests: guests.map(describeDomain) };
     return { document, text: `${facts}\n${renderList(guests)}` };
   },
-};
+});

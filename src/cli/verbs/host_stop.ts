@@ -1,8 +1,9 @@
 import * as z from 'zod';
 import { embeddedName, nameOption } from '../host_name.js';
-import { flag, type Verb } from '../verb.js';
+import { flag, maybeText } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const hostStop: Verb = {
+export const hostStop = defineVerb({
   name: 'host stop',
   summary: 'Ends an embedded host',
   details: 'Refused while it has guests, unless --force: they end with it.',
@@ -13,11 +14,12 @@ export const hostStop: Verb = {
     { command: 'dormouse host stop --name lab --force', says: 'another one, with all its guests' },
   ],
   document: z.object({ name: z.string(), stopped: z.boolean() }),
+  input: z.object({ name: maybeText, force: flag }),
   cancellable: false,
   async run(context, input) {
-    const name = await embeddedName(context, input);
-    const stopped = await context.services.stopHost(name, { force: flag(input, 'force') });
+    const name = await embeddedName(context, input.name);
+    const stopped = await context.services.stopHost(name, { force: input.force });
     const text = stopped ? `embedded host ${name} stopped\n` : `embedded host ${name} was not running\n`;
     return { document: { name, stopped }, text };
   },
-};
+});

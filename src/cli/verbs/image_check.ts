@@ -2,8 +2,8 @@ import * as z from 'zod';
 import type { CheckResult } from '../../restore/check.js';
 import { renderFacts } from '../../render/table.js';
 import { formatCount, printable } from '../../render/units.js';
-import { restoreChoices, trustOptions, typedOf } from '../restore_choices.js';
-import { textArgument, type Verb } from '../verb.js';
+import { restoreChoices, trustFields, trustOptions, typedOf } from '../restore_choices.js';
+import { defineVerb } from '../verb.js';
 
 const signers = {
   trusted: 'a key trusted here',
@@ -33,7 +33,7 @@ function render(checked: CheckResult): string {
   return facts + lines.map((line) => `${printable(line)}\n`).join('');
 }
 
-export const imageCheck: Verb = {
+export const imageCheck = defineVerb({
   name: 'image check',
   summary: 'Says whether an image could be restored here and now',
   details:
@@ -63,9 +63,10 @@ export const imageCheck: Verb = {
     signer: z.enum(['trusted', 'unknown', 'unsigned']),
     findings: z.array(z.object({ code: z.string(), message: z.string(), details: z.array(z.string()) })),
   }),
+  input: z.object({ ...trustFields }),
   cancellable: true,
   async run(context, input) {
-    const path = textArgument(input, 0);
+    const { file: path } = input;
     const checked = await context.withHost(async (host) => {
       const chosen = await restoreChoices(host, input, typedOf(context, input));
       return context.withProgress(`check ${path}`, (options) =>
@@ -79,4 +80,4 @@ export const imageCheck: Verb = {
       exitCode: restorable ? 0 : 3,
     };
   },
-};
+});

@@ -1,16 +1,19 @@
 import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import type { FileFormat } from '../../xenstream/detect.js';
+import { compressionField, compressionOption } from '../compression_option.js';
 import { figures, pageCounts } from '../documents.js';
 import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
-import { textArgument, textOption, type Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb, given } from '../verb.js';
+import { domainTypes } from '../../domain/type.js';
 
 type Target = 'native' | 'xen';
 
 /** The other side of what the file is; --to may only confirm it. */
-function target(path: string, found: FileFormat, wanted: string | undefined): Target {
+function target(path: string, found: FileFormat, wanted: Target | undefined): Target {
   if (found === 'unknown')
     throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, {
       place: { path },
@@ -20,7 +23,7 @@ function target(path: string, found: FileFormat, wanted: string | undefined): Ta
   throw new DormouseError('USAGE', `${path} is of that format already`);
 }
 
-export const imageConvert: Verb = {
+export const imageConvert = defineVerb({
   name: 'image convert',
   summary: 'Converts between an image and an xl save file',
   details:
@@ -32,6 +35,7 @@ export const imageConvert: Verb = {
   ],
   options: [
     { flags: '--to <format>', says: 'fail unless that is the direction', choices: ['xen', 'native'] },
+    compressionOption,
   ],
   examples: [
     { command: 'dormouse image convert web1.xl web1.dmi', says: 'take over what xl save wrote' },
@@ -43,21 +47,29 @@ export const imageConvert: Verb = {
     path: z.string(),
     imageId: z.string().nullable(),
     name: z.string(),
-    type: z.enum(['pv', 'pvh', 'hvm']),
+    type: z.enum(domainTypes),
     counts: pageCounts,
     memoryBytes: figures.count,
     storedBytes: figures.count,
     elapsedMs: figures.milliseconds,
     notes: z.array(z.string()),
   }),
+  input: z.object({
+    in: text,
+    out: text,
+    to: z.enum(['xen', 'native']).optional(),
+    compression: compressionField,
+  }),
   cancellable: true,
   async run(context, input) {
-    const [from, path] = [textArgument(input, 0), textArgument(input, 1)];
+    const { in: from, out: path, compression } = input;
     const format = await context.services.detectFormat(from);
-    const to = target(from, format, textOption(input, 'to'));
+    const to = target(from, format, input.to);
+    if (to === 'xen' && compression)
+      throw new DormouseError('USAGE', '--compression is of images; an xl save file holds pages as they are');
     const result = await context.withProgress(`convert ${from}`, async (options) =>
       to === 'native'
-        ? await context.services.convertFromXen(from, path, options)
+        ? await context.services.convertFromXen(from, path, { ...options, ...given({ compression }) })
         : { ...(await context.services.convertToXen(from, path, options)), imageId: null, notes: [] },
     );
     const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;
@@ -76,4 +88,4 @@ export const imageConvert: Verb = {
     };
     return { document, text: text + notes.map((note) => `note: ${printable(note)}\n`).join('') };
   },
-};
+});

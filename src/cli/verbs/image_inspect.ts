@@ -7,7 +7,11 @@ import { imageArgument } from '../image_argument.js';
 import { renderClasses } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatCount, formatDuration, formatRatio, printable } from '../../render/units.js';
-import type { Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
+import { pageBytes } from '../../pfn/page_words.js';
+import { domainTypes } from '../../domain/type.js';
+import { consistencies } from '../../image/format.js';
 
 const id = z.string().regex(/^[0-9a-f]+$/u);
 
@@ -28,7 +32,7 @@ const document = z.object({
   pageHashes: z.boolean().nullable(),
   signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
   signerKey: z.string().nullable(),
-  consistency: z.enum(['suspend-point', 'paused']).nullable(),
+  consistency: z.enum(consistencies).nullable(),
   createdAt: z.string().nullable(),
   tool: z.string().nullable(),
   hostKind: z.string().nullable(),
@@ -36,7 +40,7 @@ const document = z.object({
     .strictObject({
       name: z.string(),
       uuid: z.string(),
-      type: z.enum(['pv', 'pvh', 'hvm']),
+      type: z.enum(domainTypes),
       vcpus: figures.count,
       maxMemoryKib: figures.count,
     })
@@ -101,7 +105,7 @@ function words(value: string | number | null | undefined): string {
 function memoryWords({ memoryBytes, nrPfns }: z.infer<typeof document>): string {
   if (memoryBytes !== null) return formatBytes(memoryBytes);
   // Of an increment, too: what its ancestors hold of it is not looked at.
-  return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * 4096)}`;
+  return nrPfns === null ? 'unreadable' : `at most ${formatBytes(nrPfns * pageBytes)}`;
 }
 
 /** The file it was taken on, its number in the chain, and how many files it needs. */
@@ -152,7 +156,7 @@ function render(image: z.infer<typeof document>): string {
   return facts + image.damage.map((line) => `  ${printable(line)}\n`).join('');
 }
 
-export const imageInspect: Verb = {
+export const imageInspect = defineVerb({
   name: 'image inspect',
   summary: 'Says what is inside an image, as far as damage lets it',
   details: 'Reads structures, not pages, and never changes the file. Exit code 3 if it met damage.',
@@ -160,10 +164,11 @@ export const imageInspect: Verb = {
   options: [],
   examples: [{ command: 'dormouse image inspect web1.dmi', says: 'domain, page classes, ratio, parents' }],
   document,
+  input: z.object({ file: text }),
   cancellable: false,
   async run(context, input) {
-    const found = await context.services.inspectImage(await imageArgument(context, input));
+    const found = await context.services.inspectImage(await imageArgument(context, input.file));
     const described = describe(found, await context.services.signerState(found.signerKey));
     return { document: described, text: render(described), exitCode: described.damage.length > 0 ? 3 : 0 };
   },
-};
+});

@@ -4,7 +4,8 @@ import { figures } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatCount, printable } from '../../render/units.js';
-import type { Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
 const mostRunsShown = 8;
 
@@ -26,7 +27,7 @@ function renderFinding(finding: Finding): string {
   return `${place === '' ? '' : `${place}: `}${printable(finding.what)}\n`;
 }
 
-export const imageVerify: Verb = {
+export const imageVerify = defineVerb({
   name: 'image verify',
   summary: 'Reads every byte of an image and says what is damaged',
   details:
@@ -57,9 +58,10 @@ export const imageVerify: Verb = {
     ),
     more: figures.count,
   }),
+  input: z.object({ file: text }),
   cancellable: true,
   async run(context, input) {
-    const path = await imageArgument(context, input);
+    const path = await imageArgument(context, input.file);
     const report = await context.withByteProgress(`verify ${path}`, (options) =>
       context.services.verifyImage(path, options),
     );
@@ -83,4 +85,4 @@ export const imageVerify: Verb = {
       exitCode: whole ? 0 : 3,
     };
   },
-};
+});

@@ -2,11 +2,12 @@ import * as z from 'zod';
 import { renderTable } from '../../render/table.js';
 import { printable } from '../../render/units.js';
 import { publicKeyOf, textOfKey } from '../key_argument.js';
-import { textArgument, textOption, type Verb } from '../verb.js';
+import { maybeText, text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
 const key = z.object({ key: z.string(), label: z.string() });
 
-export const keyList: Verb = {
+export const keyList = defineVerb({
   name: 'key list',
   summary: 'Lists the keys whose images are trusted here',
   details: "This host's own key comes first; it is made when the first image is written, or by key show.",
@@ -14,6 +15,7 @@ export const keyList: Verb = {
   options: [],
   examples: [{ command: 'dormouse key list', says: 'whose images may bring their configuration' }],
   document: z.object({ folder: z.string(), keys: z.array(key.extend({ own: z.boolean() })) }),
+  input: z.object({}),
   cancellable: false,
   async run(context) {
     const { folder, own, trusted } = await context.services.keys.list();
@@ -24,9 +26,9 @@ export const keyList: Verb = {
     const rows = keys.map((one) => [one.key, one.own ? 'this host' : '', printable(one.label)]);
     return { document: { folder, keys }, text: renderTable(['KEY', '', 'LABEL'], rows) };
   },
-};
+});
 
-export const keyShow: Verb = {
+export const keyShow = defineVerb({
   name: 'key show',
   summary: 'Prints the line by which another host trusts the images of this one',
   details: 'Makes the key if there is none yet. The line is public.',
@@ -34,14 +36,15 @@ export const keyShow: Verb = {
   options: [],
   examples: [{ command: 'dormouse key show', says: 'the line for key trust elsewhere' }],
   document: key.extend({ line: z.string() }),
+  input: z.object({}),
   cancellable: false,
   async run(context) {
     const { line, ...own } = await context.services.keys.show();
     return { document: { ...textOfKey(own), line }, text: `${line}\n` };
   },
-};
+});
 
-export const keyTrust: Verb = {
+export const keyTrust = defineVerb({
   name: 'key trust',
   summary: 'Trusts the images that a key signs',
   details:
@@ -53,10 +56,11 @@ export const keyTrust: Verb = {
     { command: 'dormouse key trust other-host.pub', says: 'as other-host printed it with key show' },
   ],
   document: key.extend({ added: z.boolean() }),
+  input: z.object({ key: text, label: maybeText }),
   cancellable: false,
   async run(context, input) {
-    const found = await publicKeyOf(textArgument(input, 0));
-    const given = { ...found, label: textOption(input, 'label') ?? found.label };
+    const found = await publicKeyOf(input.key);
+    const given = { ...found, label: input.label ?? found.label };
     const added = await context.services.keys.trust(given);
     const shown = textOfKey(given);
     return {
@@ -64,9 +68,9 @@ export const keyTrust: Verb = {
       text: `${added ? 'trusted' : 'trusted already'}: ${shown.key} ${printable(shown.label)}\n`,
     };
   },
-};
+});
 
-export const keyForget: Verb = {
+export const keyForget = defineVerb({
   name: 'key forget',
   summary: 'No longer trusts the images that a key signs',
   details: "This host's own key cannot be forgotten.",
@@ -74,9 +78,10 @@ export const keyForget: Verb = {
   options: [],
   examples: [{ command: 'dormouse key forget other-host', says: 'by its label' }],
   document: key,
+  input: z.object({ key: text }),
   cancellable: false,
   async run(context, input) {
-    const forgotten = textOfKey(await context.services.keys.forget(textArgument(input, 0), publicKeyOf));
+    const forgotten = textOfKey(await context.services.keys.forget(input.key, publicKeyOf));
     return { document: forgotten, text: `forgotten: ${forgotten.key} ${printable(forgotten.label)}\n` };
   },
-};
+});

@@ -1,9 +1,10 @@
 import * as z from 'zod';
 import { describeDomain, domainDocument } from '../documents.js';
 import { renderList } from '../../render/list.js';
-import { flag, listArgument, type Verb } from '../verb.js';
+import { flag, texts } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const list: Verb = {
+export const list = defineVerb({
   name: 'list',
   summary: 'Lists the domains of the host',
   details:
@@ -18,10 +19,10 @@ export const list: Verb = {
     { command: 'dormouse list --json web1', says: 'one domain for a program to read' },
   ],
   document: z.object({ domains: z.array(domainDocument.extend({ config: z.string().optional() })) }),
+  input: z.object({ domains: texts, long: flag }),
   cancellable: false,
   async run(context, input) {
-    const selectors = listArgument(input, 0);
-    const long = flag(input, 'long');
+    const { domains: selectors, long } = input;
     return await context.withHost(async (host) => {
       const domains =
         selectors.length === 0
@@ -34,4 +35,4 @@ export const list: Verb = {
       return { document: { domains: described }, text };
     });
   },
-};
+});

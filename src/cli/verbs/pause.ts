@@ -1,21 +1,24 @@
+import * as z from 'zod';
 import { changeDomain, domainArgument } from '../change_domain.js';
 import { changeDocument } from '../documents.js';
-import { textArgument, type Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const pause: Verb = {
+export const pause = defineVerb({
   name: 'pause',
   summary: 'Pauses a domain: no vCPU of it runs until it is unpaused',
   args: [domainArgument],
   options: [],
   examples: [{ command: 'dormouse pause web1', says: 'stop web1 where it is; memory stays' }],
   document: changeDocument,
+  input: z.object({ domain: text }),
   cancellable: false,
   run: (context, input) =>
     changeDomain(
       context,
-      textArgument(input, 0),
+      input.domain,
       { done: 'is paused', already: 'was already paused' },
       (info) => info.paused,
       (host, domid) => host.pause(domid),
     ),
-};
+});

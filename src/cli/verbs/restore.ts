@@ -1,11 +1,13 @@
 import * as z from 'zod';
-import { figures, pageCounts } from '../documents.js';
-import { restoreChoices, trustOptions, typedOf } from '../restore_choices.js';
+import { figures, pageCounts, phases } from '../documents.js';
+import { restoreChoices, trustFields, trustOptions, typedOf } from '../restore_choices.js';
+import { renderParts } from '../../render/summary.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
-import { flag, textArgument, type Verb } from '../verb.js';
+import { flag } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const restore: Verb = {
+export const restore = defineVerb({
   name: 'restore',
   summary: 'Builds a new domain from an image or an xl save file and lets it run',
   details:
@@ -37,12 +39,13 @@ export const restore: Verb = {
     counts: pageCounts,
     memoryBytes: figures.count,
     elapsedMs: figures.milliseconds,
+    phases,
     notes: z.array(z.string()),
   }),
+  input: z.object({ ...trustFields, paused: flag }),
   cancellable: true,
   async run(context, input) {
-    const path = textArgument(input, 0);
-    const paused = flag(input, 'paused');
+    const { file: path, paused } = input;
     const result = await context.withHost(async (host) => {
       const chosen = await restoreChoices(host, input, typedOf(context, input));
       return context.withProgress(`restore ${path}`, (options) =>
@@ -57,6 +60,7 @@ export const restore: Verb = {
       ],
       ['memory', formatBytes(result.memoryBytes)],
       ['took', `${formatDuration(result.elapsedMs)}, ${formatRate(result.memoryBytes, result.elapsedMs)}`],
+      ['  of that', context.globals.verbose ? renderParts(result.phases) : undefined],
     ]);
     const { notes } = result;
     return {
@@ -64,4 +68,4 @@ export const restore: Verb = {
       text: text + notes.map((note) => `note: ${printable(note)}\n`).join(''),
     };
   },
-};
+});

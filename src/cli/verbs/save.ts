@@ -1,18 +1,25 @@
 import * as z from 'zod';
+import { compressions } from '../../codec/compression.js';
+import type { Then } from '../../capture/after_commit.js';
 import { DormouseError } from '../../errors.js';
-import { figures, pageCounts } from '../documents.js';
-import { parseSeconds } from '../parse.js';
+import { compressionField, compressionOption } from '../compression_option.js';
+import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { renderSaved } from '../../render/summary.js';
-import { flag, textArgument, textOption, type Verb, type VerbInput } from '../verb.js';
+import { flag, maybeSeconds, maybeText, text } from '../input.js';
+import { defineVerb, given } from '../verb.js';
 
-function afterwards(input: VerbInput): 'destroy' | 'resume' | 'pause' {
-  const [resume, paused] = [flag(input, 'checkpoint'), flag(input, 'paused')];
+const input = z.object({
+  ...{ domain: text, file: text, checkpoint: flag, paused: flag },
+  ...{ incrementalFrom: maybeText, compression: compressionField, suspendTimeout: maybeSeconds },
+});
+
+function afterwards({ checkpoint: resume, paused }: z.output<typeof input>): Then {
   if (resume && paused) throw new DormouseError('USAGE', '-c and -p exclude each other');
   if (resume) return 'resume';
   return paused ? 'pause' : 'destroy';
 }
 
-export const save: Verb = {
+export const save = defineVerb({
   name: 'save',
   summary: 'Saves a domain into a new image file',
   details:
@@ -31,6 +38,7 @@ export const save: Verb = {
       flags: '--incremental-from <image>',
       says: 'store only what is not the same in that image, of the same folder',
     },
+    compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -41,6 +49,7 @@ export const save: Verb = {
     path: z.string(),
     imageId: z.string(),
     parent: z.string().nullable(),
+    compression: z.enum(compressions),
     domid: figures.count,
     name: z.string(),
     paused: z.boolean(),
@@ -50,25 +59,27 @@ export const save: Verb = {
     storedBytes: figures.count,
     elapsedMs: figures.milliseconds,
     standstillMs: figures.milliseconds.nullable(),
+    phases,
+    downtime: downtime.nullable(),
   }),
+  input,
   cancellable: true,
-  async run(context, input) {
-    const [selector, path] = [textArgument(input, 0), textArgument(input, 1)];
-    const then = afterwards(input);
-    const timeout = textOption(input, 'suspendTimeout');
-    const from = textOption(input, 'incrementalFrom');
+  async run(context, typed) {
+    const { domain: selector, file: path, compression, incrementalFrom } = typed;
+    const { suspendTimeout: suspendTimeoutMs } = typed;
+    const then = afterwards(typed);
     const result = await context.withHost((host) =>
       context.withProgress(`save ${selector}`, (options) =>
         context.services.save(host, selector, path, {
           ...options,
+          ...given({ compression, incrementalFrom, suspendTimeoutMs }),
           then,
-          ...(timeout !== undefined && { suspendTimeoutMs: parseSeconds(timeout) }),
-          ...(from !== undefined && { incrementalFrom: from }),
         }),
       ),
     );
     const ending = then === 'destroy' ? 'ended here' : result.paused ? 'left paused' : 'runs on';
-    const standstill = result.standstillMs === null ? [] : [['stood still', result.standstillMs] as const];
-    return { document: { ...result, then }, text: renderSaved('saved', result, ending, standstill) };
+    const pause = ['stood still', result.standstillMs] as const;
+    const { verbose } = context.globals;
+    return { document: { ...result, then }, text: renderSaved('saved', result, ending, pause, verbose) };
   },
-};
+});

@@ -1,20 +1,23 @@
+import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { changeDomain, domainArgument } from '../change_domain.js';
 import { changeDocument } from '../documents.js';
-import { textArgument, type Verb } from '../verb.js';
+import { text } from '../input.js';
+import { defineVerb } from '../verb.js';
 
-export const unpause: Verb = {
+export const unpause = defineVerb({
   name: 'unpause',
   summary: 'Lets a paused domain run again',
   args: [domainArgument],
   options: [],
   examples: [{ command: 'dormouse unpause web1', says: 'web1 goes on where it was paused' }],
   document: changeDocument,
+  input: z.object({ domain: text }),
   cancellable: false,
   run: (context, input) =>
     changeDomain(
       context,
-      textArgument(input, 0),
+      input.domain,
       { done: 'runs again', already: 'was not paused' },
       (info) => !info.paused,
       async (host, domid) => {
@@ -26,4 +29,4 @@ export const unpause: Verb = {
         await host.unpause(domid);
       },
     ),
-};
+});

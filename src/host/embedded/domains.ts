@@ -11,6 +11,7 @@ import { checkSpec, crashAction, guestOptions } from './guest_config.js';
 import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
 import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
+import { sharedInfoBytes } from '../../domain/vcpu_context.js';
 
 const maxDomid = 32_751;
 const maxPorts = 4096;
@@ -273,7 +274,7 @@ export class Domains {
     if (ids.size !== state.vcpus.length || state.vcpus.some(({ id }) => id >= spec.vcpus))
       throw wrong(`the state is not one of a domain of ${spec.vcpus} vCPUs`);
     if (spec.type === 'pv') {
-      if (sharedInfo.length !== 4096 || state.vcpus.some(({ basic }) => basic.length !== 5168))
+      if (sharedInfo.length !== sharedInfoBytes || state.vcpus.some(({ basic }) => basic.length !== 5168))
         throw wrong('the state is not one of a PV domain');
       for (const { id, basic } of state.vcpus)
         native(() => this.#hv.setVcpu(this.#machine, domid, id, basic));

@@ -7,6 +7,7 @@ import type { Capabilities, DomainSpec, Ending, OperationKind } from '../contrac
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
+import { domainTypes } from '../../domain/type.js';
 
 const whole = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const domid = z.number().int().min(0).max(32_767);
@@ -24,7 +25,7 @@ const transaction = whole.nullable();
 const spec: z.ZodType<DomainSpec> = z.object({
   name: text,
   uuid: text,
-  type: z.enum(['pv', 'pvh', 'hvm']),
+  type: z.enum(domainTypes),
   maxMemoryKib: whole,
   vcpus: whole,
   config: text,

@@ -14,8 +14,7 @@ import type { HostReport } from './ops.js';
 import { type HostPaths, type HostState, logLine, removeHostFiles, writeHostState } from './run_dir.js';
 import { type Handlers, Session } from './session.js';
 import { XenstoreTree } from './xenstore.js';
-
-const pageBytes = 4096;
+import { pageBytes } from '../../pfn/page_words.js';
 
 export class HostServer {
   readonly #paths: HostPaths;

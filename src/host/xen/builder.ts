@@ -7,7 +7,9 @@ import type { Builder, MemoryView } from '../contract.js';
 import { domainType } from './domain_flags.js';
 import { loadXen, type XenNative } from './native.js';
 import type { XenBuilderHandle } from '../../handle.js';
-import type { DomainState, DomainType, MemoryGeometry } from '../../domain/state.js';
+import type { DomainState, MemoryGeometry } from '../../domain/state.js';
+import type { DomainType } from '../../domain/type.js';
+import { noFrame } from '../../pfn/page_words.js';
 
 /** Event channels that libxl allocated in the new domain, and the domains at their other ends. */
 export interface RingEnds {
@@ -26,7 +28,6 @@ const pfnsPerCall = 65_536;
  * what a balloon may still fill. The bookkeeping of what lies beyond would cost dom0 more memory than the domain has.
  */
 const mostPfnsOf = (maxPages: number): number => 4 * maxPages + 2 ** 22;
-const none = 0xffff_ffff_ffff_ffffn;
 
 export class HelperBuilder implements Builder {
   readonly domid: number;
@@ -109,7 +110,7 @@ export class HelperBuilder implements Builder {
   frames(pfns: readonly number[]): Promise<(number | null)[]> {
     return this.#call((api) => {
       const frames = api.builderFrames(this.#builder, BigUint64Array.from(pfns, BigInt));
-      return Array.from(frames, (frame) => (frame === none ? null : Number(frame)));
+      return Array.from(frames, (frame) => (frame === noFrame ? null : Number(frame)));
     });
   }
 

@@ -1,5 +1,6 @@
 /** What the flags of XEN_DOMCTL_getdomaininfo mean (xen/domctl.h, xen/arch-x86/xen.h). */
-import { type DomainType, type ShutdownReason, shutdownReasons } from '../../domain/state.js';
+import { type ShutdownReason, shutdownReasons } from '../../domain/state.js';
+import type { DomainType } from '../../domain/type.js';
 
 export const domainFlag = {
   dying: 1 << 0,

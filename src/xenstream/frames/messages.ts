@@ -4,13 +4,14 @@ import * as z from 'zod';
 import { MAX_PFNS } from '../../image/format.js';
 import { encodeManifest, manifestSchema, type Manifest } from '../../image/manifest.js';
 import { decodeMessage, encodeMessage } from '../../image/message.js';
+import { domainTypes } from '../../domain/type.js';
 
 const blob = z.custom<Buffer>((value) => Buffer.isBuffer(value), 'expected bytes');
 
 /** All that a receiver needs before the first page. */
 const beginSchema = z.object({
   tool: z.string().max(256),
-  type: z.enum(['pv', 'pvh', 'hvm']),
+  type: z.enum(domainTypes),
   guestWidth: z.union([z.literal(4), z.literal(8), z.literal(0)]),
   nrPfns: z.int().min(1).max(MAX_PFNS),
   cpuidPolicy: blob,

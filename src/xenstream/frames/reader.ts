@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, MAX_PFNS, PAGE_SIZE } from '../../image/format.js';
+import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, MAX_PFNS } from '../../image/format.js';
 import { namedCounts, sameCounts, storedHash } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
 import { decodeFrameHead, decodeStreamHead, type FrameHead } from './head.js';
@@ -10,6 +10,7 @@ import { FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from './layout.js';
 import { decodeBegin, decodeEnd, type StreamBegin } from './messages.js';
 import { nativePageStream } from './native.js';
 import { streamInvalid, streamUnsupported, type ByteReader } from './byte_reader.js';
+import { pageBytes, classOfHalf, joined, pfnHalf } from '../../pfn/page_words.js';
 
 export interface FrameVisitor {
   begin(begin: StreamBegin): Promise<void> | void;
@@ -36,10 +37,10 @@ class Accounts {
     const words = new Uint32Array(descs.buffer, descs.byteOffset, descs.length * 2);
     for (let i = 0; i < descs.length; ++i) {
       const high = words[2 * i + 1] ?? 0;
-      const pfn = (words[2 * i] ?? 0) + (high & 0xf_ffff) * 2 ** 32;
+      const pfn = joined(words[2 * i] ?? 0, pfnHalf(high));
       if (pfn >= most) throw streamInvalid(`page ${pfn} after ${this.#listed} pages`, offset);
       if (pfn >= this.#classes.length) this.#grow(pfn + 1);
-      this.#classes[pfn] = (high >>> 24) & 0xf;
+      this.#classes[pfn] = classOfHalf(high);
     }
   }
 
@@ -64,7 +65,7 @@ class Accounts {
 
 class FrameReader {
   readonly #descs = new BigUint64Array(MAX_CHUNK_PAGES);
-  readonly #bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * PAGE_SIZE);
+  readonly #bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * pageBytes);
   readonly #accounts = new Accounts();
   #stream: { streamId: Buffer; newer: boolean } = { streamId: Buffer.alloc(16), newer: false };
   #frames = 0;
@@ -113,7 +114,7 @@ class FrameReader {
     );
     const descs = this.#descs.subarray(0, pages);
     this.#accounts.take(descs, this.#frameOffset);
-    await this.visitor.pages(descs, this.#bodies.subarray(0, bodies * PAGE_SIZE));
+    await this.visitor.pages(descs, this.#bodies.subarray(0, bodies * pageBytes));
   }
 
   /** A copy: what is decoded from it refers to it. */

@@ -1,0 +1,3 @@
+/** What kinds of domains there are. */
+export const domainTypes = ['pv', 'pvh', 'hvm'] as const;
+export type DomainType = (typeof domainTypes)[number];
