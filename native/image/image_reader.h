@@ -119,6 +119,9 @@ class ImageReader final : public Reader {
   bool load(LaneBuffers& lane, uint32_t chunk, Fault* fault);
   bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
+  // Of a digest that differs the fault says nothing.
+  static bool has_digest(const uint8_t* span, uint64_t bytes, const pfn::Sha256& digest,
+                         Fault* fault);
   bool damaged(uint32_t chunk, const std::string& what, Fault* fault) const;
   bool refused(uint32_t chunk, const Fault& inner, Fault* fault) const;
 

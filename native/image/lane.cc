@@ -100,7 +100,7 @@ bool Lane::add_page(uint64_t desc, Fault* fault) {
   return place(desc, number_, uint16_t(pages_++), fault);
 }
 
-void Lane::close_chunk() {
+bool Lane::close_chunk(Fault* fault) {
   if (direct_pages_) encode_block(direct_, direct_pages_);
   if (staged_pages_) encode_block(staging_.get(), staged_pages_);
   direct_pages_ = staged_pages_ = 0;
@@ -113,11 +113,12 @@ void Lane::close_chunk() {
   std::memset(end, 0, size_t(base + h.span - end));
   at_ = start_ + h.span;
   const pfn::Hash128 hash = pfn::hash128(base, h.span);
-  if (table_.digests()) notes_.digest = pfn::sha256(base, h.span);
+  if (table_.digests() && !pfn::sha256(base, h.span, &notes_.digest, fault)) return false;
   closed_.push_back(
       {number_, {start_, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes_)});
   notes_ = {};
   open_ = false;
+  return true;
 }
 
 Lane::~Lane() {
@@ -158,7 +159,7 @@ bool Lane::write_segment(Fault* fault) {
 
 bool Lane::make_room(Fault* fault) {
   if (open_ && pages_ == kMaxChunkBodies) {
-    close_chunk();
+    if (!close_chunk(fault)) return false;
     if (at_ >= kSegmentBytes && !write_segment(fault)) return false;
   }
   if (!open_) open_chunk();
@@ -187,7 +188,7 @@ bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies
 }
 
 bool Lane::flush(Fault* fault) {
-  if (open_) close_chunk();
+  if (open_ && !close_chunk(fault)) return false;
   return write_segment(fault) && finish_write(fault);
 }
 

@@ -82,7 +82,7 @@ class Lane {
 
   bool make_room(Fault* fault);
   void open_chunk();
-  void close_chunk();
+  bool close_chunk(Fault* fault);
   bool add_page(uint64_t desc, Fault* fault);
   bool place(uint64_t desc, uint32_t chunk, uint16_t slot, Fault* fault);
   void add_body(const uint8_t* body);

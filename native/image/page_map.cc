@@ -105,6 +105,15 @@ bool ReaderMap::decode(const uint8_t* bytes, uint64_t n, const MapClaims& claims
   return next == nr_pfns_ || damaged(fault, "does not cover every page");
 }
 
+bool ReaderMap::rests_on(uint64_t nr_pfns, Fault* fault) const {
+  for (size_t i = 0; i < runs_.size(); i++) {
+    if (runs_[i].page_class != kClassAbsent || end_of(i) <= nr_pfns) continue;
+    fault->pfn = std::max<uint64_t>(runs_[i].first, nr_pfns);
+    return fault->raise("IMAGE_DAMAGED", "page map: a page is in no image of the chain");
+  }
+  return true;
+}
+
 void ReaderMap::lay_over(const ReaderMap& older) {
   std::vector<PlacedRun> both;
   size_t below = 0;

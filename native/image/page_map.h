@@ -50,6 +50,9 @@ class ReaderMap {
   // file, counts as sameAsParent.
   const uint64_t* own_counts() const { return own_counts_; }
 
+  // Whether all that is absent here can be in the next older map, of that many pfns; 0: there is
+  // none. IMAGE_DAMAGED.
+  bool rests_on(uint64_t nr_pfns, Fault* fault) const;
   // This map on top of an older one: what is absent here is as there.
   void lay_over(const ReaderMap& older);
 

@@ -36,7 +36,8 @@ class Reader {
   virtual bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
   // Checks and decodes; `out` points into the lane's buffers until its next call.
   virtual bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) = 0;
-  // Fills in the hashes of a chunk's pages, where its file has none; after room was made for them.
+  // Checks a chunk as read_chunk() does and, where its file has none, fills in the hashes of its
+  // pages; after room was made for them.
   virtual bool hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
   virtual uint32_t lanes() const = 0;
   // The pages that are in no chunk but have a frame or are broken, in pieces of bounded size, by

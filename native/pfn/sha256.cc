@@ -8,10 +8,8 @@ extern "C" unsigned char* SHA256(const unsigned char* bytes, size_t n, unsigned 
 
 namespace dormouse::pfn {
 
-Sha256 sha256(const uint8_t* bytes, uint64_t n) {
-  Sha256 out;
-  SHA256(bytes, n, out.data());
-  return out;
+bool sha256(const uint8_t* bytes, uint64_t n, Sha256* out, Fault* fault) {
+  return SHA256(bytes, n, out->data()) || fault->raise("NO_MEMORY", "no memory for a digest");
 }
 
 }  // namespace dormouse::pfn

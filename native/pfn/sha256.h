@@ -3,10 +3,13 @@
 #include <array>
 #include <cstdint>
 
+#include "fault.h"
+
 namespace dormouse::pfn {
 
 using Sha256 = std::array<uint8_t, 32>;
 
-Sha256 sha256(const uint8_t* bytes, uint64_t n);
+// NO_MEMORY.
+bool sha256(const uint8_t* bytes, uint64_t n, Sha256* out, Fault* fault);
 
 }  // namespace dormouse::pfn

@@ -1,5 +1,8 @@
 /** The image that an increment is taken on. */
+import { closeSync, fsyncSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
+import { realPath } from '../image/file.js';
 import { ImageReader } from '../image/reader.js';
 import { KeyStore } from '../trust/key_store.js';
 import { chunksPerStep, encodingLanes, runOverRange } from '../worker/pool.js';
@@ -18,10 +21,11 @@ function requireTrusted(reader: ImageReader): void {
   );
 }
 
-/** Reads the pages of those files of a chain that hold no hashes of them. */
-async function hashPages(reader: ImageReader, signal: AbortSignal | undefined): Promise<void> {
-  if (reader.files.every(({ hasPageHashes }) => hasPageHashes)) return;
-  reader.prepareHashes();
+/** Reads the pages of those files of a chain that hold no hashes of them; to have a look at all of them, of all files. */
+async function readPages(reader: ImageReader, all: boolean, signal: AbortSignal | undefined): Promise<void> {
+  const hashed = reader.files.every(({ hasPageHashes }) => hasPageHashes);
+  if (hashed && !all) return;
+  if (!hashed) reader.prepareHashes();
   await runOverRange({
     total: reader.nrChunks,
     stride: chunksPerStep,
@@ -31,20 +35,37 @@ async function hashPages(reader: ImageReader, signal: AbortSignal | undefined): 
   });
 }
 
+export interface ParentOptions {
+  /** The increment will be: then a key that is trusted here must have signed the parent. */
+  readonly signed: boolean;
+  /** The guest ends with the increment, which is nothing without its ancestors: all that counts of them is read, and synced. */
+  readonly whole: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+function syncFile(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /**
  * Opens an image with the hash of every page, for one to be taken on it. Where its files hold none their pages are read.
- * `signed`: the increment will be; then a key that is trusted here must have signed the parent.
  * Errors: IMAGE_NOT_FOUND, IMAGE_DAMAGED, IMAGE_INCOMPATIBLE, IMAGE_READ_FAILED (of it, or of an image that it needs
  * itself, which is named), NO_MEMORY, KEY_INVALID, CANCELLED.
  */
 export async function openParent(
   path: string,
-  { signed, signal }: { readonly signed: boolean; readonly signal?: AbortSignal | undefined },
+  { signed, whole, signal }: ParentOptions,
 ): Promise<ImageReader> {
   const reader = await ImageReader.open(path, { lanes: encodingLanes, pageHashes: true });
   try {
     if (signed) requireTrusted(reader);
-    await hashPages(reader, signal);
+    await readPages(reader, whole, signal);
+    if (whole) for (const { name } of reader.files) syncFile(join(dirname(realPath(path)), name));
     return reader;
   } catch (thrown) {
     reader.close();

@@ -66,6 +66,8 @@ export interface NewImageOptions {
   readonly compression?: Compression;
   /** Path of an image in the same folder: only what is not in it as it is gets stored. */
   readonly incrementalFrom?: string;
+  /** The guest ends with the image: an increment's ancestors are read whole before. */
+  readonly guestEnds?: boolean;
 }
 
 /**
@@ -76,7 +78,12 @@ export async function newImage(
   path: string,
   geometry: MemoryGeometry,
   consistency: Consistency,
-  { incrementalFrom, compression, signal }: NewImageOptions & Pick<OperationOptions, 'signal'>,
+  {
+    incrementalFrom,
+    guestEnds = false,
+    compression,
+    signal,
+  }: NewImageOptions & Pick<OperationOptions, 'signal'>,
 ): Promise<ImageWriter> {
   const sign = imageSigner();
   const { nrPfns } = geometry;
@@ -88,7 +95,7 @@ export async function newImage(
     ...(compression && { compression }),
   };
   if (incrementalFrom === undefined) return ImageWriter.create(path, common);
-  const reader = await openParent(incrementalFrom, { signed: sign !== null, signal });
+  const reader = await openParent(incrementalFrom, { signed: sign !== null, whole: guestEnds, signal });
   try {
     const increment = { parent: parentOf(reader), closesParent: true, skipUnchanged: true, complete: true };
     return await ImageWriter.create(path, { ...common, ...increment, pageHashes: true });

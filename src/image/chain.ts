@@ -2,6 +2,7 @@
 import { basename, dirname, join } from 'node:path';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Ancestor } from './ancestors.js';
+import { realPath } from './file.js';
 import { ImageFile } from './image_file.js';
 import type { LayerSetup, SourceSetup } from './native.js';
 
@@ -26,7 +27,7 @@ const nothing = Buffer.alloc(0);
 
 /** The file of an ancestor, known by its id and root; what is wrong with it names the file that was wanted. */
 async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<ImageFile> {
-  const path = join(dirname(child.path), ancestor.name);
+  const path = join(dirname(realPath(child.path)), ancestor.name);
   const wanted = `${child.path} needs ${path} (image ${ancestor.imageId})`;
   const file = await ImageFile.open(path).catch((thrown: unknown) => {
     const { code, message } = asDormouseError(thrown);

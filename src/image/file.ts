@@ -1,7 +1,8 @@
 /** Reading an image's file. */
 import { constants as bufferConstants } from 'node:buffer';
-import { constants } from 'node:fs';
+import { constants, realpathSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
 import { DormouseError } from '../errors.js';
 
 /** Opens a regular file for reading. IMAGE_NOT_FOUND, IMAGE_READ_FAILED. */
@@ -42,4 +43,15 @@ export async function readExactly(
     done += bytesRead;
   }
   return bytes;
+}
+
+/** The path without symbolic links, by which files of one folder are known; of what is not there, its folder's. */
+export function realPath(path: string): string {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    // Not normalised as text: what lies above a link's target is not above the link.
+    const folder = dirname(path);
+    return folder === path ? resolve(path) : join(realPath(folder), basename(path));
+  }
 }

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
-import { openImageFile } from './file.js';
+import { openImageFile, realPath } from './file.js';
 import { FOOTER, PAGE_HASH_SIZE } from './format.js';
 import { hexAt, MapRuns, type NamedFile } from './parse.js';
 import { FileVerifier, type Finding } from './verify_file.js';
@@ -111,7 +111,7 @@ class ImageVerifier {
 
   /** The member that a file names; null, and a finding, where it is another image or not there. */
   private async member(of: Member, wanted: NamedFile): Promise<number | null> {
-    const path = join(dirname(of.path), wanted.name);
+    const path = join(dirname(realPath(of.path)), wanted.name);
     const known = this.members.findIndex(
       ({ file }) => file.imageId === wanted.imageId && file.root === wanted.root,
     );

@@ -1,6 +1,6 @@
 /** Writes an image: pages go to native lanes, header, manifest, index and footer are laid down here on commit. */
 import { createHash, randomBytes } from 'node:crypto';
-import { basename, dirname, resolve } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { native } from '../addon.js';
 import { type Compression, defaultCompression } from '../codec/compression.js';
 import { asDormouseError, DormouseError } from '../errors.js';
@@ -26,6 +26,8 @@ import {
   type RegionPlace,
 } from './frame.js';
 import { encodeManifest, type Manifest } from './manifest.js';
+import { realPath } from './file.js';
+import { requireImage } from './image_file.js';
 import { nativeImage } from './native.js';
 import type { ImageReader } from './reader.js';
 import type { SignRoot } from './signature.js';
@@ -80,7 +82,9 @@ export interface ParentImage {
 
 /** Parent of an increment that may have a full map, and may leave out what did not change. */
 export function parentOf(reader: ImageReader): ParentImage {
-  const { path, root, contentRoot, header } = reader;
+  const { root, contentRoot, header } = reader;
+  // A symbolic link may lead to another image tomorrow.
+  const path = realPath(reader.path);
   const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = header;
   return { path, imageId, root, chainId, sequence, nrPfns, contentRoot, hasChunkDigests, reader };
 }
@@ -94,9 +98,9 @@ const MAX_LANES = 5;
 const nothing = Buffer.alloc(0);
 
 function checkParent(path: string, parent: ParentImage, options: WriterOptions): void {
-  if (resolve(dirname(path)) !== resolve(dirname(parent.path)))
+  if (dirname(realPath(path)) !== dirname(realPath(parent.path)))
     throw new DormouseError('OUTPUT_INVALID', `${path} is not in the folder of ${parent.path}, its parent`);
-  if (Buffer.byteLength(basename(parent.path)) > ANCESTOR.name[1])
+  if (Buffer.byteLength(basename(realPath(parent.path))) > ANCESTOR.name[1])
     throw new DormouseError('OUTPUT_INVALID', `the name of ${parent.path} is too long for a parent`);
   if ((options.skipUnchanged || options.fullMap) && !parent.reader)
     throw new DormouseError('INTERNAL', 'the parent is not open');
@@ -247,6 +251,7 @@ export class ImageWriter {
       await nativeImage().finish(this.handle);
       this.checkManifest(manifest);
       const laid = this.layTail(encodeManifest(manifest));
+      await this.requireAncestors();
       await nativeImage().publish(this.handle);
       const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
       return { path: this.path, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
@@ -255,6 +260,13 @@ export class ImageWriter {
     } finally {
       this.release();
     }
+  }
+
+  /** Whoever is told that the image is there may end the guest: without these files it is none. */
+  private async requireAncestors(): Promise<void> {
+    const files = this.options.parent?.reader?.files ?? [];
+    const folder = dirname(realPath(this.path));
+    for (const { name, imageId, root } of files) await requireImage(join(folder, name), { imageId, root });
   }
 
   private checkManifest(manifest: Manifest): void {
@@ -312,7 +324,7 @@ export class ImageWriter {
     const { parent } = this.options;
     if (!parent) return [];
     const { imageId, root, sequence, path } = parent;
-    const own = { imageId, root, sequence, name: basename(path) };
+    const own = { imageId, root, sequence, name: basename(realPath(path)) };
     return this.fullMap && parent.reader ? [own, ...parent.reader.usedFiles().slice(1)] : [own];
   }
 

@@ -1,5 +1,4 @@
 /** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
-import { resolve } from 'node:path';
 import { afterCommit, type Then, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
@@ -24,6 +23,7 @@ import { type Downtime, Operation, type Phases } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
+import { realPath } from '../image/file.js';
 import type { ImageWriter } from '../image/writer.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
@@ -131,7 +131,7 @@ interface Job {
 async function noteEnding({ host, lease, info, options }: Job, writer: ImageWriter): Promise<void> {
   const { then } = options;
   if (then === 'resume' || (then === 'pause' && info.paused)) return;
-  await host.noteEnding(lease, { then, path: resolve(writer.path), imageId: writer.imageId });
+  await host.noteEnding(lease, { then, path: realPath(writer.path), imageId: writer.imageId });
 }
 
 function resultOf(
@@ -147,7 +147,9 @@ function resultOf(
 async function saveUnderLease(job: Job): Promise<SaveResult> {
   const { host, lease, info, path, options, operation } = job;
   const { then } = options;
-  const writer = await newImage(path, await host.geometry(info.domid), 'suspend-point', options);
+  const guestEnds = then === 'destroy';
+  const geometry = await host.geometry(info.domid);
+  const writer = await newImage(path, geometry, 'suspend-point', { ...options, guestEnds });
   let still: StandingStill | undefined;
   let captured: Captured;
   try {

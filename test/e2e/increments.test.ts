@@ -2,10 +2,14 @@
 import assert from 'node:assert/strict';
 import {
   copyFileSync,
+  existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -233,4 +237,85 @@ test('a parent that cannot be one costs the guest nothing', async (t) => {
   }
   assert.equal((await host.find('guest')).paused, true);
   assert.equal(steps().openObjects().readers, 0);
+});
+
+/** A guest with an image and an increment of it. */
+async function setUpPair(t: TestContext) {
+  const { host, dir } = await setUp(t);
+  await bootGuest(host, 'guest', {
+    program: 'writer',
+    vcpus: 1,
+    seed: 5,
+    steps: 0,
+    rate: 2000,
+    memoryMib: 16,
+  });
+  const at = (name: string): string => join(dir, name);
+  await sleep(40);
+  await checkpoint(host, 'guest', at('full'), { mode: 'light' });
+  await sleep(40);
+  await checkpoint(host, 'guest', at('first'), { mode: 'light', incrementalFrom: at('full') });
+  return { host, dir, at };
+}
+
+/** The guest runs on, and no file is new. */
+async function refused(
+  host: EmbeddedHost,
+  dir: string,
+  saving: Promise<unknown>,
+  code: string,
+): Promise<void> {
+  const files = readdirSync(dir).sort();
+  await assert.rejects(saving, { code });
+  const { shutdown, paused } = await host.find('guest');
+  assert.deepEqual([shutdown, paused], [null, false]);
+  assert.deepEqual(readdirSync(dir).sort(), files);
+}
+
+for (const rotten of ['full', 'first'])
+  test(`no guest ends with an increment whose ancestor is damaged: ${rotten}`, async (t) => {
+    const { host, dir, at } = await setUpPair(t);
+    const bytes = readFileSync(at(rotten));
+    bytes.writeUInt8(bytes.readUInt8(4196) ^ 1, 4196);
+    writeFileSync(at(rotten), bytes);
+    const saving = save(host, 'guest', at('second'), { then: 'destroy', incrementalFrom: at('first') });
+    await refused(host, dir, saving, 'IMAGE_DAMAGED');
+  });
+
+for (const [how, code] of [
+  ['removed', 'IMAGE_NOT_FOUND'],
+  ['replaced', 'IMAGE_INCOMPATIBLE'],
+] as const)
+  test(`no guest ends with an increment whose parent was ${how} meanwhile`, async (t) => {
+    const { host, dir, at } = await setUpPair(t);
+    const suspend = host.suspend.bind(host);
+    host.suspend = (lease, timeoutMs) => {
+      if (how === 'removed') rmSync(at('first'));
+      else copyFileSync(at('full'), at('first'));
+      return suspend(lease, timeoutMs);
+    };
+    const saving = save(host, 'guest', at('second'), { then: 'destroy', incrementalFrom: at('first') });
+    await assert.rejects(saving, { code });
+    assert.equal((await host.find('guest')).shutdown, null);
+    assert.ok(!existsSync(at('second')));
+  });
+
+test('symbolic links: the ancestor is named by its own name, and folders are compared as they are', async (t) => {
+  const { host, dir, at } = await setUpPair(t);
+  symlinkSync('first', at('latest'));
+  await checkpoint(host, 'guest', at('second'), { mode: 'light', incrementalFrom: at('latest') });
+  rmSync(at('latest'));
+  symlinkSync('second', at('latest'));
+  const elsewhere = tempDir(t);
+  mkdirSync(join(elsewhere, 'inner'));
+  symlinkSync(join(elsewhere, 'inner'), at('link'));
+  symlinkSync(at('second'), join(elsewhere, 'point'));
+  for (const path of [at('second'), at('latest'), join(elsewhere, 'point')])
+    assert.deepEqual((await verifyImage(path)).findings, [], path);
+  await restore(host, join(elsewhere, 'point'), { paused: true, name: 'again' });
+  const outside = save(host, 'guest', `${at('link')}/../third`, {
+    then: 'destroy',
+    incrementalFrom: at('second'),
+  });
+  await refused(host, dir, outside, 'OUTPUT_INVALID');
 });

@@ -127,7 +127,15 @@ export class XenHost implements Host {
 
   async config(domid: number): Promise<string> {
     const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
-    return domainConfig(domid, uuid);
+    // Begun first: xl, too, waits for a xenstored that does not answer.
+    const answered = this.xenstore.read(`/local/domain/${domid}/name`);
+    answered.catch(() => undefined);
+    try {
+      return await domainConfig(domid, uuid);
+    } catch (thrown) {
+      await answered;
+      throw thrown;
+    }
   }
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
