@@ -1,20 +1,29 @@
 /**
- * Makes test/golden/format-MAJOR.MINOR.dormouse and the record of what reading it must give. Run once for each version
- * of the format: golden images are never made again.
+ * Makes the golden images of this version of the format, test/golden/format-MAJOR.MINOR*.dormouse, that are not there yet,
+ * and beside each the record of what reading it must give. Golden images are never made again. docs/image-format.md.
  */
-import { createHash } from 'node:crypto';
-import { existsSync, writeFileSync } from 'node:fs';
+import { createHash, generateKeyPairSync, sign } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/addon.js';
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../../src/image/format.js';
 import { ImageReader } from '../../src/image/reader.js';
-import { page, random, writeImage } from './images.js';
+import { signedMessage, type SignRoot } from '../../src/image/signature.js';
+import { writeIncrement } from './chains.js';
+import { page, random, writeImage, type TestPage } from './images.js';
 
 export interface GoldenRecord {
   imageId: string;
   root: string;
   storedBytes: number;
   nrChunks: number;
+  /** Of the file's bytes. */
+  sha256: string;
+  consistency: string;
+  /** Public key in hex; null where nobody signed. */
+  signer: string | null;
+  /** Names of the files it needs beside itself. */
+  ancestors: string[];
   counts: Record<string, number>;
   /** The decoded manifest as JSON, bytes as hex. */
   manifest: unknown;
@@ -41,14 +50,18 @@ export async function record(path: string): Promise<GoldenRecord> {
         .digest('hex');
       return `${pageClass} ${type} ${digest}`;
     });
-    const { imageId, root, storedBytes, nrChunks, counts } = reader;
+    const { imageId, root, storedBytes, nrChunks, counts, manifest, signer } = reader;
     return {
-      imageId,
-      root,
-      storedBytes,
-      nrChunks,
+      ...{ imageId, root, storedBytes, nrChunks },
+      sha256: createHash('sha256').update(readFileSync(path)).digest('hex'),
+      consistency: reader.header.consistency,
+      signer: signer?.key.toString('hex') ?? null,
+      ancestors: reader
+        .usedFiles()
+        .slice(1)
+        .map(({ name }) => name),
       counts: { ...counts },
-      manifest: plain(reader.manifest),
+      manifest: plain(manifest),
       pages,
     };
   } finally {
@@ -56,17 +69,50 @@ export async function record(path: string): Promise<GoldenRecord> {
   }
 }
 
-export const goldenPath = (version: string): string =>
-  join(packageRoot, `test/golden/format-${version}.dormouse`);
+/** All golden images that there are, by the names of their files. */
+export const goldenFolder = join(packageRoot, 'test/golden');
 
-if (process.argv[1]?.endsWith('make_golden.js')) {
-  const path = goldenPath(`${FORMAT_MAJOR}.${FORMAT_MINOR}`);
-  if (existsSync(path)) throw new Error(`${path} exists; a golden image stays as it is`);
-  const next = random(2026);
-  const pages = Array.from({ length: 64 }, (_, pfn) => page(pfn, next));
-  const small = pages.map((p, i) =>
+/** A few pages of every kind; most bodies are small, so that the files are. */
+function pagesOf(seed: number): TestPage[] {
+  const next = random(seed);
+  return Array.from({ length: 64 }, (_, pfn) => page(pfn, next)).map((p, i) =>
     p.body && i % 8 > 0 ? { ...p, body: Buffer.alloc(4096, `page ${i} `) } : p,
   );
-  await writeImage(path, 64, [small.slice(0, 40), small.slice(40), small.slice(10, 12)]);
-  writeFileSync(`${path}.json`, `${JSON.stringify(await record(path), null, 1)}\n`);
+}
+
+/** Of what is signed; the key is thrown away. */
+function signOnce(): SignRoot {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+  const key = publicKey.export({ format: 'der', type: 'spki' }).subarray(-32);
+  return (root) => ({ key, signature: sign(null, signedMessage(root), privateKey) });
+}
+
+/** By what follows the version in their names: each is made in the folder of those before it. */
+const makers: Readonly<Record<string, (path: string, plainPath: string) => Promise<unknown>>> = {
+  '': (path) => {
+    const pages = pagesOf(2026);
+    return writeImage(path, 64, [pages.slice(0, 40), pages.slice(40), pages.slice(10, 12)]);
+  },
+  '-increment': (path, plainPath) => {
+    const changed = pagesOf(7).filter(({ pfn }) => pfn % 9 === 0);
+    return writeIncrement(path, plainPath, 64, changed, { pageHashes: true });
+  },
+  '-signed': (path) => writeImage(path, 64, [pagesOf(11)], { sign: signOnce() }),
+  '-paused': (path) =>
+    writeImage(path, 64, [pagesOf(13)], { consistency: 'paused' }, { consistency: 'paused' }),
+  '-stored': (path) => writeImage(path, 64, [pagesOf(17)], { compression: 'none', pageHashes: true }),
+};
+
+export const goldenNames = (version: string): string[] =>
+  Object.keys(makers).map((what) => `format-${version}${what}.dormouse`);
+
+if (process.argv[1]?.endsWith('make_golden.js')) {
+  const named = `format-${FORMAT_MAJOR}.${FORMAT_MINOR}`;
+  const at = (what: string): string => join(goldenFolder, `${named}${what}.dormouse`);
+  for (const [what, make] of Object.entries(makers)) {
+    if (existsSync(at(what))) continue;
+    await make(at(what), at(''));
+    writeFileSync(`${at(what)}.json`, `${JSON.stringify(await record(at(what)), null, 2)}\n`);
+    process.stdout.write(`${at(what)}\n`);
+  }
 }
