@@ -310,8 +310,7 @@ Napi::Value reader_extent(const Napi::CallbackInfo& info) {
 Napi::Value prepare_hashes(const Napi::CallbackInfo& info) {
   const auto reader = arg_reader(info);
   const LaneUse use(arg_u64(info, 0));
-  Fault fault;
-  if (!reader->prepare_hashes(&fault)) return failed(info.Env(), fault);
+  reader->prepare_hashes();
   return {};
 }
 

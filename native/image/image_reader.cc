@@ -315,14 +315,12 @@ bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   return true;
 }
 
-bool ImageReader::prepare_hashes(Fault* fault) {
+void ImageReader::prepare_hashes() {
   for (Source& source : sources_) {
     if (source.hashes_stored || source.chunks.empty()) continue;
     const uint64_t pages = source.first_page.back() + source.chunks.back().pages;
     source.page_hashes.resize(pages);
-    (void)fault;
   }
-  return true;
 }
 
 bool ImageReader::has_hashes() const {

@@ -65,7 +65,7 @@ class ImageReader final : public Reader {
   bool read_page(uint64_t pfn, uint8_t* out, Fault* fault);
 
   // Room for the hashes of pages whose file has none. NO_MEMORY.
-  bool prepare_hashes(Fault* fault);
+  void prepare_hashes();
   // Whether there is room for, or there are, the hashes of all pages that count.
   bool has_hashes() const;
   // Fills them in for one chunk, where its file has none.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "guard.h"
 #include "image/encode.h"
 
 namespace dormouse::image {
@@ -68,8 +69,11 @@ bool ImageWriter::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
   }
   const PageRun pages = {descs, n_pages, bodies, n_bodies};
   if (!check_pages(pages, nr_pfns_, fault)) return fail(fault);
-  const bool good = skip_unchanged_ ? append_changed(*lanes_[lane], pages, fault)
-                                    : lanes_[lane]->append(descs, n_pages, bodies, fault);
+  // A lane that memory failed in the middle of a chunk is never whole again.
+  const bool good = guarded(fault, [&] {
+    return skip_unchanged_ ? append_changed(*lanes_[lane], pages, fault)
+                           : lanes_[lane]->append(descs, n_pages, bodies, fault);
+  });
   return good || fail(fault);
 }
 
@@ -113,7 +117,7 @@ uint64_t ImageWriter::stored_bytes() const {
 bool ImageWriter::finish(Fault* fault) {
   if (failed(fault)) return false;
   for (const auto& lane : lanes_)
-    if (!lane->flush(fault)) return fail(fault);
+    if (!guarded(fault, [&] { return lane->flush(fault); })) return fail(fault);
   const uint64_t absent = map_.first_absent(complete_ ? 0 : parent_pfns_);
   if (absent == nr_pfns_) return true;
   fault->pfn = absent;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "guard.h"
 #include "image/encode.h"
 #include "pfn/page_scan.h"
 
@@ -148,7 +149,9 @@ bool Lane::write_segment(Fault* fault) {
   writing_ = std::thread([this, offset] {
     using Clock = std::chrono::steady_clock;
     const auto began = Clock::now();
-    const bool good = file_.write_at(offset, written_.get(), writing_bytes_, &write_fault_);
+    const bool good = guarded(&write_fault_, [&] {
+      return file_.write_at(offset, written_.get(), writing_bytes_, &write_fault_);
+    });
     const std::chrono::nanoseconds took = Clock::now() - began;
     if (good && file_.direct()) writing_ns_ = uint64_t(took.count());
   });

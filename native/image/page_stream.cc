@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "guard.h"
 #include "pfn/page_scan.h"
 
 namespace dormouse::image {
@@ -158,7 +159,12 @@ bool PageStream::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
                         const uint8_t* bodies, uint32_t n_bodies, Fault* fault) {
   if (lane >= lanes_.size()) return fault->raise("INTERNAL", "no lane " + std::to_string(lane));
   const PageRun pages = {descs, n_pages, bodies, n_bodies};
-  if (!check_pages(pages, nr_pfns_, fault) || !account(pages, fault)) return false;
+  if (!check_pages(pages, nr_pfns_, fault)) return false;
+  // What was counted and is not sent would be missing where it is received.
+  if (!guarded(fault, [&] { return account(pages, fault); })) {
+    std::lock_guard<std::mutex> hold(output_lock_);
+    return fail(fault);
+  }
   LaneBuffers& own = *lanes_[lane];
   if (n_bodies != 0 || n_pages > kMaxChunkPages) return put(own, pages, fault);
   if (own.n_waiting + n_pages > kMaxChunkPages && !end_step(lane, fault)) return false;

@@ -112,7 +112,7 @@ if (process.argv[1]?.endsWith('make_golden.js')) {
   for (const [what, make] of Object.entries(makers)) {
     if (existsSync(at(what))) continue;
     await make(at(what), at(''));
-    writeFileSync(`${at(what)}.json`, `${JSON.stringify(await record(at(what)), null, 1)}\n`);
+    writeFileSync(`${at(what)}.json`, `${JSON.stringify(await record(at(what)), null, 2)}\n`);
     process.stdout.write(`${at(what)}\n`);
   }
 }
