@@ -32,3 +32,10 @@ export function native<T>(call: () => T): T {
     throw asDormouseError(thrown);
   }
 }
+
+/** The same of a call that is made at once, with its error as the promise's. */
+export function nativeCall<T>(body: () => T): Promise<T> {
+  return new Promise((resolve) => {
+    resolve(native(body));
+  });
+}

@@ -14,6 +14,8 @@ export interface ChangeFinder {
   readonly maxPasses: number;
   /** Before a further live pass: adds what is known to have changed. */
   find(live: LiveHandle, memory: MemoryView): Promise<void>;
+  /** Right before the guest is stopped. */
+  prepare(): Promise<void>;
   /** Asks the host, right after it was asked to stop the guest; the answer is for the step that captures the rest. */
   askLast(): Promise<Buffer | null>;
   off(): Promise<void>;
@@ -31,6 +33,7 @@ function byLog(tracker: Tracker): ChangeFinder {
       const logged = await tracker.readAndClear();
       steps().liveMerge(live, memory.handle, logged);
     },
+    prepare: () => tracker.prepare(),
     // Nothing is read after it, unless the pause was in vain: and then it is wanted again.
     askLast: () => tracker.peek(),
     off: () => tracker.off(),
@@ -43,6 +46,7 @@ const byContent: ChangeFinder = {
   passKind: passKinds.seek,
   maxPasses: 3,
   find: () => Promise.resolve(),
+  prepare: () => Promise.resolve(),
   askLast: () => Promise.resolve(null),
   off: () => Promise.resolve(),
 };

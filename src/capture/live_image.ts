@@ -242,6 +242,7 @@ async function tryPause(
   await finder.find(live, memory);
   // A last short pass, over what is known to have changed: the pause is left what changes during it.
   if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
+  await finder.prepare();
   operation.done('live');
   const pause = new Pause();
   const source = await copyPaused(work, pause, { ...base, geometry }).catch(async (thrown: unknown) => {
@@ -350,6 +351,7 @@ export async function takeSuspended(
   const base = await describe(host, info);
   await livePasses(work);
   operation.done('live');
+  await work.finder.prepare();
   const pause = new Pause();
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
   onSuspended();

@@ -211,6 +211,8 @@ export interface Xenstore {
 export interface Tracker {
   /** Domain-relative dirty bitmap, one bit a pfn, and its reset. */
   readAndClear(): Promise<Buffer>;
+  /** Right before the domain is stopped: looks up what takes long and is wanted then. */
+  prepare(): Promise<void>;
   /** Of a domain that stands still: with the pages that others than it may have written to past the log. */
   peek(): Promise<Buffer>;
   off(): Promise<void>;

@@ -155,7 +155,7 @@ test('a log that was cleared and not read: the next take is of all of it', async
         fails = false;
         throw new DormouseError('LOCKED', 'another tool took pages');
       };
-      return { peek: () => tracker.peek(), off: () => tracker.off(), readAndClear };
+      return { ...tracker, readAndClear };
     },
   });
   const session = await CaptureSession.open(lossy, 'busy', 'checkpoint');

@@ -219,6 +219,7 @@ export class EmbeddedHost implements Host {
     await this.#onLease('trackerOn', lease);
     return {
       readAndClear: () => this.#connection.call('trackerRead', { lease: id, clear: true }),
+      prepare: () => Promise.resolve(),
       peek: () => this.#connection.call('trackerRead', { lease: id, clear: false }),
       off: () => this.#onLease('trackerOff', lease),
     };

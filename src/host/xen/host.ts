@@ -1,7 +1,7 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
 import { randomBytes } from 'node:crypto';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { native } from '../../addon.js';
+import { native, nativeCall } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
 import type {
   Builder,
@@ -21,6 +21,7 @@ import type {
   Tracker,
   XlDomain,
 } from '../contract.js';
+import { beginLog, noShadow } from './dirty_log.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
@@ -39,7 +40,6 @@ import { selectDomain } from '../../domain/selector.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
-const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
 /** Apart from the files of embedded hosts, which this machine may have as well. */
 const xenRunDir = '/run/dormouse/xen';
 /** XEN_SYSCTL_PHYSCAP_shadow */
@@ -103,7 +103,7 @@ export class XenHost implements Host {
   }
 
   capabilities(): Promise<Capabilities> {
-    return this.#call(() => ({
+    return nativeCall(() => ({
       'light-suspend-point': 'Xen cannot bring a guest to its suspend point without the shutdown bit',
       'cow-snapshot': noSnapshots,
       'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
@@ -150,14 +150,14 @@ export class XenHost implements Host {
   }
 
   pause(domid: number): Promise<void> {
-    return this.#call(() => {
+    return nativeCall(() => {
       refuseControlDomain(domid);
       this.#api.pause(domid);
     });
   }
 
   unpause(domid: number): Promise<void> {
-    return this.#call(() => this.#api.unpause(domid));
+    return nativeCall(() => this.#api.unpause(domid));
   }
 
   async destroy(domid: number): Promise<void> {
@@ -277,11 +277,11 @@ export class XenHost implements Host {
   }
 
   noteEnding(lease: Lease, ending: Ending): Promise<void> {
-    return this.#call(() => this.#heldBy(lease).note(savedLine(ending)));
+    return nativeCall(() => this.#heldBy(lease).note(savedLine(ending)));
   }
 
   holdPaused(lease: Lease): Promise<void> {
-    return this.#call(() => {
+    return nativeCall(() => {
       const held = this.#heldBy(lease);
       // Ours is one more of the pauses that Xen counts: somebody else's stays.
       const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
@@ -310,7 +310,7 @@ export class XenHost implements Host {
   }
 
   releasePaused(lease: Lease): Promise<void> {
-    return this.#call(() => {
+    return nativeCall(() => {
       const held = this.#heldBy(lease);
       if (!held.hasKind('pause')) return;
       this.#api.unpause(held.domid);
@@ -323,7 +323,7 @@ export class XenHost implements Host {
   }
 
   geometry(domid: number): Promise<MemoryGeometry> {
-    return this.#call(() => this.#api.geometry(domid));
+    return nativeCall(() => this.#api.geometry(domid));
   }
 
   async openMemory(domid: number): Promise<MemoryView> {
@@ -356,76 +356,18 @@ export class XenHost implements Host {
   }
 
   readState(domid: number): Promise<DomainState> {
-    return this.#call(() => this.#api.readState(domid));
+    return nativeCall(() => this.#api.readState(domid));
   }
 
   coreState(domid: number): Promise<CoreState> {
-    return this.#call(() => this.#api.coreState(domid));
+    return nativeCall(() => this.#api.coreState(domid));
   }
 
   async tracker(lease: Lease): Promise<Tracker> {
     const held = this.#heldBy(lease);
-    const { domid } = held;
-    const api = this.#api;
-    const { nrPfns } = await this.geometry(domid);
-    held.note('logdirty');
-    try {
-      native(() => api.logDirtyOn(domid));
-    } catch (thrown) {
-      held.strike('logdirty');
-      const error = asDormouseError(thrown);
-      if (error.code === 'LOCKED') throw this.#locked(domid, error);
-      if (error.code !== 'HOST_LACKS') throw error;
-      throw new DormouseError('HOST_LACKS', `log-dirty: ${noShadow}`, { cause: error, place: { domid } });
-    }
-    // Looked for while the guest runs, once for each pause: it may bring up a processor, or open more channels, in between.
-    let eventPages: readonly number[] | undefined;
-    const read = (clear: boolean): Promise<Buffer> =>
-      this.#call(() => {
-        this.#heldBy(lease);
-        const still = held.hasKind('pause') || held.hasKind('suspend');
-        return api.logDirtyRead(domid, nrPfns, clear, still);
-      });
-    return {
-      readAndClear: async () => {
-        const bitmap = await read(true);
-        eventPages ??= await this.#eventPages(domid, nrPfns);
-        return bitmap;
-      },
-      peek: async () => {
-        const bitmap = await read(false);
-        native(() => api.markSharedPages(domid, nrPfns, bitmap));
-        for (const pfn of eventPages ?? []) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
-        eventPages = undefined;
-        return bitmap;
-      },
-      off: () =>
-        this.#call(() => {
-          if (held.isReleased || !held.has('logdirty')) return;
-          const wasOn = api.logDirtyOff(domid);
-          held.strike('logdirty');
-          if (!wasOn)
-            throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
-        }),
-    };
-  }
-
-  /** A log that nobody is seen to use is for the user to end: who begins one need not be known to us. */
-  #locked(domid: number, error: DormouseError): DormouseError {
-    if (!error.message.includes('dirty log is on')) return error;
-    const line = `if no tool is at work on it, this ends the log: ${watcherPath(loadXen().release)} end-log ${domid}`;
-    return new DormouseError('LOCKED', error.message, { cause: error, place: { domid }, details: [line] });
-  }
-
-  /** Where its memory is mapped. The log is on: a page of them that is not there yet is in it. */
-  async #eventPages(domid: number, nrPfns: number): Promise<readonly number[] | undefined> {
-    const memory = this.#mapped.get(domid);
-    if (memory === undefined) return undefined;
-    try {
-      return (await this.#api.eventPages(memory)).filter((pfn) => pfn < nrPfns);
-    } catch (thrown) {
-      throw asDormouseError(thrown);
-    }
+    const { nrPfns } = await this.geometry(held.domid);
+    const memory = () => this.#mapped.get(held.domid);
+    return beginLog({ api: this.#api, held, nrPfns, memory, notice: this.#notice });
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {
@@ -451,13 +393,6 @@ export class XenHost implements Host {
     if (!monitor) return;
     continueMonitor(monitor);
     held.strike(stoppedMonitor(monitor));
-  }
-
-  /** Sets what a synchronous native call throws as the promise's rejection, typed. */
-  #call<T>(body: () => T): Promise<T> {
-    return new Promise((resolve) => {
-      resolve(native(body));
-    });
   }
 
   #heldBy(lease: Lease): XenLease {
