@@ -181,6 +181,48 @@ test('a log that was cleared and not read: the next take is of all of it', async
   await assertSame(path, last(), { mayHoldMore: false });
 });
 
+test('a snapshot that began the log anew and was lost: the next take is of all of it', async (t) => {
+  const setting = await setUp(t);
+  let fails = false;
+  const lossy = withCalls(setting.host, {
+    snapshot: async (...args) => {
+      const snapshot = await setting.host.snapshot(...args);
+      if (!fails) return snapshot;
+      fails = false;
+      snapshot.memory.close();
+      await snapshot.release();
+      throw new DormouseError('NO_MEMORY', 'no room');
+    },
+  });
+  const session = await CaptureSession.open(lossy, 'busy', 'checkpoint');
+  const { nrPfns } = session.geometry;
+  const path = join(setting.dir, 'image');
+  const writer = await ImageWriter.create(path, {
+    nrPfns,
+    lanes: encodingLanes,
+    consistency: 'suspend-point',
+  });
+  let takenPages = 0;
+  const onProgress = ({ totalPages }: { totalPages: number }): void => {
+    takenPages = Math.max(takenPages, totalPages);
+  };
+  const how = { mode: 'light', whole: false, onProgress } as const;
+  const next = async (): Promise<number> => {
+    takenPages = 0;
+    await sleep(50);
+    await session.take(writer, how);
+    session.commitEpoch();
+    return takenPages;
+  };
+  assert.equal(await next(), nrPfns);
+  assert.ok((await next()) < nrPfns);
+  fails = true;
+  await assert.rejects(session.take(writer, how), { code: 'NO_MEMORY' });
+  assert.equal(await next(), nrPfns);
+  await writer.abandon();
+  await session.end();
+});
+
 for (const copiesOnWrite of [false, true])
   test(`a cooperative take that fails while the guest stands lets it go (${copiesOnWrite ? 'copy on write' : 'live'})`, async (t) => {
     const setting = await setUp(t);

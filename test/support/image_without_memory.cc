@@ -31,6 +31,12 @@ void* allocate(size_t bytes) {
 
 }  // namespace
 
+// Node.js brings the real one, and nobody looks at the digests of what is written here.
+bool dormouse::pfn::sha256(const uint8_t*, uint64_t, Sha256* out, Fault*) {
+  *out = {};
+  return true;
+}
+
 void* operator new(size_t bytes) {
   void* at = allocate(bytes);
   if (!at) throw std::bad_alloc();
