@@ -17,6 +17,8 @@ import {
   type StreamItem,
   type StreamManifest,
 } from '../xenstream/stream_manifest.js';
+import { configRequests } from '../trust/config_requests.js';
+import { KeyStore } from '../trust/key_store.js';
 import { parseStream } from '../xenstream/stream_parser.js';
 import { standardStream } from '../xenstream/standard_stream.js';
 import {
@@ -45,6 +47,16 @@ export interface ToXenResult {
   readonly elapsedMs: number;
   /** True if the image was made of a Xen stream and its headers, records and page order were written back. */
   readonly fromStream: boolean;
+  /** What `restore` would not have taken from the image as it is, and `xl restore` takes from the file. */
+  readonly notes: readonly string[];
+}
+
+/** Of an image that no trusted key signed. KEY_INVALID. */
+function notesOn({ manifest, signer }: ImageReader): string[] {
+  const { values, more } = configRequests(manifest.domain);
+  if (values.length === 0 || (signer !== null && new KeyStore().isTrusted(signer.key))) return [];
+  const asked = [...values, ...(more > 0 ? [`${more} more`] : [])].join(', ');
+  return [`xl restore believes a file's configuration, and of this one nobody trusted signed it asks for ${asked}`];
 }
 
 /**
@@ -95,6 +107,7 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
       storedBytes,
       elapsedMs,
       fromStream: kept !== null,
+      notes: notesOn(reader),
     };
   } finally {
     reader.close();

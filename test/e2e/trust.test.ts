@@ -142,9 +142,11 @@ test('what this host signed is used as it is; elsewhere once its key is trusted,
 
 test('a file of xl save is signed by nobody: the same is said of it, and of an image made of it', async (t) => {
   const { dir, image, restored, refused } = await savedGuest(t);
+  const [xl, made, own] = [join(dir, 'guest.xl'), join(dir, 'made.dmi'), join(dir, 'own.xl')];
+  assert.deepEqual((await convertToXen(image, own)).notes, []);
   forgeManifest(image, withConfig(hostile));
-  const [xl, made] = [join(dir, 'guest.xl'), join(dir, 'made.dmi')];
-  await convertToXen(image, xl);
+  const { notes } = await convertToXen(image, xl);
+  assert.match(notes.join(), /nobody trusted signed it asks for disks\[0\]\.pdev_path = "\/dev\/sda", /);
   const told = await command(t, 'restore', '--json', xl, ...host);
   assert.match(errorOf(told).message, /guest\.xl is a file of xl save, which nobody signs/);
   assert.equal((await refused(xl))[0], 'disks[0].pdev_path = "/dev/sda"');

@@ -70,7 +70,7 @@ export const imageConvert = defineVerb({
     const result = await context.withProgress(`convert ${from}`, async (options) =>
       to === 'native'
         ? await context.services.convertFromXen(from, path, { ...options, ...given({ compression }) })
-        : { ...(await context.services.convertToXen(from, path, options)), imageId: null, notes: [] },
+        : { ...(await context.services.convertToXen(from, path, options)), imageId: null },
     );
     const { imageId, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes } = result;
     const text = renderFacts([
