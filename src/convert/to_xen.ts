@@ -56,7 +56,9 @@ function notesOn({ manifest, signer }: ImageReader): string[] {
   const { values, more } = configRequests(manifest.domain);
   if (values.length === 0 || (signer !== null && new KeyStore().isTrusted(signer.key))) return [];
   const asked = [...values, ...(more > 0 ? [`${more} more`] : [])].join(', ');
-  return [`xl restore believes a file's configuration, and of this one nobody trusted signed it asks for ${asked}`];
+  return [
+    `xl restore believes a file's configuration, and of this one nobody trusted signed it asks for ${asked}`,
+  ];
 }
 
 /**

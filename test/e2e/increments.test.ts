@@ -287,7 +287,7 @@ for (const [how, code] of [
   ['replaced', 'IMAGE_INCOMPATIBLE'],
 ] as const)
   test(`no guest ends with an increment whose parent was ${how} meanwhile`, async (t) => {
-    const { host, dir, at } = await setUpPair(t);
+    const { host, at } = await setUpPair(t);
     const suspend = host.suspend.bind(host);
     host.suspend = (lease, timeoutMs) => {
       if (how === 'removed') rmSync(at('first'));

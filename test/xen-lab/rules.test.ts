@@ -208,7 +208,9 @@ describe('rules of Xen', () => {
     const file = "/var/lib/xen/userdata-l.$(xl domid busy).$(xl list -v busy | awk 'NR == 2 { print $7 }')";
     // dom0's busybox has none.
     await lab.put('/usr/bin/flock', '/tmp/flock');
-    await must(`chmod 755 /tmp/flock; /tmp/flock ${file}.domain-userdata-lock sleep 600 & echo $! > /tmp/lock.pid; sleep 2`);
+    await must(
+      `chmod 755 /tmp/flock; /tmp/flock ${file}.domain-userdata-lock sleep 600 & echo $! > /tmp/lock.pid; sleep 2`,
+    );
     const begun = Date.now();
     assert.match(
       await failing('dormouse --json save busy /images/l.img', 11, 'LOCKED', 'untouched'),
