@@ -136,10 +136,10 @@ void check_result(const ChunkExpect& expect, const uint64_t* descs, uint32_t pag
 // What was decoded becomes a chunk that decodes to the same.
 void round_trip(const ChunkExpect& expect, const uint64_t* descs, uint32_t pages,
                 const uint8_t* stored, uint32_t n_stored) {
-  static codec::Lz4State lz4;
+  static BlockCoder coder(Compression::lz4);
   static uint8_t made[kMaxChunkSpan], bodies[kMaxChunkBodies * kPageBytes];
   static uint64_t again[kMaxChunkPages];
-  const uint32_t used = encode_chunk(lz4, {descs, pages, stored, n_stored}, made);
+  const uint32_t used = encode_chunk(coder, {descs, pages, stored, n_stored}, made);
   const auto span = uint32_t(whole_pages(used));
   std::memset(made + used, 0, span - used);
   uint32_t n_pages = 0, n_bodies = 0;

@@ -14,11 +14,11 @@
 namespace dormouse::pfn {
 
 // Not OpenSSL's, which Node.js brings: a digest that fits is all that is needed.
-Sha256 sha256(const uint8_t* bytes, uint64_t n) {
-  Sha256 out = {};
+bool sha256(const uint8_t* bytes, uint64_t n, Sha256* out, Fault*) {
   const Hash128 hash = hash128(bytes, n);
-  std::memcpy(out.data(), &hash, sizeof hash);
-  return out;
+  *out = {};
+  std::memcpy(out->data(), &hash, sizeof hash);
+  return true;
 }
 
 }  // namespace dormouse::pfn
@@ -51,7 +51,7 @@ struct File {
 };
 
 std::vector<uint8_t> chunk_of(std::initializer_list<Run> runs) {
-  static codec::Lz4State lz4;
+  static BlockCoder coder(Compression::lz4);
   std::vector<uint64_t> descs;
   for (const Run& run : runs)
     for (uint32_t i = 0; i < run.count; i++)
@@ -60,7 +60,7 @@ std::vector<uint8_t> chunk_of(std::initializer_list<Run> runs) {
   for (size_t i = 0; i < descs.size(); i++)
     std::memset(&bodies[i * kPageBytes], int(descs[i]), kPageBytes);
   const auto n = uint32_t(descs.size());
-  out.resize(whole_pages(encode_chunk(lz4, {descs.data(), n, bodies.data(), n}, out.data())));
+  out.resize(whole_pages(encode_chunk(coder, {descs.data(), n, bodies.data(), n}, out.data())));
   return out;
 }
 
@@ -161,7 +161,8 @@ void put(File* file, bool seal, bool with_digests) {
     at += chunk.size();
     const pfn::Hash128 hash = pfn::hash128(chunk.data(), chunk.size());
     if (seal) file->table[i].hash_low = hash.low, file->table[i].hash_high = hash.high;
-    file->digests[i] = pfn::sha256(chunk.data(), chunk.size());
+    Fault none;
+    pfn::sha256(chunk.data(), chunk.size(), &file->digests[i], &none);
   }
   if (!with_digests) file->digests.clear();
   const auto raw = uint32_t(file->map.size() * sizeof(MapRun));

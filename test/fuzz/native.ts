@@ -18,7 +18,7 @@ const pfnFlags: Readonly<Record<string, readonly string[]>> = {
 };
 const pfn = ['native/pfn/kernels.cc', 'native/pfn/scalar.cc', ...Object.keys(pfnFlags)];
 const lz4 = ['native/codec/lz4.cc', join(lz4Dir, 'lz4.c')];
-const chunk = ['native/image/chunk.cc', 'native/image/encode.cc', ...lz4];
+const chunk = ['chunk', 'encode', 'block_coder'].map((part) => `native/image/${part}.cc`).concat(lz4);
 
 interface NativeTarget {
   /** Besides its own file. */
@@ -92,7 +92,7 @@ function compile(clang: string, source: string): string {
   const own = !source.startsWith(lz4Dir) && !source.includes('/pfn/');
   const args = [
     ...['-g', '-O2', '-fsanitize=fuzzer-no-link', ...sanitizers, ...(own ? [] : thirdParty)],
-    ...(source.endsWith('.c') ? [] : ['-std=c++17', '-fno-exceptions', '-fno-strict-aliasing']),
+    ...(source.endsWith('.c') ? [] : ['-std=c++17', '-fno-strict-aliasing']),
     ...(source.endsWith('.c') ? [] : ['-DLZ4_STATIC_LINKING_ONLY']),
     ...(pfnFlags[source] ?? []),
     ...['-Inative', '-Inative/third_party', `-I${lz4Dir}`, '-DLZ4LIB_VISIBILITY='],
