@@ -74,7 +74,7 @@ async function assertSamePages(before: string, after: string): Promise<void> {
 }
 
 async function takeThrough(host: EmbeddedHost, first: string, again: string): Promise<void> {
-  const { name } = await restore(host, first, { paused: true });
+  const { name } = await restore(host, first, { paused: true, trustConfig: true });
   const info = await host.find(name);
   assert.ok(info.paused);
   assert.equal((await digestDomain(host, name)).digest, (await digestImage(first)).digest);
