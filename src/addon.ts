@@ -39,3 +39,12 @@ export function nativeCall<T>(body: () => T): Promise<T> {
     resolve(native(body));
   });
 }
+
+/** The same of a call that answers with a promise. */
+export async function nativePromise<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return await call();
+  } catch (thrown) {
+    throw asDormouseError(thrown);
+  }
+}

@@ -350,8 +350,8 @@ export async function takeSuspended(
   const { host, lease, info, memory, operation } = work;
   const base = await describe(host, info);
   await livePasses(work);
-  operation.done('live');
   await work.finder.prepare();
+  operation.done('live');
   const pause = new Pause();
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
   onSuspended();

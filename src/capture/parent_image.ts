@@ -1,8 +1,7 @@
 /** The image that an increment is taken on. */
-import { closeSync, fsyncSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
-import { realPath } from '../image/file.js';
+import { realPath, syncFile } from '../image/file.js';
 import { ImageReader } from '../image/reader.js';
 import { KeyStore } from '../trust/key_store.js';
 import { chunksPerStep, encodingLanes, runOverRange } from '../worker/pool.js';
@@ -41,15 +40,6 @@ export interface ParentOptions {
   /** The guest ends with the increment, which is nothing without its ancestors: all that counts of them is read, and synced. */
   readonly whole: boolean;
   readonly signal?: AbortSignal | undefined;
-}
-
-function syncFile(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Whether the image that decides about a domain has its name. */
-import { closeSync, constants, fsyncSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { syncFolder } from '../image/file.js';
 import { HEADER, HEADER_MAGIC } from '../image/format.js';
 import type { Ending } from './contract.js';
 
@@ -14,15 +15,6 @@ function imageIdAt(path: string): string | null {
     if (readSync(fd, head, 0, head.length, 0) !== head.length) return null;
     if (head.toString('hex', magicAt, magicAt + magicSize) !== HEADER_MAGIC) return null;
     return head.toString('hex', idAt, idAt + idSize);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function syncFolder(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
   } finally {
     closeSync(fd);
   }

@@ -1,6 +1,6 @@
 /** Reading an image's file. */
 import { constants as bufferConstants } from 'node:buffer';
-import { constants, realpathSync } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync, realpathSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { DormouseError } from '../errors.js';
@@ -55,3 +55,15 @@ export function realPath(path: string): string {
     return folder === path ? resolve(path) : join(realPath(folder), basename(path));
   }
 }
+
+/** Puts what a file holds on disk, whoever wrote it; with O_DIRECTORY the names in a folder. */
+export function syncFile(path: string, flags: number = constants.O_RDONLY): void {
+  const fd = openSync(path, flags);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export const syncFolder = (path: string): void => syncFile(path, constants.O_RDONLY | constants.O_DIRECTORY);

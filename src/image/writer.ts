@@ -98,9 +98,10 @@ const MAX_LANES = 5;
 const nothing = Buffer.alloc(0);
 
 function checkParent(path: string, parent: ParentImage, options: WriterOptions): void {
-  if (dirname(realPath(path)) !== dirname(realPath(parent.path)))
+  const real = realPath(parent.path);
+  if (dirname(realPath(path)) !== dirname(real))
     throw new DormouseError('OUTPUT_INVALID', `${path} is not in the folder of ${parent.path}, its parent`);
-  if (Buffer.byteLength(basename(realPath(parent.path))) > ANCESTOR.name[1])
+  if (Buffer.byteLength(basename(real)) > ANCESTOR.name[1])
     throw new DormouseError('OUTPUT_INVALID', `the name of ${parent.path} is too long for a parent`);
   if ((options.skipUnchanged || options.fullMap) && !parent.reader)
     throw new DormouseError('INTERNAL', 'the parent is not open');

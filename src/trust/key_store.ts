@@ -27,6 +27,7 @@ import {
 } from 'node:fs';
 import { homedir, hostname } from 'node:os';
 import { dirname, join } from 'node:path';
+import { syncFolder } from '../image/file.js';
 import { DormouseError } from '../errors.js';
 import { type Signer, signedMessage, type SignRoot } from '../image/signature.js';
 import { keyLine, parseKey, publicKeyBytes, type PublicKey } from './key_text.js';
@@ -79,15 +80,6 @@ function readOwnFile(path: string, secret: boolean): string {
         `may be ${secret ? 'read' : 'written'} by others: chmod ${secret ? 600 : 644} ${path}`,
       );
     return readFileSync(fd, 'utf8');
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function syncFolder(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
   } finally {
     closeSync(fd);
   }

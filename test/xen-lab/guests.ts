@@ -197,3 +197,10 @@ export class Guest {
     await this.lab.must(`xenstore-chmod /local/domain/${await this.domid()}/control/shutdown n0`);
   }
 }
+
+/** Ends all guests of the host, whatever a test that failed left. */
+export async function destroyGuests(lab: Lab): Promise<void> {
+  await lab.exec("for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done 2>/dev/null", {
+    timeoutMs: 600_000,
+  });
+}

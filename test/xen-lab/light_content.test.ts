@@ -1,15 +1,11 @@
 /** Light images of guests under load hold what the guest's memory was when it stood still, page by page. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { ContentRequest, ContentSeen } from './content_checks.js';
 import { contents } from './extent.js';
-import { Guest, type GuestOptions } from './guests.js';
+import { destroyGuests, Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import { sourceDir } from './paths.js';
+import { putOracles } from './oracles.js';
 
 const reference = '/tmp/page_reference';
 /** What is left of the smaller one is enough for the guest's load, which would be killed else. */
@@ -17,23 +13,12 @@ const [lowMib, highMib] = [128, 160];
 
 describe('the content of light images on real Xen', () => {
   let lab: Lab;
-  let dir: string;
-
   before(async () => {
-    dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
-    const [source, program] = [join(sourceDir, 'oracle/page_reference.c'), join(dir, 'page_reference')];
-    const libraries = ['-lxenctrl', '-lxenguest', '-lxenforeignmemory'];
-    execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', program, ...libraries]);
     lab = await startLab();
-    await lab.put(program, reference);
+    await putOracles(lab, 'page_reference');
   });
-  afterEach(async () => {
-    await lab.exec("for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done 2>/dev/null");
-  });
-  after(async () => {
-    await lab.stop();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  afterEach(() => destroyGuests(lab));
+  after(() => lab.stop());
 
   async function checked(request: ContentRequest): Promise<ContentSeen[]> {
     const script = `mkdir -p ${request.dir}; node /project/dist/lab/content_checks.js '${JSON.stringify(request)}'`;

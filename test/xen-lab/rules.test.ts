@@ -1,7 +1,7 @@
 /** What Xen's tools and ours must agree on: which guests are not saved, and what an image says of a guest's devices. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { Guest, guestConfig, type GuestOptions } from './guests.js';
+import { destroyGuests, Guest, guestConfig, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 
 const slow = { timeoutMs: 600_000 };
@@ -58,7 +58,7 @@ describe('rules of Xen', () => {
   });
   afterEach(async () => {
     await lab.exec('kill $(cat /tmp/lock.pid) 2> /dev/null; rm -f /tmp/lock.pid');
-    await lab.exec("for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done", slow);
+    await destroyGuests(lab);
     await lab.exec('rm -f /images/*.*');
   });
   after(() => lab.stop());

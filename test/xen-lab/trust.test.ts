@@ -1,7 +1,7 @@
 /** What an image may bring to real Xen, and what is found out before a domain is made. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { Guest, guestConfig, type GuestOptions } from './guests.js';
+import { destroyGuests, Guest, guestConfig, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { lastTick } from './ticks.js';
 
@@ -22,10 +22,7 @@ describe('trust on Xen', () => {
     );
   });
   afterEach(async () => {
-    await lab.exec(
-      "for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done 2>/dev/null",
-      slow,
-    );
+    await destroyGuests(lab);
     await lab.exec('rm -f /images/*.*');
   });
   after(() => lab.stop());

@@ -1,14 +1,10 @@
 /** The verbs beside xl's own on real Xen: list, domstate, dump-core, the monitor after a checkpoint, files of xl save, traps. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Guest, guestConfig, type GuestOptions } from './guests.js';
+import { destroyGuests, Guest, guestConfig, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import { sourceDir } from './paths.js';
+import { putOracles } from './oracles.js';
 import { lastTick } from './ticks.js';
 
 const slow = { timeoutMs: 600_000 };
@@ -16,38 +12,22 @@ const checks = 'node /project/dist/lab/host_checks.js';
 
 describe('verbs on Xen', () => {
   let lab: Lab;
-  let dir: string;
   const must = (script: string): Promise<string> => lab.must(script, slow);
   const create = (options: GuestOptions): Promise<Guest> => Guest.create(lab, { loadMib: 1, ...options });
 
-  /** Built here, run in dom0. */
-  async function oracle(name: string, ...libraries: string[]): Promise<void> {
-    const [source, program] = [join(sourceDir, `oracle/${name}.c`), join(dir, name)];
-    execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', program, ...libraries]);
-    await lab.put(program, `/tmp/${name}`);
-  }
-
   before(async () => {
-    dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
     lab = await startLab({ cpus: 6 });
-    await oracle('core_pages', '-lxenctrl', '-lxenforeignmemory');
-    await oracle('grant_page');
+    await putOracles(lab, 'core_pages', 'grant_page');
   });
   /** Whatever a test that failed left would take processors from the next ones. */
   afterEach(async () => {
     await lab.exec(
       'kill -9 $(cat /tmp/hold-*.pid /tmp/grant.pid) 2>/dev/null; rm -f /tmp/hold-*.pid /tmp/grant.pid',
     );
-    await lab.exec(
-      "for id in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $id; done 2>/dev/null",
-      slow,
-    );
+    await destroyGuests(lab);
     await lab.exec('rm -f /images/*.*');
   });
-  after(async () => {
-    await lab.stop();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => lab.stop());
 
   /** Starts a domain without waiting for what is in it. */
   async function start(options: GuestOptions, change = '', flags = ''): Promise<void> {

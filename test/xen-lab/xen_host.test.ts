@@ -1,14 +1,10 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { suspensions } from './extent.js';
 import { Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
-import { sourceDir } from './paths.js';
+import { putOracles } from './oracles.js';
 
 const script = 'node /project/dist/lab/host_checks.js';
 const leaseFiles = 'ls /run/dormouse/xen 2>/dev/null';
@@ -19,7 +15,6 @@ const lateMs = 17_000;
 
 describe('the xen host', () => {
   let lab: Lab;
-  let dir: string;
   const guests: Guest[] = [];
   const create = async (options: GuestOptions): Promise<Guest> => {
     const guest = await Guest.create(lab, { loadMib: 8, ...options });
@@ -33,21 +28,13 @@ describe('the xen host', () => {
     >;
 
   before(async () => {
-    dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
     lab = await startLab();
-    for (const name of ['page_types', 'dirty_peek']) {
-      const [source, oracle] = [join(sourceDir, `oracle/${name}.c`), join(dir, name)];
-      execFileSync('cc', ['-O2', '-D__XEN_TOOLS__', source, '-o', oracle, '-lxenctrl', '-lxenguest']);
-      await lab.put(oracle, `/tmp/${name}`);
-    }
+    await putOracles(lab, 'page_types', 'dirty_peek');
   });
   afterEach(async () => {
     for (const guest of guests.splice(0)) await guest.destroy();
   });
-  after(async () => {
-    await lab.stop();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  after(() => lab.stop());
 
   test('xenstore, list and page types agree with what Xen and its own tools say', async () => {
     const pv = await create({ name: 'pv1', type: 'pv' });

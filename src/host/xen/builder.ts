@@ -1,6 +1,6 @@
 /** The host contract's Builder for a domain that libxl has created and hands to its save helper to be filled. */
 import { setImmediate } from 'node:timers/promises';
-import { native } from '../../addon.js';
+import { native, nativeCall } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import { steps } from '../../worker/steps.js';
 import type { Builder, MemoryView } from '../contract.js';
@@ -166,8 +166,6 @@ export class HelperBuilder implements Builder {
   }
 
   #call<T>(body: (api: XenNative) => T): Promise<T> {
-    return new Promise((resolve) => {
-      resolve(native(() => body(this.#api)));
-    });
+    return nativeCall(() => body(this.#api));
   }
 }

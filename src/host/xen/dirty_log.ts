@@ -1,6 +1,6 @@
 /** Xen's dirty log of a domain, for as long as its lease is held. */
 import type { Buffer } from 'node:buffer';
-import { native, nativeCall } from '../../addon.js';
+import { native, nativeCall, nativePromise } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import type { XenMemoryHandle } from '../../handle.js';
 import type { Tracker } from '../contract.js';
@@ -45,9 +45,7 @@ function begin({ api, held }: Logged): void {
 async function eventPagesOf({ api, held, nrPfns, memory, notice }: Logged): Promise<readonly number[]> {
   const mapped = memory();
   if (mapped === undefined) return [];
-  const pages = await api.eventPages(mapped).catch((thrown: unknown) => {
-    throw asDormouseError(thrown);
-  });
+  const pages = await nativePromise(() => api.eventPages(mapped));
   if (pages.length >= mostEventPages)
     notice(
       `domain ${held.domid}: ${mostEventPages} pages look like event channels, and what Xen writes into more is not seen`,

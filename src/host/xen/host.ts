@@ -1,7 +1,7 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
 import { randomBytes } from 'node:crypto';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { native, nativeCall } from '../../addon.js';
+import { native, nativeCall, nativePromise } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
 import type {
   Builder,
@@ -329,13 +329,11 @@ export class XenHost implements Host {
   async openMemory(domid: number): Promise<MemoryView> {
     const api = this.#api;
     const kept = this.#mapped.get(domid);
-    let memory: XenMemoryHandle;
-    try {
-      if (kept !== undefined) await api.refreshMemory(kept, false);
-      memory = kept ?? (await api.openMemory(domid));
-    } catch (thrown) {
-      throw asDormouseError(thrown);
-    }
+    const memory = await nativePromise(async () => {
+      if (kept === undefined) return api.openMemory(domid);
+      await api.refreshMemory(kept, false);
+      return kept;
+    });
     // Only a leased domain's mapping is kept: its lease says when to drop it.
     const lasting = this.#held.has(domid);
     if (lasting) this.#mapped.set(domid, memory);
@@ -343,10 +341,7 @@ export class XenHost implements Host {
     return {
       handle,
       kind: 'live',
-      refresh: (logged) =>
-        api.refreshMemory(memory, logged).catch((thrown: unknown) => {
-          throw asDormouseError(thrown);
-        }),
+      refresh: (logged) => nativePromise(() => api.refreshMemory(memory, logged)),
       catchUp: (logged) => native(() => api.catchUpMemory(memory, logged)),
       close: () => {
         steps().releaseMemory(handle);

@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import { DormouseError } from '../../errors.js';
 
-const headerBytes = 16;
+export const headerBytes = 16;
 export const maxPayloadBytes = 4096;
 
 export interface XenstoreMessage {

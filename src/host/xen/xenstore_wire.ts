@@ -1,7 +1,7 @@
 /** The xenstore protocol (xen/io/xs_wire.h) over xenstored's Unix socket: requests, replies and watch events. */
 import { connect, type Socket } from 'node:net';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { maxPayloadBytes, XenstoreDecoder } from './xenstore_decoder.js';
+import { headerBytes, maxPayloadBytes, XenstoreDecoder } from './xenstore_decoder.js';
 import { withoutTrailingNuls } from '../../domain/trailing_nuls.js';
 
 export const messageType = {
@@ -19,7 +19,6 @@ export const messageType = {
   directoryPart: 22,
 } as const;
 
-const headerBytes = 16;
 const answerTimeoutMs = 30_000;
 
 /** xenstored refused a request; `errno` is a name such as ENOENT. */

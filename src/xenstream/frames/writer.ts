@@ -1,8 +1,8 @@
 /** Writes a domain to a descriptor as it goes: in frames of our own, or the PAGE_DATA records of a libxc stream. */
 import type { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
-import { native } from '../../addon.js';
-import { asDormouseError, DormouseError } from '../../errors.js';
+import { native, nativePromise } from '../../addon.js';
+import { DormouseError } from '../../errors.js';
 import type { PageCounts } from '../../pfn/counts.js';
 import { namedCounts, sameCounts } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
@@ -48,7 +48,7 @@ export class StreamWriter implements PageSink {
 
   /** Bytes of the caller's own, between the pages. Errors of each call that writes: NO_SPACE, IMAGE_WRITE_FAILED, CANCELLED. */
   async write(bytes: Buffer): Promise<void> {
-    await awaited(native(() => nativePageStream().putBytes(this.handle, bytes)));
+    await nativePromise(() => nativePageStream().putBytes(this.handle, bytes));
   }
 
   /** The head of the stream and its first frame. */
@@ -94,15 +94,6 @@ export class StreamWriter implements PageSink {
   }
 
   async #put(kind: keyof typeof FRAME_KINDS, body: Buffer): Promise<void> {
-    await awaited(native(() => nativePageStream().putFrame(this.handle, FRAME_KINDS[kind], body)));
-  }
-}
-
-/** What a native promise is rejected with, as a DormouseError. */
-async function awaited(done: Promise<void>): Promise<void> {
-  try {
-    await done;
-  } catch (thrown) {
-    throw asDormouseError(thrown);
+    await nativePromise(() => nativePageStream().putFrame(this.handle, FRAME_KINDS[kind], body));
   }
 }
