@@ -88,33 +88,35 @@ Napi::Value check_complete(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (body of a frame, whether of a newer minor version, nrPfns, descs out, bodies out) -> [pages,
-// bodies]
+// (frame, bytes of its body, whether of a newer minor version, nrPfns, descs out, bodies out)
+// -> Promise of [pages, bodies]. The frame has room for whole pages: what follows its body is lost.
 Napi::Value decode_frame(const Napi::CallbackInfo& info) {
-  const auto body = arg_bytes(info, 0);
-  auto descs = arg_words(info, 3);
-  auto bodies = arg_bytes(info, 4);
-  need(body.ByteLength() <= image::kMaxChunkSpan, "more than a chunk");
+  auto frame = arg_bytes(info, 0);
+  const uint64_t bytes = arg_u64(info, 1), padded = image::whole_pages(bytes);
+  auto descs = arg_words(info, 4);
+  auto bodies = arg_bytes(info, 5);
+  need(bytes <= image::kMaxChunkSpan && padded <= frame.ByteLength(), "more than a chunk");
   need(descs.ElementLength() == image::kMaxChunkPages &&
            bodies.ByteLength() == uint64_t(image::kMaxChunkBodies) * image::kPageBytes,
        "no room for the largest chunk");
-  const uint64_t padded = image::whole_pages(body.ByteLength());
-  auto chunk = image::allocate_aligned(padded ? padded : image::kPageBytes);
-  Fault fault;
-  uint32_t n_pages = 0, n_bodies = 0;
-  const image::ChunkExpect expect = {0, arg_u64(info, 2), arg_bool(info, 1)};
-  bool good = chunk != nullptr || fault.raise("NO_MEMORY", "no memory for a frame");
-  if (good) {
-    std::memcpy(chunk.get(), body.Data(), body.ByteLength());
-    std::memset(chunk.get() + body.ByteLength(), 0, padded - body.ByteLength());
-    good = image::decode_chunk(chunk.get(), padded, expect, descs.Data(), &n_pages, bodies.Data(),
-                               &n_bodies, &fault);
-  }
-  if (!good) return failed(info.Env(), fault);
-  Napi::Array sizes = Napi::Array::New(info.Env(), 2);
-  sizes.Set(uint32_t(0), num(info.Env(), n_pages));
-  sizes.Set(uint32_t(1), num(info.Env(), n_bodies));
-  return sizes;
+  const image::ChunkExpect expect = {0, arg_u64(info, 3), arg_bool(info, 2)};
+  struct Sizes {
+    uint32_t pages = 0, bodies = 0;
+  };
+  auto sizes = std::make_shared<Sizes>();
+  const auto work = [=, chunk = frame.Data(), to = descs.Data(),
+                     into = bodies.Data()](Fault* fault) {
+    std::memset(chunk + bytes, 0, padded - bytes);
+    return image::decode_chunk(chunk, padded, expect, to, &sizes->pages, into, &sizes->bodies,
+                               fault);
+  };
+  const auto answer = [sizes](Napi::Env env) {
+    Napi::Array out = Napi::Array::New(env, 2);
+    out.Set(uint32_t(0), num(env, sizes->pages));
+    out.Set(uint32_t(1), num(env, sizes->bodies));
+    return out;
+  };
+  return Task::start(info.Env(), work, {frame, descs, bodies}, answer);
 }
 
 }  // namespace

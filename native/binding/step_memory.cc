@@ -1,8 +1,10 @@
 // Pages of a domain's memory, a few at a time: as they are, and as they are placed.
 #include "binding/entry.h"
 #include "binding/step.h"
+#include "binding/task.h"
 #include "host/host.h"
 #include "host/memory_tag.h"
+#include "step/receive_step.h"
 #include "step/restore_step.h"
 
 namespace dormouse::binding {
@@ -60,17 +62,40 @@ Napi::Value write_p2m_leaves(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// placePages(memory, descs: BigUint64Array, bodies: Buffer) -> pages written
+// admitPages(descs: BigUint64Array, types: Uint8Array, placing: Uint8Array, fresh: BigUint64Array
+// out) -> {highestPfn, populate, overlaps}
+Napi::Value admit_pages(const Napi::CallbackInfo& info) {
+  auto descs = arg_words(info, 0);
+  auto types = arg_bytes(info, 1), placing = arg_bytes(info, 2);
+  auto populate = arg_words(info, 3);
+  need(descs.ElementLength() > 0, "no pages");
+  need(types.ByteLength() == placing.ByteLength(), "not two words for each pfn");
+  need(populate.ElementLength() >= descs.ElementLength(), "no room for each page");
+  const step::Admitted admitted =
+      step::admit_pages(descs.Data(), uint32_t(descs.ElementLength()),
+                        {types.Data(), placing.Data(), types.ByteLength()}, populate.Data());
+  Napi::Object out = Napi::Object::New(info.Env());
+  out.Set("highestPfn", num(info.Env(), admitted.highest_pfn));
+  out.Set("populate", num(info.Env(), admitted.n_populate));
+  out.Set("overlaps", Napi::Boolean::New(info.Env(), admitted.overlaps));
+  return out;
+}
+
+// placePages(memory, descs: BigUint64Array, bodies: Buffer, placing: Uint8Array) -> Promise; their
+// marks in `placing` are gone then
 Napi::Value place_pages(const Napi::CallbackInfo& info) {
-  auto memory = held<host::DomainMemory>(info, 0);
   auto descs = arg_words(info, 1);
-  auto bodies = arg_bytes(info, 2);
-  uint64_t placed = 0;
-  Fault fault;
+  auto bodies = arg_bytes(info, 2), placing = arg_bytes(info, 3);
   const step::PageBodies pages = {descs.Data(), uint32_t(descs.ElementLength()), bodies.Data(),
                                   bodies.ByteLength() / host::kPageSize};
-  if (!step::place_pages(*memory, pages, &placed, &fault)) return failed(info.Env(), fault);
-  return num(info.Env(), placed);
+  return Task::start(info.Env(),
+                     [pages, memory = held<host::DomainMemory>(info, 0), marks = placing.Data(),
+                      n = placing.ByteLength()](Fault* fault) {
+                       const bool good = step::place_pages(*memory, pages, fault);
+                       step::unmark_pages(pages.descs, pages.n_pages, marks, n);
+                       return good;
+                     },
+                     {descs, bodies, placing});
 }
 
 // localiseTables(memory, pfns: BigUint64Array, levels: Uint8Array)
@@ -130,6 +155,7 @@ void add_memory_steps(Napi::Object out) {
   add<read_pages>(out, "readPages");
   add<write_pages>(out, "writePages");
   add<write_p2m_leaves>(out, "writeP2mLeaves");
+  add<admit_pages>(out, "admitPages");
   add<place_pages>(out, "placePages");
   add<localise_tables>(out, "localiseTables");
   add<frames_to_pfns>(out, "framesToPfns");

@@ -1,5 +1,6 @@
 #pragma once
 #include <functional>
+#include <vector>
 
 #include "binding/arguments.h"
 #include "guard.h"
@@ -10,8 +11,13 @@ namespace dormouse::binding {
 class Task final : public Napi::AsyncWorker {
  public:
   using Work = std::function<bool(Fault*)>;
-  static Napi::Value start(Napi::Env env, Work work) {
+  using Answer = std::function<Napi::Value(Napi::Env)>;
+  // `used`: what the work reads or writes of JavaScript's, which lives until it is done.
+  static Napi::Value start(Napi::Env env, Work work, const std::vector<Napi::Object>& used = {},
+                           Answer answer = nullptr) {
     auto* task = new Task(env, std::move(work));
+    for (const Napi::Object& one : used) task->used_.push_back(Napi::Persistent(one));
+    task->answer_ = std::move(answer);
     task->Queue();
     return task->deferred_.Promise();
   }
@@ -23,13 +29,15 @@ class Task final : public Napi::AsyncWorker {
     work_ = nullptr;  // what it holds is free before JavaScript hears of it
   }
   void OnOK() override {
-    if (done_) return deferred_.Resolve(Env().Undefined());
+    if (done_) return deferred_.Resolve(answer_ ? answer_(Env()) : Env().Undefined());
     throw_fault(Env(), fault_);
     deferred_.Reject(Env().GetAndClearPendingException().Value());
   }
 
   Napi::Promise::Deferred deferred_;
   Work work_;
+  Answer answer_;
+  std::vector<Napi::ObjectReference> used_;
   Fault fault_;
   bool done_ = false;
 };

@@ -4,41 +4,12 @@
 #include <cstdio>
 
 #include "pfn/canonicalise.h"
+#include "step/placer.h"
 
 namespace dormouse::step {
 namespace {
 
 constexpr uint64_t kEntries = host::kPageSize / sizeof(uint64_t);
-alignas(64) const uint8_t kZeroPage[host::kPageSize] = {};
-
-// Collects pages whose bodies lie one after the other, so that most of a chunk is one copy_in.
-class Placer {
- public:
-  Placer(host::DomainMemory& memory, uint64_t* placed) : memory_(memory), placed_(placed) {}
-
-  bool add(uint64_t pfn, const uint8_t* body, Fault* fault) {
-    if (n_ != 0 && (body != start_ + uint64_t(n_) * host::kPageSize || n_ == kMax))
-      if (!flush(fault)) return false;
-    if (n_ == 0) start_ = body;
-    pfns_[n_++] = pfn;
-    return true;
-  }
-  bool flush(Fault* fault) {
-    if (n_ == 0) return true;
-    const bool good = memory_.copy_in(pfns_, n_, start_, fault);
-    *placed_ += n_;
-    n_ = 0;
-    return good;
-  }
-
- private:
-  static constexpr uint32_t kMax = image::kMaxChunkBodies;
-  host::DomainMemory& memory_;
-  uint64_t* placed_;
-  uint64_t pfns_[kMax];
-  const uint8_t* start_ = nullptr;
-  uint32_t n_ = 0;
-};
 
 bool place_chunk(host::DomainMemory& memory, image::Reader& reader, uint32_t chunk_index,
                  const image::DecodedChunk& chunk, Placer* placer, uint64_t* placed, Fault* fault) {
@@ -86,26 +57,6 @@ bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const u
                 pfn, level, result.index, result.entry, pfn::table_fault_text(result.fault));
   fault->pfn = pfn;
   return fault->raise("IMAGE_DAMAGED", text);
-}
-
-bool place_pages(host::DomainMemory& memory, const PageBodies& pages, uint64_t* placed,
-                 Fault* fault) {
-  Placer placer(memory, placed);
-  const uint8_t* body = pages.bodies;
-  const uint8_t* end = body + pages.n_bodies * host::kPageSize;
-  for (uint32_t i = 0; i < pages.n_pages; ++i) {
-    const uint64_t pfn = image::desc_pfn(pages.descs[i]);
-    const uint8_t page_class = image::desc_class(pages.descs[i]);
-    if (image::class_has_body(page_class)) {
-      if (body == end) return fault->raise("INTERNAL", "fewer bodies than pages");
-      if (!placer.add(pfn, body, fault)) return false;
-      body += host::kPageSize;
-    } else if (page_class == image::kClassZero) {
-      if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
-      ++*placed;
-    }
-  }
-  return placer.flush(fault);
 }
 
 bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uint8_t* levels,

@@ -16,19 +16,6 @@ bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t la
 bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
                    uint8_t* out, Fault* fault);
 
-// Pages as a chunk has them: `bodies` holds those whose class has one, in order.
-struct PageBodies {
-  const uint64_t* descs;
-  uint32_t n_pages;
-  const uint8_t* bodies;
-  uint64_t n_bodies;
-};
-
-// Writes pages to frames they have, all-zero ones too, and tables in the canonical form they came
-// in. *placed grows by the pages written. INTERNAL if the bodies do not go with the descs.
-bool place_pages(host::DomainMemory& memory, const PageBodies& pages, uint64_t* placed,
-                 Fault* fault);
-
 // Localises the tables that lie in canonical form in the memory of a domain being built.
 bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uint8_t* levels,
                      uint64_t n, Fault* fault);

@@ -69,7 +69,9 @@ class FileSurvey extends Survey {
     begin: ({ nrPfns }) => {
       this.nrPfns = nrPfns;
     },
-    pages: (descs) => this.listed(descs.length),
+    pages: (descs) => {
+      this.listed(descs.length);
+    },
     end: (manifest) => {
       this.own = manifest;
     },

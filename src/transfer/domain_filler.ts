@@ -5,16 +5,21 @@ import { sharedInfoBytes } from '../domain/vcpu_context.js';
 import { DormouseError } from '../errors.js';
 import type { Builder, MemoryView } from '../host/contract.js';
 import type { PageTableEntry } from '../image/reader.js';
-import { native } from '../addon.js';
+import { native, nativePromise } from '../addon.js';
 import { hasBody, isPinned, pageType, tableLevel } from '../pfn/page_type.js';
 import { finishPvState, topTables } from '../restore/pv_guest.js';
 import { steps } from '../worker/steps.js';
 import type { DomainState, MemoryGeometry } from '../domain/state.js';
 import type { MemoryHandle } from '../handle.js';
-import { joined, pfnHalf, typeOfHalf, noFrame } from '../pfn/page_words.js';
+import { noFrame } from '../pfn/page_words.js';
+import { batchPfns } from '../xenstream/stream_format.js';
+import { MAX_CHUNK_PAGES } from '../image/format.js';
+import type { Kept } from '../xenstream/frames/decoding_lanes.js';
 
 const tablesPerStep = 1024;
 const pfnsPerStep = 65_536;
+/** Most pages that come at once: of a chunk of ours, or of a record of libxc's. */
+const pfnsPerCall = Math.max(MAX_CHUNK_PAGES, batchPfns);
 
 /** A builder that gives and takes frames one by one. */
 export interface PageBuilder extends Builder {
@@ -30,6 +35,11 @@ type Size = Pick<MemoryGeometry, 'guestWidth' | 'nrPfns'>;
 
 export class DomainFiller {
   #types = new Uint8Array(0);
+  /** Of each pfn whether a page of it is being placed. */
+  #placing = new Uint8Array(0);
+  readonly #fresh = new BigUint64Array(pfnsPerCall);
+  /** None rejects. */
+  readonly #work = new Set<Promise<unknown>>();
   #guestWidth: Size['guestWidth'] = 0;
   #placed = 0;
 
@@ -55,8 +65,9 @@ export class DomainFiller {
     return this.#memory.handle;
   }
 
-  /** Unmaps. Idempotent. */
-  close(): void {
+  /** Unmaps, once nothing is being placed any more. Idempotent. */
+  async close(): Promise<void> {
+    await Promise.all(this.#work);
     this.#memory?.close();
   }
 
@@ -74,26 +85,35 @@ export class DomainFiller {
     const types = new Uint8Array(nrPfns).fill(pageType.xtab);
     types.set(this.#types);
     this.#types = types;
+    this.#placing = new Uint8Array(nrPfns);
   }
 
-  /** Pages as a chunk has them (native/image/chunk.h); tables in canonical form. */
-  async place(descs: BigUint64Array, bodies: Buffer): Promise<void> {
-    const words = new Uint32Array(descs.buffer, descs.byteOffset, 2 * descs.length);
-    const toPopulate = new BigUint64Array(descs.length);
-    let populated = 0;
-    for (let i = 0; i < descs.length; ++i) {
-      const high = words[2 * i + 1] ?? 0;
-      const pfn = joined(words[2 * i] ?? 0, pfnHalf(high));
-      const type = typeOfHalf(high);
-      const { mostPfns } = this.builder;
-      if (pfn >= this.#types.length)
-        await this.#resize(Math.max(pfn + 1, Math.min(2 * this.#types.length, mostPfns)));
-      this.#types[pfn] = type;
-      if (hasBody(type) || type === pageType.xalloc) toPopulate[populated++] = BigInt(pfn);
-    }
-    await this.builder.populatePfns(toPopulate.slice(0, populated));
-    native(() => steps().placePages(this.#handle, descs, bodies));
+  /**
+   * Pages as a chunk has them (native/image/chunk.h), tables in canonical form; called for one chunk after the other. They have frames
+   * when it returns, and are `done` once they are placed: those of the next call may be placed meanwhile.
+   */
+  async place(descs: BigUint64Array, bodies: Buffer): Promise<Kept> {
+    if (descs.length === 0) return { done: Promise.resolve() };
+    await this.#admit(descs);
+    const done = nativePromise(() => steps().placePages(this.#handle, descs, bodies, this.#placing));
     this.#placed += descs.length;
+    const over: Promise<unknown> = Promise.allSettled([done]).then(() => this.#work.delete(over));
+    this.#work.add(over);
+    return { done };
+  }
+
+  async #admit(descs: BigUint64Array): Promise<void> {
+    const admitted = () => native(() => steps().admitPages(descs, this.#types, this.#placing, this.#fresh));
+    let { highestPfn, populate, overlaps } = admitted();
+    if (highestPfn >= this.#types.length || overlaps) {
+      await Promise.all(this.#work);
+      const doubled = Math.min(2 * this.#types.length, this.builder.mostPfns);
+      if (highestPfn >= this.#types.length) await this.#resize(Math.max(highestPfn + 1, doubled));
+      ({ highestPfn, populate, overlaps } = admitted());
+    }
+    if (overlaps || highestPfn >= this.#types.length)
+      throw new DormouseError('INTERNAL', 'pages are being placed that nobody places');
+    if (populate > 0) await this.builder.populatePfns(this.#fresh.slice(0, populate));
   }
 
   #tables(): PageTableEntry[] {

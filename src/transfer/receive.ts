@@ -87,7 +87,9 @@ class LibxcRestorer implements StreamVisitor {
       this.#words[2 * i + 1] = descriptorHalf(pfn, classNumber(classOfType(type)), type);
     }
     const anyBody = slice.types.subarray(0, slice.count).some(hasBody);
-    await this.filler.place(this.#descs.subarray(0, slice.count), anyBody ? await readBodies() : noBodies);
+    const bodies = anyBody ? await readBodies() : noBodies;
+    const placing = await this.filler.place(this.#descs.subarray(0, slice.count), bodies);
+    await placing.done;
     const { placed } = this.filler;
     this.restore.receiver.progress('Frames', placed, Math.max(placed, this.#survey.nrPfns));
   }
@@ -107,7 +109,7 @@ async function withFiller(
   try {
     await body(filler);
   } finally {
-    filler.close();
+    await filler.close();
   }
 }
 
@@ -136,8 +138,9 @@ export function restoreFrames(restore: StreamRestore): Promise<void> {
           await filler.begin({ guestWidth: begin.guestWidth, nrPfns: 1 });
         },
         pages: async (descs, bodies) => {
-          await filler.place(descs, bodies);
+          const placing = await filler.place(descs, bodies);
           receiver.progress('Frames', filler.placed, Math.max(filler.placed, nrPfns));
+          return placing;
         },
         end: ({ geometry, state }) => filler.finish(geometry, state),
       },

@@ -65,8 +65,21 @@ export interface StepsNative {
   queryPages(memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array;
   readPages(memory: MemoryHandle, pfns: BigUint64Array): Buffer;
   writePages(memory: MemoryHandle, pfns: BigUint64Array, pages: Buffer): void;
-  /** Writes pages, as a chunk has them, to frames they have: zero pages too, tables as they come. Returns how many. */
-  placePages(memory: MemoryHandle, descs: BigUint64Array, bodies: Buffer): number;
+  /**
+   * Notes pages that came: the type of each pfn, and in `placing` those with content, which are to be placed. `fresh`, with room for them
+   * all, gets the pfns that are to have a frame. Nothing is done if `highestPfn` is beyond the arrays, or one of them is being placed.
+   */
+  admitPages(
+    descs: BigUint64Array,
+    types: Uint8Array,
+    placing: Uint8Array,
+    fresh: BigUint64Array,
+  ): { highestPfn: number; populate: number; overlaps: boolean };
+  /**
+   * Writes pages, as a chunk has them, to frames they have: zero pages too, tables as they come. Off the event loop; several calls may
+   * be at work, on different pages. Their marks in `placing` are gone when it resolves.
+   */
+  placePages(memory: MemoryHandle, descs: BigUint64Array, bodies: Buffer, placing: Uint8Array): Promise<void>;
   /** Localises tables that lie in canonical form in a memory being built. */
   localiseTables(memory: MemoryHandle, pfns: BigUint64Array, levels: Uint8Array): void;
   writeP2mLeaves(memory: MemoryHandle, leafPfns: BigUint64Array): void;

@@ -9,7 +9,7 @@ import { digestDomain, digestImage } from '../../src/digest/digest.js';
 import { restoreFrames, restoreLibxcStream, type HelperTarget } from '../../src/transfer/receive.js';
 import { streamDomain } from '../../src/transfer/send.js';
 import type { DormouseError } from '../../src/errors.js';
-import type { Builder, DomainSpec, Host } from '../../src/host/contract.js';
+import type { DomainSpec, Host } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { convertFromXen } from '../../src/convert/from_xen.js';
 import { frameConfig } from '../../src/xenstream/standard_stream.js';
@@ -21,6 +21,7 @@ import { closeWorkers } from '../../src/worker/pool.js';
 import { steps } from '../../src/worker/steps.js';
 import { bootGuest, finalDigest, runToEnd, untouchedDigest, type GuestPlan } from '../support/guests.js';
 import { startTestHost } from '../support/hosts.js';
+import { helperTarget } from '../support/helper_target.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
 import { BufferSource, writtenBy } from '../support/stream_bytes.js';
 
@@ -61,27 +62,6 @@ function stream(host: EmbeddedHost, name: string, { format, live }: Plan): Promi
   });
 }
 
-/** An embedded host's builder as the helper's: the pfn space gets its size once, frames come one by one. */
-function target(builder: Builder, nrPfns: number): HelperTarget {
-  const given = new Set<bigint>();
-  let sized = false;
-  return {
-    ...builder,
-    mostPfns: nrPfns,
-    setPolicy: () => 0,
-    setGeometry: async (geometry) => {
-      if (!sized) await builder.setGeometry({ ...geometry, nrPfns });
-      sized = true;
-    },
-    populatePfns: async (pfns) => {
-      const fresh = [...pfns].filter((pfn) => !given.has(pfn));
-      fresh.forEach((pfn) => given.add(pfn));
-      if (fresh.length > 0) await builder.populate(fresh.map((pfn) => [Number(pfn), 1] as const));
-    },
-    depopulate: () => assert.fail('this guest gives no frames back'),
-  };
-}
-
 async function fill(
   host: EmbeddedHost,
   spec: DomainSpec,
@@ -92,7 +72,11 @@ async function fill(
   const source = new BufferSource(bytes);
   const restoreStream = format === 'frames' ? restoreFrames : restoreLibxcStream;
   await restoreStream({
-    ...{ builder: target(builder, spec.maxMemoryKib / 4), source, signal: new AbortController().signal },
+    ...{
+      builder: helperTarget(builder, spec.maxMemoryKib / 4),
+      source,
+      signal: new AbortController().signal,
+    },
     receiver: { say: () => undefined, progress: () => undefined, staticDataDone: () => Promise.resolve() },
   });
   assert.equal(source.offset, bytes.length, 'all of the stream was read and nothing more');
@@ -174,7 +158,7 @@ for (const format of ['frames', 'libxc'] as const)
     const bytes = await stream(host, 'guest', { format, live: null });
     const { lease, builder } = await host.build(spec);
     let most = 0;
-    const whole = target(builder, spec.maxMemoryKib / 4);
+    const whole = helperTarget(builder, spec.maxMemoryKib / 4);
     const small: HelperTarget = {
       ...whole,
       mostPfns: 1000,

@@ -89,14 +89,14 @@ const descs = new BigUint64Array(1024);
 const bodies = Buffer.alloc(256 * pageBytes);
 
 /** The same for a chunk: a stream's frame is decoded as an image's chunk is, in C++. */
-function takeChunk(input: Buffer): void {
+async function takeChunk(input: Buffer): Promise<void> {
   const bytes = Buffer.alloc(Math.ceil(Math.max(1, input.length) / pageBytes) * pageBytes);
   input.copy(bytes);
   const pages: Buffer[] = [];
   const judged = parseChunk(bytes, (_, block) => pages.push(Buffer.from(block)));
   let counts: [number, number];
   try {
-    counts = nativePageStream().decodeFrame(bytes, false, 2 ** 32, descs, bodies);
+    counts = await nativePageStream().decodeFrame(bytes, bytes.length, false, 2 ** 32, descs, bodies);
   } catch (thrown) {
     const isWhole =
       typeof judged !== 'string' &&

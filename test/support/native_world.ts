@@ -113,7 +113,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'pageStream.counts': [stream],
     'pageStream.checkComplete': [stream],
     'pageStream.decodeFrame': [
-      ...[createHash('md5').digest(), false, imagePages],
+      ...[Buffer.alloc(pageBytes, createHash('md5').digest()), 16, false, imagePages],
       ...[new BigUint64Array(MAX_CHUNK_PAGES), Buffer.alloc(MAX_CHUNK_BODIES * pageBytes)],
     ],
     'output.write': [output, some],
@@ -133,7 +133,8 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.readPages': [memory, words(1n, 2n)],
     'step.writePages': [building, words(20n), page4k],
     'step.writeP2mLeaves': [building, words(20n)],
-    'step.placePages': [building, words(20n | (1n << 56n)), page4k],
+    'step.admitPages': [words(20n | (1n << 56n)), Buffer.alloc(64), Buffer.alloc(64), words(0n)],
+    'step.placePages': [building, words(20n | (1n << 56n)), page4k, Buffer.alloc(64)],
     'step.localiseTables': [building, words(20n), Uint8Array.of(1)],
     'step.framesToPfns': [memory, words(20n)],
     'step.pfnsToFrames': [memory, words(20n)],

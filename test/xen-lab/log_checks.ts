@@ -85,6 +85,7 @@ export const logBegunByXl: Check = async (host, { domid }) => {
     await assert.rejects(host.tracker(lease), { code: 'LOCKED' });
   });
   await lease.release();
+  await endLogLeftOn(host, domid);
   return { dirty };
 };
 
@@ -102,6 +103,7 @@ export const logLeftToXl: Check = async (host, { domid, name }) => {
       await sleep(50);
     }
   });
+  await endLogLeftOn(host, domid);
   return { dirty };
 };
 

@@ -38,6 +38,8 @@ bool DomainBuilder::set_nr_pfns(uint64_t nr_pfns, Fault* fault) {
 }
 
 bool DomainBuilder::populate(const uint64_t* pfns, uint64_t n, Fault* fault) {
+  // Nobody is to map a frame that is listed only.
+  std::lock_guard<std::mutex> hold(map_lock_);
   std::vector<xen_pfn_t> batch;
   for (uint64_t i = 0; i < n; ++i) {
     if (pfns[i] >= frames_.size())
@@ -77,11 +79,10 @@ bool DomainBuilder::depopulate(const uint64_t* pfns, uint64_t n, Fault* fault) {
          raise_errno(fault, "giving memory back", domid_);
 }
 
-// The first page of a chunk of kChunkPages, mapped whole: pfns without a frame show another page.
-uint8_t* DomainBuilder::chunk_base(uint64_t chunk, Fault* fault) {
+// A chunk of kChunkPages, mapped whole: pfns without a frame show another page.
+std::shared_ptr<ForeignPages> DomainBuilder::map_chunk(uint64_t chunk, Fault* fault) {
   std::lock_guard<std::mutex> hold(map_lock_);
-  ForeignPages& mapped = chunks_[chunk];
-  if (mapped.data()) return mapped.writable_data();
+  if (chunks_[chunk]) return chunks_[chunk];
   const uint64_t start = chunk * kChunkPages;
   const uint64_t end = std::min<uint64_t>(start + kChunkPages, frames_.size());
   std::vector<xen_pfn_t> list(frames_.begin() + start, frames_.begin() + end);
@@ -93,22 +94,22 @@ uint8_t* DomainBuilder::chunk_base(uint64_t chunk, Fault* fault) {
   }
   std::replace(list.begin(), list.end(), xen_pfn_t(host::kNoMfn), xen_pfn_t(*filler));
   std::vector<int> errors(list.size());
-  if (!mapped.map(xen_, domid_, list.data(), list.size(), errors.data(), true)) {
+  auto mapped = std::make_shared<ForeignPages>();
+  if (!mapped->map(xen_, domid_, list.data(), list.size(), errors.data(), true)) {
     raise_errno(fault, "mapping memory to fill", domid_);
     return nullptr;
   }
   for (const int error : errors) {
     if (error == 0) continue;
-    mapped.reset();
     errno = error < 0 ? -error : error;
     raise_errno(fault, "mapping memory to fill", domid_);
     return nullptr;
   }
-  return mapped.writable_data();
+  return chunks_[chunk] = std::move(mapped);
 }
 
 void DomainBuilder::unmap() {
-  for (ForeignPages& chunk : chunks_) chunk.reset();
+  for (auto& chunk : chunks_) chunk.reset();
 }
 
 bool DomainBuilder::query(uint64_t first, uint32_t n, uint64_t* entries, Fault* fault) {
@@ -122,27 +123,23 @@ bool DomainBuilder::query(uint64_t first, uint32_t n, uint64_t* entries, Fault* 
   return true;
 }
 
-// The place of a pfn's page; *chunk and *base remember the last chunk looked up.
-uint8_t* DomainBuilder::page(uint64_t pfn, uint64_t* chunk, uint8_t** base, Fault* fault) {
+// The place of a pfn's page; *last remembers the chunk looked up last.
+uint8_t* DomainBuilder::page(uint64_t pfn, MappedChunk* last, Fault* fault) {
   if (frame(pfn) == host::kNoMfn) {
     fault->pfn = pfn;
     fault->raise("IMAGE_DAMAGED", "pfn " + std::to_string(pfn) + " has a page but no frame");
     return nullptr;
   }
-  if (*base == nullptr || pfn / kChunkPages != *chunk) {
-    *chunk = pfn / kChunkPages;
-    *base = chunk_base(*chunk, fault);
-    if (!*base) return nullptr;
-  }
-  return *base + pfn % kChunkPages * host::kPageSize;
+  const uint64_t chunk = pfn / kChunkPages;
+  if (!last->pages || chunk != last->number) *last = {chunk, map_chunk(chunk, fault)};
+  return last->pages ? last->pages->writable_data() + pfn % kChunkPages * host::kPageSize : nullptr;
 }
 
 bool DomainBuilder::copy_out(const uint64_t* pfns, const uint64_t*, uint32_t n, uint8_t* dst,
                              Fault* fault) {
-  uint64_t chunk = 0;
-  uint8_t* base = nullptr;
+  MappedChunk last;
   for (uint32_t i = 0; i < n; ++i, dst += host::kPageSize) {
-    const uint8_t* from = page(pfns[i], &chunk, &base, fault);
+    const uint8_t* from = page(pfns[i], &last, fault);
     if (!from) return false;
     std::memcpy(dst, from, host::kPageSize);
   }
@@ -150,10 +147,9 @@ bool DomainBuilder::copy_out(const uint64_t* pfns, const uint64_t*, uint32_t n, 
 }
 
 bool DomainBuilder::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {
-  uint64_t chunk = 0;
-  uint8_t* base = nullptr;
+  MappedChunk last;
   for (uint32_t i = 0; i < n; ++i, src += host::kPageSize) {
-    uint8_t* to = page(pfns[i], &chunk, &base, fault);
+    uint8_t* to = page(pfns[i], &last, fault);
     if (!to) return false;
     std::memcpy(to, src, host::kPageSize);
   }

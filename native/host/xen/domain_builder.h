@@ -1,4 +1,6 @@
 // Fills a domain that the toolstack has created and nobody has run yet: memory, page tables, vCPUs.
+// Pages may be copied in and out by several threads, also while others are populated; the pfn space
+// grows, frames are taken away and tables are pinned while nobody copies.
 #pragma once
 #include <memory>
 #include <mutex>
@@ -66,9 +68,14 @@ class DomainBuilder : public host::DomainMemory {
  private:
   DomainBuilder(std::shared_ptr<Handles> xen, uint32_t domid)
       : xen_(std::move(xen)), domid_(domid) {}
+  // Mapped pages of kChunkPages pfns, and which.
+  struct MappedChunk {
+    uint64_t number = 0;
+    std::shared_ptr<ForeignPages> pages;
+  };
   bool populate_batch(std::vector<xen_pfn_t>* batch, Fault* fault);
-  uint8_t* chunk_base(uint64_t chunk, Fault* fault);
-  uint8_t* page(uint64_t pfn, uint64_t* chunk, uint8_t** base, Fault* fault);
+  std::shared_ptr<ForeignPages> map_chunk(uint64_t chunk, Fault* fault);
+  uint8_t* page(uint64_t pfn, MappedChunk* last, Fault* fault);
   bool set_shared_info(const Bytes& page, Fault* fault);
   bool set_vcpu(const VcpuBlobs& vcpu, Fault* fault);
   bool set_param(uint64_t index, uint64_t value, RingFrames* rings, Fault* fault);
@@ -78,7 +85,8 @@ class DomainBuilder : public host::DomainMemory {
   bool pv_ = false;
   std::vector<uint64_t> frames_;
   std::mutex map_lock_;
-  std::vector<ForeignPages> chunks_;  // mapped at first use
+  // Mapped at first use, anew once more of its pfns have frames; who copies holds the old one.
+  std::vector<std::shared_ptr<ForeignPages>> chunks_;
 };
 
 }  // namespace dormouse::xen

@@ -20,14 +20,19 @@ export interface NativePageStream {
   counts(handle: WriterHandle): { byClass: number[]; writtenBytes: number };
   checkComplete(handle: WriterHandle): void;
   release(handle: WriterHandle): boolean;
-  /** `newer`: of a newer minor version. `descs` and `bodies` have room for the largest chunk; returns how many of each were written there. */
+  /**
+   * Decodes a frame, of which the body is the first `bodyBytes`, off the event loop. It has room for whole pages of 4096 bytes, and what
+   * follows the body is lost. `newer`: of a newer minor version. `descs` and `bodies` have room for the largest chunk; resolves to how
+   * many of each were written there. Nobody else touches the three meanwhile.
+   */
   decodeFrame(
-    body: Buffer,
+    frame: Buffer,
+    bodyBytes: number,
     newer: boolean,
     nrPfns: number,
     descs: BigUint64Array,
     bodies: Buffer,
-  ): [pages: number, bodies: number];
+  ): Promise<[pages: number, bodies: number]>;
 }
 
 export const nativePageStream = (): NativePageStream => addon('pageStream') as NativePageStream;

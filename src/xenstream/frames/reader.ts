@@ -2,20 +2,24 @@
 import { Buffer } from 'node:buffer';
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { MAX_CHUNK_BODIES, MAX_CHUNK_PAGES, MAX_PFNS } from '../../image/format.js';
+import { MAX_CHUNK_SPAN, MAX_PFNS } from '../../image/format.js';
 import { namedCounts, sameCounts, storedHash } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
+import { DecodingLanes, type Handed } from './decoding_lanes.js';
 import { decodeFrameHead, decodeStreamHead, type FrameHead } from './head.js';
 import { FRAME_HEAD_SIZE, STREAM_HEAD_SIZE } from './layout.js';
 import { decodeBegin, decodeEnd, type StreamBegin } from './messages.js';
 import { nativePageStream } from './native.js';
 import { streamInvalid, streamUnsupported, type ByteReader } from './byte_reader.js';
-import { pageBytes, classOfHalf, joined, pfnHalf } from '../../pfn/page_words.js';
+import { classOfHalf, joined, pfnHalf } from '../../pfn/page_words.js';
 
 export interface FrameVisitor {
   begin(begin: StreamBegin): Promise<void> | void;
-  /** Pages as descs (native/image/chunk.h) and the bodies of those that have one. Views until the call returns. */
-  pages(descs: BigUint64Array, bodies: Buffer): Promise<void> | void;
+  /**
+   * Pages as descs (native/image/chunk.h) and the bodies of those that have one, in the order of the stream. Views until the call
+   * returns, or until what it returns is done: the next pages come meanwhile.
+   */
+  pages(descs: BigUint64Array, bodies: Buffer): Handed | Promise<Handed>;
   end(manifest: Manifest): Promise<void> | void;
 }
 
@@ -63,9 +67,16 @@ class Accounts {
   }
 }
 
+/** Of a body whose checksum is right: one that says nonsense was made so by its sender. */
+function misunderstood(thrown: unknown, frame: number, offset: number): DormouseError {
+  const error = asDormouseError(thrown);
+  const message = `frame ${frame}: ${error.message}`;
+  if (error.code === 'IMAGE_INCOMPATIBLE') return streamUnsupported(message, offset);
+  return error.code === 'IMAGE_DAMAGED' ? streamInvalid(message, offset) : error;
+}
+
 class FrameReader {
-  readonly #descs = new BigUint64Array(MAX_CHUNK_PAGES);
-  readonly #bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * pageBytes);
+  readonly #lanes = new DecodingLanes();
   readonly #accounts = new Accounts();
   #stream: { streamId: Buffer; newer: boolean } = { streamId: Buffer.alloc(16), newer: false };
   #frames = 0;
@@ -83,14 +94,25 @@ class FrameReader {
     this.#stream = decodeStreamHead(Buffer.concat([read, rest]), offset);
     const begin = this.#understand(decodeBegin, await this.#expect('begin'));
     await this.visitor.begin(begin);
+    try {
+      await this.#end(begin, await this.#allPages(begin));
+    } finally {
+      // Whoever stops at an error must find nothing at work in the domain.
+      await this.#lanes.settle();
+    }
+  }
+
+  /** Up to the last frame, which it returns. */
+  async #allPages({ nrPfns }: StreamBegin): Promise<Manifest> {
     for (;;) {
       const frame = await this.#next();
       if (frame.kind === 'end') {
-        await this.#end(begin, this.#understand(decodeEnd, Buffer.from(frame.body)));
-        return;
+        const last = Buffer.from(frame.body);
+        await this.#lanes.finish();
+        return this.#understand(decodeEnd, last);
       }
       if (frame.kind !== 'pages') throw streamInvalid('a second first frame', this.#frameOffset);
-      await this.#pages(frame.body, begin.nrPfns);
+      await this.#pages(frame.body, nrPfns);
     }
   }
 
@@ -107,14 +129,21 @@ class FrameReader {
     await this.visitor.end(manifest);
   }
 
-  async #pages(body: Buffer, nrPfns: number): Promise<void> {
-    const [pages, bodies] = this.#understand(
-      () => nativePageStream().decodeFrame(body, this.#stream.newer, nrPfns, this.#descs, this.#bodies),
-      body,
-    );
-    const descs = this.#descs.subarray(0, pages);
-    this.#accounts.take(descs, this.#frameOffset);
-    await this.visitor.pages(descs, this.#bodies.subarray(0, bodies * pageBytes));
+  #pages(body: Buffer, nrPfns: number): Promise<void> {
+    const [frame, offset, bodyBytes] = [this.#frames - 1, this.#frameOffset, body.length];
+    if (bodyBytes > MAX_CHUNK_SPAN) throw streamInvalid(`frame ${frame} is larger than a chunk`, offset);
+    return this.#lanes.take(body, {
+      decode: (lane) =>
+        nativePageStream()
+          .decodeFrame(lane.frame, bodyBytes, this.#stream.newer, nrPfns, lane.descs, lane.bodies)
+          .catch((thrown: unknown) => {
+            throw misunderstood(thrown, frame, offset);
+          }),
+      hand: (descs, bodies) => {
+        this.#accounts.take(descs, offset);
+        return this.visitor.pages(descs, bodies);
+      },
+    });
   }
 
   /** A copy: what is decoded from it refers to it. */
@@ -124,16 +153,11 @@ class FrameReader {
     throw streamInvalid(`a frame of ${frame.kind} where one of ${kind} should be`, this.#frameOffset);
   }
 
-  /** What a body whose checksum is right says; one that says nonsense was made so by its sender. */
   #understand<T>(decode: (body: Buffer) => T, body: Buffer): T {
     try {
       return native(() => decode(body));
     } catch (thrown) {
-      const error = asDormouseError(thrown);
-      if (error.code === 'IMAGE_INCOMPATIBLE')
-        throw streamUnsupported(`frame ${this.#frames - 1}: ${error.message}`, this.#frameOffset);
-      if (error.code !== 'IMAGE_DAMAGED') throw error;
-      throw streamInvalid(`frame ${this.#frames - 1}: ${error.message}`, this.#frameOffset);
+      throw misunderstood(thrown, this.#frames - 1, this.#frameOffset);
     }
   }
 

@@ -1,11 +1,10 @@
 // Stands beside a process that works on a domain and undoes what that process leaves open if it
 // dies.
 //   watch RUN_DIR KEY PID START     standard input is a pipe from the owner, which ends the lease
-//   by
-//                                   'd' (all is done) or 'u' (undo what is open); end of file
+//                                   by 'd' (all is done) or 'u' (undo what is open); end of file
 //                                   without either means that it died
 //   undo RUN_DIR KEY                undoes now if the owner is dead
-//   end-log DOMID                  ends the dirty log of a domain that another tool left on
+//   end-log DOMID                   ends the dirty log of a domain that another tool left on
 // Exit: 0 done or nothing to do, 1 failed, 2 usage, 3 the owner is alive, 4 the guest is on its way
 // to its suspend point: a process that stays waits for it and resumes it.
 #include <fcntl.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -48,8 +48,10 @@ int exit_code(UndoResult result) {
 // Tries until nothing is pending, for that long; then a process of its own goes on.
 UndoResult undo_for(int ms, const std::string& run_dir, const std::string& key,
                     const LeaseOwner* dead_owner) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::milliseconds(ms);
   UndoResult result = undo_lease(run_dir, key, dead_owner);
-  for (int waited = 0; result == UndoResult::kPending && waited < ms; waited += kPollMs) {
+  while (result == UndoResult::kPending && Clock::now() < end) {
     usleep(kPollMs * 1000);
     result = undo_lease(run_dir, key, dead_owner);
   }
