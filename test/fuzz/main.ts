@@ -1,12 +1,13 @@
 /**
- * Fuzzes every parser: `npm run fuzz -- [--seconds N] [--target NAME]...`. Targets in C++ run under libFuzzer (native.ts), those in
+ * Fuzzes every parser: `npm run fuzz -- [--seconds N] [--target NAME]... [--jobs N]`. Targets in C++ run under libFuzzer (native.ts), those in
  * TypeScript in a process that is watched (script.ts). Inputs that reach something new grow in build/fuzz/NAME/corpus; what a
  * target found is in build/fuzz/NAME/found. Both begin with test/fuzz-corpus/NAME, which --merge brings up to date.
  */
 import { readdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { mergeKept } from './merge.js';
-import { findClang, forgotten, fuzzNative, nativeTargets, NotBuilt } from './native.js';
+import { buildNative, findClang, forgotten, fuzzNative, nativeTargets, NotBuilt } from './native.js';
 import { fuzzScript, type Outcome } from './script.js';
 import { placesOf } from './target.js';
 import { targets } from './targets.js';
@@ -16,12 +17,14 @@ const usage = `usage: npm run fuzz -- [--seconds N] [--target NAME]... [--seed N
   --seconds N    for each target (default 30)
   --target NAME  of ${names.join(', ')} (default: all)
   --seed N       from which inputs are made (default: a new one)
+  --jobs N       targets at a time (default: as many as there are processors)
   --merge        instead: keeps in test/fuzz-corpus as few inputs as reach all that was reached`;
 
 interface Plan {
   readonly seconds: number;
   readonly chosen: readonly string[];
   readonly seed: number;
+  readonly jobs: number;
   readonly merge: boolean;
 }
 
@@ -51,13 +54,14 @@ const parse = (args: string[]) =>
       seconds: { type: 'string', default: '30' },
       target: { type: 'string', multiple: true, default: [] as string[] },
       seed: { type: 'string', default: String((Date.now() % 1e9) + 1) },
+      jobs: { type: 'string', default: String(availableParallelism()) },
       merge: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   }).values;
 
 function planOf(args: string[]): Plan {
-  const { seconds, target, seed, merge, help } = parsed(args);
+  const { seconds, target, seed, jobs, merge, help } = parsed(args);
   if (help) {
     process.stdout.write(`${usage}\n`);
     process.exit(0);
@@ -67,6 +71,7 @@ function planOf(args: string[]): Plan {
   return {
     seconds: wholeNumber('--seconds', seconds, 1_000_000),
     seed: wholeNumber('--seed', seed, 1e9),
+    jobs: wholeNumber('--jobs', jobs, 1024),
     chosen: target.length > 0 ? target : names,
     merge,
   };
@@ -106,23 +111,35 @@ function tell(name: string, { executions, seconds, found }: Outcome): void {
   );
 }
 
-async function main({ chosen, seconds, seed, merge }: Plan): Promise<void> {
-  const clang = clangFor(chosen);
-  if (!merge) process.stdout.write(`fuzz: ${chosen.length} targets, ${seconds} s each, seed ${seed}\n`);
+async function mergeAll(clang: string | null, chosen: readonly string[]): Promise<void> {
   for (const name of chosen) {
-    const native = nativeTargets[name];
-    if (merge) {
-      const { files, bytes } = mergeKept(name, clang);
-      process.stdout.write(`fuzz: ${name.padEnd(15)} keeps ${files} inputs of ${bytes} bytes\n`);
-      continue;
-    }
-    const outcome =
-      native && clang !== null
-        ? fuzzNative(clang, name, native, seconds, seed)
-        : await fuzzScript(name, seconds, seed);
-    tell(name, outcome);
-    if (outcome.found !== null) process.exitCode = 1;
+    const { files, bytes } = await mergeKept(name, clang);
+    process.stdout.write(`fuzz: ${name.padEnd(15)} keeps ${files} inputs of ${bytes} bytes\n`);
   }
+}
+
+async function main({ chosen, seconds, seed, jobs, merge }: Plan): Promise<void> {
+  const clang = clangFor(chosen);
+  if (merge) return mergeAll(clang, chosen);
+  process.stdout.write(
+    `fuzz: ${chosen.length} targets, ${seconds} s each, ${jobs} at a time, seed ${seed}\n`,
+  );
+  const runs = chosen.map((name) => {
+    const native = nativeTargets[name];
+    const program = native && clang !== null ? buildNative(clang, name, native) : null;
+    return async (): Promise<void> => {
+      const outcome =
+        native && program !== null
+          ? await fuzzNative(program, name, native, seconds, seed)
+          : await fuzzScript(name, seconds, seed);
+      tell(name, outcome);
+      if (outcome.found !== null) process.exitCode = 1;
+    };
+  });
+  const worker = async (): Promise<void> => {
+    for (let next = runs.shift(); next; next = runs.shift()) await next();
+  };
+  await Promise.all(Array.from({ length: jobs }, worker));
 }
 
 try {

@@ -17,11 +17,14 @@ function mergeScript(name: string, to: string): void {
   if (done.status !== 0) throw new NotBuilt(`${name}: ${done.stderr}`);
 }
 
-export function mergeKept(name: string, clang: string | null): { files: number; bytes: number } {
+export async function mergeKept(
+  name: string,
+  clang: string | null,
+): Promise<{ files: number; bytes: number }> {
   const to = mkdtempSync(join(tmpdir(), 'dormouse-fuzz-'));
   try {
     const target = nativeTargets[name];
-    if (target && clang !== null) mergeNative(clang, name, target, to);
+    if (target && clang !== null) await mergeNative(clang, name, target, to);
     else mergeScript(name, to);
     return replaceKept(placesOf(name).kept, to);
   } finally {

@@ -1,8 +1,9 @@
 /** The targets in C++: native/fuzz/NAME.cc under clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer. */
-import { spawnSync } from 'node:child_process';
+import { execFile, type ExecFileException, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
 import { packageRoot } from '../../src/addon.js';
 import { mostResidentMib, slowestMs, type Outcome } from './script.js';
 import { placesOf } from './target.js';
@@ -101,7 +102,8 @@ function compile(clang: string, source: string): string {
   return object;
 }
 
-function link(clang: string, name: string, target: NativeTarget): string {
+/** Builds a target; returns its program. Throws NotBuilt. */
+export function buildNative(clang: string, name: string, target: NativeTarget): string {
   const objects = [inFile(name), ...target.sources].map((source) => compile(clang, source));
   const program = join(packageRoot, 'build/fuzz', name, 'program');
   mkdirSync(dirname(program), { recursive: true });
@@ -118,29 +120,34 @@ function link(clang: string, name: string, target: NativeTarget): string {
   return program;
 }
 
-function start(program: string, args: readonly string[]): { good: boolean; said: string } {
+async function start(program: string, args: readonly string[]): Promise<{ good: boolean; said: string }> {
   const env = {
     ...process.env,
     UBSAN_OPTIONS: 'print_stacktrace=1',
     ASAN_OPTIONS: 'detect_leaks=1:quarantine_size_mb=8',
   };
-  const done = spawnSync(program, args, { cwd: packageRoot, env, encoding: 'utf8', maxBuffer: 2 ** 28 });
-  return { good: done.status === 0, said: done.error?.message ?? done.stderr };
+  const options = { cwd: packageRoot, env, maxBuffer: 2 ** 28 };
+  return promisify(execFile)(program, args, options).then(
+    ({ stderr }) => ({ good: true, said: stderr }),
+    (thrown: unknown) => {
+      const { stderr, message } = thrown as ExecFileException;
+      return { good: false, said: `${message}\n${stderr ?? ''}` };
+    },
+  );
 }
 
-/** Builds it and runs it. Throws NotBuilt. */
-export function fuzzNative(
-  clang: string,
+/** Runs what was built. */
+export async function fuzzNative(
+  program: string,
   name: string,
   target: NativeTarget,
   seconds: number,
   seed: number,
-): Outcome {
-  const program = link(clang, name, target);
+): Promise<Outcome> {
   const { kept, grown, found } = placesOf(name);
   for (const path of [grown, found]) mkdirSync(path, { recursive: true });
   const startedMs = performance.now();
-  const { good, said } = start(program, [
+  const { good, said } = await start(program, [
     ...target.options,
     ...[`-max_total_time=${seconds}`, `-timeout=${slowestMs / 1000}`, `-rss_limit_mb=${mostResidentMib}`],
     ...['-print_final_stats=1', '-verbosity=0', '-reload=0', `-seed=${seed}`, `-artifact_prefix=${found}/`],
@@ -154,10 +161,15 @@ export function fuzzNative(
 }
 
 /** Puts into the empty folder `to` as few inputs of the corpus as reach all that it reaches. Throws NotBuilt. */
-export function mergeNative(clang: string, name: string, target: NativeTarget, to: string): void {
-  const program = link(clang, name, target);
+export async function mergeNative(
+  clang: string,
+  name: string,
+  target: NativeTarget,
+  to: string,
+): Promise<void> {
+  const program = buildNative(clang, name, target);
   const { kept, grown } = placesOf(name);
   const from = [kept, grown].filter((dir) => existsSync(dir));
-  const { good, said } = start(program, [...target.options, '-set_cover_merge=1', to, ...from]);
+  const { good, said } = await start(program, [...target.options, '-set_cover_merge=1', to, ...from]);
   if (!good) throw new NotBuilt(`${name}: ${said}`);
 }

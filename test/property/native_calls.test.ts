@@ -9,6 +9,8 @@ import { packageRoot } from '../../src/addon.js';
 import type { DigestHandle, LiveHandle, MemoryHandle, ReaderHandle, WriterHandle } from '../../src/handle.js';
 import { nativeImage } from '../../src/image/native.js';
 import { ImageReader } from '../../src/image/reader.js';
+import { ImageWriter } from '../../src/image/writer.js';
+import { descriptor, pageBytes } from '../../src/pfn/page_words.js';
 import { steps } from '../../src/worker/steps.js';
 import { page, random, tempDir, writeImage } from '../support/images.js';
 
@@ -105,4 +107,15 @@ test('a lane, a chunk, a handle that is not there, or of another kind, is said p
   steps().liveRelease(live);
   reader.close();
   assert.throws(() => nativeImage().checkChunk(handle, 0, 0), internal(/the reader is closed/u));
+});
+
+test('a lane that is at work, or a writer that ends, is not used meanwhile', async (t) => {
+  const path = join(tempDir(t), 'small.dormouse');
+  const writer = await ImageWriter.create(path, { nrPfns: 1, lanes: 2, consistency: 'suspend-point' });
+  const one = [new BigUint64Array([descriptor(0, 1, 0)]), Buffer.alloc(pageBytes, 1)] as const;
+  writer.append(1, ...one);
+  const ending = nativeImage().finish(writer.handle);
+  assert.throws(() => nativeImage().append(writer.handle, 1, ...one), internal(/another thread is at work/u));
+  await ending;
+  await writer.abandon();
 });
