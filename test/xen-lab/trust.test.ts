@@ -119,14 +119,22 @@ describe('trust on Xen', () => {
     await must('dormouse save big /images/b.img');
     // What the guest had comes back to Xen bit by bit, after the verb's end too.
     const freeMib = "$(xl info | awk '/^free_memory/ { print $3 }')";
-    await must(
-      `was=; now=${freeMib}; while [ "$was" != "$now" ]; do sleep 2; was=$now; now=${freeMib}; done`,
-    );
-    // PVH, for large pages are quick to give.
-    await must(`xl create -q -p /domu/counter.cfg "type='pvh'" "memory=$((${freeMib} - 64))"`);
-    assert.ok(Number((await must(`echo ${freeMib}`)).trim()) < 96);
+    const settled = async (): Promise<number> =>
+      Number(
+        await must(
+          `was=; now=${freeMib}; while [ "$was" != "$now" ]; do sleep 2; was=$now; now=${freeMib}; done; echo $now`,
+        ),
+      );
+    // PVH, for large pages are quick to give. For a large one xl may take more of dom0's memory than it needs.
+    let taken = 0;
+    for (let free = await settled(); free >= 96; free = await settled()) {
+      assert.ok(taken < 5, `${free} MiB are free still`);
+      await must(
+        `xl create -q -p /domu/counter.cfg "name='taker${++taken}'" "type='pvh'" "memory=${free - 64}"`,
+      );
+    }
     assert.equal((await failure('restore /images/b.img', 5)).name, 'NO_MEMORY');
-    assert.equal(await domains(), 'counter');
+    assert.match(await domains(), /^taker1(\ntaker[2-5])*$/);
   });
 
   test('a guest that holds more than its target is restored, and then gives it back', async () => {
