@@ -335,10 +335,17 @@ bool ImageReader::hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
     return fault->raise("INTERNAL", "no room for hashes was made");
   DecodedChunk decoded;
   if (!read_chunk(lane, chunk, &decoded, fault)) return false;
-  if (source.hashes_stored) return true;
   pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];
-  for (uint32_t i = 0; i < decoded.n_bodies; i++)
-    out[i] = pfn::hash128(decoded.bodies + uint64_t(i) * kPageBytes, kPageBytes);
+  for (uint32_t i = 0; i < decoded.n_bodies; i++) {
+    const pfn::Hash128 hash = pfn::hash128(decoded.bodies + uint64_t(i) * kPageBytes, kPageBytes);
+    if (!source.hashes_stored) {
+      out[i] = hash;
+    } else if (!(out[i] == hash)) {
+      fault->chunk = chunk;
+      return fault->raise("IMAGE_DAMAGED", "a page of chunk " + std::to_string(chunk) +
+                                               " is not what its stored hash says");
+    }
+  }
   return true;
 }
 

@@ -49,7 +49,8 @@ bool place_pages(host::DomainMemory& memory, const PageBodies& pages, Fault* fau
       if (!placer.add(pfn, body, fault)) return false;
       body += host::kPageSize;
     } else if (page_class == image::kClassZero) {
-      if (!memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
+      // What comes before it is written before it: it may be a body of the same page.
+      if (!placer.flush(fault) || !memory.copy_in(&pfn, 1, kZeroPage, fault)) return false;
     }
   }
   return placer.flush(fault);

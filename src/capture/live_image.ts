@@ -383,9 +383,10 @@ export const besideStream = '';
  */
 export function liveHandedOver(request: LiveRequest, suspend: () => Promise<void>): Promise<Finished> {
   return withWork(request, 1, async (work) => {
-    const { host, info, memory } = work;
+    const { host, info, memory, finder } = work;
     const base = { info, hostKind: host.kind, config: besideStream };
     await livePasses(work);
+    await finder.prepare();
     await suspend();
     const { geometry, state } = await captureSuspended(work, new Pause(), 0);
     return finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });

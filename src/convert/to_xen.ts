@@ -17,9 +17,9 @@ import {
   type StreamItem,
   type StreamManifest,
 } from '../xenstream/stream_manifest.js';
-import { configRequests } from '../trust/config_requests.js';
+import { fileRequests } from '../trust/config_requests.js';
 import { KeyStore } from '../trust/key_store.js';
-import { parseStream } from '../xenstream/stream_parser.js';
+import { parseStream, type StreamVisitor } from '../xenstream/stream_parser.js';
 import { standardStream } from '../xenstream/standard_stream.js';
 import {
   damaged,
@@ -51,9 +51,9 @@ export interface ToXenResult {
   readonly notes: readonly string[];
 }
 
-/** Of an image that no trusted key signed. KEY_INVALID. */
-function notesOn({ manifest, signer }: ImageReader): string[] {
-  const { values, more } = configRequests(manifest.domain);
+/** Of an image that no trusted key signed; `config` is what the file says. KEY_INVALID. */
+function notesOn({ manifest, signer }: ImageReader, config: string): string[] {
+  const { values, more } = fileRequests({ ...manifest.domain, config });
   if (values.length === 0 || (signer !== null && new KeyStore().isTrusted(signer.key))) return [];
   const asked = [...values, ...(more > 0 ? [`${more} more`] : [])].join(', ');
   return [
@@ -88,7 +88,7 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
       const { counts, nrPfns: total } = reader;
       options.onProgress?.({ phase, donePages, totalPages: total, storedBytes, counts, elapsedMs });
     };
-    const storedBytes = await writeFile(
+    const { storedBytes, config } = await writeFile(
       reader,
       stream,
       layout,
@@ -109,7 +109,7 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
       storedBytes,
       elapsedMs,
       fromStream: kept !== null,
-      notes: notesOn(reader),
+      notes: notesOn(reader, config),
     };
   } finally {
     reader.close();
@@ -154,25 +154,35 @@ async function writeFile(
   directIo: boolean,
   report: (phase: ConvertProgress['phase'], donePages: number, storedBytes: number) => void,
   signal: AbortSignal | undefined,
-): Promise<number> {
+): Promise<{ storedBytes: number; config: string }> {
   const file = OutputFile.create(outPath, directIo);
   try {
     await new StreamFileWriter(reader, stream, layout, file, report, signal).run();
     report('verify', reader.nrPfns, file.bytes);
-    await checkWritten(file, signal);
+    const config = await checkWritten(file, signal);
     report('commit', reader.nrPfns, file.bytes);
     file.publish();
-    return file.bytes;
+    return { storedBytes: file.bytes, config };
   } finally {
     file.close();
   }
 }
 
-/** Parses what was written: an image that says nonsense of its stream must not become a file that looks whole. */
-async function checkWritten(file: OutputFile, signal: AbortSignal | undefined): Promise<void> {
+/**
+ * Parses what was written: an image that says nonsense of its stream must not become a file that looks whole. Returns the configuration
+ * in it.
+ */
+async function checkWritten(file: OutputFile, signal: AbortSignal | undefined): Promise<string> {
   const source = await ByteSource.open(file.readBackPath(), file.bytes);
+  let config = '';
+  const visitor: StreamVisitor = {
+    xlHeader: (header) => {
+      ({ config } = header);
+    },
+  };
   try {
-    await parseStream(source, {}, { maxPfns: MAX_PFNS, maxStateBytes: MAX_MANIFEST_BYTES }, signal);
+    await parseStream(source, visitor, { maxPfns: MAX_PFNS, maxStateBytes: MAX_MANIFEST_BYTES }, signal);
+    return config;
   } catch (thrown) {
     if (thrown instanceof DormouseError && thrown.code.startsWith('STREAM_'))
       throw damaged(thrown.message, thrown);

@@ -56,7 +56,8 @@ class ChainReader {
   constructor(private readonly pageHashes: boolean) {}
 
   async read(top: ImageFile): Promise<void> {
-    await this.addSource(top, basename(top.path));
+    // By its own name: a link to it may lie in another folder, or lead elsewhere tomorrow.
+    await this.addSource(top, basename(realPath(top.path)));
     for (let at: ImageFile | null = top; at;) at = await this.addLayer(at);
     const [own] = this.opened;
     const unsure = this.files.find(({ hasChunkDigests }) => !hasChunkDigests);

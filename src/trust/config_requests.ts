@@ -51,16 +51,73 @@ function* beyond(value: Record<string, unknown>, shape: Shape, place: string): G
   }
 }
 
-/** What libxl would be given of it; null where that is nothing, as of a domain that libxl did not make. */
-function libxlPart(config: string): Record<string, unknown> | null {
+function jsonObject(config: string): Record<string, unknown> | null {
   try {
     const parsed: unknown = JSON.parse(withoutTrailingNuls(config));
-    if (!isObject(parsed)) return null;
-    // As an object's own property it is text like any other; whoever copies it sets a prototype.
-    return 'c_info' in parsed || Object.hasOwn(parsed, '__proto__') ? parsed : null;
+    return isObject(parsed) ? parsed : null;
   } catch {
     return null;
   }
+}
+
+/** What libxl would be given of it; null where that is nothing, as of a domain that libxl did not make. */
+function libxlPart(config: string): Record<string, unknown> | null {
+  const parsed = jsonObject(config);
+  // As an object's own property it is text like any other; whoever copies it sets a prototype.
+  return parsed && ('c_info' in parsed || Object.hasOwn(parsed, '__proto__')) ? parsed : null;
+}
+
+/** Of all objects in it; without recursion, as it may be nested as deeply as it is long. */
+function fieldCount(whole: unknown): number {
+  const left: unknown[] = [whole];
+  let count = 0;
+  for (let value = left.pop(); value !== undefined; value = left.pop()) {
+    if (typeof value !== 'object' || value === null) continue;
+    if (!Array.isArray(value)) count += Object.keys(value).length;
+    for (const held of Object.values(value)) left.push(held);
+  }
+  return count;
+}
+
+/** Every string of a JSON text, as a whole; with the colon behind it where it names a field. */
+const jsonStrings = /"(?:[^"\\]|\\.)*"(\s*:)?/gsu;
+
+/** Whether an object of JSON names some field twice: of the two libxl takes the first, JSON.parse the last. */
+function namesTwice(config: string, parsed: Record<string, unknown>): boolean {
+  const named = [...config.matchAll(jsonStrings)].filter(([, colon]) => colon !== undefined);
+  return named.length !== fieldCount(parsed);
+}
+
+const tooLong = (config: string): string =>
+  `a configuration of ${config.length} characters, too long to be judged`;
+
+class Values {
+  private readonly values: string[] = [];
+  private more = 0;
+
+  add(value: string): void {
+    if (this.values.length < mostShown) this.values.push(value);
+    else this.more++;
+  }
+
+  all(): ConfigRequests {
+    return { values: this.values, more: this.more };
+  }
+}
+
+/**
+ * The same of the text in a file that libxl itself is going to read. What can be read in two ways, or by nobody here, is one of them.
+ */
+export function fileRequests({ type, config }: Pick<ConfiguredDomain, 'type' | 'config'>): ConfigRequests {
+  const asked = new Values();
+  const parsed = config.length > longestConfig ? null : jsonObject(config);
+  if (config.length > longestConfig) asked.add(tooLong(config));
+  else if (!parsed) asked.add('a configuration that is no JSON object');
+  else {
+    for (const value of beyond(parsed, allowedOf(type), '')) asked.add(value);
+    if (namesTwice(withoutTrailingNuls(config), parsed)) asked.add('a field that is named twice');
+  }
+  return asked.all();
 }
 
 /**
@@ -68,20 +125,15 @@ function libxlPart(config: string): Record<string, unknown> | null {
  * all the same: images that it makes carry it on, under its signature.
  */
 export function configRequests(domain: ConfiguredDomain): ConfigRequests {
-  const values: string[] = [];
-  let more = 0;
-  const add = (value: string): void => {
-    if (values.length < mostShown) values.push(value);
-    else more++;
-  };
+  const asked = new Values();
   // Of it the names of log files are made.
   if (domain.name !== null && !plainName.test(domain.name))
-    add(`name = ${shorten(JSON.stringify(domain.name))}`);
+    asked.add(`name = ${shorten(JSON.stringify(domain.name))}`);
   if (domain.config.length > longestConfig) {
-    add(`a configuration of ${domain.config.length} characters, too long to be judged`);
-    return { values, more };
+    asked.add(tooLong(domain.config));
+    return asked.all();
   }
   const config = libxlPart(domain.config);
-  if (config) for (const value of beyond(config, allowedOf(domain.type), '')) add(value);
-  return { values, more };
+  if (config) for (const value of beyond(config, allowedOf(domain.type), '')) asked.add(value);
+  return asked.all();
 }

@@ -1,7 +1,7 @@
 /** What the verbs do with keys. */
 import { DormouseError } from '../errors.js';
 import { KeyStore, ownLabel } from './key_store.js';
-import { keyLine, type PublicKey } from './key_text.js';
+import { keyLine, parseKey, type PublicKey } from './key_text.js';
 
 export interface KnownKeys {
   readonly folder: string;
@@ -26,7 +26,10 @@ export function showKey(): PublicKey & { readonly line: string } {
 /** False if it was trusted already. */
 export const trustKey = (key: PublicKey): boolean => new KeyStore().trust(key);
 
-/** By what `read` makes of the words if that is a trusted key, else by label. KEY_INVALID if it is not one of those trusted. */
+/**
+ * By the text of a key, or by label, or by what `read` finds in a file of that name, which anybody may have put there: so the last.
+ * KEY_INVALID if it is not one of those trusted.
+ */
 export async function forgetKey(
   words: string,
   read: (words: string) => Promise<PublicKey>,
@@ -34,10 +37,8 @@ export async function forgetKey(
   const store = new KeyStore();
   const known = store.trusted();
   const labelled = known.filter(({ label }) => label === words);
-  const given = await read(words).catch((thrown: unknown) => {
-    if (labelled.length === 0) throw thrown;
-    return null;
-  });
+  const typed = parseKey(words);
+  const given = typed ?? (labelled.length === 0 ? await read(words) : null);
   if (given && store.find()?.key.equals(given.key))
     throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
   const named = given && known.find(({ key }) => key.equals(given.key));

@@ -9,7 +9,7 @@ import { digestDomain, digestImage } from '../../src/digest/digest.js';
 import { restoreFrames, restoreLibxcStream, type HelperTarget } from '../../src/transfer/receive.js';
 import { streamDomain } from '../../src/transfer/send.js';
 import type { DormouseError } from '../../src/errors.js';
-import type { DomainSpec, Host } from '../../src/host/contract.js';
+import type { DomainSpec, Host, Lease } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { convertFromXen } from '../../src/convert/from_xen.js';
 import { frameConfig } from '../../src/xenstream/standard_stream.js';
@@ -40,16 +40,38 @@ interface Plan {
   readonly live: TrackerKind | null;
 }
 
+/** The host, whose tracker says when it is told that the guest is about to stand still. */
+function toldBefore(host: Host, told: () => void): Host {
+  return new Proxy<Host>(host, {
+    get: (_, name) => {
+      if (name !== 'tracker') return Reflect.get(host, name, host) as unknown;
+      return async (lease: Lease) => {
+        const tracker = await host.tracker(lease);
+        const prepare = (): Promise<void> => {
+          told();
+          return tracker.prepare();
+        };
+        return { ...tracker, prepare };
+      };
+    },
+  });
+}
+
 /** Streams the guest, which is destroyed then, as libxl would. */
 function stream(host: EmbeddedHost, name: string, { format, live }: Plan): Promise<Buffer> {
   return writtenBy(async (fd) => {
     const info = await host.find(name);
     const lease = await host.acquire(info.domid, 'save');
     let [done, total] = [0, 1];
+    let prepared = live !== 'log-dirty';
+    const plain = plainHost(host, { tracker: live ?? 'content' });
     await streamDomain({
-      ...{ host: plainHost(host, { tracker: live ?? 'content' }), lease, info, fd, format },
-      live: live !== null,
-      suspend: () => host.suspend(lease, 10_000),
+      ...{ lease, info, fd, format, live: live !== null },
+      host: toldBefore(plain, () => (prepared = true)),
+      suspend: () => {
+        assert.ok(prepared, 'what takes long was looked up');
+        return host.suspend(lease, 10_000);
+      },
       options: {
         onProgress: ({ donePages, totalPages }) => {
           [done, total] = [donePages, totalPages];

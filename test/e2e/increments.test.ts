@@ -313,9 +313,14 @@ test('symbolic links: the ancestor is named by its own name, and folders are com
   for (const path of [at('second'), at('latest'), join(elsewhere, 'point')])
     assert.deepEqual((await verifyImage(path)).findings, [], path);
   await restore(host, join(elsewhere, 'point'), { paused: true, name: 'again' });
+  const linked = { incrementalFrom: join(elsewhere, 'point') };
+  await checkpoint(host, 'guest', at('by-link'), { mode: 'light', ...linked });
+  assert.deepEqual((await verifyImage(at('by-link'))).findings, []);
   const outside = save(host, 'guest', `${at('link')}/../third`, {
     then: 'destroy',
     incrementalFrom: at('second'),
   });
   await refused(host, dir, outside, 'OUTPUT_INVALID');
+  await save(host, 'guest', at('last'), { then: 'destroy', ...linked });
+  assert.deepEqual((await verifyImage(at('last'))).findings, []);
 });

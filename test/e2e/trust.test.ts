@@ -1,11 +1,12 @@
 /** What an image may bring to a host: unsigned, signed here, signed elsewhere; and what stands against a restore. */
 import assert from 'node:assert/strict';
-import { chmodSync, copyFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { convertToXen } from '../../src/convert/to_xen.js';
 import { digestImage } from '../../src/digest/digest.js';
 import { save } from '../../src/save/save.js';
+import { frameConfig, standardStream } from '../../src/xenstream/standard_stream.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { command, documentOf, errorOf, failure } from '../support/command.js';
 import { forgeManifest, withConfig } from '../support/forge_manifest.js';
@@ -127,7 +128,16 @@ test('what this host signed is used as it is; elsewhere once its key is trusted,
     { key: own.key, label: own.label, own: true },
     { key, label: 'there', own: false },
   ]);
-  await documentOf(t, 'key forget', ['there']);
+  // A file of that name, which anybody may have put into the folder, says nothing.
+  const before = process.cwd();
+  process.chdir(dir);
+  try {
+    writeFileSync('there', `${String(own.line)}\n`);
+    assert.equal((await documentOf(t, 'key forget', ['there'])).key, key);
+    rmSync('there');
+  } finally {
+    process.chdir(before);
+  }
   await failure(t, 'KEY_INVALID', 1, ['key', 'forget', 'there']);
   await failure(t, 'KEY_INVALID', 1, ['key', 'forget', String(own.line)]);
   await refused(signed);
@@ -146,7 +156,26 @@ test('a file of xl save is signed by nobody: the same is said of it, and of an i
   assert.deepEqual((await convertToXen(image, own)).notes, []);
   forgeManifest(image, withConfig(hostile));
   const { notes } = await convertToXen(image, xl);
-  assert.match(notes.join(), /nobody trusted signed it asks for disks\[0\]\.pdev_path = "\/dev\/sda", /);
+  const asked = /nobody trusted signed it asks for disks\[0\]\.pdev_path = "\/dev\/sda", /;
+  assert.match(notes.join(), asked);
+  // What counts is what the file says, whatever the image says of its domain.
+  const [hidden, twice] = [join(dir, 'hidden.xl'), join(dir, 'twice.xl')];
+  const withFile = (config: string): void =>
+    forgeManifest(image, (manifest) => {
+      const harmlessly = withConfig(JSON.stringify(harmless))(manifest);
+      const stream = standardStream(harmlessly);
+      return {
+        ...harmlessly,
+        stream: { ...stream, xl: { ...stream.xl, optionalData: frameConfig(config) } },
+      };
+    });
+  withFile(hostile);
+  assert.match((await convertToXen(image, hidden)).notes.join(), asked);
+  assert.ok(readFileSync(hidden).includes(script));
+  withFile(`${hostile.slice(0, -1)},"disks":[]}`);
+  assert.match((await convertToXen(image, twice)).notes.join(), /a field that is named twice/);
+  forgeManifest(image, (manifest) => ({ ...manifest, stream: undefined }));
+  forgeManifest(image, withConfig(hostile));
   const told = await command(t, 'restore', '--json', xl, ...host);
   assert.match(errorOf(told).message, /guest\.xl is a file of xl save, which nobody signs/);
   assert.equal((await refused(xl))[0], 'disks[0].pdev_path = "/dev/sda"');

@@ -25,10 +25,11 @@ function chunkOf(number: number, first: number, next: (below: number) => number)
   const count = Math.min(1 + next(next(2) === 0 ? 300 : 4), nrPfns - first);
   const descs: bigint[] = [];
   const bodies: Buffer[] = [];
-  for (let pfn = first; pfn < first + count && bodies.length < mostBodies; pfn++) {
+  // Now and then a page comes twice in one chunk.
+  for (let pfn = first; pfn < first + count && bodies.length < mostBodies; pfn += next(8) === 0 ? 0 : 1) {
     const isZero = next(4) === 0;
     descs.push(descriptor(pfn, isZero ? zero : data, 0));
-    if (!isZero) bodies.push(Buffer.alloc(pageBytes, Buffer.from(`${number}:${pfn} `)));
+    if (!isZero) bodies.push(Buffer.alloc(pageBytes, Buffer.from(`${number}:${pfn}:${descs.length} `)));
   }
   return { descs: BigUint64Array.from(descs), bodies: Buffer.concat(bodies) };
 }

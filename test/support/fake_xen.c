@@ -135,12 +135,31 @@ static const char *node(const char *path) {
   return name;
 }
 
-void *xs_read(struct xs_handle *store, xs_transaction_t tx, const char *path, unsigned *length) {
-  return get(node(path), length);
-}
-
 bool xs_write(struct xs_handle *store, xs_transaction_t tx, const char *path, const void *data,
               unsigned length) {
   put(node(path), data, length);
   return true;
+}
+
+bool xs_rm(struct xs_handle *store, xs_transaction_t tx, const char *path) {
+  return unlink(path_of(node(path))) == 0;
+}
+
+/* A dead process's last request that xenstored has not got round to: the file "on its way" holds its word. */
+static void do_late(xs_transaction_t tx) {
+  unsigned length = 0;
+  char *word = get("on its way", &length);
+  if (!word) return;
+  xs_write(0, tx, "/local/domain/5/dormouse/suspend", word, length);
+  xs_write(0, tx, "/local/domain/5/control/shutdown", "suspend", 7);
+  unlink(path_of("on its way"));
+  free(word);
+}
+
+void *xs_read(struct xs_handle *store, xs_transaction_t tx, const char *path, unsigned *length) {
+  void *value = get(node(path), length);
+  const int missing = errno;
+  do_late(tx);
+  errno = missing;
+  return value;
 }

@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { XenLeases } from '../../src/host/xen/leases.js';
 
 const uuid = '01234567-89ab-cdef-0123-456789abcdef';
@@ -48,6 +49,21 @@ test('a journal says line by line what is open; nothing is left when all was str
   lease.strikeAll();
   assert.equal(journal(), '');
   await lease.release();
+  assert.deepEqual(readdirSync(dir), []);
+});
+
+test('what must be whole is done before the watcher is told; a lease that has ended does nothing more', async (t) => {
+  const { leases, dir } = withLeases(t, 'undone');
+  const lease = await leases.acquire(5, uuid, 'save', () => undefined);
+  lease.note('suspend 0a1b');
+  let asked = (): void => undefined;
+  const asking = lease.whole(() => new Promise<void>((resolve) => (asked = resolve)));
+  const released = lease.release();
+  await sleep(300);
+  assert.ok(existsSync(join(dir, '5.journal')), 'nobody has undone it yet');
+  assert.throws(() => lease.whole(() => Promise.resolve()), { code: 'CANCELLED' });
+  asked();
+  await Promise.all([asking, released]);
   assert.deepEqual(readdirSync(dir), []);
 });
 

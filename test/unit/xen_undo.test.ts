@@ -120,6 +120,19 @@ describe('what the watcher undoes', { skip }, () => {
     });
     waiting.assertDone(waiting.undo(), []);
     assert.equal(waiting.read(`store/${control}`), '');
+    assert.ok(!waiting.has(`store/${asked}`), 'as if never asked');
+  });
+
+  test('a request that xenstored does after its maker died is withdrawn as well', (t) => {
+    const scene = new Scene(t, ['suspend 0a'], { 'on its way': '0a' });
+    scene.assertDone(scene.undo(), []);
+    assert.equal(scene.read(`store/${control}`), '');
+    assert.ok(!scene.has(`store/${asked}`));
+  });
+
+  test('a request that was withdrawn before, by whoever died then, is not waited for', (t) => {
+    const scene = new Scene(t, ['suspend 0a'], { [`store/${control}`]: '' });
+    scene.assertDone(scene.undo(), []);
   });
 
   test('one that took its request and suspends late is waited for, named, and resumed', async (t) => {

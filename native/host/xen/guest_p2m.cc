@@ -82,32 +82,33 @@ bool GuestP2m::discover(Fault* fault) {
   for (int tries = 0; tries < 100; ++tries) {
     const P2mAnchor before = anchor();
     P2mLeaves leaves;
+    // What was found before stays, leaves and pages alike, until all of the new one is there.
+    ForeignPages pages;
     *fault = Fault();
-    const bool found =
-        find_p2m_leaves(before, limits, reader, &leaves, fault) && map_leaves(leaves, fault);
+    const bool found = find_p2m_leaves(before, limits, reader, &leaves, fault) &&
+                       map_leaves(leaves, &pages, fault);
     const P2mAnchor after = anchor();
     if ((before.generation & 1) != 0 || before.generation != after.generation ||
         before.max_pfn != after.max_pfn)
       continue;
     if (!found) return false;
     leaves_ = std::move(leaves);
+    leaf_pages_ = std::move(pages);
     found_at_ = before;
     return true;
   }
   return fault->raise("GUEST_MEMORY_UNREADABLE", "the guest keeps moving its p2m");
 }
 
-bool GuestP2m::map_leaves(const P2mLeaves& leaves, Fault* fault) {
+bool GuestP2m::map_leaves(const P2mLeaves& leaves, ForeignPages* pages, Fault* fault) {
   std::vector<xen_pfn_t> frames(leaves.mfns.begin(), leaves.mfns.end());
   std::vector<int> errors(frames.size());
-  ForeignPages pages;
-  if (!pages.map(xen_, domid_, frames.data(), frames.size(), errors.data()))
+  if (!pages->map(xen_, domid_, frames.data(), frames.size(), errors.data()))
     return raise_errno(fault, "mapping the p2m", domid_);
   for (size_t i = 0; i < errors.size(); ++i)
     if (errors[i] != 0)
       return fault->raise("GUEST_MEMORY_UNREADABLE",
                           "leaf " + std::to_string(i) + " of the guest's p2m cannot be mapped");
-  leaf_pages_ = std::move(pages);
   return true;
 }
 

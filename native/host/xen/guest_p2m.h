@@ -34,7 +34,7 @@ class GuestP2m {
   GuestP2m() = default;
   P2mAnchor anchor() const;
   bool discover(Fault* fault);
-  bool map_leaves(const P2mLeaves& leaves, Fault* fault);
+  bool map_leaves(const P2mLeaves& leaves, ForeignPages* pages, Fault* fault);
 
   std::shared_ptr<Handles> xen_;
   std::shared_ptr<MachineMap> machine_;

@@ -250,7 +250,10 @@ export class XenHost implements Host {
     const word = randomBytes(8).toString('hex');
     held.note(`suspend ${word}`);
     try {
-      const wait = { api: this.#api, domid, isHeld: () => !held.isReleased };
+      const wait = {
+        ...{ api: this.#api, domid, isHeld: () => !held.isReleased },
+        whole: (ask: () => Promise<void>) => held.whole(ask),
+      };
       await suspendGuest(wait, this.xenstore, word, timeoutMs);
       held.note('suspended');
     } catch (thrown) {

@@ -99,6 +99,8 @@ class Journalled {
   #watcher: ChildProcess;
   #watcherEnd: Promise<Outcome>;
   #released: Promise<void> | undefined;
+  /** Never rejects. */
+  #doing: Promise<unknown> = Promise.resolve();
 
   /** `what` is named in errors: "domain 5". */
   constructor(what: string, files: LeaseFiles, watchers: Watchers, onRelease: () => void) {
@@ -132,6 +134,17 @@ class Journalled {
     this.#write(new Set([...this.#noted, ...what]));
   }
 
+  /**
+   * Does what cannot be undone before it is done: the lease's end waits for it. CANCELLED if the lease has ended already, and then it is
+   * not done.
+   */
+  whole<T>(work: () => Promise<T>): Promise<T> {
+    if (this.isReleased) throw new DormouseError('CANCELLED', `the lease on ${this.#what} has ended`);
+    const doing = work();
+    this.#doing = Promise.allSettled([this.#doing, doing]);
+    return doing;
+  }
+
   /** It is undone. Once the lease has ended its files may be another's, and whoever ended it undoes the rest. */
   strike(...what: Undoable[]): void {
     if (this.isReleased) return;
@@ -156,6 +169,7 @@ class Journalled {
   /** The watcher undoes what is open, as it would had this process died: there is one way to do it. */
   async #end(): Promise<void> {
     this.#onRelease();
+    await this.#doing;
     if (this.#noted.size === 0) {
       unlinkIfThere(this.#files.journal);
       unlinkIfThere(this.#files.lock);

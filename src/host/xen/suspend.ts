@@ -28,6 +28,8 @@ export interface SuspendWait {
   readonly api: XenNative;
   readonly domid: number;
   readonly isHeld: () => boolean;
+  /** Does it, and lets the lease end only then: who undoes a request must find it made, or never made. */
+  readonly whole: (ask: () => Promise<void>) => Promise<void>;
 }
 
 async function waitSuspended(wait: SuspendWait, untilMs: number): Promise<boolean> {
@@ -46,6 +48,8 @@ function withdraw(xenstore: XenXenstore, domid: number): Promise<boolean> {
   return xenstore.transaction(async (tx) => {
     if ((await tx.read(controlPath(domid))) !== 'suspend') return false;
     await tx.write(controlPath(domid), '');
+    // As if never asked: whoever looks later would take an asked one for taken.
+    await tx.remove(askedPath(domid));
     return true;
   });
 }
@@ -62,10 +66,12 @@ export async function suspendGuest(
   timeoutMs: number,
 ): Promise<void> {
   const { domid } = wait;
-  await xenstore.transaction(async (tx) => {
-    await tx.write(askedPath(domid), word);
-    await tx.write(controlPath(domid), 'suspend');
-  });
+  await wait.whole(() =>
+    xenstore.transaction(async (tx) => {
+      await tx.write(askedPath(domid), word);
+      await tx.write(controlPath(domid), 'suspend');
+    }),
+  );
   if (await waitSuspended(wait, performance.now() + timeoutMs)) return;
   const place = { domid };
   const seconds = timeoutMs / 1000;

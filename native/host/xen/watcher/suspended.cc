@@ -32,14 +32,15 @@ bool read_node(xs_handle* store, xs_transaction_t tx, const std::string& path, s
   return true;
 }
 
-// Blanks control/shutdown if the guest has not taken the request yet.
-bool withdraw_request(xs_handle* store, const std::string& path) {
+// Blanks control/shutdown if the guest has not taken the request yet, which was then never asked.
+bool withdraw_request(xs_handle* store, const std::string& path, const std::string& asked_path) {
   for (int tries = 0; tries < 100; ++tries) {
     const xs_transaction_t tx = xs_transaction_start(store);
     if (tx == XBT_NULL) return false;
     std::string value;
     const bool waiting = read_node(store, tx, path, &value) && value == "suspend";
     if (waiting) xs_write(store, tx, path.c_str(), "", 0);
+    if (waiting) xs_rm(store, tx, asked_path.c_str());
     if (xs_transaction_end(store, tx, !waiting)) return waiting;
     if (errno != EAGAIN) return false;
   }
@@ -74,11 +75,14 @@ Undone undo_suspend(const Handles& xen, uint32_t domid, const Journal& journal) 
   if (!store) return failed("xenstored cannot be reached");
   const std::string home = "/local/domain/" + std::to_string(domid);
   // Looked at in this order: the request of a guest that suspends in between is gone.
+  // Twice, as the last thing that a dead process asked of xenstored may be done between the two.
+  const std::string asked_path = home + "/dormouse/suspend";
   std::string asked;
-  if (!read_node(store.get(), XBT_NULL, home + "/dormouse/suspend", &asked))
-    return failed("xenstored does not answer");
+  for (int looks = 0; looks < 2 && (looks == 0 || asked != journal.suspend); ++looks)
+    if (!read_node(store.get(), XBT_NULL, asked_path, &asked))
+      return failed("xenstored does not answer");
   const bool withdrawn = asked == journal.suspend && !journal.suspended &&
-                         withdraw_request(store.get(), home + "/control/shutdown");
+                         withdraw_request(store.get(), home + "/control/shutdown", asked_path);
   if (withdrawn) std::printf("withdrew the request to suspend\n");
   xc_domaininfo_t info;
   Fault fault;
