@@ -31,7 +31,7 @@ export interface FrameWork {
 
 export class DecodingLanes {
   readonly #free: Lane[] = Array.from(
-    { length: Math.min(mostLanes, availableParallelism()) },
+    { length: Math.min(mostLanes, availableParallelism() + 1) },
     () => new Lane(),
   );
   /** Neither rejects: what goes wrong is kept until somebody can be told. */

@@ -81,6 +81,7 @@ class FrameReader {
   #stream: { streamId: Buffer; newer: boolean } = { streamId: Buffer.alloc(16), newer: false };
   #frames = 0;
   #frameOffset = 0;
+  #nextHead: Buffer | undefined;
 
   constructor(
     private readonly source: ByteReader,
@@ -164,14 +165,22 @@ class FrameReader {
   /** The body is a view until the next read. */
   async #next(): Promise<{ kind: FrameHead['kind']; body: Buffer }> {
     if (this.signal?.aborted === true) throw new DormouseError('CANCELLED', 'cancelled');
-    this.#frameOffset = this.source.offset;
     const number = this.#frames++;
-    const bytes = await this.source.read(FRAME_HEAD_SIZE, `the head of frame ${number}`);
-    const head = decodeFrameHead(bytes, this.#stream.streamId, number, this.#frameOffset);
-    const body = await this.source.read(head.bodySize, `frame ${number}`);
+    const ahead = this.#nextHead ?? (await this.source.read(FRAME_HEAD_SIZE, `the head of frame ${number}`));
+    this.#frameOffset = this.source.offset - FRAME_HEAD_SIZE;
+    const head = decodeFrameHead(ahead, this.#stream.streamId, number, this.#frameOffset);
+    const body = await this.#body(head, number);
     if (storedHash(body) !== head.bodyHash)
       throw streamInvalid(`frame ${number} is damaged`, this.#frameOffset);
     return { kind: head.kind, body };
+  }
+
+  /** With the head of the frame that follows pages: each read takes a turn of the event loop and a thread. */
+  async #body({ kind, bodySize }: FrameHead, number: number): Promise<Buffer> {
+    const follows = kind === 'pages' ? FRAME_HEAD_SIZE : 0;
+    const bytes = await this.source.read(bodySize + follows, `frame ${number}`);
+    this.#nextHead = follows > 0 ? Buffer.from(bytes.subarray(bodySize)) : undefined;
+    return bytes.subarray(0, bodySize);
   }
 }
 
