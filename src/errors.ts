@@ -42,7 +42,11 @@ const kinds = {
   USAGE: { exit: 2, guest: 'untouched', advice: 'See `dormouse VERB --help`.' },
   CONFIG_INVALID: { exit: 2, guest: 'untouched', advice: 'Correct the configuration and run it again.' },
   DOMAIN_NOT_FOUND: { exit: 4, guest: 'none', advice: 'See `dormouse list` for the domains of this host.' },
-  DOMAIN_EXISTS: { exit: 4, guest: 'untouched', advice: 'Destroy or rename the domain of that name first.' },
+  DOMAIN_EXISTS: {
+    exit: 4,
+    guest: 'untouched',
+    advice: 'Give another name (`restore --name NEW`, `create name=NEW`), or destroy the domain first.',
+  },
   DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
   LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
   DISK_IN_USE: {
@@ -74,7 +78,11 @@ const kinds = {
     guest: 'untouched',
     advice: 'Run `dormouse image verify FILE` for the extent; use another image.',
   },
-  IMAGE_INCOMPATIBLE: { exit: 13, guest: 'untouched', advice: 'Use a dormouse that knows this format.' },
+  IMAGE_INCOMPATIBLE: {
+    exit: 13,
+    guest: 'untouched',
+    advice: 'Use an image, and a dormouse that knows its format.',
+  },
   IMAGE_NOT_RESTORABLE: {
     exit: 13,
     guest: 'untouched',
@@ -101,33 +109,33 @@ const kinds = {
     guest: 'untouched',
     advice: 'Convert it with the Xen release that wrote it.',
   },
-  OUTPUT_EXISTS: { exit: 1, guest: 'running', advice: 'Choose another path or remove the file.' },
+  OUTPUT_EXISTS: { exit: 1, guest: 'untouched', advice: 'Choose another path or remove the file.' },
   OUTPUT_INVALID: {
     exit: 1,
-    guest: 'running',
+    guest: 'untouched',
     advice: 'Choose a path for a new regular file in an existing directory.',
   },
-  NO_SPACE: { exit: 1, guest: 'running', advice: 'Free disk space and run it again.' },
-  IMAGE_WRITE_FAILED: { exit: 1, guest: 'running', advice: 'Check the disk; the image was abandoned.' },
+  NO_SPACE: { exit: 1, guest: 'untouched', advice: 'Free disk space and run it again.' },
+  IMAGE_WRITE_FAILED: { exit: 1, guest: 'untouched', advice: 'Check the disk; the image was abandoned.' },
   IMAGE_READ_FAILED: { exit: 1, guest: 'untouched', advice: 'Check the disk and permissions.' },
   PAGE_TABLE_INVALID: {
     exit: 1,
-    guest: 'running',
+    guest: 'untouched',
     advice: 'The guest maps memory that is not its own; detach what it shares and try again.',
   },
   GUEST_MEMORY_UNREADABLE: {
     exit: 1,
-    guest: 'running',
+    guest: 'untouched',
     advice: 'Try again; if it persists the guest cannot be saved.',
   },
   ACCOUNTING_MISMATCH: {
     exit: 1,
-    guest: 'running',
+    guest: 'untouched',
     advice: 'The image was not committed. Please report this.',
   },
   NOT_CONVERGED: {
     exit: 15,
-    guest: 'running',
+    guest: 'untouched',
     advice: 'The guest writes too fast for a short pause; use a cooperative checkpoint.',
   },
   NOT_SETTLED: {
@@ -150,7 +158,7 @@ const kinds = {
     guest: 'untouched',
     advice: 'See `dormouse key --help`; the folder of keys is $DORMOUSE_KEY_DIR where that is set.',
   },
-  CANCELLED: { exit: 130, guest: 'running', advice: 'Run it again when ready.' },
+  CANCELLED: { exit: 130, guest: 'untouched', advice: 'Run it again when ready.' },
   INTERNAL: { exit: 1, guest: 'unknown', advice: 'Please report this.' },
 } as const satisfies Record<string, ErrorKind>;
 
@@ -184,6 +192,8 @@ export class DormouseError extends Error {
       guest?: GuestState;
       exitCode?: number;
       details?: readonly string[];
+      /** What to do, where it is known better than by the code. */
+      advice?: string;
     } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -192,10 +202,30 @@ export class DormouseError extends Error {
     const kind: ErrorKind = kinds[code];
     this.exitCode = options.exitCode ?? kind.exit;
     this.guest = options.guest ?? kind.guest;
-    this.advice = kind.advice;
+    this.advice = options.advice ?? kind.advice;
     this.place = options.place ?? {};
     this.details = options.details ?? [];
   }
+}
+
+/** The same error, which names the file it is about. */
+export function inFile(error: DormouseError, path: string): DormouseError {
+  if (error.place.path !== undefined || error.message.includes(path)) return error;
+  const { code, guest, exitCode, details, place } = error;
+  return new DormouseError(code, `${path}: ${error.message}`, {
+    ...{ cause: error.cause, guest, exitCode, details, place: { ...place, path } },
+    advice: error.advice.replace('FILE', path),
+  });
+}
+
+/** The same error where the guest is known to be in that state. */
+export function ofGuest(
+  error: DormouseError,
+  guest: GuestState,
+  exitCode: number = error.exitCode,
+): DormouseError {
+  const { code, message, place, details, advice } = error;
+  return new DormouseError(code, message, { cause: error, place, details, advice, guest, exitCode });
 }
 
 export function isErrorCode(value: unknown): value is ErrorCode {

@@ -34,7 +34,8 @@ std::shared_ptr<ImageReader> ImageReader::open(const ReaderSetup& setup, Fault* 
   if (!reader->lay_maps(setup, fault)) return nullptr;
   reader->list_chunks();
   reader->list_blanks();
-  reader->lanes_.resize(setup.lanes + 1);
+  reader->lanes_.resize(setup.lanes);
+  reader->page_lanes_.resize(std::min<size_t>(kPageLanes, setup.sources.size() + 1));
   return reader;
 }
 
@@ -295,13 +296,25 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
   return true;
 }
 
+// Pages in the order of their pfns come from the chunks of one file and another by turns.
+ImageReader::LaneBuffers& ImageReader::page_lane(uint32_t chunk) {
+  auto found = std::find_if(page_lanes_.begin(), page_lanes_.end(),
+                            [&](const LaneBuffers& lane) { return lane.loaded == chunk; });
+  if (found == page_lanes_.end())
+    found = std::min_element(
+        page_lanes_.begin(), page_lanes_.end(),
+        [](const LaneBuffers& a, const LaneBuffers& b) { return a.last_use < b.last_use; });
+  found->last_use = ++page_uses_;
+  return *found;
+}
+
 bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   const PlacedRun& run = map_.runs()[map_.find(pfn)];
   if (!class_has_body(run.page_class)) {
     memset(out, 0, kPageBytes);
     return true;
   }
-  LaneBuffers& lane = lanes_.back();
+  LaneBuffers& lane = page_lane(run.chunk);
   if (lane.loaded != run.chunk && !load(lane, run.chunk, fault)) return false;
   const uint32_t body = uint32_t(run.slot + (pfn - run.first));
   const uint32_t block = body / kBlockPages;

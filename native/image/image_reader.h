@@ -54,7 +54,7 @@ class ImageReader final : public Reader {
 
   uint64_t nr_pfns() const override { return map_.nr_pfns(); }
   uint32_t nr_chunks() const override { return uint32_t(places_.size()); }
-  uint32_t lanes() const override { return uint32_t(lanes_.size() - 1); }
+  uint32_t lanes() const override { return uint32_t(lanes_.size()); }
   const std::vector<BlankPages>& blanks() const override { return blanks_; }
   bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) override;
   bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) override;
@@ -107,6 +107,7 @@ class ImageReader final : public Reader {
     uint64_t loaded = ~0ull;         // chunk in `stored`, checked
     uint64_t decoded_block = ~0ull;  // of that chunk, in `bodies`
     ChunkView view;
+    uint64_t last_use = 0;  // of read_page's lanes
   };
 
   ImageReader() = default;
@@ -116,6 +117,7 @@ class ImageReader final : public Reader {
   bool lay_maps(const ReaderSetup& setup, Fault* fault);
   void list_chunks();
   void list_blanks();
+  LaneBuffers& page_lane(uint32_t chunk);
   bool load(LaneBuffers& lane, uint32_t chunk, Fault* fault);
   bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
@@ -130,7 +132,11 @@ class ImageReader final : public Reader {
   std::vector<uint32_t> current_;  // by chunk: how many of its pages the page map leads to
   std::vector<BlankPages> blanks_;
   ReaderMap map_;
-  std::vector<LaneBuffers> lanes_;  // the last one is read_page's
+  std::vector<LaneBuffers> lanes_;
+  // read_page's: the chunks it read last.
+  static constexpr size_t kPageLanes = 8;
+  std::vector<LaneBuffers> page_lanes_;
+  uint64_t page_uses_ = 0;
 };
 
 }  // namespace dormouse::image

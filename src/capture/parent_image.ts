@@ -16,7 +16,7 @@ function requireTrusted(reader: ImageReader): void {
     `${path} is ${key ? 'signed by a key that is not trusted here' : 'not signed'}, and this host would sign its pages ` +
       'with the increment: begin with an image without --incremental-from' +
       (key ? ', or trust the key (`dormouse key trust`)' : ''),
-    { place: { path } },
+    { place: { path }, advice: 'Trust the key that signed it, or leave --incremental-from out.' },
   );
 }
 

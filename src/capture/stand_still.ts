@@ -1,6 +1,6 @@
 /** How a domain is brought to stand still for an image, and let go again. */
 import { type Downtime, type Operation, Pause, snapshotDowntime } from '../domain/operation.js';
-import { asDormouseError, DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError, ofGuest } from '../errors.js';
 import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
 import { refuseDeviceModel } from '../domain/hvm.js';
@@ -66,13 +66,7 @@ export async function describe(
 export function afterSuspend(thrown: unknown): DormouseError {
   const error = asDormouseError(thrown);
   if (error.guest === 'gone' || error.guest === 'resumed') return error;
-  const exitCode = error.code === 'CANCELLED' ? error.exitCode : 20;
-  return new DormouseError(error.code, error.message, {
-    cause: error,
-    place: error.place,
-    guest: 'resumed',
-    exitCode,
-  });
+  return ofGuest(error, 'resumed', error.code === 'CANCELLED' ? error.exitCode : 20);
 }
 
 /** Asks the guest to suspend. On abort the lease is ended, which withdraws the request or resumes the guest. */

@@ -41,7 +41,7 @@ export function typedOf(context: Context, input: RestoreInput): NonNullable<Chec
 }
 
 /** CONFIG_INVALID for a file that is no configuration. */
-async function configOf(host: Host, path: string): Promise<string> {
+async function configOf(context: Context, host: Host, path: string): Promise<string> {
   const text = await readConfigFile(path);
   if (text.trimStart().startsWith('{')) {
     try {
@@ -54,11 +54,15 @@ async function configOf(host: Host, path: string): Promise<string> {
       });
     }
   }
-  return host.readXlConfig ? host.readXlConfig(text) : domainSpec(parseConfig(text, path)).spec.config;
+  if (host.readXlConfig) return host.readXlConfig(text);
+  const { spec, ignored } = domainSpec(parseConfig(text, path));
+  if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
+  return spec.config;
 }
 
 /** USAGE for --config and --trust-config together. */
 export async function restoreChoices(
+  context: Context,
   host: Host,
   { name, scratch, config: file, trustConfig, force }: RestoreInput,
   typed: NonNullable<CheckOptions['typed']>,
@@ -70,6 +74,6 @@ export async function restoreChoices(
     trustConfig,
     force,
     ...given({ name, scratchDir: scratch }),
-    ...(file !== undefined && { config: await configOf(host, file) }),
+    ...(file !== undefined && { config: await configOf(context, host, file) }),
   };
 }

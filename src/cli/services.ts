@@ -37,7 +37,7 @@ export interface Services {
   readonly keys: {
     list(): Promise<ReturnType<typeof listKeys>>;
     show(): Promise<ReturnType<typeof showKey>>;
-    trust(...args: Parameters<typeof trustKey>): Promise<boolean>;
+    trust(...args: Parameters<typeof trustKey>): Promise<ReturnType<typeof trustKey>>;
     readonly forget: typeof forgetKey;
   };
   demo(talk: DemoTalk): Promise<DemoResult>;

@@ -49,7 +49,7 @@ export interface Verb {
   readonly examples: readonly VerbExample[];
   /** The schema of its JSON document. */
   readonly document: z.ZodType;
-  /** True where SIGINT and SIGTERM are to be cleaned up after; else they end the process at once. */
+  /** True where SIGINT and SIGTERM are cleaned up after, or what was begun is finished; else they end the process at once. */
   readonly cancellable: boolean;
   /** Of its typed input. */
   readonly fields: readonly string[];

@@ -32,7 +32,12 @@ async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<Image
   const file = await ImageFile.open(path).catch((thrown: unknown) => {
     const { code, message } = asDormouseError(thrown);
     const why = code === 'IMAGE_NOT_FOUND' ? 'which is not there' : `but ${message}`;
-    throw new DormouseError(code, `${wanted}, ${why}`, { cause: thrown, place: { path } });
+    throw new DormouseError(code, `${wanted}, ${why}`, {
+      ...{ cause: thrown, place: { path } },
+      ...(code === 'IMAGE_NOT_FOUND' && {
+        advice: 'Put it there: the images of a chain stay in one folder.',
+      }),
+    });
   });
   const { header, footer } = file;
   const isIt =

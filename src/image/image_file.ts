@@ -1,7 +1,7 @@
 /** One file of an image, open: header and footer, checked against each other and the file, and its regions on demand. */
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import { DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError, inFile } from '../errors.js';
 import { totalPages } from '../pfn/counts.js';
 import { type Ancestor, decodeAncestors } from './ancestors.js';
 import { openImageFile, readExactly } from './file.js';
@@ -58,8 +58,11 @@ function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number
 
 function refuseXlFile(page: Buffer, path: string): void {
   if (!page.subarray(0, XL_MAGIC.length).equals(XL_MAGIC)) return;
-  const advice = `${path} is an xl save file: convert it first (dormouse image convert)`;
-  throw new DormouseError('IMAGE_INCOMPATIBLE', advice, { place: { path } });
+  const advice = `Run \`dormouse image convert ${path} NEW.dmi\` and give it NEW.dmi.`;
+  throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is an xl save file: convert it first`, {
+    place: { path },
+    advice,
+  });
 }
 
 export class ImageFile {
@@ -89,7 +92,7 @@ export class ImageFile {
       return new ImageFile(path, file, size, header, footer);
     } catch (thrown) {
       await file.close();
-      throw thrown;
+      throw inFile(asDormouseError(thrown), path);
     }
   }
 

@@ -55,7 +55,7 @@ export function requireRestorable(reader: ImageReader): void {
   if (manifest.consistency === 'paused')
     throw new DormouseError(
       'IMAGE_NOT_RESTORABLE',
-      'the image was taken of a paused guest, not at its suspend point: it can only be rolled back to in the same domain',
+      'the image was taken of a paused guest, not at its suspend point: no verb puts it back into a domain yet; `image inspect` and `digest` look into it',
     );
   if (manifest.domain.type !== 'pv') return;
   if (manifest.geometry.guestWidth !== 8)

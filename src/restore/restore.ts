@@ -6,7 +6,7 @@ import type { PageCounts } from '../domain/progress.js';
 import type { DomainWanted, Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { memoryBytesOf } from '../pfn/counts.js';
-import { DormouseError } from '../errors.js';
+import { DormouseError, inFile, ofGuest } from '../errors.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
 import { type CheckOptions, findingsOf, wantedOf } from './check.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
@@ -120,7 +120,11 @@ export async function restore(host: Host, path: string, options: RestoreOptions)
       return { ...restored, from, notes: all, elapsedMs: operation.totalMs, phases: operation.parts() };
     });
   } catch (thrown) {
-    if (thrown instanceof DormouseError) throw thrown;
+    // Whatever was begun of the domain is gone.
+    if (thrown instanceof DormouseError) {
+      const error = thrown.code === 'IMAGE_DAMAGED' ? inFile(thrown, path) : thrown;
+      throw error.guest === 'untouched' ? ofGuest(error, 'none') : error;
+    }
     throw new DormouseError('RESTORE_FAILED', `restore of ${path} failed`, { cause: thrown });
   }
 }

@@ -23,8 +23,14 @@ export function showKey(): PublicKey & { readonly line: string } {
   return { ...own, line: keyLine(own) };
 }
 
-/** False if it was trusted already. */
-export const trustKey = (key: PublicKey): boolean => new KeyStore().trust(key);
+/** `added` is false if it was trusted already; `known` is how it is known from now on: a label that it has stays. */
+export function trustKey(key: PublicKey): { readonly added: boolean; readonly known: PublicKey } {
+  const store = new KeyStore();
+  const added = store.trust(key);
+  const own = store.find();
+  if (own?.key.equals(key.key)) return { added, known: { key: own.key, label: ownLabel() } };
+  return { added, known: store.trusted().find((one) => one.key.equals(key.key)) ?? key };
+}
 
 /**
  * By the text of a key, or by label, or by what `read` finds in a file of that name, which anybody may have put there: so the last.
@@ -34,11 +40,17 @@ export async function forgetKey(
   words: string,
   read: (words: string) => Promise<PublicKey>,
 ): Promise<PublicKey> {
+  const notFound = (cause: unknown): never => {
+    throw new DormouseError('KEY_INVALID', `no trusted key has the text, label or file '${words}'`, {
+      cause,
+      advice: 'See `dormouse key list`.',
+    });
+  };
   const store = new KeyStore();
   const known = store.trusted();
   const labelled = known.filter(({ label }) => label === words);
   const typed = parseKey(words);
-  const given = typed ?? (labelled.length === 0 ? await read(words) : null);
+  const given = typed ?? (labelled.length === 0 ? await read(words).catch(notFound) : null);
   if (given && store.find()?.key.equals(given.key))
     throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
   const named = given && known.find(({ key }) => key.equals(given.key));

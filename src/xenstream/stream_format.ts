@@ -3,7 +3,7 @@
  * Sources: docs/specs/libxl-migration-stream.pandoc, docs/specs/libxc-migration-stream.pandoc.
  */
 import { Buffer } from 'node:buffer';
-import { asDormouseError, DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError, ofGuest } from '../errors.js';
 import { XL_MAGIC } from '../image/format.js';
 
 /** Longest record body either stream allows. */
@@ -132,7 +132,6 @@ export async function withoutGuest<T>(convert: () => Promise<T>): Promise<T> {
   } catch (thrown) {
     const error = asDormouseError(thrown);
     if (error.guest === 'untouched') throw error;
-    const { code, message, place, cause = error } = error;
-    throw new DormouseError(code, message, { cause, place, guest: 'untouched' });
+    throw ofGuest(error, 'untouched');
   }
 }

@@ -101,7 +101,7 @@ test('what is there already is not overwritten, and the guest runs on', () => {
   for (const path of ['precious', '.', 'no/such/folder/file']) {
     const refused = dormouse('save', 'keep', path);
     assert.equal(refused.status, 1, refused.stderr);
-    assert.match(refused.stderr, /^dormouse: .+\n(.+\n)*? {2}guest: running\n {2}advice: .+\n$/u);
+    assert.match(refused.stderr, /^dormouse: .+\n(.+\n)*? {2}guest: untouched\n {2}advice: .+\n$/u);
   }
   assert.equal(statSync(join(dir, 'precious')).size, 4);
   assert.match(state('keep'), /^(running|idle)$/u);
@@ -131,7 +131,7 @@ test('damage to an image is found, named, and not restored', () => {
     name: string;
     guest: string;
   };
-  assert.deepEqual([told.name, told.guest], ['IMAGE_DAMAGED', 'untouched']);
+  assert.deepEqual([told.name, told.guest], ['IMAGE_DAMAGED', 'none']);
   assert.equal(dormouse('domstate', 'frail').status, 4);
   assert.equal(dormouse('restore', 'absent.dmi').status, 10);
 });

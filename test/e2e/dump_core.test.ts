@@ -84,7 +84,7 @@ test('a running guest and one that crashed are dumped, and are afterwards as the
   assert.deepEqual([paused, shutdown], [false, 'crash']);
   await assert.rejects(dumpCore(host, 'busy', join(dir, 'busy')), {
     code: 'OUTPUT_EXISTS',
-    guest: 'running',
+    guest: 'untouched',
   });
   await assert.rejects(dumpCore(host, 'nobody', join(dir, 'x')), { code: 'DOMAIN_NOT_FOUND' });
   const cancelled = AbortSignal.abort();

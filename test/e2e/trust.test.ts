@@ -120,7 +120,8 @@ test('what this host signed is used as it is; elsewhere once its key is trusted,
   const file = join(dir, 'there.pub');
   writeFileSync(file, `${String(line)}\n`);
   assert.equal((await documentOf(t, 'key trust', [file, '--label', 'there'])).added, true);
-  assert.equal((await documentOf(t, 'key trust', [String(line)])).added, false);
+  const again = await documentOf(t, 'key trust', [String(line), '--label', 'another']);
+  assert.deepEqual([again.added, again.label], [false, 'there'], 'a label stays');
   await restored(signed);
   const own = await documentOf(t, 'key show', []);
   const { keys } = await documentOf(t, 'key list', []);
@@ -138,7 +139,8 @@ test('what this host signed is used as it is; elsewhere once its key is trusted,
   } finally {
     process.chdir(before);
   }
-  await failure(t, 'KEY_INVALID', 1, ['key', 'forget', 'there']);
+  const unknown = await failure(t, 'KEY_INVALID', 1, ['key', 'forget', 'there']);
+  assert.match(unknown.message, /no trusted key has the text, label or file 'there'/);
   await failure(t, 'KEY_INVALID', 1, ['key', 'forget', String(own.line)]);
   await refused(signed);
 

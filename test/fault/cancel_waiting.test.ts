@@ -40,7 +40,7 @@ for (const args of waiting)
     const ended = await run.ended;
     assert.ok(performance.now() - sentMs < 2000, 'it does not wait for the guest');
     assert.equal(ended.exitCode, 143, ended.stderr);
-    assert.deepEqual([errorOf(ended).name, errorOf(ended).guest], ['CANCELLED', 'running']);
+    assert.deepEqual([errorOf(ended).name, errorOf(ended).guest], ['CANCELLED', 'untouched']);
     assert.equal(await host.xenstore.read(control), '', 'the request is withdrawn');
     await before.assertHost(5000);
     assert.deepEqual(readdirSync(dir), []);

@@ -52,7 +52,7 @@ test('save and checkpoint refuse what they may not write to', async (t) => {
   for (const [i, [path, code]] of paths.entries()) {
     const verb = verbs[i % verbs.length] ?? ['save'];
     const error = await failure(t, code, 1, [...verb, '--host', 'embedded:test', 'guest', path]);
-    assert.equal(error.guest, 'running', path);
+    assert.equal(error.guest, 'untouched', path);
   }
   await before.assertHost(5000);
   assert.deepEqual(readdirSync(dir).sort(), ['dangling', 'exists', 'folder', 'link', 'readonly']);

@@ -141,7 +141,7 @@ function working(): Services {
     keys: {
       list: () => Promise.resolve({ folder: '/keys', own: ownKey, trusted: [trustedKey] }),
       show: () => Promise.resolve({ ...ownKey, line: keyLine(ownKey) }),
-      trust: () => Promise.resolve(true),
+      trust: () => Promise.resolve({ added: true, known: trustedKey }),
       forget: () => Promise.resolve(trustedKey),
     },
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
@@ -187,7 +187,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   ],
   'key list': ['key list', /^KEY .*\nAAAA.*= +this host +me\nAgIC.*= +other\n$/],
   'key show': ['key show', /^dormouse-ed25519 AAAA[A]+= me\n$/],
-  'key trust': [`key trust ${otherKey}`, /^trusted: AgIC[^ ]+= \n$/],
+  'key trust': [`key trust ${otherKey}`, /^trusted: AgIC[^ ]+= other\n$/],
   'key forget': ['key forget other', /^forgotten: AgIC[^ ]+= other\n$/],
   'image convert': ['image convert a.xl a.dmi', /to an image\n[^]*note: a note\n$/],
   'host start': ['host start --memory 4G', /^embedded host default started\n$/],
@@ -259,11 +259,13 @@ test('errors give their exit code, and are told to people and to programs', asyn
     assert.equal(plain.exitCode, kind.exit, name);
     assert.equal(plain.stdout, '');
     assert.ok(plain.stderr.startsWith('dormouse: it broke\n  where: pfn 12\n  guest: '), plain.stderr);
-    assert.ok(plain.stderr.endsWith(`  advice: ${kind.advice}\n`));
+    // Of the verb that was typed.
+    const advice = kind.advice.replace('VERB', 'save');
+    assert.ok(plain.stderr.endsWith(`  advice: ${advice}\n`));
     const json = await cli(failing, ['save', 'web1', 'a.dmi', '--json']);
     assert.equal(json.exitCode, kind.exit);
     assert.equal(json.stdout, '');
-    const { guest, advice } = kind;
+    const { guest } = kind;
     const expected = {
       type: 'exit_error',
       code: kind.exit,
@@ -298,6 +300,8 @@ test('what is no command line is a usage error', async () => {
     'image inspect a.xl',
     'image verify a.xl',
     'restore --config a.cfg --trust-config a.dmi',
+    'checkpoint web1 c-%d.dmi',
+    'checkpoint web1 c.dmi --interval 100ms',
     'key',
     'key trust',
     'host start --memory lots',
@@ -436,7 +440,7 @@ test('a signal ends with 130 or 143', async () => {
     });
     const ran = await cli(given, ['save', 'web1', 'a.dmi'], controller.signal);
     assert.equal(ran.exitCode, exitCode);
-    assert.match(ran.stderr, /^dormouse: cancelled\n {2}guest: running\n/u);
+    assert.match(ran.stderr, /^dormouse: cancelled\n {2}guest: untouched\n/u);
   }
 });
 

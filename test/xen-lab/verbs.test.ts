@@ -336,7 +336,7 @@ describe('verbs on Xen', () => {
     assert.equal(await guest.domid(), next);
     assert.match(await guest.console(), /granted page holds 646f6d3020776173/);
     for (const [verb, state] of [
-      ['checkpoint', 'running'],
+      ['checkpoint', 'untouched'],
       ['save -c', 'resumed'],
       ['save', 'resumed'],
     ] as const) {

@@ -3,6 +3,7 @@ import { CommanderError } from 'commander';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { Context, type Streams } from '../context.js';
 import { buildProgram, type Chosen } from './program.js';
+import { verbs } from './verbs.js';
 import { errorDocument, renderError } from '../../render/error.js';
 import type { Services } from '../services.js';
 import type { Verb } from '../verb.js';
@@ -26,7 +27,7 @@ export async function runCli(argv: readonly string[], around: Surroundings): Pro
     ({ json, verbose } = chosen.globals);
     return await runVerb(chosen, around);
   } catch (thrown) {
-    const error = translate(thrown, around.signal);
+    const error = withHelp(translate(thrown, around.signal), given);
     around.stderr.write(json ? `${JSON.stringify(errorDocument(error))}\n` : renderError(error, verbose));
     return error.exitCode;
   }
@@ -62,6 +63,17 @@ async function runVerb({ verb, input, globals }: Chosen, around: Surroundings): 
 function conforming(verb: Verb, document: unknown): unknown {
   const parsed = verb.document.safeParse(document);
   return parsed.success ? parsed.data : document;
+}
+
+/** What was typed wrongly is explained by the help of the verb that was typed. */
+function withHelp(error: DormouseError, argv: readonly string[]): DormouseError {
+  if (error.code !== 'USAGE') return error;
+  const words = argv.filter((word) => !word.startsWith('-')).join(' ');
+  const verb = verbs.find(({ name }) => words === name || words.startsWith(`${name} `));
+  if (!verb) return error;
+  const { message, cause, details, place } = error;
+  const advice = `See \`dormouse ${verb.name} --help\`.`;
+  return new DormouseError('USAGE', message, { cause, details, place, advice });
 }
 
 /** What was thrown, with the exit code of the signal if it was one. */

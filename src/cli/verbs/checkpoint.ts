@@ -24,8 +24,12 @@ const input = z.object({
 type Input = z.output<typeof input>;
 
 /** The files of the series. */
-function pathsOf({ file, count }: Input): string[] {
-  if (count === undefined) return [file];
+function pathsOf({ file, count, interval }: Input): string[] {
+  if (count === undefined) {
+    if (file.includes('%d') || interval > 0)
+      throw new DormouseError('USAGE', '%d in the file name and --interval are for a series: say --count');
+    return [file];
+  }
   if (!file.includes('%d'))
     throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
   return Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));

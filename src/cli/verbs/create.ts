@@ -42,7 +42,7 @@ export const create = defineVerb({
     ignoredSettings: z.array(z.string()),
   }),
   input: z.object({ config: texts, paused: flag }),
-  cancellable: false,
+  cancellable: true,
   async run(context, input) {
     const { paused } = input;
     const settings = await readSettings(input.config);

@@ -12,7 +12,7 @@ export const destroy = defineVerb({
   examples: [{ command: 'dormouse destroy web1', says: 'as pulling its plug' }],
   document: changeDocument,
   input: z.object({ domain: text }),
-  cancellable: false,
+  cancellable: true,
   run: (context, input) =>
     changeDomain(
       context,

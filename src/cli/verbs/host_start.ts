@@ -29,7 +29,9 @@ export const hostStart = defineVerb({
       name,
       ...given({ memoryBytes: input.memory }),
     });
-    const text = started ? `embedded host ${name} started\n` : `embedded host ${name} was running already\n`;
+    const kept =
+      input.memory === undefined ? '' : ', with the memory it has: `dormouse host status` says how much';
+    const text = `embedded host ${name} ${started ? 'started' : `was running already${kept}`}\n`;
     return { document: { name, started }, text };
   },
 });

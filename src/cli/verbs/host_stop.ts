@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { asDormouseError, DormouseError } from '../../errors.js';
 import { embeddedName, nameOption } from '../host_name.js';
 import { flag, maybeText } from '../input.js';
 import { defineVerb } from '../verb.js';
@@ -18,7 +19,12 @@ export const hostStop = defineVerb({
   cancellable: false,
   async run(context, input) {
     const name = await embeddedName(context, input.name);
-    const stopped = await context.services.stopHost(name, { force: input.force });
+    const stopped = await context.services.stopHost(name, { force: input.force }).catch((thrown: unknown) => {
+      const { code, message, place } = asDormouseError(thrown);
+      if (code !== 'DOMAIN_WRONG_STATE') throw thrown;
+      const advice = 'Save or destroy them; `dormouse host stop --force` ends the host and loses them.';
+      throw new DormouseError(code, message, { cause: thrown, place, advice });
+    });
     const text = stopped ? `embedded host ${name} stopped\n` : `embedded host ${name} was not running\n`;
     return { document: { name, stopped }, text };
   },

@@ -23,7 +23,7 @@ function render(checked: CheckResult): string {
       'result',
       findings.length === 0
         ? 'can be restored'
-        : `CANNOT BE RESTORED, ${formatCount(findings.length)} findings`,
+        : `CANNOT BE RESTORED, ${formatCount(findings.length)} finding${findings.length === 1 ? '' : 's'}`,
     ],
   ]);
   const lines = findings.flatMap(({ code, message, details }) => [
@@ -68,7 +68,7 @@ export const imageCheck = defineVerb({
   async run(context, input) {
     const { file: path } = input;
     const checked = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(host, input, typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, typedOf(context, input));
       return context.withProgress(`check ${path}`, (options) =>
         context.services.checkImage(host, path, { ...options, ...chosen }),
       );

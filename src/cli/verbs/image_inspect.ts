@@ -146,7 +146,7 @@ function render(image: z.infer<typeof document>): string {
     ['pages', renderClasses(image.counts)],
     ['chunks', `${formatCount(chunks.count)}${kinds.length > 0 ? ` (${kinds.join(', ')})` : ''}`],
     ['ratio', formatRatio(image.ratio)],
-    ['took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
+    ['writing took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
     ['pause', pauseMs === null || pauseMs === 0 ? undefined : formatDuration(pauseMs)],
     [
       'damage',

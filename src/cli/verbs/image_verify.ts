@@ -65,7 +65,8 @@ export const imageVerify = defineVerb({
     const report = await context.withByteProgress(`verify ${path}`, (options) =>
       context.services.verifyImage(path, options),
     );
-    const whole = report.findings.length === 0;
+    const count = report.findings.length + report.more;
+    const whole = count === 0;
     const text = renderFacts([
       ['image', report.imageId ?? 'unreadable'],
       ['read', `${formatBytes(report.bytesRead)}, ${formatCount(report.chunksChecked)} chunks`],
@@ -75,7 +76,7 @@ export const imageVerify = defineVerb({
         'content root',
         report.contentRootCompared === false ? 'not compared: few of its pages are stored' : undefined,
       ],
-      ['result', whole ? 'whole' : `DAMAGED, ${formatCount(report.findings.length + report.more)} findings`],
+      ['result', whole ? 'whole' : `DAMAGED, ${formatCount(count)} finding${count === 1 ? '' : 's'}`],
     ]);
     const findings = report.findings.map(renderFinding).join('');
     const rest = report.more > 0 ? `and ${formatCount(report.more)} more\n` : '';

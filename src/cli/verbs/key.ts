@@ -60,9 +60,11 @@ export const keyTrust = defineVerb({
   cancellable: false,
   async run(context, input) {
     const found = await publicKeyOf(input.key);
-    const given = { ...found, label: input.label ?? found.label };
-    const added = await context.services.keys.trust(given);
-    const shown = textOfKey(given);
+    const { added, known } = await context.services.keys.trust({
+      ...found,
+      label: input.label ?? found.label,
+    });
+    const shown = textOfKey(known);
     return {
       document: { ...shown, added },
       text: `${added ? 'trusted' : 'trusted already'}: ${shown.key} ${printable(shown.label)}\n`,

@@ -12,7 +12,7 @@ export const pause = defineVerb({
   examples: [{ command: 'dormouse pause web1', says: 'stop web1 where it is; memory stays' }],
   document: changeDocument,
   input: z.object({ domain: text }),
-  cancellable: false,
+  cancellable: true,
   run: (context, input) =>
     changeDomain(
       context,

@@ -13,7 +13,7 @@ export const unpause = defineVerb({
   examples: [{ command: 'dormouse unpause web1', says: 'web1 goes on where it was paused' }],
   document: changeDocument,
   input: z.object({ domain: text }),
-  cancellable: false,
+  cancellable: true,
   run: (context, input) =>
     changeDomain(
       context,
