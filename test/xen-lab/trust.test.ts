@@ -130,7 +130,7 @@ describe('trust on Xen', () => {
     for (let free = await settled(); free >= 96; free = await settled()) {
       assert.ok(taken < 5, `${free} MiB are free still`);
       await must(
-        `xl create -q -p /domu/counter.cfg "name='taker${++taken}'" "type='pvh'" "memory=${free - 64}"`,
+        `xl create -q -p /domu/counter.cfg "name='taker${++taken}'" "type='pvh'" "memory=${free - 64}" "maxmem=${free - 64}"`,
       );
     }
     assert.equal((await failure('restore /images/b.img', 5)).name, 'NO_MEMORY');
