@@ -4,7 +4,6 @@ import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildAddon, run } from './addon.mjs';
-import { bundle } from './bundle.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
@@ -22,6 +21,11 @@ function removeOrphans() {
 }
 
 export async function build() {
+  if (!existsSync(join(root, 'node_modules/esbuild'))) {
+    process.stderr.write('dormouse: its packages are not installed: npm ci --ignore-scripts && npm run build\n');
+    process.exit(1);
+  }
+  const { bundle } = await import('./bundle.mjs');
   removeOrphans();
   buildAddon({ clean: process.argv.includes('--clean') });
   run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', '.']);

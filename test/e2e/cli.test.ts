@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -154,6 +155,14 @@ test('a tree that is not built says how to build it: a clone and a package', () 
       assert.match(ran.stderr, how);
     }
   }
+});
+
+test('so does the build where nothing is installed', () => {
+  const scripts = join(dir, 'fresh', 'scripts');
+  cpSync(join(packageRoot, 'scripts'), scripts, { recursive: true });
+  const ran = spawnSync(process.execPath, [join(scripts, 'build.mjs')], { encoding: 'utf8' });
+  assert.equal(ran.status, 1);
+  assert.match(ran.stderr, /^dormouse: .*: npm ci --ignore-scripts && npm run build\n$/u);
 });
 
 test('a reader that goes away is no error', () => {

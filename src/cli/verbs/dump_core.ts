@@ -40,7 +40,7 @@ export const dumpCore = defineVerb({
     const text = renderFacts([
       ['dumped', `${printable(name)} (domain ${domid})`],
       ['file', `${printable(path)}, ${formatBytes(fileBytes)}`],
-      ['holds', `${pages} pages, ${vcpus} vCPUs`],
+      ['holds', `${pages} pages, ${vcpus} vCPU${vcpus === 1 ? '' : 's'}`],
       ['took', `${formatDuration(elapsedMs)}, ${formatRate(fileBytes, elapsedMs)}`],
       ...(pauseMs === null ? [] : [['paused for', formatDuration(pauseMs)] as const]),
     ]);

@@ -16,7 +16,9 @@ const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const percent = z.number().int().min(0).max(100);
 
 const configSchema = z.strictObject({
-  program: z.enum(guestPrograms as [GuestOptions['program'], ...GuestOptions['program'][]]),
+  program: z.enum(guestPrograms as [GuestOptions['program'], ...GuestOptions['program'][]], {
+    error: ({ input }) => `one of ${guestPrograms.join(', ')}, not ${String(input)}`,
+  }),
   seed: u32.default(1),
   /** Each vCPU blocks for ever after so many steps; 0 = runs on. */
   steps: whole.default(0),
@@ -72,7 +74,10 @@ export function guestOptions(spec: DomainSpec, ports: { store: number; console: 
   if (spec.type !== 'pv')
     throw new DormouseError('HOST_LACKS', `the embedded host boots pv domains, not ${spec.type}`);
   const parsed = configSchema.safeParse(parseJson(spec.config));
-  if (!parsed.success) throw invalid(`the configuration is wrong: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) {
+    const wrong = parsed.error.issues.map(({ path, message }) => [...path, message].join(': '));
+    throw invalid(`the configuration is wrong: ${wrong.join('; ')}`);
+  }
   const program = parsed.data;
   const pages = spec.maxMemoryKib / 4;
   const least = 256 + 64 * spec.vcpus;
