@@ -22,7 +22,9 @@ function removeOrphans() {
 
 export async function build() {
   if (!existsSync(join(root, 'node_modules/esbuild'))) {
-    process.stderr.write('dormouse: its packages are not installed: npm ci --ignore-scripts && npm run build\n');
+    process.stderr.write(
+      'dormouse: its packages are not installed: npm ci --ignore-scripts && npm run build\n',
+    );
     process.exit(1);
   }
   const { bundle } = await import('./bundle.mjs');
