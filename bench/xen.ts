@@ -75,7 +75,7 @@ function report(seen: SideBySide): void {
     'restore',
     restore.ours.seconds,
     restore.xl.seconds,
-    `page cache dropped before; ${start}; the image is verified whole first`,
+    `page cache dropped before; ${start}; each chunk is checked as it is placed`,
   );
   const inside = `by the guest's clock, whose own gaps reach ${floorMs.toFixed(1)} ms`;
   const xlMs = saveC.xl.standstillMs;
