@@ -99,7 +99,7 @@ describe('rules of Xen', () => {
     await must('rm /images/h.xl');
     assert.equal(await files(), '');
     await must('xl save hvm /images/h.xl');
-    await failing('dormouse --json restore /images/h.xl', 13, 'IMAGE_INCOMPATIBLE', 'untouched');
+    await failing('dormouse --json restore /images/h.xl', 13, 'IMAGE_INCOMPATIBLE', 'none');
     const restored = await lab.exec(`${ours} xl restore /images/h.xl`, slow);
     assert.notEqual(restored.code, 0);
     assert.match(restored.stderr, /HVM guest.*`xl restore`/);
