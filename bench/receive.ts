@@ -3,10 +3,11 @@ import { closeSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { FdSource } from '../src/helper/fd_source.js';
-import type { Builder, DomainSpec } from '../src/host/contract.js';
+import type { DomainSpec } from '../src/host/contract.js';
 import type { EmbeddedHost } from '../src/host/embedded/host.js';
-import { restoreFrames, type HelperTarget } from '../src/transfer/receive.js';
+import { restoreFrames } from '../src/transfer/receive.js';
 import { streamDomain } from '../src/transfer/send.js';
+import { populatedTarget, silentReceiver } from '../test/support/helper_target.js';
 
 /** Writes the guest into a file as a stream and ends it; returns what its successor is to be. */
 async function streamed(host: EmbeddedHost, name: string, path: string): Promise<DomainSpec> {
@@ -27,41 +28,20 @@ async function streamed(host: EmbeddedHost, name: string, path: string): Promise
   return spec;
 }
 
-/** Every pfn has its frame from the start: giving them is the host's work. */
-function populated(builder: Builder, nrPfns: number): HelperTarget {
-  let sized = false;
-  return {
-    ...builder,
-    mostPfns: nrPfns,
-    setPolicy: () => 0,
-    setGeometry: async (geometry) => {
-      if (sized) return;
-      sized = true;
-      await builder.setGeometry({ ...geometry, nrPfns });
-      await builder.populate([[0, nrPfns]]);
-    },
-    populatePfns: () => undefined,
-    depopulate: () => undefined,
-  };
-}
-
 /** Seconds from the first page to the last one, of a guest whose every pfn has a frame; it runs then. */
 export async function receiveRound(host: EmbeddedHost, name: string, dir: string): Promise<number> {
   const path = join(dir, 'stream');
   const spec = await streamed(host, name, path);
   const { lease, builder } = await host.build(spec);
-  const target = populated(builder, spec.maxMemoryKib / 4);
+  // Giving frames is the host's work.
+  const target = populatedTarget(builder, spec.maxMemoryKib / 4);
   const fd = openSync(path, 'r');
   try {
     await target.setGeometry({ nrPfns: 1, guestWidth: 8, p2mFrames: [], p2mGeneration: 0 });
     const begun = performance.now();
     const source = new FdSource(fd);
-    const receiver = {
-      say: () => undefined,
-      progress: () => undefined,
-      staticDataDone: () => Promise.resolve(),
-    };
-    await restoreFrames({ builder: target, source, receiver, signal: new AbortController().signal });
+    const { signal } = new AbortController();
+    await restoreFrames({ builder: target, source, receiver: silentReceiver, signal });
     return (performance.now() - begun) / 1000;
   } finally {
     closeSync(fd);

@@ -208,25 +208,34 @@ export class DormouseError extends Error {
   }
 }
 
+/** The same error but for what is given. */
+export function changed(
+  error: DormouseError,
+  changes: { message?: string; cause?: unknown } & Partial<
+    Pick<DormouseError, 'place' | 'guest' | 'exitCode' | 'advice'>
+  >,
+): DormouseError {
+  const { code, message, cause, place, guest, exitCode, details, advice } = error;
+  const { message: words = message, ...rest } = changes;
+  return new DormouseError(code, words, { cause, place, guest, exitCode, details, advice, ...rest });
+}
+
 /** The same error, which names the file it is about. */
 export function inFile(error: DormouseError, path: string): DormouseError {
   if (error.place.path !== undefined || error.message.includes(path)) return error;
-  const { code, guest, exitCode, details, place } = error;
-  return new DormouseError(code, `${path}: ${error.message}`, {
-    ...{ cause: error.cause, guest, exitCode, details, place: { ...place, path } },
-    advice: error.advice.replace('FILE', path),
+  return changed(error, {
+    message: `${path}: ${error.message}`,
+    place: { ...error.place, path },
+    advice: error.advice.replace('FILE', () => path),
   });
 }
 
 /** The same error where the guest is known to be in that state. */
-export function ofGuest(
+export const ofGuest = (
   error: DormouseError,
   guest: GuestState,
   exitCode: number = error.exitCode,
-): DormouseError {
-  const { code, message, place, details, advice } = error;
-  return new DormouseError(code, message, { cause: error, place, details, advice, guest, exitCode });
-}
+): DormouseError => changed(error, { cause: error, guest, exitCode });
 
 export function isErrorCode(value: unknown): value is ErrorCode {
   return typeof value === 'string' && Object.hasOwn(kinds, value);

@@ -60,8 +60,8 @@ class ImageReader final : public Reader {
   bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) override;
   bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const override;
 
-  // The content of one page that counts; zeroes where its class has no body. Uses a lane of its
-  // own; one thread at a time.
+  // The content of one page that counts; zeroes where its class has no body. Uses lanes of
+  // its own; one thread at a time.
   bool read_page(uint64_t pfn, uint8_t* out, Fault* fault);
 
   // Room for the hashes of pages whose file has none. NO_MEMORY.

@@ -10,7 +10,9 @@ alignas(64) inline constexpr uint8_t kZeroPage[host::kPageSize] = {};
 // Collects pages whose bodies lie one after the other, so that most of a chunk is one copy_in.
 class Placer {
  public:
-  Placer(host::DomainMemory& memory, uint64_t* placed) : memory_(memory), placed_(placed) {}
+  explicit Placer(host::DomainMemory& memory) : memory_(memory) {}
+  // Pages written so far.
+  uint64_t placed() const { return placed_; }
 
   bool add(uint64_t pfn, const uint8_t* body, Fault* fault) {
     if (n_ != 0 && (body != start_ + uint64_t(n_) * host::kPageSize || n_ == kMax))
@@ -22,7 +24,7 @@ class Placer {
   bool flush(Fault* fault) {
     if (n_ == 0) return true;
     const bool good = memory_.copy_in(pfns_, n_, start_, fault);
-    *placed_ += n_;
+    placed_ += n_;
     n_ = 0;
     return good;
   }
@@ -30,7 +32,7 @@ class Placer {
  private:
   static constexpr uint32_t kMax = image::kMaxChunkBodies;
   host::DomainMemory& memory_;
-  uint64_t* placed_;
+  uint64_t placed_ = 0;
   uint64_t pfns_[kMax];
   const uint8_t* start_ = nullptr;
   uint32_t n_ = 0;

@@ -37,8 +37,7 @@ Admitted admit_pages(const uint64_t* descs, uint32_t n_pages, const KnownPages& 
 }
 
 bool place_pages(host::DomainMemory& memory, const PageBodies& pages, Fault* fault) {
-  uint64_t placed = 0;
-  Placer placer(memory, &placed);
+  Placer placer(memory);
   const uint8_t* body = pages.bodies;
   const uint8_t* end = body + pages.n_bodies * host::kPageSize;
   for (uint32_t i = 0; i < pages.n_pages; ++i) {

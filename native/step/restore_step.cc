@@ -76,7 +76,7 @@ bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uin
 
 bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t lane, uint32_t first,
                   uint32_t count, uint64_t* placed, Fault* fault) {
-  Placer placer(memory, placed);
+  Placer placer(memory);
   for (uint32_t i = first; i < first + count; ++i) {
     if (i >= reader.nr_chunks()) {
       if (!place_blanks(memory, reader.blanks()[i - reader.nr_chunks()], fault)) return false;
@@ -86,6 +86,7 @@ bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t la
     if (!reader.read_chunk(lane, i, &chunk, fault)) return false;
     if (!place_chunk(memory, reader, i, chunk, &placer, placed, fault)) return false;
   }
+  *placed += placer.placed();
   return true;
 }
 

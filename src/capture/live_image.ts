@@ -171,6 +171,12 @@ async function livePasses(work: Work): Promise<void> {
   }
 }
 
+/** The same before the guest suspends itself, which is the one time that it is stopped. */
+async function untilSuspension(work: Work): Promise<void> {
+  await livePasses(work);
+  await work.finder.prepare();
+}
+
 function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Work): void {
   if (geometry.nrPfns !== first.nrPfns)
     throw new DormouseError(
@@ -349,8 +355,7 @@ export async function takeSuspended(
 ): Promise<LiveImage> {
   const { host, lease, info, memory, operation } = work;
   const base = await describe(host, info);
-  await livePasses(work);
-  await work.finder.prepare();
+  await untilSuspension(work);
   operation.done('live');
   const pause = new Pause();
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
@@ -383,10 +388,9 @@ export const besideStream = '';
  */
 export function liveHandedOver(request: LiveRequest, suspend: () => Promise<void>): Promise<Finished> {
   return withWork(request, 1, async (work) => {
-    const { host, info, memory, finder } = work;
+    const { host, info, memory } = work;
     const base = { info, hostKind: host.kind, config: besideStream };
-    await livePasses(work);
-    await finder.prepare();
+    await untilSuspension(work);
     await suspend();
     const { geometry, state } = await captureSuspended(work, new Pause(), 0);
     return finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });

@@ -28,6 +28,10 @@ export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(?:\d{3})+$)/gu, ',');
 }
 
+/** "1 finding", "2,000 findings". */
+export const counted = (count: number, what: string): string =>
+  `${formatCount(count)} ${what}${count === 1 ? '' : 's'}`;
+
 /** Decimal gigabytes a second, the unit of docs/performance.md. */
 export function formatRate(bytes: number, ms: number): string {
   return ms > 0 ? `${(bytes / ms / 1e6).toFixed(2)} GB/s` : '-';

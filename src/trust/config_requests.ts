@@ -91,49 +91,50 @@ function namesTwice(config: string, parsed: Record<string, unknown>): boolean {
 const tooLong = (config: string): string =>
   `a configuration of ${config.length} characters, too long to be judged`;
 
-class Values {
-  private readonly values: string[] = [];
-  private more = 0;
-
-  add(value: string): void {
-    if (this.values.length < mostShown) this.values.push(value);
-    else this.more++;
-  }
-
-  all(): ConfigRequests {
-    return { values: this.values, more: this.more };
-  }
+/** All of them, of which as many are kept as are shown. */
+function requests(all: Iterable<string>): ConfigRequests {
+  const values: string[] = [];
+  let more = 0;
+  for (const value of all)
+    if (values.length < mostShown) values.push(value);
+    else more++;
+  return { values, more };
 }
+
+function* ofFile({ type, config }: FileConfig): Generator<string> {
+  if (config.length > longestConfig) {
+    yield tooLong(config);
+    return;
+  }
+  const parsed = jsonObject(config);
+  if (!parsed) {
+    yield 'a configuration that is no JSON object';
+    return;
+  }
+  yield* beyond(parsed, allowedOf(type), '');
+  if (namesTwice(withoutTrailingNuls(config), parsed)) yield 'a field that is named twice';
+}
+
+function* ofDomain({ name, type, config }: ConfiguredDomain): Generator<string> {
+  // Of it the names of log files are made.
+  if (name !== null && !plainName.test(name)) yield `name = ${shorten(JSON.stringify(name))}`;
+  if (config.length > longestConfig) {
+    yield tooLong(config);
+    return;
+  }
+  const parsed = libxlPart(config);
+  if (parsed) yield* beyond(parsed, allowedOf(type), '');
+}
+
+type FileConfig = Pick<ConfiguredDomain, 'type' | 'config'>;
 
 /**
  * The same of the text in a file that libxl itself is going to read. What can be read in two ways, or by nobody here, is one of them.
  */
-export function fileRequests({ type, config }: Pick<ConfiguredDomain, 'type' | 'config'>): ConfigRequests {
-  const asked = new Values();
-  const parsed = config.length > longestConfig ? null : jsonObject(config);
-  if (config.length > longestConfig) asked.add(tooLong(config));
-  else if (!parsed) asked.add('a configuration that is no JSON object');
-  else {
-    for (const value of beyond(parsed, allowedOf(type), '')) asked.add(value);
-    if (namesTwice(withoutTrailingNuls(config), parsed)) asked.add('a field that is named twice');
-  }
-  return asked.all();
-}
+export const fileRequests = (file: FileConfig): ConfigRequests => requests(ofFile(file));
 
 /**
  * The values that are used only if the configuration is trusted. A host that has no use for libxl's configuration is asked
  * all the same: images that it makes carry it on, under its signature.
  */
-export function configRequests(domain: ConfiguredDomain): ConfigRequests {
-  const asked = new Values();
-  // Of it the names of log files are made.
-  if (domain.name !== null && !plainName.test(domain.name))
-    asked.add(`name = ${shorten(JSON.stringify(domain.name))}`);
-  if (domain.config.length > longestConfig) {
-    asked.add(tooLong(domain.config));
-    return asked.all();
-  }
-  const config = libxlPart(domain.config);
-  if (config) for (const value of beyond(config, allowedOf(domain.type), '')) asked.add(value);
-  return asked.all();
-}
+export const configRequests = (domain: ConfiguredDomain): ConfigRequests => requests(ofDomain(domain));

@@ -10,26 +10,27 @@ export interface KnownKeys {
   readonly trusted: readonly PublicKey[];
 }
 
+const labelled = ({ key }: { readonly key: Buffer }): PublicKey => ({ key, label: ownLabel() });
+
 /** KEY_INVALID, as of each of these. */
 export function listKeys(): KnownKeys {
   const store = new KeyStore();
   const own = store.find();
-  return { folder: store.folder, own: own && { key: own.key, label: ownLabel() }, trusted: store.trusted() };
+  return { folder: store.folder, own: own && labelled(own), trusted: store.trusted() };
 }
 
 /** This host's key, made if there is none. */
 export function showKey(): PublicKey & { readonly line: string } {
-  const own = { key: new KeyStore().identity().key, label: ownLabel() };
+  const own = labelled(new KeyStore().identity());
   return { ...own, line: keyLine(own) };
 }
 
 /** `added` is false if it was trusted already; `known` is how it is known from now on: a label that it has stays. */
 export function trustKey(key: PublicKey): { readonly added: boolean; readonly known: PublicKey } {
-  const store = new KeyStore();
-  const added = store.trust(key);
-  const own = store.find();
-  if (own?.key.equals(key.key)) return { added, known: { key: own.key, label: ownLabel() } };
-  return { added, known: store.trusted().find((one) => one.key.equals(key.key)) ?? key };
+  const added = new KeyStore().trust(key);
+  const { own, trusted } = listKeys();
+  const known = [...(own ? [own] : []), ...trusted].find((one) => one.key.equals(key.key));
+  return { added, known: known ?? key };
 }
 
 /**
@@ -48,18 +49,18 @@ export async function forgetKey(
   };
   const store = new KeyStore();
   const known = store.trusted();
-  const labelled = known.filter(({ label }) => label === words);
+  const called = known.filter(({ label }) => label === words);
   const typed = parseKey(words);
-  const given = typed ?? (labelled.length === 0 ? await read(words).catch(notFound) : null);
+  const given = typed ?? (called.length === 0 ? await read(words).catch(notFound) : null);
   if (given && store.find()?.key.equals(given.key))
     throw new DormouseError('KEY_INVALID', "this host's own key is always trusted");
   const named = given && known.find(({ key }) => key.equals(given.key));
-  if (!named && labelled.length > 1)
+  if (!named && called.length > 1)
     throw new DormouseError(
       'KEY_INVALID',
-      `${labelled.length} keys are called '${words}': name the key itself`,
+      `${called.length} keys are called '${words}': name the key itself`,
     );
-  const found = named ?? labelled[0];
+  const found = named ?? called[0];
   if (!found || !store.forget(found.key))
     throw new DormouseError('KEY_INVALID', 'that key is not among those trusted (dormouse key list)');
   return found;

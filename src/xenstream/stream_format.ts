@@ -120,9 +120,7 @@ export function paddingBytes(length: number): number {
 }
 
 export function conversionCancelled(): DormouseError {
-  return new DormouseError('CANCELLED', 'the conversion was cancelled; nothing was written', {
-    guest: 'untouched',
-  });
+  return new DormouseError('CANCELLED', 'the conversion was cancelled; nothing was written');
 }
 
 /** Runs a conversion; its errors say that no guest was touched, whatever their code says elsewhere. */

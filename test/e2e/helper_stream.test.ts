@@ -21,7 +21,7 @@ import { closeWorkers } from '../../src/worker/pool.js';
 import { steps } from '../../src/worker/steps.js';
 import { bootGuest, finalDigest, runToEnd, untouchedDigest, type GuestPlan } from '../support/guests.js';
 import { startTestHost } from '../support/hosts.js';
-import { helperTarget } from '../support/helper_target.js';
+import { helperTarget, silentReceiver } from '../support/helper_target.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
 import { BufferSource, writtenBy } from '../support/stream_bytes.js';
 
@@ -99,7 +99,7 @@ async function fill(
       source,
       signal: new AbortController().signal,
     },
-    receiver: { say: () => undefined, progress: () => undefined, staticDataDone: () => Promise.resolve() },
+    receiver: silentReceiver,
   });
   assert.equal(source.offset, bytes.length, 'all of the stream was read and nothing more');
   await lease.release();
@@ -190,14 +190,9 @@ for (const format of ['frames', 'libxc'] as const)
       },
     };
     const restoreStream = format === 'frames' ? restoreFrames : restoreLibxcStream;
-    const receiver = {
-      say: () => undefined,
-      progress: () => undefined,
-      staticDataDone: () => Promise.resolve(),
-    };
     const { signal } = new AbortController();
     await assert.rejects(
-      restoreStream({ builder: small, source: new BufferSource(bytes), signal, receiver }),
+      restoreStream({ builder: small, source: new BufferSource(bytes), signal, receiver: silentReceiver }),
       (error: DormouseError) => error.code === 'STREAM_INVALID' && /no more than 1000/.test(error.message),
     );
     assert.ok(most <= 1000);

@@ -1,6 +1,6 @@
 /** Runs one command line: parses, runs the verb, writes its outcome or its error, and returns the exit code. */
 import { CommanderError } from 'commander';
-import { asDormouseError, DormouseError } from '../../errors.js';
+import { asDormouseError, changed, DormouseError } from '../../errors.js';
 import { Context, type Streams } from '../context.js';
 import { buildProgram, type Chosen } from './program.js';
 import { verbs } from './verbs.js';
@@ -70,10 +70,7 @@ function withHelp(error: DormouseError, argv: readonly string[]): DormouseError 
   if (error.code !== 'USAGE') return error;
   const words = argv.filter((word) => !word.startsWith('-')).join(' ');
   const verb = verbs.find(({ name }) => words === name || words.startsWith(`${name} `));
-  if (!verb) return error;
-  const { message, cause, details, place } = error;
-  const advice = `See \`dormouse ${verb.name} --help\`.`;
-  return new DormouseError('USAGE', message, { cause, details, place, advice });
+  return verb ? changed(error, { advice: `See \`dormouse ${verb.name} --help\`.` }) : error;
 }
 
 /** What was thrown, with the exit code of the signal if it was one. */

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { figures } from '../documents.js';
 import { renderFacts } from '../../render/table.js';
-import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
+import { counted, formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
 import { text } from '../input.js';
 import { defineVerb } from '../verb.js';
 
@@ -40,7 +40,7 @@ export const dumpCore = defineVerb({
     const text = renderFacts([
       ['dumped', `${printable(name)} (domain ${domid})`],
       ['file', `${printable(path)}, ${formatBytes(fileBytes)}`],
-      ['holds', `${pages} pages, ${vcpus} vCPU${vcpus === 1 ? '' : 's'}`],
+      ['holds', `${pages} pages, ${counted(vcpus, 'vCPU')}`],
       ['took', `${formatDuration(elapsedMs)}, ${formatRate(fileBytes, elapsedMs)}`],
       ...(pauseMs === null ? [] : [['paused for', formatDuration(pauseMs)] as const]),
     ]);

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { asDormouseError, DormouseError } from '../../errors.js';
+import { asDormouseError, changed } from '../../errors.js';
 import { embeddedName, nameOption } from '../host_name.js';
 import { flag, maybeText } from '../input.js';
 import { defineVerb } from '../verb.js';
@@ -20,10 +20,10 @@ export const hostStop = defineVerb({
   async run(context, input) {
     const name = await embeddedName(context, input.name);
     const stopped = await context.services.stopHost(name, { force: input.force }).catch((thrown: unknown) => {
-      const { code, message, place } = asDormouseError(thrown);
-      if (code !== 'DOMAIN_WRONG_STATE') throw thrown;
+      const error = asDormouseError(thrown);
+      if (error.code !== 'DOMAIN_WRONG_STATE') throw error;
       const advice = 'Save or destroy them; `dormouse host stop --force` ends the host and loses them.';
-      throw new DormouseError(code, message, { cause: thrown, place, advice });
+      throw changed(error, { advice });
     });
     const text = stopped ? `embedded host ${name} stopped\n` : `embedded host ${name} was not running\n`;
     return { document: { name, stopped }, text };

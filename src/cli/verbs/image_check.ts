@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import type { CheckResult } from '../../restore/check.js';
 import { renderFacts } from '../../render/table.js';
-import { formatCount, printable } from '../../render/units.js';
+import { counted, printable } from '../../render/units.js';
 import { restoreChoices, trustFields, trustOptions, typedOf } from '../restore_choices.js';
 import { defineVerb } from '../verb.js';
 
@@ -23,7 +23,7 @@ function render(checked: CheckResult): string {
       'result',
       findings.length === 0
         ? 'can be restored'
-        : `CANNOT BE RESTORED, ${formatCount(findings.length)} finding${findings.length === 1 ? '' : 's'}`,
+        : `CANNOT BE RESTORED, ${counted(findings.length, 'finding')}`,
     ],
   ]);
   const lines = findings.flatMap(({ code, message, details }) => [

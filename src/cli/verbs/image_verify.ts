@@ -3,7 +3,7 @@ import type { Finding } from '../../image/verify.js';
 import { figures } from '../documents.js';
 import { imageArgument } from '../image_argument.js';
 import { renderFacts } from '../../render/table.js';
-import { formatBytes, formatCount, printable } from '../../render/units.js';
+import { counted, formatBytes, formatCount, printable } from '../../render/units.js';
 import { text } from '../input.js';
 import { defineVerb } from '../verb.js';
 
@@ -76,7 +76,7 @@ export const imageVerify = defineVerb({
         'content root',
         report.contentRootCompared === false ? 'not compared: few of its pages are stored' : undefined,
       ],
-      ['result', whole ? 'whole' : `DAMAGED, ${formatCount(count)} finding${count === 1 ? '' : 's'}`],
+      ['result', whole ? 'whole' : `DAMAGED, ${counted(count, 'finding')}`],
     ]);
     const findings = report.findings.map(renderFinding).join('');
     const rest = report.more > 0 ? `and ${formatCount(report.more)} more\n` : '';

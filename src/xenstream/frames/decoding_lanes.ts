@@ -36,20 +36,18 @@ export class DecodingLanes {
   );
   /** Neither rejects: what goes wrong is kept until somebody can be told. */
   readonly #work = new Set<Promise<void>>();
-  #handed: Promise<void> = Promise.resolve();
+  #handed: Promise<unknown> = Promise.resolve();
   #failure: { readonly thrown: unknown } | undefined;
+  readonly #fail = (thrown: unknown): void => {
+    this.#failure ??= { thrown };
+  };
 
   /** Waits for a lane and returns; the body is copied. Throws what went wrong with a frame before. */
   async take(body: Buffer, work: FrameWork): Promise<void> {
-    while (this.#free.length === 0) await Promise.race(this.#work);
-    this.#tellFailure();
-    const lane = this.#free.pop();
-    if (!lane) return;
+    const lane = await this.#freeLane();
     body.copy(lane.frame);
     const done = this.#through(lane, work)
-      .catch((thrown: unknown) => {
-        this.#failure ??= { thrown };
-      })
+      .catch(this.#fail)
       .finally(() => {
         this.#work.delete(done);
         this.#free.push(lane);
@@ -68,6 +66,15 @@ export class DecodingLanes {
     await Promise.all(this.#work);
   }
 
+  async #freeLane(): Promise<Lane> {
+    for (;;) {
+      this.#tellFailure();
+      const lane = this.#free.pop();
+      if (lane) return lane;
+      await Promise.race(this.#work);
+    }
+  }
+
   #tellFailure(): void {
     if (this.#failure) throw this.#failure.thrown;
   }
@@ -83,12 +90,7 @@ export class DecodingLanes {
       const [pages, bodies] = decoded.value;
       return hand(lane.descs.subarray(0, pages), lane.bodies.subarray(0, bodies * pageBytes));
     })();
-    this.#handed = handing.then(
-      () => undefined,
-      (thrown: unknown) => {
-        this.#failure ??= { thrown };
-      },
-    );
+    this.#handed = handing.catch(this.#fail);
     const kept = await handing;
     await kept?.done;
   }

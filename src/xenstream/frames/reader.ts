@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { MAX_CHUNK_SPAN, MAX_PFNS } from '../../image/format.js';
+import { MAX_PFNS } from '../../image/format.js';
 import { namedCounts, sameCounts, storedHash } from '../../image/frame.js';
 import type { Manifest } from '../../image/manifest.js';
 import { DecodingLanes, type Handed } from './decoding_lanes.js';
@@ -132,7 +132,6 @@ class FrameReader {
 
   #pages(body: Buffer, nrPfns: number): Promise<void> {
     const [frame, offset, bodyBytes] = [this.#frames - 1, this.#frameOffset, body.length];
-    if (bodyBytes > MAX_CHUNK_SPAN) throw streamInvalid(`frame ${frame} is larger than a chunk`, offset);
     return this.#lanes.take(body, {
       decode: (lane) =>
         nativePageStream()

@@ -39,8 +39,10 @@ bool withdraw_request(xs_handle* store, const std::string& path, const std::stri
     if (tx == XBT_NULL) return false;
     std::string value;
     const bool waiting = read_node(store, tx, path, &value) && value == "suspend";
-    if (waiting) xs_write(store, tx, path.c_str(), "", 0);
-    if (waiting) xs_rm(store, tx, asked_path.c_str());
+    if (waiting) {
+      xs_write(store, tx, path.c_str(), "", 0);
+      xs_rm(store, tx, asked_path.c_str());
+    }
     if (xs_transaction_end(store, tx, !waiting)) return waiting;
     if (errno != EAGAIN) return false;
   }
