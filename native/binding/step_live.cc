@@ -3,8 +3,10 @@
 
 #include "binding/entry.h"
 #include "binding/step.h"
+#include "host/external_tags.h"
 #include "host/host.h"
 #include "image/writer.h"
+#include "step/capture_work.h"
 #include "step/content_tracker.h"
 #include "step/live_pass.h"
 #include "step/pieces.h"
@@ -140,6 +142,19 @@ step::CaptureHow capture_how(const Napi::Object& request) {
   return how;
 }
 
+// exportCapture(live, memory, { thorough, anywhere, maxPages, threads }) -> External for an addon
+// that stops the domain itself
+Napi::Value export_capture(const Napi::CallbackInfo& info) {
+  using Held = std::shared_ptr<host::StoppedWork>;
+  auto work = std::make_shared<step::CaptureWork>(held<step::LivePass>(info, 0),
+                                                  held<host::DomainMemory>(info, 1),
+                                                  capture_how(arg_object(info, 2)));
+  auto out = Napi::External<Held>::New(info.Env(), new Held(std::move(work)),
+                                       [](Napi::Env, Held* held) { delete held; });
+  out.TypeTag(&kStoppedWorkTag);
+  return out;
+}
+
 // liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied
 Napi::Value live_capture(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
@@ -147,15 +162,17 @@ Napi::Value live_capture(const Napi::CallbackInfo& info) {
   const auto request = arg_object(info, 2);
   const bool logged = !request.Get("logged").IsNull();
   need(logged != live->by_content(), "a log of what is tracked by content, or none of what is not");
-  const step::CaptureHow how = capture_how(request);
-  Fault fault;
+  step::CaptureWork work(live, memory, capture_how(request));
+  uint8_t* log = nullptr;
   if (logged) {
     auto bitmap = bytes_field(request, "logged");
-    need(bitmap.ByteLength() >= (live->pending().nr_pfns() + 7) / 8, "a bitmap of fewer pfns");
-    if (!live->merge_log(*memory, bitmap.Data(), &fault)) return failed(info.Env(), fault);
+    need(bitmap.ByteLength() >= (work.logged_pfns() + 7) / 8, "a bitmap of fewer pfns");
+    log = bitmap.Data();
   }
-  if (!live->capture(*memory, how, &fault)) return failed(info.Env(), fault);
-  return Napi::Boolean::New(info.Env(), live->copied());
+  Fault fault;
+  bool copied = false;
+  if (!work.run(log, &copied, &fault)) return failed(info.Env(), fault);
+  return Napi::Boolean::New(info.Env(), copied);
 }
 
 Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
@@ -217,6 +234,7 @@ void add_live_steps(Napi::Object out) {
   add<live_merge>(out, "liveMerge");
   add<live_find_retyped>(out, "liveFindRetyped");
   add<live_pending>(out, "livePending");
+  add<export_capture>(out, "exportCapture");
   add<live_capture>(out, "liveCapture");
   add<live_copied>(out, "liveCopied");
   add<live_copying_ms>(out, "liveCopyingMs");

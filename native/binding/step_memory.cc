@@ -2,8 +2,8 @@
 #include "binding/entry.h"
 #include "binding/step.h"
 #include "binding/task.h"
+#include "host/external_tags.h"
 #include "host/host.h"
-#include "host/memory_tag.h"
 #include "step/receive_step.h"
 #include "step/restore_step.h"
 

@@ -1,5 +1,4 @@
 /** Finds what changed in a domain since it was put into an image: by the host's log, or by content where it has none. */
-import type { Buffer } from 'node:buffer';
 import { native } from '../addon.js';
 import { asDormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView, Tracker } from '../host/contract.js';
@@ -14,10 +13,10 @@ export interface ChangeFinder {
   readonly maxPasses: number;
   /** Before a further live pass: adds what is known to have changed. */
   find(live: LiveHandle, memory: MemoryView): Promise<void>;
-  /** Right before the guest is stopped. */
-  prepare(): Promise<void>;
-  /** Asks the host, right after it was asked to stop the guest; the answer is for the step that captures the rest. */
-  askLast(): Promise<Buffer | null>;
+  /** The host's log, to be prepared right before the guest is stopped and read when it stands; null where there is none. */
+  readonly tracker: Tracker | null;
+  /** Every reading of it goes through here, for who must know of one that failed. */
+  reading<T>(answer: Promise<T>): Promise<T>;
   off(): Promise<void>;
 }
 
@@ -33,9 +32,8 @@ function byLog(tracker: Tracker): ChangeFinder {
       const logged = await tracker.readAndClear();
       steps().liveMerge(live, memory.handle, logged);
     },
-    prepare: () => tracker.prepare(),
-    // Nothing is read after it, unless the pause was in vain: and then it is wanted again.
-    askLast: () => tracker.peek(),
+    tracker,
+    reading: (answer) => answer,
     off: () => tracker.off(),
   };
 }
@@ -46,8 +44,8 @@ const byContent: ChangeFinder = {
   passKind: passKinds.seek,
   maxPasses: 3,
   find: () => Promise.resolve(),
-  prepare: () => Promise.resolve(),
-  askLast: () => Promise.resolve(null),
+  tracker: null,
+  reading: (answer) => answer,
   off: () => Promise.resolve(),
 };
 

@@ -6,7 +6,7 @@
 import type { Buffer } from 'node:buffer';
 import { availableParallelism } from 'node:os';
 import { native } from '../addon.js';
-import { type Downtime, type Operation, Pause } from '../domain/operation.js';
+import { type Downtime, type Operation, Pause, totalMs } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import type { Host, Lease, MemoryView } from '../host/contract.js';
@@ -174,7 +174,7 @@ async function livePasses(work: Work): Promise<void> {
 /** The same before the guest suspends itself, which is the one time that it is stopped. */
 async function untilSuspension(work: Work): Promise<void> {
   await livePasses(work);
-  await work.finder.prepare();
+  await work.finder.tracker?.prepare();
 }
 
 function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Work): void {
@@ -189,52 +189,6 @@ function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Wo
 export const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
-/** The guest stands still: what changed since is found, and copied if it fits. */
-function capture(
-  work: Work,
-  pause: Pause,
-  logged: Buffer | null,
-  how: { thorough: boolean; maxPages: number },
-): boolean {
-  const { live, memory } = work;
-  memory.catchUp?.(logged !== null);
-  pause.done('find');
-  const anywhere = !how.thorough;
-  const threads = availableParallelism();
-  const copied = native(() =>
-    steps().liveCapture(live, memory.handle, { logged, ...how, anywhere, threads }),
-  );
-  pause.partly('copy', steps().liveCopyingMs(live));
-  pause.done('find');
-  return copied;
-}
-
-/** Each is a part of the pause from the end of the one before; they are asked for together. */
-const timed = async <T>(pause: Pause, part: Parameters<Pause['done']>[0], asked: Promise<T>): Promise<T> => {
-  const answer = await asked;
-  pause.done(part);
-  return answer;
-};
-
-/** In the pause: null if more changed than may be copied, else the registers, canonical. */
-async function copyPaused(
-  work: Work,
-  pause: Pause,
-  base: Omit<CaptureSource, 'state' | 'memory'>,
-): Promise<Finished | null> {
-  const { host, lease, finder, memory } = work;
-  // Asked for without waiting in between: each answer that is waited for lengthens the pause.
-  const [, logged, state] = await Promise.all([
-    timed(pause, 'stop', host.holdPaused(lease)),
-    timed(pause, 'find', finder.askLast()),
-    timed(pause, 'state', host.readState(lease.domid)),
-  ]);
-  if (!capture(work, pause, logged, { thorough: false, maxPages: maxCopiedPages })) return null;
-  const source = finished({ ...base, state, memory });
-  pause.done('state');
-  return source;
-}
-
 /** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */
 async function tryPause(
   work: Work,
@@ -248,24 +202,22 @@ async function tryPause(
   await finder.find(live, memory);
   // A last short pass, over what is known to have changed: the pause is left what changes during it.
   if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
-  await finder.prepare();
+  await finder.tracker?.prepare();
   operation.done('live');
-  const pause = new Pause();
-  const source = await copyPaused(work, pause, { ...base, geometry }).catch(async (thrown: unknown) => {
-    // The first error is the one to tell; a pause that cannot be taken back here ends with the lease.
-    await host.releasePaused(lease).catch(() => undefined);
-    throw thrown;
+  let source: Finished | undefined;
+  const stopped = host.captureStopped(lease, {
+    ...{ memory, tracker: finder.tracker, live, maxPages: maxCopiedPages },
+    // Registers turn canonical before the guest goes on and its frames move.
+    standing: (state) => (source = finished({ ...base, geometry, state, memory })),
   });
-  await host.releasePaused(lease);
-  pause.done('resume');
+  const downtime = await finder.reading(stopped);
   operation.done('pause');
   // One that shut down in between is not what was asked for, and could not go on from its image.
   requireSavable(await host.info(lease.domid));
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;
-  const { totalMs: pauseMs } = pause;
-  return { source, pauseMs, downtime: pause.parts(), copiedPages: steps().liveCopied(live) };
+  return { source, pauseMs: totalMs(downtime), downtime, copiedPages: steps().liveCopied(live) };
 }
 
 /** Puts what was copied; it replaces what the passes had put of the same pages. */
@@ -318,16 +270,27 @@ interface Suspended {
   readonly copied: boolean;
 }
 
+/** What changed until the guest suspended is found, and copied if it fits. */
+function captureRest({ live, memory }: Work, pause: Pause, logged: Buffer | null, maxPages: number): boolean {
+  memory.catchUp?.(logged !== null);
+  pause.done('find');
+  const how = { logged, thorough: true, anywhere: false, maxPages, threads: availableParallelism() };
+  const copied = native(() => steps().liveCapture(live, memory.handle, how));
+  pause.partly('copy', steps().liveCopyingMs(live));
+  pause.done('find');
+  return copied;
+}
+
 /** The guest is suspended: copies what changed, or puts it at once if that is more than may be copied. */
 async function captureSuspended(work: Work, pause: Pause, mayCopyPages: number): Promise<Suspended> {
   const { host, lease, finder, live } = work;
   const [logged, geometry, state] = await Promise.all([
-    timed(pause, 'find', finder.askLast()),
+    finder.tracker ? pause.until('find', finder.reading(finder.tracker.peek())) : null,
     host.geometry(lease.domid),
-    timed(pause, 'state', host.readState(lease.domid)),
+    pause.until('state', host.readState(lease.domid)),
   ]);
   requireSameSize(geometry, work);
-  const copied = capture(work, pause, logged, { thorough: true, maxPages: mayCopyPages });
+  const copied = captureRest(work, pause, logged, mayCopyPages);
   const changed = steps().livePending(live);
   if (!copied) await pass(work, passKinds.standing);
   pause.done('copy');

@@ -185,7 +185,7 @@ export class CaptureSession {
     return {
       ...finder,
       find: (live, memory) => orForget(finder.find(live, memory)),
-      askLast: () => orForget(finder.askLast()),
+      reading: orForget,
     };
   }
 

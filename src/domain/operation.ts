@@ -23,6 +23,13 @@ export class Laps<Part extends string> {
     this.#cutMs = nowMs;
   }
 
+  /** Cuts when the answer comes. */
+  async until<T>(part: Part, asked: Promise<T>): Promise<T> {
+    const answer = await asked;
+    this.done(part);
+    return answer;
+  }
+
   /** Of what has passed since the last cut so much, as another clock has it. */
   partly(part: Part, ms: number): void {
     const taken = Math.min(Math.max(ms, 0), this.#now() - this.#cutMs);
@@ -71,6 +78,9 @@ export class Pause extends Laps<(typeof pauseParts)[number]> {
     super(pauseParts, now);
   }
 }
+
+export const totalMs = (downtime: Downtime): number =>
+  Object.values(downtime).reduce((sum, ms) => sum + ms, 0);
 
 /** Of a pause that the host made and measured by itself. */
 export function snapshotDowntime(pauseMs: number): Downtime {

@@ -8,7 +8,8 @@
 import type { Buffer } from 'node:buffer';
 import type { DormouseError } from '../errors.js';
 import type { Progress } from '../domain/progress.js';
-import type { MemoryHandle } from '../handle.js';
+import type { Downtime } from '../domain/operation.js';
+import type { LiveHandle, MemoryHandle } from '../handle.js';
 import type { GuestCpu } from '../domain/cpu_policy.js';
 import type { ErrorCode } from '../errors.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../domain/state.js';
@@ -218,6 +219,19 @@ export interface Tracker {
   off(): Promise<void>;
 }
 
+/** What is captured of a domain that stands still for no more than that. */
+export interface StoppedCapture {
+  /** Of the domain, live; brought up to date in the pause. */
+  readonly memory: MemoryView;
+  /** Whose log says what changed; null where that is found by content. */
+  readonly tracker: Tracker | null;
+  /** Gets the pages that changed, if they are at most `maxPages`. */
+  readonly live: LiveHandle;
+  readonly maxPages: number;
+  /** Called while the domain stands, once its pages are copied, with its state as the host has it; not if they were too many. */
+  readonly standing: (state: DomainState) => void;
+}
+
 /** Calls take effect in the order in which they are made, without waiting for each other's answers; `suspend` apart. */
 export interface Host {
   /** For messages only. */
@@ -279,6 +293,11 @@ export interface Host {
   /** Controller pause that is undone with the lease. */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
+  /**
+   * A controller pause for as long as it takes to capture what changed: nothing is in it that could be done before or after. The
+   * domain goes on when this returns or throws; what cannot be taken back then, the lease's end takes back.
+   */
+  captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime>;
   /**
    * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
    * promises that each page is read at most once, which spares the guest copying what was read already.

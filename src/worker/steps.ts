@@ -132,6 +132,8 @@ export interface StepsNative {
    * Blocks the caller. PAGE_TABLE_INVALID, GUEST_MEMORY_UNREADABLE.
    */
   liveCapture(live: LiveHandle, memory: MemoryHandle, how: CaptureHow): boolean;
+  /** The same as work for an addon that stops the domain and reads its log itself. */
+  exportCapture(live: LiveHandle, memory: MemoryHandle, how: Omit<CaptureHow, 'logged'>): unknown;
   /**
    * Pieces of some `pages` pages of work each that cover [0, nrPfns): where a domain has no frames they are long. Each
    * begins at a multiple of 64.

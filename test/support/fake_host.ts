@@ -81,6 +81,7 @@ export class FakeHost implements Host {
   noteEnding: Host['noteEnding'] = () => notHere();
   holdPaused: Host['holdPaused'] = () => notHere();
   releasePaused: Host['releasePaused'] = () => notHere();
+  captureStopped: Host['captureStopped'] = () => notHere();
   snapshot: Host['snapshot'] = () => notHere();
   geometry: Host['geometry'] = () => notHere();
   openMemory: Host['openMemory'] = () => notHere();

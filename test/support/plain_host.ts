@@ -3,7 +3,8 @@
  * domains and a dirty log such as Xen has.
  */
 import { DormouseError } from '../../src/errors.js';
-import type { Capabilities, Host, Lease } from '../../src/host/contract.js';
+import { captureByCalls } from '../../src/host/capture_by_calls.js';
+import type { Capabilities, Host, Lease, StoppedCapture } from '../../src/host/contract.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import type { Unlogged } from '../../src/host/embedded/hypervisor.js';
 import type { DomainInfo } from '../../src/domain/state.js';
@@ -77,7 +78,7 @@ export function plainHost(host: EmbeddedHost, { tracker, before, asXen, unlogged
     snapshot: refuse,
     ...(tracker === 'content' && { tracker: refuse }),
   };
-  return new Proxy<Host>(host, {
+  const plain = new Proxy<Host>(host, {
     get: (_, name) => {
       const own: unknown = instead[name] ?? Reflect.get(host, name, host);
       if (typeof own !== 'function') return own;
@@ -91,4 +92,7 @@ export function plainHost(host: EmbeddedHost, { tracker, before, asXen, unlogged
       };
     },
   });
+  // Of the calls that are seen here.
+  instead.captureStopped = (lease: Lease, capture: StoppedCapture) => captureByCalls(plain, lease, capture);
+  return plain;
 }

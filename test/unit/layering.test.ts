@@ -114,7 +114,8 @@ const includes: Readonly<Record<string, RegExp>> = {
   'native/pfn': /^(pfn\/|fault\.h$|xxhash\.h$)/u,
   'native/codec': /^(codec\/|fault\.h$|lz4\.h$|xxhash\.h$)/u,
   'native/image': /^(image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|guard\.h$|xxhash\.h$)/u,
-  'native/step': /^(step\/|image\/|codec\/|pfn\/|host\/host\.h$|fault\.h$|guard\.h$|xxhash\.h$)/u,
+  'native/step':
+    /^(step\/|image\/|codec\/|pfn\/|host\/(host|stopped_work)\.h$|fault\.h$|guard\.h$|xxhash\.h$)/u,
   'native/limits': /^(limits\/|codec\/|pfn\/|fault\.h$|xxhash\.h$)/u,
   'native/host': /^(host\/|pfn\/|fault\.h$|guard\.h$|xxhash\.h$)/u,
 };

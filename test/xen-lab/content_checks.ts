@@ -57,18 +57,21 @@ const recordBytes = 8 + 4096;
 
 const block = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 
-/** The host, whose pauses last until the reference is written. All in one go: no call of the engine's comes in between. */
+/**
+ * The host, whose pauses last until the reference is written: Xen counts them, and the test's own begins before and ends after the one
+ * of the engine. All in one go: no other call of the engine's comes in between.
+ */
 function referenced(host: Host, program: string, file: string): Host {
   const changed: Partial<Host> = {
-    holdPaused: (lease) => {
-      const paused = host.holdPaused(lease);
+    captureStopped: async (lease, capture) => {
+      const paused = host.pause(lease.domid);
       block(settleMs);
       execFileSync(program, [String(lease.domid), `${file}.begin`]);
-      return paused;
-    },
-    releasePaused: (lease) => {
+      const captured = host.captureStopped(lease, capture);
       execFileSync(program, [String(lease.domid), `${file}.end`]);
-      return host.releasePaused(lease);
+      const resumed = host.unpause(lease.domid);
+      await Promise.all([paused, resumed]);
+      return captured;
     },
   };
   return new Proxy(host, {

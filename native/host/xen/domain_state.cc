@@ -148,13 +148,6 @@ bool serialise(const Handles& xen, const Policy& policy, Bytes* cpuid, Bytes* ms
   return true;
 }
 
-bool read_policy(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* fault) {
-  Policy policy(xc_cpu_policy_init());
-  if (!policy || xc_cpu_policy_get_domain(xen.xc(), domid, policy.get()) != 0)
-    return raise_errno(fault, "get_cpu_policy", domid);
-  return serialise(xen, policy, &state->cpuid_policy, &state->msr_policy, domid, fault);
-}
-
 bool read_hvm_context(const Handles& xen, uint32_t domid, Bytes* out, Fault* fault) {
   const int size = xc_domain_hvm_getcontext(xen.xc(), domid, nullptr, 0);
   if (size < 0) return raise_errno(fault, "gethvmcontext", domid);
@@ -203,17 +196,28 @@ bool read_hvm_params(const Handles& xen, uint32_t domid, Bytes* out, Fault* faul
 
 }  // namespace
 
-bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
-                Fault* fault) {
+bool read_policies(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* fault) {
+  Policy policy(xc_cpu_policy_init());
+  if (!policy || xc_cpu_policy_get_domain(xen.xc(), domid, policy.get()) != 0)
+    return raise_errno(fault, "get_cpu_policy", domid);
+  return serialise(xen, policy, &state->cpuid_policy, &state->msr_policy, domid, fault);
+}
+
+bool read_registers(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
+                    Fault* fault) {
   xc_domaininfo_t info;
-  if (!domain_info(*xen, domid, &info, fault) || !read_tsc(*xen, domid, &state->tsc_info, fault) ||
-      !read_policy(*xen, domid, state, fault))
+  if (!domain_info(*xen, domid, &info, fault) || !read_tsc(*xen, domid, &state->tsc_info, fault))
     return false;
   if (is_hvm(info))
     return read_hvm_context(*xen, domid, &state->hvm_context, fault) &&
            read_hvm_params(*xen, domid, &state->hvm_params, fault);
   return read_shared_info(xen, info, &state->shared_info, fault) &&
          read_vcpus(*xen, domid, info.max_vcpu_id, state, fault);
+}
+
+bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
+                Fault* fault) {
+  return read_policies(*xen, domid, state, fault) && read_registers(xen, domid, state, fault);
 }
 
 bool read_guest_policy(const Handles& xen, bool hvm, Bytes* cpuid, Bytes* msrs, Fault* fault) {

@@ -23,6 +23,10 @@ struct StateBlobs {
 // Of a domain that stands still; MFNs as Xen has them.
 bool read_state(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
                 Fault* fault);
+// The same in two parts: what stays as it is from a domain's start on, and what does not.
+bool read_policies(const Handles& xen, uint32_t domid, StateBlobs* state, Fault* fault);
+bool read_registers(const std::shared_ptr<Handles>& xen, uint32_t domid, StateBlobs* state,
+                    Fault* fault);
 
 // All that a guest can be shown here: of PV, or of HVM and PVH.
 bool read_guest_policy(const Handles& xen, bool hvm, Bytes* cpuid, Bytes* msrs, Fault* fault);

@@ -4,29 +4,12 @@
 #include <cstring>
 
 #include "host/host.h"
-#include "host/xen/machine_map.h"
 
 namespace dormouse::xen {
 namespace {
 
 // More frames than this are not believed: 16 million grants.
 constexpr uint32_t kGrantFramesCap = 1u << 15;
-
-struct Marker {
-  uint8_t* bitmap;
-  uint64_t nr_pfns;
-  std::shared_ptr<MachineMap> machine;  // of a PV domain, whose grants name machine frames
-
-  void pfn(uint64_t pfn) const {
-    if (pfn < nr_pfns) bitmap[pfn / 8] |= uint8_t(1 << pfn % 8);
-  }
-  void granted(uint64_t frame) const {
-    if (!machine)
-      pfn(frame);
-    else if (frame < machine->frames())
-      pfn(machine->table()[frame]);
-  }
-};
 
 bool grant_op(const Handles& xen, uint32_t domid, int cmd, void* op, size_t bytes, Fault* fault) {
   return xc_gnttab_op(xen.xc(), cmd, op, int(bytes), 1) == 0 ||
@@ -42,13 +25,35 @@ bool may_be_written(uint16_t flags) {
   return (flags & GTF_type_mask) == GTF_permit_access && !(flags & GTF_readonly);
 }
 
+}  // namespace
+
+struct SharedPages::Marker {
+  uint8_t* bitmap;
+  uint64_t nr_pfns;
+  const MachineMap* machine;
+
+  void pfn(uint64_t pfn) const {
+    if (pfn < nr_pfns) bitmap[pfn / 8] |= uint8_t(1 << pfn % 8);
+  }
+  void granted(uint64_t frame) const {
+    if (!machine)
+      pfn(frame);
+    else if (frame < machine->frames())
+      pfn(machine->table()[frame]);
+  }
+};
+
+namespace {
+
 // Version 1 says in the entry whether it is mapped to be written; version 2 keeps that elsewhere.
+template <typename Marker>
 void mark_v1(const Marker& mark, const grant_entry_v1* entries) {
   for (size_t i = 0; i < host::kPageSize / sizeof *entries; ++i)
     if (may_be_written(entries[i].flags) && (entries[i].flags & GTF_writing))
       mark.granted(entries[i].frame);
 }
 
+template <typename Marker>
 void mark_v2(const Marker& mark, const grant_entry_v2* entries) {
   for (size_t i = 0; i < host::kPageSize / sizeof *entries; ++i)
     if (may_be_written(entries[i].hdr.flags)) mark.granted(entries[i].full_page.frame);
@@ -77,30 +82,8 @@ bool grant_frames(const Handles& xen, uint32_t domid, std::vector<xen_pfn_t>* fr
   return true;
 }
 
-bool mark_grants(const std::shared_ptr<Handles>& xen, uint32_t domid, const Marker& mark,
-                 Fault* fault) {
-  std::vector<xen_pfn_t> frames;
-  if (!grant_frames(*xen, domid, &frames, fault)) return false;
-  if (frames.empty()) return true;
-  const int version = xc_gnttab_get_version(xen->xc(), domid);
-  if (version < 0) return raise_errno(fault, "reading the grant table", domid);
-  std::vector<int> errors(frames.size());
-  ForeignPages table;
-  if (!table.map(xen, domid, frames.data(), frames.size(), errors.data()))
-    return raise_errno(fault, "mapping the grant table", domid);
-  for (size_t i = 0; i < frames.size(); ++i) {
-    if (errors[i] != 0) continue;
-    const uint8_t* page = table.data() + i * host::kPageSize;
-    if (!mark.machine) mark.pfn(frames[i]);
-    if (version == 1)
-      mark_v1(mark, reinterpret_cast<const grant_entry_v1*>(page));
-    else
-      mark_v2(mark, reinterpret_cast<const grant_entry_v2*>(page));
-  }
-  return true;
-}
-
 // The rings may be mapped past the grant table.
+template <typename Marker>
 bool mark_rings(const Handles& xen, uint32_t domid, const Marker& mark, Fault* fault) {
   for (const uint32_t index : {HVM_PARAM_STORE_PFN, HVM_PARAM_CONSOLE_PFN}) {
     uint64_t pfn = 0;
@@ -113,19 +96,53 @@ bool mark_rings(const Handles& xen, uint32_t domid, const Marker& mark, Fault* f
 
 }  // namespace
 
-bool mark_shared_pages(const std::shared_ptr<Handles>& xen, uint32_t domid, uint8_t* bitmap,
-                       uint64_t nr_pfns, Fault* fault) {
+bool SharedPages::map_grants(Fault* fault) {
+  std::vector<xen_pfn_t> frames;
+  if (!grant_frames(*xen_, domid_, &frames, fault)) return false;
+  if (frames == frames_) return true;
+  frames_.clear();
+  table_.reset();
+  errors_.assign(frames.size(), 0);
+  if (!frames.empty() && !table_.map(xen_, domid_, frames.data(), frames.size(), errors_.data()))
+    return raise_errno(fault, "mapping the grant table", domid_);
+  frames_ = std::move(frames);
+  return true;
+}
+
+bool SharedPages::mark_grants(const Marker& mark, Fault* fault) {
+  if (!map_grants(fault)) return false;
+  if (frames_.empty()) return true;
+  const int version = xc_gnttab_get_version(xen_->xc(), domid_);
+  if (version < 0) return raise_errno(fault, "reading the grant table", domid_);
+  for (size_t i = 0; i < frames_.size(); ++i) {
+    if (errors_[i] != 0) continue;
+    const uint8_t* page = table_.data() + i * host::kPageSize;
+    if (!mark.machine) mark.pfn(frames_[i]);
+    if (version == 1)
+      mark_v1(mark, reinterpret_cast<const grant_entry_v1*>(page));
+    else
+      mark_v2(mark, reinterpret_cast<const grant_entry_v2*>(page));
+  }
+  return true;
+}
+
+bool SharedPages::prepare(Fault* fault) {
   xc_domaininfo_t info;
-  if (!domain_info(*xen, domid, &info, fault)) return false;
-  Marker mark{bitmap, nr_pfns, nullptr};
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  if (!is_hvm(info) && !machine_) machine_ = MachineMap::get(xen_, fault);
+  return (is_hvm(info) || machine_) && map_grants(fault);
+}
+
+bool SharedPages::mark(uint8_t* bitmap, uint64_t nr_pfns, Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  if (!is_hvm(info) && !machine_ && !(machine_ = MachineMap::get(xen_, fault))) return false;
+  const Marker mark{bitmap, nr_pfns, machine_.get()};
   if (is_hvm(info)) {
     mark.pfn(info.shared_info_frame);
-    if (!mark_rings(*xen, domid, mark, fault)) return false;
-  } else {
-    mark.machine = MachineMap::get(xen, fault);
-    if (!mark.machine) return false;
+    if (!mark_rings(*xen_, domid_, mark, fault)) return false;
   }
-  return mark_grants(xen, domid, mark, fault);
+  return mark_grants(mark, fault);
 }
 
 }  // namespace dormouse::xen

@@ -15,6 +15,7 @@ import type {
   Obstacle,
   OperationKind,
   Snapshot,
+  StoppedCapture,
   Tracker,
   Xenstore,
   XlDomain,
@@ -23,10 +24,12 @@ import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
 import { checkSpec } from './guest_config.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
+import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
 import type { HostEvent } from './protocol.js';
 import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
+import type { Downtime } from '../../domain/operation.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 /** Where the part of a guest's address space begins that is the hypervisor's. */
@@ -172,6 +175,10 @@ export class EmbeddedHost implements Host {
 
   releasePaused(lease: Lease): Promise<void> {
     return this.#onLease('releasePaused', lease);
+  }
+
+  captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime> {
+    return captureByCalls(this, lease, capture);
   }
 
   async snapshot(lease: Lease, options: { readOnce?: boolean } = {}): Promise<Snapshot> {

@@ -53,37 +53,62 @@ async function eventPagesOf({ api, held, nrPfns, memory, notice }: Logged): Prom
   return pages.filter((pfn) => pfn < nrPfns);
 }
 
-/** The log is on from here on. LOCKED where it is already, HOST_LACKS where Xen has none for the domain. */
-export function beginLog(logged: Logged): Tracker {
-  const { api, held, nrPfns } = logged;
-  const { domid } = held;
-  begin(logged);
-  let eventPages: readonly number[] = [];
-  const read = (clear: boolean): Promise<Buffer> =>
-    nativeCall(() => {
-      if (held.isReleased) throw new DormouseError('INTERNAL', `the lease of domain ${domid} has ended`);
-      const still = held.hasKind('pause') || held.hasKind('suspend');
-      return api.logDirtyRead(domid, nrPfns, clear, still);
-    });
-  return {
-    readAndClear: () => read(true),
-    // For each pause anew: the guest may have brought up a processor, or opened more channels.
-    prepare: async () => {
-      eventPages = await eventPagesOf(logged);
-    },
-    peek: async () => {
-      const bitmap = await read(false);
-      native(() => api.markSharedPages(domid, nrPfns, bitmap));
-      for (const pfn of eventPages) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
+/** A log that is on. */
+export class XenLog implements Tracker {
+  readonly #of: Logged;
+  #eventPages: readonly number[] = [];
+
+  private constructor(of: Logged) {
+    this.#of = of;
+  }
+
+  /** The log is on from here on. LOCKED where it is already, HOST_LACKS where Xen has none for the domain. */
+  static begin(of: Logged): XenLog {
+    begin(of);
+    return new XenLog(of);
+  }
+
+  /** As they were found by `prepare`. */
+  get eventPages(): readonly number[] {
+    return this.#eventPages;
+  }
+
+  readAndClear(): Promise<Buffer> {
+    return nativeCall(() => this.#read(true));
+  }
+
+  /** For each pause anew: the guest may have brought up a processor, or opened more channels. */
+  async prepare(): Promise<void> {
+    this.#eventPages = await eventPagesOf(this.#of);
+  }
+
+  peek(): Promise<Buffer> {
+    return nativeCall(() => {
+      const { api, held, nrPfns } = this.#of;
+      const bitmap = this.#read(false);
+      api.markSharedPages(held.domid, nrPfns, bitmap);
+      for (const pfn of this.#eventPages) bitmap[pfn >> 3] = (bitmap[pfn >> 3] ?? 0) | (1 << (pfn & 7));
       return bitmap;
-    },
-    off: () =>
-      nativeCall(() => {
-        if (held.isReleased || !held.has('logdirty')) return;
-        const wasOn = api.logDirtyOff(domid);
-        held.strike('logdirty');
-        if (!wasOn)
-          throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
-      }),
-  };
+    });
+  }
+
+  off(): Promise<void> {
+    return nativeCall(() => {
+      const { api, held } = this.#of;
+      const { domid } = held;
+      if (held.isReleased || !held.has('logdirty')) return;
+      const wasOn = api.logDirtyOff(domid);
+      held.strike('logdirty');
+      if (!wasOn)
+        throw new DormouseError('LOCKED', `xl saved domain ${domid} meanwhile`, { place: { domid } });
+    });
+  }
+
+  #read(clear: boolean): Buffer {
+    const { api, held, nrPfns } = this.#of;
+    const { domid } = held;
+    if (held.isReleased) throw new DormouseError('INTERNAL', `the lease of domain ${domid} has ended`);
+    const still = held.hasKind('pause') || held.hasKind('suspend');
+    return api.logDirtyRead(domid, nrPfns, clear, still);
+  }
 }

@@ -1,5 +1,6 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
 import { randomBytes } from 'node:crypto';
+import { availableParallelism } from 'node:os';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native, nativeCall, nativePromise } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
@@ -18,15 +19,15 @@ import type {
   Obstacle,
   OperationKind,
   Snapshot,
+  StoppedCapture,
   Tracker,
   XlDomain,
 } from '../contract.js';
-import { beginLog, noShadow } from './dirty_log.js';
+import { noShadow, XenLog } from './dirty_log.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
 import { buildThroughXl } from './build_job.js';
-import { pauseOutsideShadow } from './interrupt_shadow.js';
 import { savedLine, type Undoable, XenLease, XenLeases } from './leases.js';
 import { loadXen, type NativeDomain, watcherPath, type XenNative } from './native.js';
 import { xenObstacles } from './obstacles.js';
@@ -37,6 +38,7 @@ import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
 import type { XenMemoryHandle } from '../../handle.js';
 import { selectDomain } from '../../domain/selector.js';
+import type { Downtime } from '../../domain/operation.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
 const noSnapshots = 'Xen has no copy-on-write snapshot of a PV domain';
@@ -286,30 +288,69 @@ export class XenHost implements Host {
   holdPaused(lease: Lease): Promise<void> {
     return nativeCall(() => {
       const held = this.#heldBy(lease);
-      // Ours is one more of the pauses that Xen counts: somebody else's stays.
-      const over = hasFlag(this.#api.domain(held.domid).flags, 'paused');
-      held.note(over ? 'pause over' : 'pause');
-      this.#pause(held.domid);
-      if (!over) return;
+      const { domid } = held;
+      const memory = this.#mapped.get(domid) ?? null;
+      const line = this.#notePause(held);
+      this.#tellShadow(
+        domid,
+        this.#orStrike(held, line, () => this.#api.pauseOutsideShadow(domid, memory)),
+      );
+      if (line === 'pause') return;
       held.note('pause');
-      held.strike('pause over');
+      held.strike(line);
     });
   }
 
-  #pause(domid: number): void {
-    const api = this.#api;
-    const memory = this.#mapped.get(domid);
-    const pvh = hasFlag(native(() => api.domain(domid)).flags, 'hvm');
-    const inShadow = pauseOutsideShadow({
-      pause: () => api.pause(domid),
-      unpause: () => api.unpause(domid),
-      vcpus: () => (pvh && memory !== undefined ? api.stoppedVcpus(memory, domid) : []),
-    });
-    if (inShadow.length > 0)
-      this.#notice(
-        `domain ${domid}: vCPU ${inShadow.join(', ')} stands right after sti or mov ss, which no image can tell: rolled back, ` +
-          'it may take an interrupt one instruction too early',
+  captureStopped(
+    lease: Lease,
+    { memory, tracker, live, maxPages, standing }: StoppedCapture,
+  ): Promise<Downtime> {
+    return nativeCall(() => {
+      const held = this.#heldBy(lease);
+      const { domid } = held;
+      const mapped = this.#mapped.get(domid);
+      if (mapped === undefined || !(tracker === null || tracker instanceof XenLog))
+        throw new DormouseError('INTERNAL', `domain ${domid} is not followed`, { place: { domid } });
+      const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
+      const work = steps().exportCapture(live, memory.handle, how);
+      const eventPages = BigUint64Array.from(tracker?.eventPages ?? [], BigInt);
+      const line = this.#notePause(held);
+      const { inShadow, ...parts } = this.#orStrike(held, line, () =>
+        this.#api.captureStopped(domid, mapped, work, eventPages, standing),
       );
+      held.strike(line);
+      this.#tellShadow(domid, inShadow);
+      return { ...parts, snapshotMs: 0 };
+    });
+  }
+
+  #isPaused(domid: number): boolean {
+    return hasFlag(this.#api.domain(domid).flags, 'paused');
+  }
+
+  /** Ours is one more of the pauses that Xen counts: somebody else's stays. */
+  #notePause(held: XenLease): 'pause' | 'pause over' {
+    const line = this.#isPaused(held.domid) ? 'pause over' : 'pause';
+    held.note(line);
+    return line;
+  }
+
+  /** What fails has been taken back; or if that failed too, it is for the lease's end. */
+  #orStrike<T>(held: XenLease, line: 'pause' | 'pause over', pause: () => T): T {
+    try {
+      return pause();
+    } catch (thrown) {
+      if (line === 'pause over' || !this.#isPaused(held.domid)) held.strike(line);
+      throw thrown;
+    }
+  }
+
+  #tellShadow(domid: number, inShadow: readonly number[]): void {
+    if (inShadow.length === 0) return;
+    this.#notice(
+      `domain ${domid}: vCPU ${inShadow.join(', ')} stands right after sti or mov ss, which no image can tell: rolled back, ` +
+        'it may take an interrupt one instruction too early',
+    );
   }
 
   releasePaused(lease: Lease): Promise<void> {
@@ -365,7 +406,7 @@ export class XenHost implements Host {
     const held = this.#heldBy(lease);
     const { nrPfns } = await this.geometry(held.domid);
     const memory = () => this.#mapped.get(held.domid);
-    return beginLog({ api: this.#api, held, nrPfns, memory, notice: this.#notice });
+    return XenLog.begin({ api: this.#api, held, nrPfns, memory, notice: this.#notice });
   }
 
   onEvent(listener: (event: DomainEvent) => void): () => void {

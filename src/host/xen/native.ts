@@ -11,8 +11,8 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
+import type { Downtime } from '../../domain/operation.js';
 import type { CpuPolicy } from '../../domain/cpu_policy.js';
-import type { StoppedVcpu } from './interrupt_shadow.js';
 import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
 import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
 
@@ -29,6 +29,11 @@ export interface NativeDomain {
   /** Online ones. */
   readonly vcpus: number;
   readonly cpuTimeNs: number;
+}
+
+export interface NativeCapture extends Omit<Downtime, 'snapshotMs'> {
+  /** vCPUs that stood right after `sti` or `mov ss` however often they were let on. */
+  readonly inShadow: readonly number[];
 }
 
 export interface XenNative {
@@ -49,6 +54,22 @@ export interface XenNative {
   hasVnuma(domid: number): boolean;
   /** Counted by Xen; returns when no vCPU executes. */
   pause(domid: number): void;
+  /**
+   * The same where no vCPU is about to execute the one instruction after `sti` or `mov ss`, as far as `memory` shows its code; returns
+   * those that are nevertheless. Not paused after an error.
+   */
+  pauseOutsideShadow(domid: number, memory: XenMemoryHandle | null): number[];
+  /**
+   * Pauses, reads log and registers, does `work` (of the main addon's `exportCapture`), calls `standing` unless that was too much, and
+   * unpauses: also after an error, if that can be. What `standing` throws it throws.
+   */
+  captureStopped(
+    domid: number,
+    memory: XenMemoryHandle,
+    work: unknown,
+    eventPages: BigUint64Array,
+    standing: (state: DomainState) => void,
+  ): NativeCapture;
   unpause(domid: number): void;
   /** A suspended domain goes on; its suspend call returns 1, "cancelled". */
   resumeInPlace(domid: number): void;
@@ -71,8 +92,6 @@ export interface XenNative {
   markSharedPages(domid: number, nrPfns: number, bitmap: Buffer): void;
   /** The pfns of pages that look like those in which Xen keeps the guest's event channels, past its log too. */
   eventPages(memory: XenMemoryHandle): Promise<number[]>;
-  /** Of a PVH or HVM domain that stands still; `memory` is its. */
-  stoppedVcpus(memory: XenMemoryHandle, domid: number): StoppedVcpu[];
   /** Maps all of the domain's memory, read-only. */
   openMemory(domid: number): Promise<XenMemoryHandle>;
   /** Brings the mapping up to date with the domain; nothing may use it meanwhile. `logged`: a dirty log names what came. */

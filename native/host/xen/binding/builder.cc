@@ -5,7 +5,7 @@
 
 #include "binding/entry.h"
 #include "binding/registry.h"
-#include "host/memory_tag.h"
+#include "host/external_tags.h"
 #include "host/xen/domain_builder.h"
 
 namespace dormouse::xen {

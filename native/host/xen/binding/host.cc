@@ -3,16 +3,15 @@
 
 #include "binding/entry.h"
 #include "binding/registry.h"
-#include "host/memory_tag.h"
+#include "host/external_tags.h"
 #include "host/xen/binding/builder.h"
 #include "host/xen/binding/machine.h"
+#include "host/xen/binding/standing.h"
 #include "host/xen/control.h"
-#include "host/xen/core_state.h"
-#include "host/xen/domain_state.h"
 #include "host/xen/event_pages.h"
 #include "host/xen/shared_pages.h"
-#include "host/xen/stopped_vcpus.h"
 #include "host/xen/xen_memory.h"
+#include "host/xen/xen_stoppable.h"
 
 namespace dormouse::xen {
 namespace {
@@ -31,10 +30,6 @@ std::shared_ptr<Handles> shared_handles;
 const std::shared_ptr<Handles>& handles() {
   binding::need(shared_handles != nullptr, "open() comes first");
   return shared_handles;
-}
-
-Napi::Buffer<uint8_t> buffer_of(Napi::Env env, const Bytes& bytes) {
-  return Napi::Buffer<uint8_t>::Copy(env, bytes.data(), bytes.size());
 }
 
 // open(): once per process, before anything else
@@ -111,12 +106,8 @@ Napi::Value has_vnuma(const Napi::CallbackInfo& info) {
 
 using DomainCall = bool (*)(const Handles&, uint32_t, Fault*);
 
-bool pause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
+bool pause_at_once(const Handles& xen, uint32_t domid, Fault* fault) {
   return xc_domain_pause(xen.xc(), domid) == 0 || raise_errno(fault, "pause", domid);
-}
-
-bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
-  return xc_domain_unpause(xen.xc(), domid) == 0 || raise_errno(fault, "unpause", domid);
 }
 
 // f(domid), for calls that answer nothing
@@ -139,11 +130,11 @@ Napi::Value end_log_dirty(const Napi::CallbackInfo& info) {
 // logDirtyRead(domid, nrPfns, clean, final) -> bitmap
 Napi::Value log_dirty_bitmap(const Napi::CallbackInfo& info) {
   Fault fault;
-  Bytes bitmap;
+  std::vector<uint8_t> bitmap;
   if (!log_dirty_read(*handles(), arg_u32(info, 0), binding::arg_u64(info, 1),
                       {arg_bool(info, 2), arg_bool(info, 3)}, &bitmap, &fault))
     return failed(info.Env(), fault);
-  return buffer_of(info.Env(), bitmap);
+  return Napi::Buffer<uint8_t>::Copy(info.Env(), bitmap.data(), bitmap.size());
 }
 
 // markSharedPages(domid, nrPfns, bitmap)
@@ -152,7 +143,7 @@ Napi::Value mark_shared(const Napi::CallbackInfo& info) {
   auto bitmap = binding::arg_bytes(info, 2);
   const uint64_t nr_pfns = binding::arg_u64(info, 1);
   binding::need(bitmap.ByteLength() >= (nr_pfns + 7) / 8, "a bitmap of fewer pfns");
-  if (!mark_shared_pages(handles(), arg_u32(info, 0), bitmap.Data(), nr_pfns, &fault))
+  if (!SharedPages(handles(), arg_u32(info, 0)).mark(bitmap.Data(), nr_pfns, &fault))
     return failed(info.Env(), fault);
   return info.Env().Undefined();
 }
@@ -194,26 +185,6 @@ Napi::Value event_pages(const Napi::CallbackInfo& info) {
   Napi::Promise promise = worker->promise();
   worker->Queue();
   return promise;
-}
-
-// stoppedVcpus(memory, domid) -> {id, flags, privilege, before}[]
-Napi::Value stopped(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Fault fault;
-  std::vector<StoppedVcpu> vcpus;
-  if (!stopped_vcpus(*handles(), arg_u32(info, 1), *held<XenMemory>(info, 0), &vcpus, &fault))
-    return failed(env, fault);
-  Napi::Array out = Napi::Array::New(env);
-  for (const StoppedVcpu& from : vcpus) {
-    Napi::Object vcpu = Napi::Object::New(env);
-    vcpu.Set("id", num(env, from.id));
-    vcpu.Set("flags", num(env, from.flags));
-    vcpu.Set("privilege", num(env, from.privilege));
-    vcpu.Set("before", from.readable ? Napi::Buffer<uint8_t>::Copy(env, from.before, 2)
-                                     : env.Null().As<Napi::Value>());
-    out.Set(out.Length(), vcpu);
-  }
-  return out;
 }
 
 // Maps a domain's memory in a thread of the pool; resolves to the number of the memory.
@@ -337,49 +308,6 @@ Napi::Value geometry(const Napi::CallbackInfo& info) {
   return failed(info.Env(), fault);
 }
 
-// readState(domid) -> DomainState of the contract
-Napi::Value state(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Fault fault;
-  StateBlobs blobs;
-  if (!read_state(handles(), arg_u32(info, 0), &blobs, &fault)) return failed(env, fault);
-  Napi::Array vcpus = Napi::Array::New(env);
-  for (const VcpuBlobs& from : blobs.vcpus) {
-    Napi::Object vcpu = Napi::Object::New(env);
-    vcpu.Set("id", num(env, from.id));
-    vcpu.Set("basic", buffer_of(env, from.basic));
-    vcpu.Set("extended", buffer_of(env, from.extended));
-    vcpu.Set("xsave", buffer_of(env, from.xsave));
-    vcpu.Set("msrs", buffer_of(env, from.msrs));
-    vcpus.Set(vcpus.Length(), vcpu);
-  }
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("vcpus", vcpus);
-  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
-  out.Set("tscInfo", buffer_of(env, blobs.tsc_info));
-  out.Set("cpuidPolicy", buffer_of(env, blobs.cpuid_policy));
-  out.Set("msrPolicy", buffer_of(env, blobs.msr_policy));
-  out.Set("hvmContext", buffer_of(env, blobs.hvm_context));
-  out.Set("hvmParams", buffer_of(env, blobs.hvm_params));
-  return out;
-}
-
-// coreState(domid) -> CoreState of the contract
-Napi::Value core_state(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Fault fault;
-  CoreBlobs blobs;
-  if (!read_core_state(handles(), arg_u32(info, 0), &blobs, &fault)) return failed(env, fault);
-  Napi::Array contexts = Napi::Array::New(env);
-  for (const Bytes& context : blobs.contexts)
-    contexts.Set(contexts.Length(), buffer_of(env, context));
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("contexts", contexts);
-  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
-  out.Set("hypervisor", buffer_of(env, blobs.hypervisor));
-  return out;
-}
-
 }  // namespace
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -389,7 +317,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<domains>(exports, "domains");
   add<domain>(exports, "domain");
   add<has_vnuma>(exports, "hasVnuma");
-  add<on_domain<pause_domain>>(exports, "pause");
+  add<on_domain<pause_at_once>>(exports, "pause");
   add<on_domain<unpause_domain>>(exports, "unpause");
   add<on_domain<resume_in_place>>(exports, "resumeInPlace");
   add<on_domain<log_dirty_on>>(exports, "logDirtyOn");
@@ -397,7 +325,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<log_dirty_bitmap>(exports, "logDirtyRead");
   add<mark_shared>(exports, "markSharedPages");
   add<event_pages>(exports, "eventPages");
-  add<stopped>(exports, "stoppedVcpus");
   add<open_memory>(exports, "openMemory");
   add<refresh_memory>(exports, "refreshMemory");
   add<catch_up_memory>(exports, "catchUpMemory");
@@ -406,10 +333,9 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<open_memories>(exports, "openMemories");
   add<geometry_of>(exports, "geometryOf");
   add<geometry>(exports, "geometry");
-  add<state>(exports, "readState");
-  add<core_state>(exports, "coreState");
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);
+  add_standing(exports, handles);
   return exports;
 }
 

@@ -1,0 +1,144 @@
+#include "host/xen/binding/standing.h"
+
+#include "binding/entry.h"
+#include "binding/registry.h"
+#include "host/external_tags.h"
+#include "host/xen/core_state.h"
+#include "host/xen/xen_stoppable.h"
+
+namespace dormouse::xen {
+namespace {
+
+using binding::arg_u32;
+using binding::failed;
+using binding::held;
+using binding::num;
+
+const std::shared_ptr<Handles>& (*open_handles)() = nullptr;
+
+Napi::Buffer<uint8_t> buffer_of(Napi::Env env, const Bytes& bytes) {
+  return Napi::Buffer<uint8_t>::Copy(env, bytes.data(), bytes.size());
+}
+
+// DomainState of the contract.
+Napi::Object describe(Napi::Env env, const StateBlobs& blobs) {
+  Napi::Array vcpus = Napi::Array::New(env);
+  for (const VcpuBlobs& from : blobs.vcpus) {
+    Napi::Object vcpu = Napi::Object::New(env);
+    vcpu.Set("id", num(env, from.id));
+    vcpu.Set("basic", buffer_of(env, from.basic));
+    vcpu.Set("extended", buffer_of(env, from.extended));
+    vcpu.Set("xsave", buffer_of(env, from.xsave));
+    vcpu.Set("msrs", buffer_of(env, from.msrs));
+    vcpus.Set(vcpus.Length(), vcpu);
+  }
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("vcpus", vcpus);
+  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
+  out.Set("tscInfo", buffer_of(env, blobs.tsc_info));
+  out.Set("cpuidPolicy", buffer_of(env, blobs.cpuid_policy));
+  out.Set("msrPolicy", buffer_of(env, blobs.msr_policy));
+  out.Set("hvmContext", buffer_of(env, blobs.hvm_context));
+  out.Set("hvmParams", buffer_of(env, blobs.hvm_params));
+  return out;
+}
+
+// readState(domid) -> DomainState
+Napi::Value state(const Napi::CallbackInfo& info) {
+  Fault fault;
+  StateBlobs blobs;
+  if (!read_state(open_handles(), arg_u32(info, 0), &blobs, &fault))
+    return failed(info.Env(), fault);
+  return describe(info.Env(), blobs);
+}
+
+// coreState(domid) -> CoreState of the contract
+Napi::Value core_state(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Fault fault;
+  CoreBlobs blobs;
+  if (!read_core_state(open_handles(), arg_u32(info, 0), &blobs, &fault)) return failed(env, fault);
+  Napi::Array contexts = Napi::Array::New(env);
+  for (const Bytes& context : blobs.contexts)
+    contexts.Set(contexts.Length(), buffer_of(env, context));
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("contexts", contexts);
+  out.Set("sharedInfo", buffer_of(env, blobs.shared_info));
+  out.Set("hypervisor", buffer_of(env, blobs.hypervisor));
+  return out;
+}
+
+Napi::Array numbers(Napi::Env env, const std::vector<uint32_t>& from) {
+  Napi::Array out = Napi::Array::New(env, from.size());
+  for (uint32_t i = 0; i < from.size(); ++i) out.Set(i, num(env, from[i]));
+  return out;
+}
+
+// pauseOutsideShadow(domid, memory | null) -> vCPUs that stand in the shadow nevertheless
+Napi::Value pause_watched(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<XenMemory> memory = info[1].IsNull() ? nullptr : held<XenMemory>(info, 1);
+  std::vector<uint32_t> in_shadow;
+  Fault fault;
+  if (!pause_domain(*open_handles(), arg_u32(info, 0), memory.get(), &in_shadow, &fault))
+    return failed(info.Env(), fault);
+  return numbers(info.Env(), in_shadow);
+}
+
+std::shared_ptr<host::StoppedWork> work_of(const Napi::CallbackInfo& info, size_t i) {
+  using Held = std::shared_ptr<host::StoppedWork>;
+  binding::need(info[i].IsExternal(), "no work of another addon");
+  auto external = info[i].As<Napi::External<Held>>();
+  binding::need(external.CheckTypeTag(&binding::kStoppedWorkTag), "no work on a stopped domain");
+  return *external.Data();
+}
+
+std::vector<uint64_t> pfns_of(const Napi::CallbackInfo& info, size_t i) {
+  const auto words = binding::arg_words(info, i);
+  return {words.Data(), words.Data() + words.ElementLength()};
+}
+
+Napi::Object describe(Napi::Env env, const StopTimes& times,
+                      const std::vector<uint32_t>& in_shadow) {
+  const auto ms = [env](uint64_t ns) { return Napi::Number::New(env, double(ns) / 1e6); };
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("inShadow", numbers(env, in_shadow));
+  out.Set("stopMs", ms(times.stop_ns));
+  out.Set("findMs", ms(times.find_ns));
+  out.Set("copyMs", ms(times.copy_ns));
+  out.Set("stateMs", ms(times.state_ns));
+  out.Set("resumeMs", ms(times.resume_ns));
+  return out;
+}
+
+// captureStopped(domid, memory, work, eventPages, standing(state)) -> { inShadow, stopMs, ... }
+Napi::Value capture(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  binding::need(info[4].IsFunction(), "argument 5 is no function");
+  const auto standing = info[4].As<Napi::Function>();
+  bool threw = false;
+  // Not by Call(), so that what is thrown stays as it is, and no exception of C++.
+  const auto captured = [&](const StateBlobs& blobs) {
+    const napi_value state = describe(env, blobs);
+    threw = napi_call_function(env, env.Undefined(), standing, 1, &state, nullptr) != napi_ok;
+    return !threw;
+  };
+  XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1), pfns_of(info, 3),
+                      captured);
+  StopTimes times;
+  Fault fault;
+  if (capture_stopped(domain, *work_of(info, 2), &times, &fault))
+    return describe(env, times, domain.in_shadow());
+  return threw ? env.Undefined() : failed(env, fault);
+}
+
+}  // namespace
+
+void add_standing(Napi::Object exports, const std::shared_ptr<Handles>& (*handles)()) {
+  open_handles = handles;
+  binding::add<state>(exports, "readState");
+  binding::add<core_state>(exports, "coreState");
+  binding::add<pause_watched>(exports, "pauseOutsideShadow");
+  binding::add<capture>(exports, "captureStopped");
+}
+
+}  // namespace dormouse::xen

@@ -1,0 +1,55 @@
+// How a domain is stopped, read and let go on real Xen.
+#pragma once
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "host/xen/domain_state.h"
+#include "host/xen/shared_pages.h"
+#include "host/xen/stopped_capture.h"
+#include "host/xen/xen_memory.h"
+
+namespace dormouse::xen {
+
+// Pauses the domain, outside the interrupt shadow where `memory` (it may be null) shows its code.
+// `in_shadow`: vCPUs that did not leave it. After a fault it is not paused.
+bool pause_domain(const Handles& xen, uint32_t domid, XenMemory* memory,
+                  std::vector<uint32_t>* in_shadow, Fault* fault);
+bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault);
+
+class XenStoppable : public Stoppable {
+ public:
+  using Captured = std::function<bool(const StateBlobs&)>;
+
+  // `event_pages` are written by Xen past its log.
+  XenStoppable(std::shared_ptr<Handles> xen, uint32_t domid, std::shared_ptr<XenMemory> memory,
+               std::vector<uint64_t> event_pages, Captured captured)
+      : xen_(std::move(xen)),
+        domid_(domid),
+        memory_(std::move(memory)),
+        event_pages_(std::move(event_pages)),
+        captured_(std::move(captured)),
+        shared_(xen_, domid) {}
+
+  bool prepare(bool logged, Fault* fault) override;
+  bool stop(Fault* fault) override;
+  bool read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) override;
+  bool read_registers(Fault* fault) override;
+  bool catch_up(bool logged, Fault* fault) override { return memory_->catch_up(logged, fault); }
+  bool captured(Fault*) override { return captured_(state_); }
+  bool go_on(Fault* fault) override { return unpause_domain(*xen_, domid_, fault); }
+  const std::vector<uint32_t>& in_shadow() const { return in_shadow_; }
+
+ private:
+  std::shared_ptr<Handles> xen_;
+  uint32_t domid_;
+  std::shared_ptr<XenMemory> memory_;
+  std::vector<uint64_t> event_pages_;
+  Captured captured_;
+  SharedPages shared_;
+  StateBlobs state_;
+  std::vector<uint32_t> in_shadow_;
+};
+
+}  // namespace dormouse::xen

@@ -1,0 +1,83 @@
+// Whether a vCPU is taken to stand in the interrupt shadow, and how a guest that does is paused.
+#include <cstdio>
+#include <string>
+
+#include "host/xen/interrupt_shadow.h"
+
+using namespace dormouse;
+using namespace dormouse::xen;
+
+namespace {
+
+int failures = 0;
+
+void check(bool holds, const char* what) {
+  if (holds) return;
+  std::printf("not so: %s\n", what);
+  ++failures;
+}
+
+StoppedVcpu vcpu(uint8_t first, uint8_t last, uint32_t flags = 0x202, uint8_t privilege = 0) {
+  return {1, flags, privilege, true, {first, last}};
+}
+
+void judge() {
+  check(may_be_in_shadow(vcpu(0x90, 0xfb)), "right after sti");
+  for (int reg = 0; reg < 8; ++reg)
+    check(may_be_in_shadow(vcpu(0x8e, uint8_t(0xd0 + reg))), "right after mov ss, register");
+  const uint8_t others[][2] = {
+      {0xfb, 0xf4}, {0x8e, 0xd8}, {0x8e, 0xcf}, {0x8c, 0xd0}, {0x90, 0x90}};
+  for (const auto& before : others)
+    check(!may_be_in_shadow(vcpu(before[0], before[1])), "hlt, mov ds and others have no shadow");
+  check(!may_be_in_shadow(vcpu(0x90, 0xfb, 0x2)), "one that takes no interrupts has none");
+  check(!may_be_in_shadow(vcpu(0x90, 0xfb, 0x202, 3)), "a process has none");
+  StoppedVcpu unread = vcpu(0x90, 0xfb);
+  unread.readable = false;
+  check(!may_be_in_shadow(unread), "code that cannot be read is not judged");
+}
+
+struct Seen {
+  std::string calls;
+  std::vector<uint32_t> in_shadow;
+  bool good = false;
+};
+
+// A guest that stands in the shadow in its first `times` pauses, and of which pause number `fails`
+// cannot be looked at.
+Seen pausing(int times, int fails = -1) {
+  Seen seen;
+  int pauses = 0;
+  const auto pause = [&](Fault*) {
+    seen.calls += 'p';
+    ++pauses;
+    return true;
+  };
+  const auto unpause = [&](Fault*) {
+    seen.calls += 'u';
+    return true;
+  };
+  const auto vcpus = [&](std::vector<StoppedVcpu>* out, Fault* fault) {
+    if (pauses == fails) return fault->raise("INTERNAL", "unreadable");
+    out->push_back(vcpu(0xfb, 0xf4));
+    out->push_back(vcpu(0x90, pauses <= times ? 0xfb : 0xf4));
+    out->back().id = 3;
+    return true;
+  };
+  Fault fault;
+  seen.good = pause_outside_shadow({pause, unpause, vcpus}, &seen.in_shadow, &fault);
+  return seen;
+}
+
+}  // namespace
+
+int main() {
+  judge();
+  const Seen at_once = pausing(0), third = pausing(2), never = pausing(1000),
+             failed = pausing(5, 2);
+  check(at_once.good && at_once.calls == "p" && at_once.in_shadow.empty(), "paused once");
+  check(third.good && third.calls == "pupup" && third.in_shadow.empty(), "let go on until it left");
+  check(never.good && never.calls == "pupupupupupupup", "tried eight times, then left paused");
+  check(never.in_shadow == std::vector<uint32_t>{3}, "and told of");
+  check(!failed.good && failed.calls == "pupu", "not paused after a fault");
+  return failures == 0 ? 0 : 1;
+}
