@@ -1,5 +1,5 @@
 /**
- * Fuzzes one target in TypeScript: child.js NAME SECONDS SEED WATCHED. Each input is in the file WATCHED before it is tried, for
+ * Fuzzes one target in TypeScript: child.js NAME SECONDS EXECUTIONS SEED WATCHED. Each input is in the file WATCHED before it is tried, for
  * whoever watches this process (script.ts). The last line of standard output is the result.
  */
 import { createHash } from 'node:crypto';
@@ -91,10 +91,10 @@ class Fuzzer {
     this.coverage.note(this.coverage.take());
   }
 
-  async go(seconds: number, seed: number): Promise<void> {
+  async go(seconds: number, executions: number, seed: number): Promise<void> {
     const next = generator(seed);
     const endMs = performance.now() + 1000 * seconds;
-    while (performance.now() < endMs) {
+    while (performance.now() < endMs && this.tried.executions < executions) {
       const batch: Buffer[] = [];
       const batchEndMs = Math.min(endMs, performance.now() + batchMs);
       for (let bytes = 0; batch.length < batchMost && bytes < batchBytes;) {
@@ -112,7 +112,8 @@ class Fuzzer {
   }
 }
 
-async function main([name = '', seconds = '', seed = '', watched = '']: readonly string[]): Promise<void> {
+async function main(args: readonly string[]): Promise<void> {
+  const [name = '', seconds = '', executions = '', seed = '', watched = ''] = args;
   const coverage = new Coverage();
   const { targets } = await import('./targets.js');
   const { inputsIn, judge, mostBytes, placesOf } = await import('./target.js');
@@ -127,7 +128,7 @@ async function main([name = '', seconds = '', seed = '', watched = '']: readonly
   let wrong: string | null = null;
   try {
     await fuzzer.begin([...(await target.seeds()), ...inputsIn(kept), ...inputsIn(grown)]);
-    await fuzzer.go(Number(seconds), Number(seed));
+    await fuzzer.go(Number(seconds), Number(executions), Number(seed));
   } catch (thrown) {
     if (!(thrown instanceof Found)) throw thrown;
     wrong = thrown.message;

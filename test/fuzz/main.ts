@@ -1,5 +1,5 @@
 /**
- * Fuzzes every parser: `npm run fuzz -- [--seconds N] [--target NAME]... [--jobs N]`. Targets in C++ run under libFuzzer (native.ts), those in
+ * Fuzzes every parser: `npm run fuzz -- [--seconds N] [--executions N] [--target NAME]... [--jobs N]`. Targets in C++ run under libFuzzer (native.ts), those in
  * TypeScript in a process that is watched (script.ts). Inputs that reach something new grow in build/fuzz/NAME/corpus; what a
  * target found is in build/fuzz/NAME/found. Both begin with test/fuzz-corpus/NAME, which --merge brings up to date.
  */
@@ -8,22 +8,24 @@ import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { mergeKept } from './merge.js';
 import { buildNative, findClang, forgotten, fuzzNative, nativeTargets, NotBuilt } from './native.js';
-import { fuzzScript, type Outcome } from './script.js';
+import { fuzzScript, type Bounds, type Outcome } from './script.js';
 import { placesOf } from './target.js';
 import { targets } from './targets.js';
 
 const names = [...Object.keys(nativeTargets), ...Object.keys(targets)];
-const usage = `usage: npm run fuzz -- [--seconds N] [--target NAME]... [--seed N] [--merge]
-  --seconds N    for each target (default 30)
+const usage = `usage: npm run fuzz -- [--seconds N] [--executions N] [--target NAME]... [--seed N] [--merge]
+  --seconds N    for each target (default 30; with --executions, until it has them)
+  --executions N ends a target when it has had so many
   --target NAME  of ${names.join(', ')} (default: all)
   --seed N       from which inputs are made (default: a new one)
   --jobs N       targets at a time (default: as many as there are processors)
   --merge        instead: keeps in test/fuzz-corpus as few inputs as reach all that was reached`;
 
-interface Plan {
-  readonly seconds: number;
+const mostSeconds = 1_000_000;
+const mostExecutions = 1e9;
+
+interface Plan extends Bounds {
   readonly chosen: readonly string[];
-  readonly seed: number;
   readonly jobs: number;
   readonly merge: boolean;
 }
@@ -51,7 +53,8 @@ const parse = (args: string[]) =>
   parseArgs({
     args,
     options: {
-      seconds: { type: 'string', default: '30' },
+      seconds: { type: 'string' },
+      executions: { type: 'string' },
       target: { type: 'string', multiple: true, default: [] as string[] },
       seed: { type: 'string', default: String((Date.now() % 1e9) + 1) },
       jobs: { type: 'string', default: String(availableParallelism()) },
@@ -61,7 +64,7 @@ const parse = (args: string[]) =>
   }).values;
 
 function planOf(args: string[]): Plan {
-  const { seconds, target, seed, jobs, merge, help } = parsed(args);
+  const { seconds, executions, target, seed, jobs, merge, help } = parsed(args);
   if (help) {
     process.stdout.write(`${usage}\n`);
     process.exit(0);
@@ -69,7 +72,12 @@ function planOf(args: string[]): Plan {
   const unknown = target.find((name) => !names.includes(name));
   if (unknown !== undefined) fail(`no target '${unknown}'\n${usage}`, 2);
   return {
-    seconds: wholeNumber('--seconds', seconds, 1_000_000),
+    seconds:
+      seconds === undefined && executions !== undefined
+        ? mostSeconds
+        : wholeNumber('--seconds', seconds ?? '30', mostSeconds),
+    executions:
+      executions === undefined ? mostExecutions : wholeNumber('--executions', executions, mostExecutions),
     seed: wholeNumber('--seed', seed, 1e9),
     jobs: wholeNumber('--jobs', jobs, 1024),
     chosen: target.length > 0 ? target : names,
@@ -118,11 +126,17 @@ async function mergeAll(clang: string | null, chosen: readonly string[]): Promis
   }
 }
 
-async function main({ chosen, seconds, seed, jobs, merge }: Plan): Promise<void> {
+const limitOf = ({ seconds, executions }: Bounds): string =>
+  [
+    ...(seconds === mostSeconds ? [] : [`${seconds} s`]),
+    ...(executions === mostExecutions ? [] : [`${executions} executions`]),
+  ].join(' or ');
+
+async function main({ chosen, jobs, merge, ...bounds }: Plan): Promise<void> {
   const clang = clangFor(chosen);
   if (merge) return mergeAll(clang, chosen);
   process.stdout.write(
-    `fuzz: ${chosen.length} targets, ${seconds} s each, ${jobs} at a time, seed ${seed}\n`,
+    `fuzz: ${chosen.length} targets, ${limitOf(bounds)} each, ${jobs} at a time, seed ${bounds.seed}\n`,
   );
   const runs = chosen.map((name) => {
     const native = nativeTargets[name];
@@ -130,8 +144,8 @@ async function main({ chosen, seconds, seed, jobs, merge }: Plan): Promise<void>
     return async (): Promise<void> => {
       const outcome =
         native && program !== null
-          ? await fuzzNative(program, name, native, seconds, seed)
-          : await fuzzScript(name, seconds, seed);
+          ? await fuzzNative(program, name, native, bounds)
+          : await fuzzScript(name, bounds);
       tell(name, outcome);
       if (outcome.found !== null) process.exitCode = 1;
     };

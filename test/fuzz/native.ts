@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { packageRoot } from '../../src/addon.js';
-import { mostResidentMib, slowestMs, type Outcome } from './script.js';
+import { mostResidentMib, slowestMs, type Bounds, type Outcome } from './script.js';
 import { placesOf } from './target.js';
 
 const require = createRequire(import.meta.url);
@@ -141,15 +141,19 @@ export async function fuzzNative(
   program: string,
   name: string,
   target: NativeTarget,
-  seconds: number,
-  seed: number,
+  { seconds, executions, seed }: Bounds,
 ): Promise<Outcome> {
   const { kept, grown, found } = placesOf(name);
   for (const path of [grown, found]) mkdirSync(path, { recursive: true });
   const startedMs = performance.now();
   const { good, said } = await start(program, [
     ...target.options,
-    ...[`-max_total_time=${seconds}`, `-timeout=${slowestMs / 1000}`, `-rss_limit_mb=${mostResidentMib}`],
+    ...[
+      `-max_total_time=${seconds}`,
+      `-runs=${executions}`,
+      `-timeout=${slowestMs / 1000}`,
+      `-rss_limit_mb=${mostResidentMib}`,
+    ],
     ...['-print_final_stats=1', '-verbosity=0', '-reload=0', `-seed=${seed}`, `-artifact_prefix=${found}/`],
     ...[grown, ...(existsSync(kept) ? [kept] : [])],
   ]);

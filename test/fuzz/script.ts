@@ -16,6 +16,13 @@ export const mostResidentMib = 1024;
 const startMs = 60_000;
 const pollMs = 250;
 
+/** When a target ends, whichever comes first, and where its inputs begin. */
+export interface Bounds {
+  readonly seconds: number;
+  readonly executions: number;
+  readonly seed: number;
+}
+
 export interface Outcome {
   readonly executions: number;
   readonly seconds: number;
@@ -77,15 +84,22 @@ function resultIn(output: string): ChildResult | null {
 /** `program`: what is run and watched, by its tests. */
 export async function fuzzScript(
   name: string,
-  seconds: number,
-  seed: number,
+  { seconds, executions, seed }: Bounds,
   program = child,
 ): Promise<Outcome> {
   const own = join(placesOf(name).grown, '..');
   mkdirSync(own, { recursive: true });
   const watched = join(own, 'watched');
   writeFileSync(watched, '');
-  const args = ['--max-old-space-size=512', program, name, String(seconds), String(seed), watched];
+  const args = [
+    '--max-old-space-size=512',
+    program,
+    name,
+    String(seconds),
+    String(executions),
+    String(seed),
+    watched,
+  ];
   const startedMs = performance.now();
   const running = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   let [output, said] = ['', ''];

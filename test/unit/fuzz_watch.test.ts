@@ -17,6 +17,7 @@ test('bad options are told and end with 2', () => {
   for (const [args, said] of [
     [['--seconds', '0'], /--seconds is a whole number from 1 to 1000000, not '0'\nusage: /],
     [['--seconds', '1.5'], /--seconds is a whole number/],
+    [['--executions', 'many'], /--executions is a whole number from 1 to 1000000000, not 'many'/],
     [['--target', 'nothing'], /no target 'nothing'/],
     [['--quickly'], /'--quickly'[^]*usage: /],
     [['manifest'], /manifest/],
@@ -26,6 +27,15 @@ test('bad options are told and end with 2', () => {
     assert.match(stderr, said);
   }
   assert.match(spawnSync(process.execPath, [main, '--help'], { encoding: 'utf8' }).stdout, /--target NAME/);
+});
+
+test('a target ends at as many executions as it is told', () => {
+  const args = ['--executions', '300', '--target', 'key'];
+  const { status, stdout } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8' });
+  assert.equal(status, 0);
+  assert.match(stdout, /^fuzz: 1 targets, 300 executions each, /m);
+  const [, executions = '0', seconds = '99'] = /key +(\d+) executions in ([\d.]+) s/.exec(stdout) ?? [];
+  assert.ok(Number(executions) >= 300 && Number(seconds) < 20, stdout);
 });
 
 /** What is said of a process that tries "bad" and then does this. */
@@ -38,9 +48,9 @@ async function outcomeOf(t: TestContext, does: string): Promise<Outcome & { kept
   head.writeBigUInt64LE(3n, 8);
   head.write('bad', 16);
   const tries = `import { writeFileSync } from 'node:fs';
-writeFileSync(process.argv[5], Buffer.from('${head.toString('hex')}', 'hex'));\n`;
+writeFileSync(process.argv[6], Buffer.from('${head.toString('hex')}', 'hex'));\n`;
   writeFileSync(program, tries + does);
-  const outcome = await fuzzScript(name, 1, 1, program);
+  const outcome = await fuzzScript(name, { seconds: 1, executions: 1000, seed: 1 }, program);
   const kept = outcome.found === null ? '' : readFileSync(outcome.found.split('\n')[0] ?? '', 'utf8');
   return { ...outcome, kept };
 }
