@@ -5,7 +5,7 @@
 
 #include "binding/entry.h"
 #include "binding/registry.h"
-#include "image/lane.h"
+#include "image/aligned_bytes.h"
 #include "image/output_file.h"
 #include "step/page_batch.h"
 

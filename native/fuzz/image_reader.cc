@@ -2,10 +2,14 @@
 // laid over each other, and chunks read by them. The fuzzer changes fields of a whole image.
 #include "image/image_reader.h"
 
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
+#include <map>
 
 #include "fuzz/input.h"
 #include "image/encode.h"
@@ -22,6 +26,42 @@ bool sha256(const uint8_t* bytes, uint64_t n, Sha256* out, Fault*) {
 }
 
 }  // namespace dormouse::pfn
+
+namespace dormouse::image {
+namespace {
+
+// A reader takes MiBs and gives them back, which the sanitizer would map anew each time: they are
+// kept, by address. What nobody holds is poisoned, as are the bytes behind what somebody does.
+struct Kept {
+  uint64_t bytes = 0;
+  bool held = false;
+};
+auto& kept_buffers = *new std::map<uint8_t*, Kept>;
+
+}  // namespace
+
+void FreeAligned::operator()(uint8_t* p) const {
+  Kept& kept = kept_buffers.at(p);
+  fuzz::require(kept.held, "freed twice");
+  kept.held = false;
+  __asan_poison_memory_region(p, kept.bytes);
+}
+
+AlignedBytes allocate_aligned(uint64_t bytes) {
+  auto at = std::find_if(kept_buffers.begin(), kept_buffers.end(), [bytes](const auto& one) {
+    return !one.second.held && one.second.bytes == bytes;
+  });
+  if (at == kept_buffers.end()) {
+    auto* fresh = static_cast<uint8_t*>(std::aligned_alloc(kPageBytes, whole_pages(bytes + 1)));
+    __asan_poison_memory_region(fresh, whole_pages(bytes + 1));
+    at = kept_buffers.emplace(fresh, Kept{bytes, false}).first;
+  }
+  at->second.held = true;
+  __asan_unpoison_memory_region(at->first, bytes);
+  return AlignedBytes(at->first);
+}
+
+}  // namespace dormouse::image
 
 namespace {
 

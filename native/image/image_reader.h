@@ -6,9 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "image/lane.h"
+#include "fault.h"
+#include "image/aligned_bytes.h"
+#include "image/chunk.h"
 #include "image/page_map.h"
 #include "image/reader.h"
+#include "pfn/page_scan.h"
+#include "pfn/sha256.h"
 
 namespace dormouse::image {
 

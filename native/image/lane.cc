@@ -26,12 +26,6 @@ AlignedBytes allocate_huge(uint64_t bytes) {
 
 }  // namespace
 
-void FreeAligned::operator()(uint8_t* p) const { std::free(p); }
-
-AlignedBytes allocate_aligned(uint64_t bytes) {
-  return AlignedBytes(static_cast<uint8_t*>(std::aligned_alloc(kPageBytes, whole_pages(bytes))));
-}
-
 void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry, ChunkNotes notes) {
   std::lock_guard<std::mutex> hold(lock_);
   if (entries_.size() <= chunk) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fault.h"
+#include "image/aligned_bytes.h"
 #include "image/block_coder.h"
 #include "image/chunk.h"
 #include "image/output_file.h"
@@ -17,13 +18,6 @@
 #include "pfn/sha256.h"
 
 namespace dormouse::image {
-
-// Memory at a multiple of 4096, as direct I/O wants it.
-struct FreeAligned {
-  void operator()(uint8_t* p) const;
-};
-using AlignedBytes = std::unique_ptr<uint8_t, FreeAligned>;
-AlignedBytes allocate_aligned(uint64_t bytes);
 
 // What is kept of a chunk beside its entry, where the image is to have it.
 struct ChunkNotes {

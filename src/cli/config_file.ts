@@ -4,19 +4,25 @@ import { open } from 'node:fs/promises';
 import { DormouseError } from '../errors.js';
 import { configLimits } from './domain_config.js';
 
+const refused = (path: string, why: string, cause?: unknown): DormouseError =>
+  new DormouseError('CONFIG_INVALID', `${path} ${why}`, { cause, place: { path } });
+
 /** The text of `path`. CONFIG_INVALID if it cannot be read, is too long or is not UTF-8. */
 export async function readConfigFile(path: string): Promise<string> {
-  const refuse = (why: string, cause?: unknown): DormouseError =>
-    new DormouseError('CONFIG_INVALID', `${path} ${why}`, { cause, place: { path } });
   const bytes = await readAtMost(path, configLimits.bytes + 1).catch((thrown: unknown) => {
-    throw refuse('cannot be read', thrown);
+    throw refused(path, 'cannot be read', thrown);
   });
-  if (!bytes) throw refuse('is not a regular file');
-  if (bytes.length > configLimits.bytes) throw refuse(`is larger than ${configLimits.bytes} bytes`);
+  if (!bytes) throw refused(path, 'is not a regular file');
+  return decodeConfig(path, bytes);
+}
+
+/** The text of what `path` holds. CONFIG_INVALID. */
+export function decodeConfig(path: string, bytes: Buffer): string {
+  if (bytes.length > configLimits.bytes) throw refused(path, `is larger than ${configLimits.bytes} bytes`);
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (thrown) {
-    throw refuse('is not UTF-8 text', thrown);
+    throw refused(path, 'is not UTF-8 text', thrown);
   }
 }
 

@@ -36,9 +36,7 @@ export const nativeTargets: Readonly<Record<string, NativeTarget>> = {
   'page-map': { sources: ['native/image/page_map.cc', ...chunk], options: ['-max_len=20000'] },
   'image-reader': {
     sources: [
-      ...['image_reader', 'page_map', 'lane', 'writer_map', 'output_file', 'content_root'].map(
-        (part) => `native/image/${part}.cc`,
-      ),
+      ...['image_reader', 'page_map', 'content_root'].map((part) => `native/image/${part}.cc`),
       ...[...chunk, ...pfn],
     ],
     options: ['-max_len=4096'],

@@ -90,7 +90,7 @@ export const streamTargets: Readonly<Record<string, Target>> = {
     seeds: async () => [
       await ownStream(nrPfns),
       await ownStream(2),
-      await sparseStream(2 ** 32, [2 ** 24, 2 ** 20]),
+      await sparseStream(2 ** 32, [2 ** 14, 2 ** 12]),
       await sparseStream(2 ** 32, [2 ** 31 + 5, 2 ** 31 + 10]),
     ],
     run: takeFrames,

@@ -1,10 +1,7 @@
 /** Configurations, what is trusted of them, keys, and what an image says of the processor. */
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { readConfigFile } from '../../src/cli/config_file.js';
+import { decodeConfig } from '../../src/cli/config_file.js';
 import { domainSpec } from '../../src/cli/create_spec.js';
 import { parseConfig, renderSettings } from '../../src/cli/domain_config.js';
 import { missingFeatures } from '../../src/domain/cpu_policy.js';
@@ -34,13 +31,8 @@ function takeConfig(words: string): void {
   JSON.parse(spec.config);
 }
 
-const scratch = mkdtempSync(join(tmpdir(), 'dormouse-fuzz-'));
-process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-
-async function takeConfigFile(input: Buffer): Promise<void> {
-  const path = join(scratch, 'config');
-  writeFileSync(path, input);
-  const words = await readConfigFile(path);
+function takeConfigFile(input: Buffer): void {
+  const words = decodeConfig('input', input);
   const bare = input.subarray(0, 3).toString('hex') === 'efbbbf' ? input.subarray(3) : input;
   assert.ok(Buffer.from(words).equals(bare), 'another text than the file has');
   takeConfig(words);

@@ -30,10 +30,9 @@ export interface FrameWork {
 }
 
 export class DecodingLanes {
-  readonly #free: Lane[] = Array.from(
-    { length: Math.min(mostLanes, availableParallelism() + 1) },
-    () => new Lane(),
-  );
+  readonly #free: Lane[] = [];
+  /** How many more may be made, when there is a frame for them. */
+  #unmade = Math.min(mostLanes, availableParallelism() + 1);
   /** Neither rejects: what goes wrong is kept until somebody can be told. */
   readonly #work = new Set<Promise<void>>();
   #handed: Promise<unknown> = Promise.resolve();
@@ -71,6 +70,10 @@ export class DecodingLanes {
       this.#tellFailure();
       const lane = this.#free.pop();
       if (lane) return lane;
+      if (this.#unmade > 0) {
+        this.#unmade--;
+        return new Lane();
+      }
       await Promise.race(this.#work);
     }
   }
