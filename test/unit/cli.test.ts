@@ -231,6 +231,8 @@ test('every verb has help with an example, and every example is a command line o
     const { exitCode, stdout } = await cli(working(), [...verb.name.split(' '), '--help']);
     assert.equal(exitCode, 0);
     assert.ok(verb.examples.length > 0);
+    // The terminal's width breaks lines; a line break ends a sentence.
+    for (const line of verb.details?.split('\n') ?? []) assert.match(line, /[.)]$/u, verb.name);
     for (const { command } of verb.examples) {
       assert.ok(stdout.includes(command), `${verb.name}: ${command}`);
       const words = (command.split(' && ')[0] ?? '')

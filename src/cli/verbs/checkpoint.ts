@@ -69,12 +69,12 @@ export const checkpoint = defineVerb({
   name: 'checkpoint',
   summary: 'Writes an image of a running domain, which goes on in place',
   details:
-    'light: the domain is paused and never shut down. The embedded host copies on write, so its pause takes far less than\n' +
-    'a millisecond. On Xen memory is written while the guest runs, and what changed meanwhile is copied in the pause: the\n' +
-    'more the guest writes the longer, and for a PV guest the longer the more memory it has. Such an image is of a paused\n' +
+    'light: the domain is paused and never shut down. The embedded host copies on write, so its pause takes far less than ' +
+    'a millisecond. On Xen memory is written while the guest runs, and what changed meanwhile is copied in the pause: the ' +
+    'more the guest writes the longer, and for a PV guest the longer the more memory it has. Such an image is of a paused ' +
     'guest and cannot be restored into a new domain.\n' +
     'cooperative: the guest is asked to suspend and is resumed after the copy.\n' +
-    '--incremental-from: the new image needs that one, and all that it needs itself, beside it under their names for as\n' +
+    '--incremental-from: the new image needs that one, and all that it needs itself, beside it under their names for as ' +
     'long as it is to be read. With --count each image is taken on the one before.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },

@@ -6,7 +6,7 @@ export const demo = defineVerb({
   name: 'demo',
   summary: 'Shows it all on a guest of its own: checkpoints, save, restore, proof',
   details:
-    'Starts a private embedded host with a 1 GiB guest that keeps writing, in a temporary directory; both are gone\n' +
+    'Starts a private embedded host with a 1 GiB guest that keeps writing, in a temporary directory; both are gone ' +
     'afterwards. Takes under two minutes and 3 GiB of memory.',
   args: [],
   options: [],

@@ -9,7 +9,7 @@ export const dumpCore = defineVerb({
   name: 'dump-core',
   summary: 'Writes a core dump of a domain, for a debugger to look into',
   details:
-    'An ELF file in the format of xl dump-core. A running domain is paused meanwhile and goes on; one that crashed, is\n' +
+    'An ELF file in the format of xl dump-core. A running domain is paused meanwhile and goes on; one that crashed, is ' +
     'paused or suspended is dumped as it is. The dump cannot be restored.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },

@@ -37,7 +37,7 @@ export const imageCheck = defineVerb({
   name: 'image check',
   summary: 'Says whether an image could be restored here and now',
   details:
-    'Looks at format, signature and configuration, processor features, memory, name and disks, makes nothing, and reads no\n' +
+    'Looks at format, signature and configuration, processor features, memory, name and disks, makes nothing, and reads no ' +
     'pages (image verify does). Exit code 3 with all that stands against it. A file of xl save becomes a temporary image.',
   args: [{ form: '<file>', says: 'an image, or a file of xl save' }],
   options: [

@@ -27,7 +27,7 @@ export const imageConvert = defineVerb({
   name: 'image convert',
   summary: 'Converts between an image and an xl save file',
   details:
-    'The direction follows from what is in the input: an xl save file (plain or gzip, stream v2 or v3) becomes an image,\n' +
+    'The direction follows from what is in the input: an xl save file (plain or gzip, stream v2 or v3) becomes an image, ' +
     'an image becomes an xl save file.',
   args: [
     { form: '<in>', says: 'an image or an xl save file' },

@@ -48,7 +48,7 @@ export const keyTrust = defineVerb({
   name: 'key trust',
   summary: 'Trusts the images that a key signs',
   details:
-    'Such an image may bring any configuration: paths, scripts, devices. Whoever has the key then is root here on each\n' +
+    'Such an image may bring any configuration: paths, scripts, devices. Whoever has the key then is root here on each ' +
     'restore. No error if it is trusted already.',
   args: [{ form: '<key>', says: 'a line of key show, or a file that holds it' }],
   options: [{ flags: '--label <text>', says: 'what to call it (default: what the line says)' }],

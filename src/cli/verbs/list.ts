@@ -8,7 +8,7 @@ export const list = defineVerb({
   name: 'list',
   summary: 'Lists the domains of the host',
   details:
-    'The columns are those of xl list. State letters: r running, b blocked, p paused, s shut down, then why\n' +
+    'The columns are those of xl list. State letters: r running, b blocked, p paused, s shut down, then why ' +
     '(- powered off, r reboot, s suspend, c crash, w watchdog, S soft reset), d dying.',
   args: [{ form: '[domains...]', says: 'names, ids or uuids; all domains if none is given' }],
   options: [

@@ -11,9 +11,9 @@ export const restore = defineVerb({
   name: 'restore',
   summary: 'Builds a new domain from an image or an xl save file and lets it run',
   details:
-    'The file is checked whole before a domain is made, and is never changed or removed. A file of xl save (plain or\n' +
-    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch. A configuration that names\n' +
-    'paths, scripts, devices or other things of the host is used only if a key trusted here signed the image, or with\n' +
+    'The file is checked whole before a domain is made, and is never changed or removed. A file of xl save (plain or ' +
+    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch. A configuration that names ' +
+    'paths, scripts, devices or other things of the host is used only if a key trusted here signed the image, or with ' +
     '--trust-config; --config gives another one.',
   args: [{ form: '<file>', says: 'an image of save or of checkpoint, or a file of xl save' }],
   options: [

@@ -24,7 +24,7 @@ export const save = defineVerb({
   summary: 'Saves a domain into a new image file',
   details:
     'The guest is asked to suspend, its memory and state are written, then it is torn down (or -c, -p).\n' +
-    'FILE must not exist. If anything fails before FILE is there, the guest runs on and no file is left;\n' +
+    'FILE must not exist. If anything fails before FILE is there, the guest runs on and no file is left; ' +
     'after that FILE is kept (NOT_SETTLED, exit code 21).\n' +
     '--incremental-from: FILE then needs that image, and all that it needs itself, beside it under their names.',
   args: [

@@ -8,8 +8,6 @@ import type { XenLease } from './leases.js';
 import { loadXen, watcherPath, type XenNative } from './native.js';
 
 export const noShadow = 'hypervisor built without shadow paging: only PVH and HVM domains';
-/** kEventPagesCap of native/host/xen/event_pages.h. */
-const mostEventPages = 1024;
 
 export interface Logged {
   readonly api: XenNative;
@@ -46,9 +44,9 @@ async function eventPagesOf({ api, held, nrPfns, memory, notice }: Logged): Prom
   const mapped = memory();
   if (mapped === undefined) return [];
   const pages = await nativePromise(() => api.eventPages(mapped));
-  if (pages.length >= mostEventPages)
+  if (pages.length >= api.mostEventPages)
     notice(
-      `domain ${held.domid}: ${mostEventPages} pages look like event channels, and what Xen writes into more is not seen`,
+      `domain ${held.domid}: ${api.mostEventPages} pages look like event channels, and what Xen writes into more is not seen`,
     );
   return pages.filter((pfn) => pfn < nrPfns);
 }

@@ -38,6 +38,8 @@ export interface NativeCapture extends Omit<Downtime, 'snapshotMs'> {
 
 export interface XenNative {
   readonly domctlVersion: number;
+  /** So many are found of a domain at most. */
+  readonly mostEventPages: number;
   /** Opens the device nodes, once per process and before any other call. HOST_UNAVAILABLE. */
   open(): void;
   /** XEN_SYSCTL_PHYSCAP_* bits. */

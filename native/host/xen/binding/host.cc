@@ -312,6 +312,7 @@ Napi::Value geometry(const Napi::CallbackInfo& info) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("domctlVersion", num(env, XEN_DOMCTL_INTERFACE_VERSION));
+  exports.Set("mostEventPages", num(env, kEventPagesCap));
   add<open>(exports, "open");
   add<capabilities>(exports, "capabilities");
   add<domains>(exports, "domains");
