@@ -14,6 +14,9 @@ export class Lane {
   readonly bodies = Buffer.allocUnsafeSlow(MAX_CHUNK_BODIES * pageBytes);
 }
 
+/** Of streams that have ended; some MiB each. */
+const idle: Lane[] = [];
+
 /** What is still done with pages that were taken, while the next ones come. */
 export interface Kept {
   readonly done: Promise<void>;
@@ -30,9 +33,7 @@ export interface FrameWork {
 }
 
 export class DecodingLanes {
-  readonly #free: Lane[] = [];
-  /** How many more may be made, when there is a frame for them. */
-  #unmade = Math.min(mostLanes, availableParallelism() + 1);
+  #free = Math.min(mostLanes, availableParallelism() + 1);
   /** Neither rejects: what goes wrong is kept until somebody can be told. */
   readonly #work = new Set<Promise<void>>();
   #handed: Promise<unknown> = Promise.resolve();
@@ -49,7 +50,8 @@ export class DecodingLanes {
       .catch(this.#fail)
       .finally(() => {
         this.#work.delete(done);
-        this.#free.push(lane);
+        this.#free++;
+        idle.push(lane);
       });
     this.#work.add(done);
   }
@@ -68,11 +70,9 @@ export class DecodingLanes {
   async #freeLane(): Promise<Lane> {
     for (;;) {
       this.#tellFailure();
-      const lane = this.#free.pop();
-      if (lane) return lane;
-      if (this.#unmade > 0) {
-        this.#unmade--;
-        return new Lane();
+      if (this.#free > 0) {
+        this.#free--;
+        return idle.pop() ?? new Lane();
       }
       await Promise.race(this.#work);
     }
