@@ -142,13 +142,16 @@ step::CaptureHow capture_how(const Napi::Object& request) {
   return how;
 }
 
-// exportCapture(live, memory, { thorough, anywhere, maxPages, threads }) -> External for an addon
-// that stops the domain itself
+// exportCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> External for an
+// addon that stops the domain itself, and reads its log if `logged` is true
 Napi::Value export_capture(const Napi::CallbackInfo& info) {
   using Held = std::shared_ptr<host::StoppedWork>;
-  auto work = std::make_shared<step::CaptureWork>(held<step::LivePass>(info, 0),
-                                                  held<host::DomainMemory>(info, 1),
-                                                  capture_how(arg_object(info, 2)));
+  auto live = held<step::LivePass>(info, 0);
+  const auto request = arg_object(info, 2);
+  need(flag_field(request, "logged") != live->by_content(),
+       "a log of what is tracked by content, or none of what is not");
+  auto work = std::make_shared<step::CaptureWork>(live, held<host::DomainMemory>(info, 1),
+                                                  capture_how(request));
   auto out = Napi::External<Held>::New(info.Env(), new Held(std::move(work)),
                                        [](Napi::Env, Held* held) { delete held; });
   out.TypeTag(&kStoppedWorkTag);

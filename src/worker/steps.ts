@@ -133,7 +133,11 @@ export interface StepsNative {
    */
   liveCapture(live: LiveHandle, memory: MemoryHandle, how: CaptureHow): boolean;
   /** The same as work for an addon that stops the domain and reads its log itself. */
-  exportCapture(live: LiveHandle, memory: MemoryHandle, how: Omit<CaptureHow, 'logged'>): unknown;
+  exportCapture(
+    live: LiveHandle,
+    memory: MemoryHandle,
+    how: Omit<CaptureHow, 'logged'> & { readonly logged: boolean },
+  ): unknown;
   /**
    * Pieces of some `pages` pages of work each that cover [0, nrPfns): where a domain has no frames they are long. Each
    * begins at a multiple of 64.

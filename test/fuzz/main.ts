@@ -21,9 +21,6 @@ const usage = `usage: npm run fuzz -- [--seconds N] [--executions N] [--target N
   --jobs N       targets at a time (default: as many as there are processors)
   --merge        instead: keeps in test/fuzz-corpus as few inputs as reach all that was reached`;
 
-const mostSeconds = 1_000_000;
-const mostExecutions = 1e9;
-
 interface Plan extends Bounds {
   readonly chosen: readonly string[];
   readonly jobs: number;
@@ -74,10 +71,9 @@ function planOf(args: string[]): Plan {
   return {
     seconds:
       seconds === undefined && executions !== undefined
-        ? mostSeconds
-        : wholeNumber('--seconds', seconds ?? '30', mostSeconds),
-    executions:
-      executions === undefined ? mostExecutions : wholeNumber('--executions', executions, mostExecutions),
+        ? Infinity
+        : wholeNumber('--seconds', seconds ?? '30', 1_000_000),
+    executions: executions === undefined ? Infinity : wholeNumber('--executions', executions, 1e9),
     seed: wholeNumber('--seed', seed, 1e9),
     jobs: wholeNumber('--jobs', jobs, 1024),
     chosen: target.length > 0 ? target : names,
@@ -128,8 +124,8 @@ async function mergeAll(clang: string | null, chosen: readonly string[]): Promis
 
 const limitOf = ({ seconds, executions }: Bounds): string =>
   [
-    ...(seconds === mostSeconds ? [] : [`${seconds} s`]),
-    ...(executions === mostExecutions ? [] : [`${executions} executions`]),
+    ...(Number.isFinite(seconds) ? [`${seconds} s`] : []),
+    ...(Number.isFinite(executions) ? [`${executions} executions`] : []),
   ].join(' or ');
 
 async function main({ chosen, jobs, merge, ...bounds }: Plan): Promise<void> {

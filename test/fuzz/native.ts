@@ -134,6 +134,9 @@ async function start(program: string, args: readonly string[]): Promise<{ good: 
   );
 }
 
+/** libFuzzer's word for no limit. */
+const orNone = (limit: number, none: number): number => (Number.isFinite(limit) ? limit : none);
+
 /** Runs what was built. */
 export async function fuzzNative(
   program: string,
@@ -147,8 +150,8 @@ export async function fuzzNative(
   const { good, said } = await start(program, [
     ...target.options,
     ...[
-      `-max_total_time=${seconds}`,
-      `-runs=${executions}`,
+      `-max_total_time=${orNone(seconds, 0)}`,
+      `-runs=${orNone(executions, -1)}`,
       `-timeout=${slowestMs / 1000}`,
       `-rss_limit_mb=${mostResidentMib}`,
     ],

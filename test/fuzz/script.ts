@@ -16,7 +16,7 @@ export const mostResidentMib = 1024;
 const startMs = 60_000;
 const pollMs = 250;
 
-/** When a target ends, whichever comes first, and where its inputs begin. */
+/** When a target ends, whichever comes first (one of them may be Infinity), and where its inputs begin. */
 export interface Bounds {
   readonly seconds: number;
   readonly executions: number;

@@ -1,21 +1,29 @@
 /*
- * Xen and xenstored as the watcher of the xen host sees them, for LD_PRELOAD: one domain, 5, whose
- * state is files of the folder $FAKE_XEN: uuid; pauses (one character each); suspended and log
- * where it is; store/ with the nodes. What is asked for is a line of the file calls.
+ * Xen and xenstored as the xen host and its watcher see them, for LD_PRELOAD: one domain, 5, whose
+ * state is files of the folder $FAKE_XEN: uuid; pauses (one character each); suspended, log and pvh
+ * where it is; store/ with the nodes. What is asked for is a line of the file calls. With the file
+ * "stuck" it cannot be unpaused, with "another pauses" somebody does once we unpaused, with "log
+ * fails" the log cannot be looked at.
  */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xen/grant_table.h>
+#include <xencall.h>
 #include <xenctrl.h>
 #include <xenforeignmemory.h>
+#include <xenguest.h>
 #include <xenstore.h>
 #include <xentoollog.h>
 
 #define DOMID 5
+#define PAGES 64
 
 static const char *path_of(const char *name) {
   static char path[4096];
@@ -77,6 +85,10 @@ int xc_domain_getinfolist(xc_interface *xc, uint32_t first, unsigned max, xc_dom
   }
   free(uuid);
   if (pauses(0)) info->flags |= XEN_DOMINF_paused;
+  if (is_there("pvh")) {
+    info->flags |= XEN_DOMINF_hvm_guest;
+    info->tot_pages = PAGES;
+  }
   if (is_there("suspended"))
     info->flags |= XEN_DOMINF_shutdown | SHUTDOWN_suspend << XEN_DOMINF_shutdownshift;
   return 1;
@@ -89,8 +101,10 @@ int xc_domain_pause(xc_interface *xc, uint32_t domid) {
 }
 
 int xc_domain_unpause(xc_interface *xc, uint32_t domid) {
+  if (is_there("stuck")) return errno = ENOMEM, -1;
   call("unpause");
   pauses(-1);
+  if (unlink(path_of("another pauses")) == 0) pauses(1);
   return 0;
 }
 
@@ -105,16 +119,113 @@ int xc_domain_resume(xc_interface *xc, uint32_t domid, int fast) {
   return unlink(path_of("suspended"));
 }
 
+/* All of a translated domain's pages are plain ones. */
+static int types_of(struct xen_domctl *op) {
+  xen_pfn_t *types;
+  memcpy(&types, &op->u.getpageframeinfo3.array, sizeof types);
+  for (unsigned i = 0; i < op->u.getpageframeinfo3.num; i++)
+    types[i] = types[i] < PAGES ? 0 : XEN_DOMCTL_PFINFO_XTAB;
+  return 0;
+}
+
 int xc_domctl(xc_interface *xc, struct xen_domctl *op) {
   const int enables = op->u.shadow_op.op == XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY;
+  if (op->cmd == XEN_DOMCTL_getpageframeinfo3) return types_of(op);
   if (op->cmd != XEN_DOMCTL_shadow_op) abort();
   if (enables && is_there("log")) return errno = EINVAL, -1;
   if (enables) put("log", "", 0);
+  if (op->u.shadow_op.op == XEN_DOMCTL_SHADOW_OP_PEEK) {
+    call("look at the log");
+    if (is_there("log fails")) return errno = EIO, -1;
+  }
   if (op->u.shadow_op.op == XEN_DOMCTL_SHADOW_OP_OFF) {
     if (is_there("log stays")) return errno = EIO, -1;
     call("log off");
     unlink(path_of("log"));
   }
+  return 0;
+}
+
+static int mapped;
+
+static void count_mapped(const char *what) {
+  char line[64];
+  snprintf(line, sizeof line, "%s: %d mapped", what, mapped);
+  call(line);
+}
+
+void *xenforeignmemory_map(xenforeignmemory_handle *handle, uint32_t domid, int prot, size_t pages,
+                           const xen_pfn_t frames[], int errors[]) {
+  memset(errors, 0, pages * sizeof *errors);
+  mapped++;
+  return mmap(NULL, pages * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+int xenforeignmemory_unmap(xenforeignmemory_handle *handle, void *at, size_t pages) {
+  mapped--;
+  count_mapped("unmap");
+  return munmap(at, pages * 4096);
+}
+
+xencall_handle *xc_interface_xcall_handle(xc_interface *xc) { return (void *)1; }
+void *xencall_alloc_buffer(xencall_handle *calls, size_t bytes) { return malloc(bytes); }
+void xencall_free_buffer(xencall_handle *calls, void *buffer) { free(buffer); }
+
+int xc_domain_nr_gpfns(xc_interface *xc, uint32_t domid, xen_pfn_t *pfns) {
+  *pfns = PAGES;
+  return 0;
+}
+
+xc_cpu_policy_t *xc_cpu_policy_init(void) { return malloc(1); }
+void xc_cpu_policy_destroy(xc_cpu_policy_t *policy) { free(policy); }
+int xc_cpu_policy_get_domain(xc_interface *xc, uint32_t domid, xc_cpu_policy_t *policy) {
+  call("policies");
+  return 0;
+}
+int xc_cpu_policy_get_size(xc_interface *xc, uint32_t *leaves, uint32_t *msrs) {
+  *leaves = *msrs = 1;
+  return 0;
+}
+int xc_cpu_policy_serialise(xc_interface *xc, const xc_cpu_policy_t *policy,
+                            xen_cpuid_leaf_t *leaves, uint32_t *nr_leaves, xen_msr_entry_t *msrs,
+                            uint32_t *nr_msrs) {
+  return 0;
+}
+
+int xc_gnttab_op(xc_interface *xc, int cmd, void *op, int bytes, int count) {
+  if (cmd == GNTTABOP_query_size) {
+    ((struct gnttab_query_size *)op)->nr_frames = 1;
+  } else if (cmd == GNTTABOP_setup_table) {
+    xen_pfn_t *frames;
+    memcpy(&frames, &((struct gnttab_setup_table *)op)->frame_list, sizeof frames);
+    frames[0] = 7;
+  }
+  return 0;
+}
+int xc_gnttab_get_version(xc_interface *xc, uint32_t domid) {
+  call("grants");
+  return 1;
+}
+
+int xc_domain_get_tsc_info(xc_interface *xc, uint32_t domid, uint32_t *mode, uint64_t *ns,
+                           uint32_t *khz, uint32_t *incarnation) {
+  call("registers");
+  *mode = *khz = *incarnation = 0;
+  *ns = 0;
+  return 0;
+}
+int xc_domain_hvm_getcontext(xc_interface *xc, uint32_t domid, uint8_t *context, uint32_t bytes) {
+  if (context) memset(context, 0, bytes);
+  return 16;
+}
+int xc_domain_hvm_getcontext_partial(xc_interface *xc, uint32_t domid, uint16_t type, uint16_t id,
+                                     void *context, uint32_t bytes) {
+  call("vCPU");
+  memset(context, 0, bytes);
+  return 0;
+}
+int xc_hvm_param_get(xc_interface *xc, uint32_t domid, uint32_t param, uint64_t *value) {
+  *value = 0;
   return 0;
 }
 
@@ -145,7 +256,8 @@ bool xs_rm(struct xs_handle *store, xs_transaction_t tx, const char *path) {
   return unlink(path_of(node(path))) == 0;
 }
 
-/* A dead process's last request that xenstored has not got round to: the file "on its way" holds its word. */
+/* A dead process's last request that xenstored has not got round to: the file "on its way" holds
+ * its word. */
 static void do_late(xs_transaction_t tx) {
   unsigned length = 0;
   char *word = get("on its way", &length);

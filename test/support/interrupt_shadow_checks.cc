@@ -1,5 +1,6 @@
 // Whether a vCPU is taken to stand in the interrupt shadow, and how a guest that does is paused.
 #include <cstdio>
+#include <new>
 #include <string>
 
 #include "host/xen/interrupt_shadow.h"
@@ -44,20 +45,22 @@ struct Seen {
 
 // A guest that stands in the shadow in its first `times` pauses, and of which pause number `fails`
 // cannot be looked at.
-Seen pausing(int times, int fails = -1) {
+Seen pausing(int times, int fails = -1, char how = 'v') {
   Seen seen;
   int pauses = 0;
-  const auto pause = [&](Fault*) {
+  const auto fails_now = [&](char which) { return which == how && pauses == fails; };
+  const auto pause = [&](Fault* fault) {
     seen.calls += 'p';
     ++pauses;
-    return true;
+    return !fails_now('p') || fault->raise("INTERNAL", "p");
   };
-  const auto unpause = [&](Fault*) {
+  const auto unpause = [&](Fault* fault) {
     seen.calls += 'u';
-    return true;
+    return !fails_now('u') || fault->raise("INTERNAL", "u");
   };
   const auto vcpus = [&](std::vector<StoppedVcpu>* out, Fault* fault) {
-    if (pauses == fails) return fault->raise("INTERNAL", "unreadable");
+    if (fails_now('t')) throw std::bad_alloc();
+    if (fails_now('v')) return fault->raise("INTERNAL", "v");
     out->push_back(vcpu(0xfb, 0xf4));
     out->push_back(vcpu(0x90, pauses <= times ? 0xfb : 0xf4));
     out->back().id = 3;
@@ -79,5 +82,8 @@ int main() {
   check(never.good && never.calls == "pupupupupupupup", "tried eight times, then left paused");
   check(never.in_shadow == std::vector<uint32_t>{3}, "and told of");
   check(!failed.good && failed.calls == "pupu", "not paused after a fault");
+  check(pausing(5, 2, 't').calls == "pupu" && !pausing(5, 2, 't').good, "nor after an exception");
+  check(pausing(5, 2, 'p').calls == "pup" && !pausing(5, 2, 'p').good, "one that cannot be paused");
+  check(pausing(5, 2, 'u').calls == "pupu" && !pausing(5, 2, 'u').good, "nor unpaused");
   return failures == 0 ? 0 : 1;
 }

@@ -23,6 +23,7 @@ struct Scene {
   char fails = 0;       // the call that does
   bool throws = false;  // and how
   bool stopped = false;
+  bool stuck = false;
 
   bool call(char which, Fault* fault) {
     calls += which;
@@ -50,6 +51,7 @@ class Domain : public xen::Stoppable {
   bool captured(Fault* fault) override { return scene_.call('c', fault); }
   bool go_on(Fault* fault) override {
     if (!scene_.call('g', fault)) return false;
+    if (scene_.stuck) return fault->raise("INTERNAL", "stuck");
     scene_.stopped = false;
     return true;
   }
@@ -84,13 +86,17 @@ struct Seen : Scene {
   xen::StopTimes times;
 };
 
+void run(Seen* seen, uint64_t nr_pfns, bool fits) {
+  Domain domain(seen);
+  Work work(seen, nr_pfns, fits);
+  seen->good = xen::capture_stopped(domain, work, &seen->times, &seen->fault);
+}
+
 Seen capture(uint64_t nr_pfns, bool fits, char fails = 0, bool throws = false) {
   Seen seen;
   seen.fails = fails;
   seen.throws = throws;
-  Domain domain(&seen);
-  Work work(&seen, nr_pfns, fits);
-  seen.good = xen::capture_stopped(domain, work, &seen.times, &seen.fault);
+  run(&seen, nr_pfns, fits);
   return seen;
 }
 
@@ -105,6 +111,11 @@ void fail_each() {
       check(seen.calls == order.substr(0, at + 1) + (at < 2 ? "" : "g"), what);
       check(std::string(seen.fault.code) == (throws ? "NO_MEMORY" : "INTERNAL"), what);
     }
+  Seen both;
+  both.fails = 'w';
+  both.stuck = true;
+  run(&both, 100, true);
+  check(!both.good && both.fault.text == "w" && both.stopped, "the first fault is the one to tell");
   const Seen stuck = capture(100, true, 'g');
   check(!stuck.good && stuck.fault.text == "g" && stuck.stopped,
         "one that cannot go on is told of");

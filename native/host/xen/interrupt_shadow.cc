@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "guard.h"
+
 namespace dormouse::xen {
 namespace {
 
@@ -10,6 +12,15 @@ constexpr uint8_t kSti = 0xfb, kMovToSegment = 0x8e;
 // How often a guest is paused anew before it is left where it is, and how long it runs in between.
 constexpr int kTriesMax = 8;
 constexpr useconds_t kRunUs = 200;
+
+bool find_in_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault) {
+  std::vector<StoppedVcpu> vcpus;
+  if (!pauses.vcpus(&vcpus, fault)) return false;
+  in_shadow->clear();
+  for (const StoppedVcpu& vcpu : vcpus)
+    if (may_be_in_shadow(vcpu)) in_shadow->push_back(vcpu.id);
+  return true;
+}
 
 }  // namespace
 
@@ -22,16 +33,13 @@ bool may_be_in_shadow(const StoppedVcpu& vcpu) {
 
 bool pause_outside_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault) {
   for (int tries = 1;; ++tries) {
-    std::vector<StoppedVcpu> vcpus;
     if (!pauses.pause(fault)) return false;
-    if (!pauses.vcpus(&vcpus, fault)) {
+    if (!guarded(fault, [&] { return find_in_shadow(pauses, in_shadow, fault); })) {
+      // The first fault is the one to tell.
       Fault second;
       pauses.unpause(&second);
       return false;
     }
-    in_shadow->clear();
-    for (const StoppedVcpu& vcpu : vcpus)
-      if (may_be_in_shadow(vcpu)) in_shadow->push_back(vcpu.id);
     if (in_shadow->empty() || tries == kTriesMax) return true;
     if (!pauses.unpause(fault)) return false;
     usleep(kRunUs);

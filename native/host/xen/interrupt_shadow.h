@@ -30,7 +30,7 @@ struct Pauses {
 };
 
 // Pauses, and lets it run on for a moment as long as a vCPU stands in the shadow; `in_shadow` are
-// those that still do after the last try. After a fault it is not paused.
+// those that still do after the last try. After a fault it is not paused, but for one of unpausing.
 bool pause_outside_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault);
 
 }  // namespace dormouse::xen

@@ -96,10 +96,17 @@ bool mark_rings(const Handles& xen, uint32_t domid, const Marker& mark, Fault* f
 
 }  // namespace
 
+// Of those that the domain has mapped itself: one that could not be mapped before may be there now.
+bool SharedPages::has_all() const {
+  for (size_t i = 0; i < frames_.size(); ++i)
+    if (errors_[i] != 0 && frames_[i] != ~xen_pfn_t(0)) return false;
+  return true;
+}
+
 bool SharedPages::map_grants(Fault* fault) {
   std::vector<xen_pfn_t> frames;
   if (!grant_frames(*xen_, domid_, &frames, fault)) return false;
-  if (frames == frames_) return true;
+  if (frames == frames_ && has_all()) return true;
   frames_.clear();
   table_.reset();
   errors_.assign(frames.size(), 0);

@@ -19,6 +19,7 @@ class SharedPages {
 
  private:
   struct Marker;
+  bool has_all() const;
   bool map_grants(Fault* fault);
   bool mark_grants(const Marker& mark, Fault* fault);
 

@@ -14,7 +14,7 @@ class Stoppable {
   virtual ~Stoppable() = default;
   // While the domain still runs: what is known then, and maps what the pause reads.
   virtual bool prepare(bool logged, Fault* fault) = 0;
-  // After a fault it is not stopped.
+  // After a fault it is not stopped, if that could be taken back; throws nothing.
   virtual bool stop(Fault* fault) = 0;
   // What changed of pfns [0, nr_pfns), one bit a pfn, in the log or past it.
   virtual bool read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) = 0;

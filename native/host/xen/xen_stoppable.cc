@@ -5,30 +5,29 @@
 
 namespace dormouse::xen {
 
-bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
-  return xc_domain_unpause(xen.xc(), domid) == 0 || raise_errno(fault, "unpause", domid);
-}
-
-bool pause_domain(const Handles& xen, uint32_t domid, XenMemory* memory,
-                  std::vector<uint32_t>* in_shadow, Fault* fault) {
+bool XenPause::begin(XenMemory* memory, std::vector<uint32_t>* in_shadow, Fault* fault) {
   const auto pause = [&](Fault* why) {
-    return xc_domain_pause(xen.xc(), domid) == 0 || raise_errno(why, "pause", domid);
+    if (xc_domain_pause(xen_->xc(), domid_) != 0) return raise_errno(why, "pause", domid_);
+    *stands_ = 1;
+    return true;
   };
-  const auto unpause = [&](Fault* why) { return unpause_domain(xen, domid, why); };
   // A PV guest has no such shadow: Xen itself brings its events.
   const bool visible = memory && !memory->p2m();
   const auto vcpus = [&](std::vector<StoppedVcpu>* out, Fault* why) {
-    return !visible || stopped_vcpus(xen, domid, *memory, out, why);
+    return !visible || stopped_vcpus(*xen_, domid_, *memory, out, why);
   };
-  return pause_outside_shadow({pause, unpause, vcpus}, in_shadow, fault);
+  return pause_outside_shadow({pause, [this](Fault* why) { return end(why); }, vcpus}, in_shadow,
+                              fault);
+}
+
+bool XenPause::end(Fault* fault) {
+  if (xc_domain_unpause(xen_->xc(), domid_) != 0) return raise_errno(fault, "unpause", domid_);
+  *stands_ = 0;
+  return true;
 }
 
 bool XenStoppable::prepare(bool logged, Fault* fault) {
   return read_policies(*xen_, domid_, &state_, fault) && (!logged || shared_.prepare(fault));
-}
-
-bool XenStoppable::stop(Fault* fault) {
-  return pause_domain(*xen_, domid_, memory_.get(), &in_shadow_, fault);
 }
 
 bool XenStoppable::read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) {

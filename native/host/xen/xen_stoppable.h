@@ -12,38 +12,53 @@
 
 namespace dormouse::xen {
 
-// Pauses the domain, outside the interrupt shadow where `memory` (it may be null) shows its code.
-// `in_shadow`: vCPUs that did not leave it. After a fault it is not paused.
-bool pause_domain(const Handles& xen, uint32_t domid, XenMemory* memory,
-                  std::vector<uint32_t>* in_shadow, Fault* fault);
-bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault);
+// One pause of a domain, of those that Xen counts.
+class XenPause {
+ public:
+  // `stands` says at any time whether it is in force: also where a fault could not be made good.
+  XenPause(std::shared_ptr<Handles> xen, uint32_t domid, uint8_t* stands)
+      : xen_(std::move(xen)), domid_(domid), stands_(stands) {
+    *stands_ = 0;
+  }
+  // Outside the interrupt shadow, where `memory` (it may be null) shows the domain's code.
+  // `in_shadow`: vCPUs that did not leave it.
+  bool begin(XenMemory* memory, std::vector<uint32_t>* in_shadow, Fault* fault);
+  bool end(Fault* fault);
+
+ private:
+  std::shared_ptr<Handles> xen_;
+  uint32_t domid_;
+  uint8_t* stands_;
+};
 
 class XenStoppable : public Stoppable {
  public:
   using Captured = std::function<bool(const StateBlobs&)>;
 
-  // `event_pages` are written by Xen past its log.
+  // `event_pages` are written by Xen past its log; `stands` as of XenPause.
   XenStoppable(std::shared_ptr<Handles> xen, uint32_t domid, std::shared_ptr<XenMemory> memory,
-               std::vector<uint64_t> event_pages, Captured captured)
+               std::vector<uint64_t> event_pages, Captured captured, uint8_t* stands)
       : xen_(std::move(xen)),
         domid_(domid),
+        pause_(xen_, domid, stands),
         memory_(std::move(memory)),
         event_pages_(std::move(event_pages)),
         captured_(std::move(captured)),
         shared_(xen_, domid) {}
 
   bool prepare(bool logged, Fault* fault) override;
-  bool stop(Fault* fault) override;
+  bool stop(Fault* fault) override { return pause_.begin(memory_.get(), &in_shadow_, fault); }
   bool read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) override;
   bool read_registers(Fault* fault) override;
   bool catch_up(bool logged, Fault* fault) override { return memory_->catch_up(logged, fault); }
   bool captured(Fault*) override { return captured_(state_); }
-  bool go_on(Fault* fault) override { return unpause_domain(*xen_, domid_, fault); }
+  bool go_on(Fault* fault) override { return pause_.end(fault); }
   const std::vector<uint32_t>& in_shadow() const { return in_shadow_; }
 
  private:
   std::shared_ptr<Handles> xen_;
   uint32_t domid_;
+  XenPause pause_;
   std::shared_ptr<XenMemory> memory_;
   std::vector<uint64_t> event_pages_;
   Captured captured_;

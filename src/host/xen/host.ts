@@ -23,6 +23,7 @@ import type {
   Tracker,
   XlDomain,
 } from '../contract.js';
+import { captureByCalls } from '../capture_by_calls.js';
 import { noShadow, XenLog } from './dirty_log.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
@@ -290,57 +291,62 @@ export class XenHost implements Host {
       const held = this.#heldBy(lease);
       const { domid } = held;
       const memory = this.#mapped.get(domid) ?? null;
-      const line = this.#notePause(held);
-      this.#tellShadow(
-        domid,
-        this.#orStrike(held, line, () => this.#api.pauseOutsideShadow(domid, memory)),
+      // Ours is one more of the pauses that Xen counts: somebody else's stays.
+      const line = this.#isPaused(domid) ? 'pause over' : 'pause';
+      const inShadow = this.#pausing(held, line, (stands) =>
+        this.#api.pauseOutsideShadow(domid, memory, stands),
       );
-      if (line === 'pause') return;
-      held.note('pause');
-      held.strike(line);
+      this.#tellShadow(domid, inShadow);
+      this.#sure(held, line);
     });
   }
 
-  captureStopped(
-    lease: Lease,
-    { memory, tracker, live, maxPages, standing }: StoppedCapture,
-  ): Promise<Downtime> {
-    return nativeCall(() => {
-      const held = this.#heldBy(lease);
-      const { domid } = held;
-      const mapped = this.#mapped.get(domid);
-      if (mapped === undefined || !(tracker === null || tracker instanceof XenLog))
-        throw new DormouseError('INTERNAL', `domain ${domid} is not followed`, { place: { domid } });
-      const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
-      const work = steps().exportCapture(live, memory.handle, how);
-      const eventPages = BigUint64Array.from(tracker?.eventPages ?? [], BigInt);
-      const line = this.#notePause(held);
-      const { inShadow, ...parts } = this.#orStrike(held, line, () =>
-        this.#api.captureStopped(domid, mapped, work, eventPages, standing),
-      );
-      held.strike(line);
-      this.#tellShadow(domid, inShadow);
-      return { ...parts, snapshotMs: 0 };
+  async captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime> {
+    // There is no pause to be made short, and the journal must tell ours from the other one.
+    if (this.#isPaused(lease.domid)) return captureByCalls(this, lease, capture);
+    return nativeCall(() => this.#captureInOneCall(this.#heldBy(lease), capture));
+  }
+
+  #captureInOneCall(held: XenLease, { memory, tracker, live, maxPages, standing }: StoppedCapture): Downtime {
+    const { domid } = held;
+    const mapped = this.#mapped.get(domid);
+    if (mapped === undefined || !(tracker === null || tracker instanceof XenLog))
+      throw new DormouseError('INTERNAL', `domain ${domid} is not followed`, { place: { domid } });
+    const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
+    const eventPages = BigUint64Array.from(tracker?.eventPages ?? [], BigInt);
+    const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
+      const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
+      return this.#api.captureStopped(domid, mapped, work, eventPages, standing, stands);
     });
+    held.strike('pause');
+    this.#tellShadow(domid, inShadow);
+    return { ...parts, snapshotMs: 0 };
   }
 
   #isPaused(domid: number): boolean {
-    return hasFlag(this.#api.domain(domid).flags, 'paused');
+    return hasFlag(native(() => this.#api.domain(domid)).flags, 'paused');
   }
 
-  /** Ours is one more of the pauses that Xen counts: somebody else's stays. */
-  #notePause(held: XenLease): 'pause' | 'pause over' {
-    const line = this.#isPaused(held.domid) ? 'pause over' : 'pause';
+  /** The pause is in force. */
+  #sure(held: XenLease, line: 'pause' | 'pause over'): void {
+    if (line === 'pause') return;
+    held.note('pause');
+    held.strike(line);
+  }
+
+  /** What fails has been taken back, unless `stands` says that it could not be: then that is for the lease's end. */
+  #pausing<T>(held: XenLease, line: 'pause' | 'pause over', pause: (stands: Uint8Array) => T): T {
+    const stands = new Uint8Array(1);
     held.note(line);
-    return line;
-  }
-
-  /** What fails has been taken back; or if that failed too, it is for the lease's end. */
-  #orStrike<T>(held: XenLease, line: 'pause' | 'pause over', pause: () => T): T {
     try {
-      return pause();
+      return pause(stands);
     } catch (thrown) {
-      if (line === 'pause over' || !this.#isPaused(held.domid)) held.strike(line);
+      try {
+        if (stands[0] === 0) held.strike(line);
+        else this.#sure(held, line);
+      } catch {
+        // The first error is the one to tell. What the journal says too much the lease's end finds undone.
+      }
       throw thrown;
     }
   }

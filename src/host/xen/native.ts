@@ -58,12 +58,13 @@ export interface XenNative {
   pause(domid: number): void;
   /**
    * The same where no vCPU is about to execute the one instruction after `sti` or `mov ss`, as far as `memory` shows its code; returns
-   * those that are nevertheless. Not paused after an error.
+   * those that are nevertheless. `stands`, one byte, is 1 for as long as the domain stands by it: also after an error that could not be
+   * made good.
    */
-  pauseOutsideShadow(domid: number, memory: XenMemoryHandle | null): number[];
+  pauseOutsideShadow(domid: number, memory: XenMemoryHandle | null, stands: Uint8Array): number[];
   /**
-   * Pauses, reads log and registers, does `work` (of the main addon's `exportCapture`), calls `standing` unless that was too much, and
-   * unpauses: also after an error, if that can be. What `standing` throws it throws.
+   * Pauses, reads log and registers, does `work` (of the main addon's `exportCapture`, once), calls `standing` unless that was too much,
+   * and unpauses: also after an error, if that can be; `stands` as above. What `standing` throws it throws.
    */
   captureStopped(
     domid: number,
@@ -71,6 +72,7 @@ export interface XenNative {
     work: unknown,
     eventPages: BigUint64Array,
     standing: (state: DomainState) => void,
+    stands: Uint8Array,
   ): NativeCapture;
   unpause(domid: number): void;
   /** A suspended domain goes on; its suspend call returns 1, "cancelled". */

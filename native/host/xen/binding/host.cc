@@ -11,7 +11,6 @@
 #include "host/xen/event_pages.h"
 #include "host/xen/shared_pages.h"
 #include "host/xen/xen_memory.h"
-#include "host/xen/xen_stoppable.h"
 
 namespace dormouse::xen {
 namespace {
@@ -106,8 +105,12 @@ Napi::Value has_vnuma(const Napi::CallbackInfo& info) {
 
 using DomainCall = bool (*)(const Handles&, uint32_t, Fault*);
 
-bool pause_at_once(const Handles& xen, uint32_t domid, Fault* fault) {
+bool pause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
   return xc_domain_pause(xen.xc(), domid) == 0 || raise_errno(fault, "pause", domid);
+}
+
+bool unpause_domain(const Handles& xen, uint32_t domid, Fault* fault) {
+  return xc_domain_unpause(xen.xc(), domid) == 0 || raise_errno(fault, "unpause", domid);
 }
 
 // f(domid), for calls that answer nothing
@@ -318,7 +321,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<domains>(exports, "domains");
   add<domain>(exports, "domain");
   add<has_vnuma>(exports, "hasVnuma");
-  add<on_domain<pause_at_once>>(exports, "pause");
+  add<on_domain<pause_domain>>(exports, "pause");
   add<on_domain<unpause_domain>>(exports, "unpause");
   add<on_domain<resume_in_place>>(exports, "resumeInPlace");
   add<on_domain<log_dirty_on>>(exports, "logDirtyOn");

@@ -74,22 +74,31 @@ Napi::Array numbers(Napi::Env env, const std::vector<uint32_t>& from) {
   return out;
 }
 
-// pauseOutsideShadow(domid, memory | null) -> vCPUs that stand in the shadow nevertheless
+// A byte in which to tell whether the domain stands by our pause, also after an error.
+uint8_t* stands_of(const Napi::CallbackInfo& info, size_t i) {
+  auto bytes = binding::arg_bytes(info, i);
+  binding::need(bytes.ByteLength() == 1, "not one byte");
+  return bytes.Data();
+}
+
+// pauseOutsideShadow(domid, memory | null, stands) -> vCPUs that stand in the shadow nevertheless
 Napi::Value pause_watched(const Napi::CallbackInfo& info) {
   const std::shared_ptr<XenMemory> memory = info[1].IsNull() ? nullptr : held<XenMemory>(info, 1);
   std::vector<uint32_t> in_shadow;
+  XenPause pause(open_handles(), arg_u32(info, 0), stands_of(info, 2));
   Fault fault;
-  if (!pause_domain(*open_handles(), arg_u32(info, 0), memory.get(), &in_shadow, &fault))
-    return failed(info.Env(), fault);
+  if (!pause.begin(memory.get(), &in_shadow, &fault)) return failed(info.Env(), fault);
   return numbers(info.Env(), in_shadow);
 }
 
+// Taken over, as what it holds must not wait for a collector of garbage.
 std::shared_ptr<host::StoppedWork> work_of(const Napi::CallbackInfo& info, size_t i) {
   using Held = std::shared_ptr<host::StoppedWork>;
   binding::need(info[i].IsExternal(), "no work of another addon");
   auto external = info[i].As<Napi::External<Held>>();
-  binding::need(external.CheckTypeTag(&binding::kStoppedWorkTag), "no work on a stopped domain");
-  return *external.Data();
+  binding::need(external.CheckTypeTag(&binding::kStoppedWorkTag) && *external.Data(),
+                "no work on a stopped domain, or done already");
+  return std::move(*external.Data());
 }
 
 std::vector<uint64_t> pfns_of(const Napi::CallbackInfo& info, size_t i) {
@@ -110,25 +119,27 @@ Napi::Object describe(Napi::Env env, const StopTimes& times,
   return out;
 }
 
-// captureStopped(domid, memory, work, eventPages, standing(state)) -> { inShadow, stopMs, ... }
+// captureStopped(domid, memory, work, eventPages, standing(state), stands)
+// -> { inShadow, stopMs, ... }
 Napi::Value capture(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   binding::need(info[4].IsFunction(), "argument 5 is no function");
   const auto standing = info[4].As<Napi::Function>();
-  bool threw = false;
+  Fault fault;
   // Not by Call(), so that what is thrown stays as it is, and no exception of C++.
   const auto captured = [&](const StateBlobs& blobs) {
     const napi_value state = describe(env, blobs);
-    threw = napi_call_function(env, env.Undefined(), standing, 1, &state, nullptr) != napi_ok;
-    return !threw;
+    if (napi_call_function(env, env.Undefined(), standing, 1, &state, nullptr) == napi_ok)
+      return true;
+    return fault.raise("INTERNAL", "JavaScript could not be called in the pause");
   };
   XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1), pfns_of(info, 3),
-                      captured);
+                      captured, stands_of(info, 5));
+  const std::shared_ptr<host::StoppedWork> work = work_of(info, 2);
   StopTimes times;
-  Fault fault;
-  if (capture_stopped(domain, *work_of(info, 2), &times, &fault))
+  if (capture_stopped(domain, *work, &times, &fault))
     return describe(env, times, domain.in_shadow());
-  return threw ? env.Undefined() : failed(env, fault);
+  return env.IsExceptionPending() ? env.Undefined() : failed(env, fault);
 }
 
 }  // namespace
