@@ -175,7 +175,10 @@ export class CaptureSession {
     return { ...image, cowPages: 0 };
   }
 
-  /** A log that could not be read may have been cleared all the same: then nothing is known of what changed. */
+  /**
+   * A log that could not be read may have been cleared all the same: then nothing is known of what changed. Of a pause that failed it
+   * is not told whether it was the log.
+   */
   #minding(finder: ChangeFinder): ChangeFinder {
     const orForget = <T>(read: Promise<T>): Promise<T> =>
       read.catch((thrown: unknown) => {

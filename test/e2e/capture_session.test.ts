@@ -240,3 +240,70 @@ for (const copiesOnWrite of [false, true])
     assert.equal((await setting.host.info(setting.domid)).shutdown, null);
     await session.end();
   });
+
+/** A session over one that fails where it is told, and the writer of an image of all of it. */
+async function failing(
+  setting: Setting,
+  change: (host: Host) => Host,
+): Promise<{ session: CaptureSession; create: (name: string) => Promise<ImageWriter> }> {
+  const plain = plainHost(setting.host, { tracker: 'log-dirty' });
+  const session = await CaptureSession.open(change(plain), 'busy', 'checkpoint');
+  const { nrPfns } = session.geometry;
+  const how = { nrPfns, lanes: encodingLanes, consistency: 'paused' } as const;
+  return { session, create: (name) => ImageWriter.create(join(setting.dir, name), how) };
+}
+
+test('a log that could not be read in the pause: the next take is of all of it', async (t) => {
+  const setting = await setUp(t);
+  let [asked, fails] = ['', false];
+  const { session, create } = await failing(setting, (host) =>
+    withCalls(host, {
+      tracker: async (lease) => {
+        const tracker = await host.tracker(lease);
+        const prepare = (): Promise<void> => {
+          asked += 'p';
+          return tracker.prepare();
+        };
+        const peek = (): Promise<Buffer> => {
+          asked += 'k';
+          if (!fails) return tracker.peek();
+          fails = false;
+          throw new DormouseError('LOCKED', 'another tool took pages');
+        };
+        return { ...tracker, prepare, peek };
+      },
+    }),
+  );
+  const [first, dropped, again] = [await create('first'), await create('dropped'), await create('again')];
+  await session.take(first, { mode: 'light', whole: true });
+  session.commitEpoch();
+  await first.abandon();
+  fails = true;
+  await assert.rejects(session.take(dropped, { mode: 'light', whole: false }), { code: 'LOCKED' });
+  await dropped.abandon();
+  assert.equal((await setting.host.info(setting.domid)).paused, false);
+  const taken = await session.take(again, { mode: 'light', whole: false });
+  session.commitEpoch();
+  await session.end();
+  // A page that is in no image would not let it be.
+  const done = { pauseMs: taken.pauseMs, operation: new Operation(), signal: undefined };
+  await commitImage(again, taken.source, done);
+  assert.match(asked, /^(pk){3,}$/);
+});
+
+test('a light take that fails while the guest stands lets it go', async (t) => {
+  const setting = await setUp(t);
+  const { session, create } = await failing(setting, () =>
+    plainHost(setting.host, {
+      tracker: 'log-dirty',
+      before: (operation) => {
+        if (operation === 'readState') throw new DormouseError('NO_MEMORY', 'no room');
+      },
+    }),
+  );
+  const writer = await create('image');
+  await assert.rejects(session.take(writer, { mode: 'light', whole: true }), { code: 'NO_MEMORY' });
+  await writer.abandon();
+  assert.equal((await setting.host.info(setting.domid)).paused, false);
+  await session.end();
+});

@@ -1,9 +1,16 @@
-/** Names of ancestors: one that is no UTF-8 would be another name once an increment of this one writes it again. */
+/** What an increment says of its ancestors. A name that is no UTF-8 would be another name once an increment of this one writes it again. */
 import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { decodeAncestors, encodeAncestors } from '../../src/image/ancestors.js';
-import { ANCESTOR } from '../../src/image/format.js';
+import { ANCESTOR, HEADER } from '../../src/image/format.js';
 import { parseAncestors } from '../../src/image/parse.js';
+import { ImageReader } from '../../src/image/reader.js';
+import { verifyImage } from '../../src/image/verify.js';
+import { writeIncrement } from '../support/chains.js';
+import { putTogether, takeApart } from '../support/forge.js';
+import { page, pvhDomain, random, tempDir, writeImage, type TestPage } from '../support/images.js';
 
 const entry = (name: string): Buffer =>
   encodeAncestors([{ imageId: 'ab'.repeat(16), root: 'cd'.repeat(32), sequence: 1, name }]);
@@ -22,3 +29,31 @@ test('a name that is no UTF-8 is damage to both', () => {
     assert.equal(parseAncestors(bytes, newer), "entry 0 has no file's name");
   }
 });
+
+const pagesOf = (seed: number): TestPage[] => {
+  const next = random(seed);
+  return Array.from({ length: 24 }, (_, pfn) => page(pfn, next));
+};
+
+for (const [what, forge] of [
+  [
+    'with another number',
+    (header: Buffer, entries: Buffer) => {
+      header.writeBigUInt64LE(7n, HEADER.sequence[0]);
+      entries.writeBigUInt64LE(6n, ANCESTOR.sequence[0]);
+    },
+  ],
+  ['of another chain', (header: Buffer) => header.fill(0x11, HEADER.chainId[0], HEADER.chainId[0] + 16)],
+] as const)
+  test(`an ancestor ${what} is refused by reader and verifier`, async (t) => {
+    const dir = tempDir(t);
+    const [parent, child] = [join(dir, 'parent'), join(dir, 'child')];
+    await writeImage(parent, 24, [pagesOf(1)], { pageHashes: true }, { domain: pvhDomain });
+    await writeIncrement(child, parent, 24, pagesOf(2));
+    const parts = takeApart(readFileSync(child));
+    forge(parts.header, parts.regions.ancestors);
+    writeFileSync(child, putTogether(parts));
+    await assert.rejects(ImageReader.open(child, { lanes: 1 }), { code: 'IMAGE_INCOMPATIBLE' });
+    const { findings } = await verifyImage(child);
+    assert.match(findings.map((finding) => finding.what).join(), /it is not image/);
+  });

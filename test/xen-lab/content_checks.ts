@@ -1,15 +1,14 @@
 /**
- * Light checkpoints held against the guest's memory, run in dom0: node content_checks.js REQUEST, which is JSON. When each
- * pause begins and before it ends page_reference writes down what the guest's memory is; every page of the image must be that. Prints
- * one line of JSON a checkpoint.
+ * Light checkpoints held against the guest's memory, run in dom0: node content_checks.js REQUEST, which is JSON. It is run with
+ * oracle/hold_pauses.c preloaded: when each pause begins and before it ends it is written down what the guest's memory is; every page of
+ * the image must be that. Prints one line of JSON a checkpoint.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, fstatSync, openSync, readSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { checkpoint } from '../../src/checkpoint/checkpoint.js';
-import type { Host } from '../../src/host/contract.js';
 import { openXenHost } from '../../src/host/xen/host.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { random } from './random.js';
@@ -18,9 +17,7 @@ export interface ContentRequest {
   readonly guest: string;
   readonly times: number;
   readonly seed: number;
-  /** Path of page_reference. */
-  readonly reference: string;
-  /** Where images and references are made. */
+  /** Where images are made, and the reference is: content.reference. */
   readonly dir: string;
   /** Sizes between which the guest balloons meanwhile. */
   readonly balloonMib?: readonly [low: number, high: number];
@@ -50,43 +47,8 @@ export interface ContentSeen {
   readonly shown: readonly Difference[];
 }
 
-/** What was under way when the guest was paused ends meanwhile: backends and daemons go on, and write to what they share with it. */
-const settleMs = 300;
 const shownMax = 40;
 const recordBytes = 8 + 4096;
-
-const block = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-
-/**
- * The host, whose pauses last until the reference is written: Xen counts them, and the test's own begins before and ends after the one
- * of the engine. All in one go: no other call of the engine's comes in between.
- */
-function referenced(host: Host, program: string, file: string): Host {
-  const changed: Partial<Host> = {
-    captureStopped: async (lease, capture) => {
-      const paused = host.pause(lease.domid);
-      block(settleMs);
-      execFileSync(program, [String(lease.domid), `${file}.begin`]);
-      const captured = host.captureStopped(lease, capture);
-      execFileSync(program, [String(lease.domid), `${file}.end`]);
-      const resumed = host.unpause(lease.domid);
-      await Promise.all([paused, resumed]);
-      return captured;
-    },
-  };
-  return new Proxy(host, {
-    get(target, key) {
-      const value: unknown = Reflect.get(key in changed ? changed : target, key);
-      return typeof value === 'function'
-        ? (...args: unknown[]): unknown => {
-            if (process.env.ORACLE_TRACE)
-              process.stderr.write(`${Math.round(performance.now())} ${String(key)}\n`);
-            return Reflect.apply(value, target, args);
-          }
-        : value;
-    },
-  });
-}
 
 interface Reference {
   readonly pfn: number;
@@ -213,8 +175,7 @@ const request = JSON.parse(process.argv[2] ?? '') as ContentRequest;
 const { guest, times, dir, balloonMib } = request;
 const next = random(request.seed);
 const [image, reference] = [`${dir}/content.image`, `${dir}/content.reference`];
-const real = await openXenHost();
-const host = referenced(real, request.reference, reference);
+const host = await openXenHost();
 for (let i = 0; i < times; i++) {
   await sleep(next() * 500);
   const afterMs = next() * 1500;
@@ -228,5 +189,5 @@ for (let i = 0; i < times; i++) {
   process.stdout.write(`${JSON.stringify(seen)}\n`);
   for (const file of [image, `${reference}.begin`, `${reference}.end`]) rmSync(file);
 }
-await real.close();
+await host.close();
 process.exit(0);

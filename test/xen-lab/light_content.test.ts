@@ -7,7 +7,6 @@ import { destroyGuests, Guest, type GuestOptions } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { putOracles } from './oracles.js';
 
-const reference = '/tmp/page_reference';
 /** What is left of the smaller one is enough for the guest's load, which would be killed else. */
 const [lowMib, highMib] = [128, 160];
 
@@ -15,13 +14,15 @@ describe('the content of light images on real Xen', () => {
   let lab: Lab;
   before(async () => {
     lab = await startLab();
-    await putOracles(lab, 'page_reference');
+    await putOracles(lab, 'page_reference', 'hold_pauses.so');
   });
   afterEach(() => destroyGuests(lab));
   after(() => lab.stop());
 
   async function checked(request: ContentRequest): Promise<ContentSeen[]> {
-    const script = `mkdir -p ${request.dir}; node /project/dist/lab/content_checks.js '${JSON.stringify(request)}'`;
+    const { dir } = request;
+    const env = `LD_PRELOAD=/tmp/hold_pauses.so PAUSE_REFERENCE=${dir}/content.reference`;
+    const script = `mkdir -p ${dir}; ${env} node /project/dist/lab/content_checks.js '${JSON.stringify(request)}'`;
     const out = await lab.must(script, { timeoutMs: 120_000 + request.times * 180_000 });
     return out
       .trim()
@@ -39,7 +40,7 @@ describe('the content of light images on real Xen', () => {
         const seed = Number(process.env.DORMOUSE_LAB_SEED ?? Date.now() % 1_000_000);
         t.diagnostic(`DORMOUSE_LAB_SEED=${seed}`);
         const seen = await checked({
-          ...{ guest: name, times: contents.times, seed, reference, dir: '/images/content' },
+          ...{ guest: name, times: contents.times, seed, dir: '/images/content' },
           ...(balloons ? { balloonMib: [lowMib, highMib] as const } : {}),
         });
         for (const { shown, ...rest } of seen)
