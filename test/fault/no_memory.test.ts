@@ -5,7 +5,16 @@ import { test } from 'node:test';
 import { tempDir } from '../support/images.js';
 import { runNativeProgram } from '../support/native_program.js';
 
-const files = ['image_writer', 'image_reader', 'lane', 'encode', 'block_coder', 'chunk', 'output_file'];
+const files = [
+  'image_writer',
+  'image_reader',
+  'lane',
+  'aligned_bytes',
+  'encode',
+  'block_coder',
+  'chunk',
+  'output_file',
+];
 const maps = ['writer_map', 'page_map', 'content_root'];
 
 test('memory that runs out at any allocation is NO_MEMORY, then and from then on, and no image', (t) => {
