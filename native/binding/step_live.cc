@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "binding/entry.h"
+#include "binding/external.h"
 #include "binding/step.h"
-#include "host/external_tags.h"
 #include "host/host.h"
 #include "image/writer.h"
 #include "step/capture_work.h"
@@ -145,17 +145,13 @@ step::CaptureHow capture_how(const Napi::Object& request) {
 // exportCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> External for an
 // addon that stops the domain itself, and reads its log if `logged` is true
 Napi::Value export_capture(const Napi::CallbackInfo& info) {
-  using Held = std::shared_ptr<host::StoppedWork>;
   auto live = held<step::LivePass>(info, 0);
   const auto request = arg_object(info, 2);
   need(flag_field(request, "logged") != live->by_content(),
        "a log of what is tracked by content, or none of what is not");
-  auto work = std::make_shared<step::CaptureWork>(live, held<host::DomainMemory>(info, 1),
-                                                  capture_how(request));
-  auto out = Napi::External<Held>::New(info.Env(), new Held(std::move(work)),
-                                       [](Napi::Env, Held* held) { delete held; });
-  out.TypeTag(&kStoppedWorkTag);
-  return out;
+  return hand_over<host::StoppedWork>(
+      info.Env(), std::make_shared<step::CaptureWork>(live, held<host::DomainMemory>(info, 1),
+                                                      capture_how(request)));
 }
 
 // liveCapture(live, memory, { logged, thorough, anywhere, maxPages, threads }) -> whether copied

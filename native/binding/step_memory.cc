@@ -1,8 +1,8 @@
 // Pages of a domain's memory, a few at a time: as they are, and as they are placed.
 #include "binding/entry.h"
+#include "binding/external.h"
 #include "binding/step.h"
 #include "binding/task.h"
-#include "host/external_tags.h"
 #include "host/host.h"
 #include "step/receive_step.h"
 #include "step/restore_step.h"
@@ -141,11 +141,7 @@ Napi::Value pfns_to_frames(const Napi::CallbackInfo& info) {
 
 // adoptMemory(external) -> memory: one that another addon opened, once; the External is empty then
 Napi::Value adopt_memory(const Napi::CallbackInfo& info) {
-  using Held = std::shared_ptr<host::DomainMemory>;
-  need(info[0].IsExternal(), "argument 1 is no memory of another addon");
-  auto external = info[0].As<Napi::External<Held>>();
-  need(external.CheckTypeTag(&kMemoryTag) && *external.Data(), "argument 1 is no memory to adopt");
-  return give<host::DomainMemory>(info.Env(), std::move(*external.Data()));
+  return give(info.Env(), take_over<host::DomainMemory>(info, 0));
 }
 
 }  // namespace

@@ -3,12 +3,11 @@
  * still while what changed since is copied into buffers that already exist, and the copies are written when it runs again.
  * A guest that will not run here again has them written at once.
  */
-import type { Buffer } from 'node:buffer';
-import { availableParallelism } from 'node:os';
 import { native } from '../addon.js';
 import { type Downtime, type Operation, Pause, totalMs } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
+import { copyChanges } from '../host/capture_by_calls.js';
 import type { Host, Lease, MemoryView } from '../host/contract.js';
 import type { PageSink } from '../image/page_sink.js';
 import { encodingLanes, pagesPerStep, runOverRange, runPieces } from '../worker/pool.js';
@@ -270,17 +269,6 @@ interface Suspended {
   readonly copied: boolean;
 }
 
-/** What changed until the guest suspended is found, and copied if it fits. */
-function captureRest({ live, memory }: Work, pause: Pause, logged: Buffer | null, maxPages: number): boolean {
-  memory.catchUp?.(logged !== null);
-  pause.done('find');
-  const how = { logged, thorough: true, anywhere: false, maxPages, threads: availableParallelism() };
-  const copied = native(() => steps().liveCapture(live, memory.handle, how));
-  pause.partly('copy', steps().liveCopyingMs(live));
-  pause.done('find');
-  return copied;
-}
-
 /** The guest is suspended: copies what changed, or puts it at once if that is more than may be copied. */
 async function captureSuspended(work: Work, pause: Pause, mayCopyPages: number): Promise<Suspended> {
   const { host, lease, finder, live } = work;
@@ -290,7 +278,8 @@ async function captureSuspended(work: Work, pause: Pause, mayCopyPages: number):
     pause.until('state', host.readState(lease.domid)),
   ]);
   requireSameSize(geometry, work);
-  const copied = captureRest(work, pause, logged, mayCopyPages);
+  const how = { logged, thorough: true, anywhere: false, maxPages: mayCopyPages };
+  const copied = copyChanges(work, pause, how);
   const changed = steps().livePending(live);
   if (!copied) await pass(work, passKinds.standing);
   pause.done('copy');

@@ -2,10 +2,26 @@
 import { availableParallelism } from 'node:os';
 import { native } from '../addon.js';
 import { type Downtime, Pause } from '../domain/operation.js';
-import { steps } from '../worker/steps.js';
+import { type CaptureHow, steps } from '../worker/steps.js';
 import type { Host, Lease, StoppedCapture } from './contract.js';
 
 type Asked = Pick<Host, 'holdPaused' | 'releasePaused' | 'readState'>;
+
+/** Of a domain that stands still: what changed is found, and copied if it fits; whether it did. PAGE_TABLE_INVALID. */
+export function copyChanges(
+  { memory, live }: Pick<StoppedCapture, 'memory' | 'live'>,
+  pause: Pause,
+  how: Omit<CaptureHow, 'threads'>,
+): boolean {
+  memory.catchUp?.(how.logged !== null);
+  pause.done('find');
+  const copied = native(() =>
+    steps().liveCapture(live, memory.handle, { ...how, threads: availableParallelism() }),
+  );
+  pause.partly('copy', steps().liveCopyingMs(live));
+  pause.done('find');
+  return copied;
+}
 
 async function capture(host: Asked, lease: Lease, wanted: StoppedCapture, pause: Pause): Promise<void> {
   const { memory, tracker, live, maxPages, standing } = wanted;
@@ -15,12 +31,8 @@ async function capture(host: Asked, lease: Lease, wanted: StoppedCapture, pause:
     tracker ? pause.until('find', tracker.peek()) : null,
     pause.until('state', host.readState(lease.domid)),
   ]);
-  memory.catchUp?.(logged !== null);
-  const how = { logged, thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
-  const copied = native(() => steps().liveCapture(live, memory.handle, how));
-  pause.partly('copy', steps().liveCopyingMs(live));
-  pause.done('find');
-  if (copied) standing(state);
+  const how = { logged, thorough: false, anywhere: true, maxPages };
+  if (copyChanges({ memory, live }, pause, how)) standing(state);
   pause.done('state');
 }
 

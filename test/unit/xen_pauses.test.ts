@@ -3,31 +3,22 @@
  * watcher make of one that fails. Where the addon is not built, or there is no compiler, there is nothing to test.
  */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import { packageRoot } from '../../src/addon.js';
+import { compileFakeXen, noFakeXen, watcherProgram, xenAddon } from '../support/built_xen.js';
 import { tempDir } from '../support/images.js';
 import type { PauseScene, PauseSeen } from '../support/xen_pauses.js';
 
-const release = join(packageRoot, 'build/Release');
-const watcher = existsSync(release)
-  ? readdirSync(release).find((file) => file.startsWith('dormouse-xen-watcher-'))
-  : undefined;
-const hasCompiler = spawnSync('cc', ['--version']).status === 0;
-const skip = (watcher === undefined && 'built without libxen-dev') || (!hasCompiler && 'no C compiler');
-
-describe('a pause on Xen', { skip }, () => {
+describe('a pause on Xen', { skip: noFakeXen }, () => {
   const built = mkdtempSync(join(tmpdir(), 'dormouse-fake-xen-'));
   const xen = join(built, 'xen.so');
-  const path = (name: string): string => join(release, name);
   after(() => rmSync(built, { recursive: true, force: true }));
   before(() => {
-    const source = join(packageRoot, 'test/support/fake_xen.c');
-    execFileSync('cc', ['-shared', '-fPIC', '-D__XEN_TOOLS__', source, '-o', xen]);
+    compileFakeXen(xen);
   });
 
   /** `paused`: by somebody else, before. */
@@ -42,9 +33,7 @@ describe('a pause on Xen', { skip }, () => {
     };
     for (const [file, text] of Object.entries(state)) writeFileSync(join(dir, file), text);
     const script = fileURLToPath(new URL('../support/xen_pauses.js', import.meta.url));
-    const name = watcher ?? '';
-    const addon = `${name.replace('dormouse-xen-watcher-', 'dormouse_xen_')}.node`;
-    const args = [script, path(addon), path(name), join(dir, 'run'), JSON.stringify(scene)];
+    const args = [script, xenAddon, watcherProgram, join(dir, 'run'), JSON.stringify(scene)];
     const env = { ...process.env, FAKE_XEN: dir, LD_PRELOAD: xen };
     return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', env })) as PauseSeen;
   }

@@ -18,26 +18,19 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { before, after, describe, test, type TestContext } from 'node:test';
 import { tmpdir } from 'node:os';
-import { packageRoot } from '../../src/addon.js';
+import { compileFakeXen, noFakeXen, watcherProgram, xenAddon } from '../support/built_xen.js';
 import { until } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
 
-const release = join(packageRoot, 'build/Release');
-const name = existsSync(release)
-  ? readdirSync(release).find((file) => file.startsWith('dormouse-xen-watcher-'))
-  : undefined;
-const hasCompiler = spawnSync('cc', ['--version']).status === 0;
-const skip = (name === undefined && 'built without libxen-dev') || (!hasCompiler && 'no C compiler');
 const uuid = '01234567-89ab-cdef-0123-456789abcdef';
 const control = 'local,domain,5,control,shutdown';
 const asked = 'local,domain,5,dormouse,suspend';
 
-describe('what the watcher undoes', { skip }, () => {
+describe('what the watcher undoes', { skip: noFakeXen }, () => {
   let built: string;
   before(() => {
     built = mkdtempSync(join(tmpdir(), 'dormouse-fake-xen-'));
-    const source = join(packageRoot, 'test/support/fake_xen.c');
-    execFileSync('cc', ['-shared', '-fPIC', '-D__XEN_TOOLS__', source, '-o', join(built, 'xen.so')]);
+    compileFakeXen(join(built, 'xen.so'));
     writeFileSync(join(built, 'saver.c'), 'int pause(void);\nint main(void) { for (;;) pause(); }\n');
     execFileSync('cc', [join(built, 'saver.c'), '-o', join(built, 'saver')]);
     const xl = '#!/bin/sh\n[ ! -e "$FAKE_XEN/xl fails" ] || exit 1\necho "xl $*" >> "$FAKE_XEN/calls"\n';
@@ -67,16 +60,15 @@ describe('what the watcher undoes', { skip }, () => {
     undo(): { status: number | null; said: string } {
       const path = `${built}:${process.env.PATH ?? ''}`;
       const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so'), PATH: path };
-      const done = spawnSync(join(release, name ?? ''), ['undo', this.run, '5'], { encoding: 'utf8', env });
+      const done = spawnSync(watcherProgram, ['undo', this.run, '5'], { encoding: 'utf8', env });
       return { status: done.status, said: done.stdout + done.stderr };
     }
 
     /** Runs the host over it. */
     work(): Record<string, string> {
       const script = fileURLToPath(new URL('../support/xen_on_files.js', import.meta.url));
-      const addon = join(release, (name ?? '').replace('dormouse-xen-watcher-', 'dormouse_xen_') + '.node');
       const env = { ...process.env, FAKE_XEN: this.dir, LD_PRELOAD: join(built, 'xen.so') };
-      const args = [script, addon, join(release, name ?? ''), this.run];
+      const args = [script, xenAddon, watcherProgram, this.run];
       return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', env })) as Record<
         string,
         string

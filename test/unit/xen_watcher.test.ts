@@ -4,18 +4,14 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { packageRoot } from '../../src/addon.js';
 import { savedLine } from '../../src/host/xen/leases.js';
+import { noWatcher, watcherProgram } from '../support/built_xen.js';
 import { page, random, tempDir, writeImage } from '../support/images.js';
 
-const release = join(packageRoot, 'build/Release');
-const name = existsSync(release)
-  ? readdirSync(release).find((file) => file.startsWith('dormouse-xen-watcher-'))
-  : undefined;
-const options = { skip: name === undefined && 'built without libxen-dev' };
+const options = { skip: noWatcher };
 const uuid = '01234567-89ab-cdef-0123-456789abcdef';
 
 /** Has it undo the journal of a process that is dead. */
@@ -27,7 +23,7 @@ function undo(
   mkdirSync(dir);
   writeFileSync(join(dir, '5.lock'), `${2 ** 22 + 1} 1 ${uuid} save\n`);
   writeFileSync(join(dir, '5.journal'), journal);
-  const { status, stdout, stderr } = spawnSync(join(release, name ?? ''), ['undo', dir, '5'], {
+  const { status, stdout, stderr } = spawnSync(watcherProgram, ['undo', dir, '5'], {
     encoding: 'utf8',
   });
   return { status, said: stdout, failed: stderr, left: readdirSync(dir).sort() };

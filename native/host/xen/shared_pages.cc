@@ -133,17 +133,20 @@ bool SharedPages::mark_grants(const Marker& mark, Fault* fault) {
   return true;
 }
 
+bool SharedPages::know_domain(xc_domaininfo_t* info, Fault* fault) {
+  if (!domain_info(*xen_, domid_, info, fault)) return false;
+  if (!is_hvm(*info) && !machine_) machine_ = MachineMap::get(xen_, fault);
+  return is_hvm(*info) || machine_;
+}
+
 bool SharedPages::prepare(Fault* fault) {
   xc_domaininfo_t info;
-  if (!domain_info(*xen_, domid_, &info, fault)) return false;
-  if (!is_hvm(info) && !machine_) machine_ = MachineMap::get(xen_, fault);
-  return (is_hvm(info) || machine_) && map_grants(fault);
+  return know_domain(&info, fault) && map_grants(fault);
 }
 
 bool SharedPages::mark(uint8_t* bitmap, uint64_t nr_pfns, Fault* fault) {
   xc_domaininfo_t info;
-  if (!domain_info(*xen_, domid_, &info, fault)) return false;
-  if (!is_hvm(info) && !machine_ && !(machine_ = MachineMap::get(xen_, fault))) return false;
+  if (!know_domain(&info, fault)) return false;
   const Marker mark{bitmap, nr_pfns, machine_.get()};
   if (is_hvm(info)) {
     mark.pfn(info.shared_info_frame);

@@ -19,6 +19,7 @@ class SharedPages {
 
  private:
   struct Marker;
+  bool know_domain(xc_domaininfo_t* info, Fault* fault);
   bool has_all() const;
   bool map_grants(Fault* fault);
   bool mark_grants(const Marker& mark, Fault* fault);

@@ -4,8 +4,8 @@
 #include <numeric>
 
 #include "binding/entry.h"
+#include "binding/external.h"
 #include "binding/registry.h"
-#include "host/external_tags.h"
 #include "host/xen/domain_builder.h"
 
 namespace dormouse::xen {
@@ -92,11 +92,7 @@ Napi::Value depopulate(const Napi::CallbackInfo& info) {
 
 // builderExport(builder) -> External for the main addon's adoptMemory
 Napi::Value export_memory(const Napi::CallbackInfo& info) {
-  using Held = std::shared_ptr<host::DomainMemory>;
-  auto out = Napi::External<Held>::New(info.Env(), new Held(builder_of(info)),
-                                       [](Napi::Env, Held* held) { delete held; });
-  out.TypeTag(&binding::kMemoryTag);
-  return out;
+  return binding::hand_over<host::DomainMemory>(info.Env(), builder_of(info));
 }
 
 // builderFrames(builder, pfns: BigUint64Array) -> the same, frames in it; all ones where none

@@ -2,8 +2,8 @@
 #include <cerrno>
 
 #include "binding/entry.h"
+#include "binding/external.h"
 #include "binding/registry.h"
-#include "host/external_tags.h"
 #include "host/xen/binding/builder.h"
 #include "host/xen/binding/machine.h"
 #include "host/xen/binding/standing.h"
@@ -259,11 +259,7 @@ Napi::Value catch_up_memory(const Napi::CallbackInfo& info) {
 
 // exportMemory(memory) -> External for the main addon's adoptMemory
 Napi::Value export_memory(const Napi::CallbackInfo& info) {
-  using Held = std::shared_ptr<host::DomainMemory>;
-  auto out = Napi::External<Held>::New(info.Env(), new Held(held<XenMemory>(info, 0)),
-                                       [](Napi::Env, Held* held) { delete held; });
-  out.TypeTag(&binding::kMemoryTag);
-  return out;
+  return binding::hand_over<host::DomainMemory>(info.Env(), held<XenMemory>(info, 0));
 }
 
 // openMemories() -> how many are registered

@@ -1,8 +1,8 @@
 #include "host/xen/binding/standing.h"
 
 #include "binding/entry.h"
+#include "binding/external.h"
 #include "binding/registry.h"
-#include "host/external_tags.h"
 #include "host/xen/core_state.h"
 #include "host/xen/xen_stoppable.h"
 
@@ -91,16 +91,6 @@ Napi::Value pause_watched(const Napi::CallbackInfo& info) {
   return numbers(info.Env(), in_shadow);
 }
 
-// Taken over, as what it holds must not wait for a collector of garbage.
-std::shared_ptr<host::StoppedWork> work_of(const Napi::CallbackInfo& info, size_t i) {
-  using Held = std::shared_ptr<host::StoppedWork>;
-  binding::need(info[i].IsExternal(), "no work of another addon");
-  auto external = info[i].As<Napi::External<Held>>();
-  binding::need(external.CheckTypeTag(&binding::kStoppedWorkTag) && *external.Data(),
-                "no work on a stopped domain, or done already");
-  return std::move(*external.Data());
-}
-
 std::vector<uint64_t> pfns_of(const Napi::CallbackInfo& info, size_t i) {
   const auto words = binding::arg_words(info, i);
   return {words.Data(), words.Data() + words.ElementLength()};
@@ -135,7 +125,7 @@ Napi::Value capture(const Napi::CallbackInfo& info) {
   };
   XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1), pfns_of(info, 3),
                       captured, stands_of(info, 5));
-  const std::shared_ptr<host::StoppedWork> work = work_of(info, 2);
+  const auto work = binding::take_over<host::StoppedWork>(info, 2);
   StopTimes times;
   if (capture_stopped(domain, *work, &times, &fault))
     return describe(env, times, domain.in_shadow());
