@@ -18,6 +18,11 @@ async function guestNow(host: Host, { domid, uuid }: DomainInfo): Promise<GuestS
   }
 }
 
+/** Whether it is paused now, as its operator may have had it meanwhile; of one that cannot be seen, whether it was. */
+export async function isPaused(host: Host, before: DomainInfo): Promise<boolean> {
+  return (await host.info(before.domid).catch(() => before)).paused;
+}
+
 /** Leases that `afterCommit` ended: how that went was told by it. */
 const settled = new WeakSet<Lease>();
 

@@ -1,5 +1,5 @@
 /** `checkpoint`: an image of a domain that goes on in place. */
-import { afterCommit, underLease } from '../capture/after_commit.js';
+import { afterCommit, isPaused, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
   defaultSuspendTimeoutMs,
@@ -39,7 +39,7 @@ export interface CheckpointResult {
   readonly compression: Compression;
   readonly domid: number;
   readonly name: string;
-  /** Whether the domain was paused, and still is. */
+  /** Whether the domain is paused: by its operator, before or meanwhile. */
   readonly paused: boolean;
   readonly mode: CheckpointMode;
   readonly consistency: Consistency;
@@ -95,13 +95,14 @@ function standStill({ host, lease, info, options, operation }: Job): Promise<Sta
     : suspendAndSnapshot(host, lease, info, { timeoutMs, signal, operation });
 }
 
-function resultOf(
-  { info, options, operation }: Job,
+async function resultOf(
+  { host, info, options, operation }: Job,
   image: Captured &
     Pick<CheckpointResult, 'consistency' | 'pauseMs' | 'downtime' | 'cowPages' | 'copiedPages'>,
-): CheckpointResult {
+): Promise<CheckpointResult> {
+  const paused = await isPaused(host, info);
   operation.done('settle');
-  const { domid, name, paused } = info;
+  const { domid, name } = info;
   const times = { elapsedMs: operation.totalMs, phases: operation.parts() };
   return { ...image, domid, name, paused, mode: options.mode, ...times };
 }
@@ -133,7 +134,7 @@ async function takeOfSnapshot(job: Job): Promise<CheckpointResult> {
   }
   const taken = still;
   await afterCommit(job, 'resume', () => taken.release());
-  return resultOf(job, image);
+  return await resultOf(job, image);
 }
 
 function captureLive(request: LiveRequest, options: CheckpointOptions): Promise<LiveImage> {
@@ -159,5 +160,5 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
     throw thrown;
   }
   await afterCommit(job, 'resume', () => Promise.resolve());
-  return resultOf(job, image);
+  return await resultOf(job, image);
 }

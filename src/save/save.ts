@@ -1,5 +1,5 @@
 /** `save`: the guest suspends, its image is written, and it is torn down, resumed or left paused. */
-import { afterCommit, type Then, underLease } from '../capture/after_commit.js';
+import { afterCommit, isPaused, type Then, underLease } from '../capture/after_commit.js';
 import {
   afterSuspend,
   defaultSuspendTimeoutMs,
@@ -66,6 +66,8 @@ async function standStill({ host, lease, info, options, operation }: Job): Promi
   if (!info.paused && options.then !== 'resume')
     return suspendGuest(host, lease, info, { timeoutMs, signal, ready, operation });
   await ready;
+  // Whoever unpauses it meanwhile: it does not run on beside an image that is to end it.
+  if (info.paused && options.then !== 'resume') await host.holdPaused(lease);
   return info.paused
     ? snapshotLight(host, lease, info, { readOnce: true, operation })
     : suspendAndSnapshot(host, lease, info, { timeoutMs, signal, operation });
@@ -84,7 +86,8 @@ async function settle(
     await host.destroy(info.domid);
     return;
   }
-  if (then === 'pause' && !info.paused) await host.pause(info.domid);
+  // Also where it was paused: somebody may have unpaused it, which the lease held back.
+  if (then === 'pause') await host.pause(info.domid);
   if (still.pauseMs === null) await host.resumeInPlace(lease);
 }
 
@@ -128,9 +131,9 @@ interface Job {
 }
 
 /** Tells the host what the image decides, before it has its name. */
-async function noteEnding({ host, lease, info, options }: Job, writer: ImageWriter): Promise<void> {
+async function noteEnding({ host, lease, options }: Job, writer: ImageWriter): Promise<void> {
   const { then } = options;
-  if (then === 'resume' || (then === 'pause' && info.paused)) return;
+  if (then === 'resume') return;
   await host.noteEnding(lease, { then, path: realPath(writer.path), imageId: writer.imageId });
 }
 
@@ -171,7 +174,7 @@ async function saveUnderLease(job: Job): Promise<SaveResult> {
   const { pauseMs, downtime } = still;
   const stands: StandingStill = still;
   await afterCommit({ host, lease, info, path }, then, () => settle(host, lease, info, stands, then));
-  const paused = then === 'pause' || (then === 'resume' && info.paused);
+  const paused = then === 'pause' || (then === 'resume' && (await isPaused(host, info)));
   const ran = then === 'resume';
   const stood = { standstillMs: ran ? pauseMs : null, downtime: ran ? downtime : null };
   return resultOf(job, captured, { paused, ...stood });
@@ -201,5 +204,5 @@ async function saveLive(job: Job): Promise<SaveResult> {
     throw guest.suspended ? afterSuspend(thrown) : thrown;
   }
   await afterCommit({ host, lease, info, path }, 'resume', () => Promise.resolve());
-  return resultOf(job, captured, { ...stood, paused: false });
+  return resultOf(job, captured, { ...stood, paused: await isPaused(host, info) });
 }
