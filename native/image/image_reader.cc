@@ -227,15 +227,18 @@ bool ImageReader::has_digest(const uint8_t* span, uint64_t bytes, const pfn::Sha
   return pfn::sha256(span, bytes, &found, fault) && found == digest;
 }
 
+// A lane of which only a part could be had is asked for again the next time.
+bool ImageReader::allocate(LaneBuffers& lane, Fault* fault) {
+  lane.descs.resize(kMaxChunkPages);
+  if (!lane.stored) lane.stored = allocate_aligned(kMaxChunkSpan);
+  if (!lane.bodies) lane.bodies = allocate_aligned(kMaxChunkBodies * kPageBytes);
+  return (lane.stored && lane.bodies) || fault->raise("NO_MEMORY", "no memory to read chunks");
+}
+
 // Reads a chunk into the lane, checksum first, then its structure, then its pages against the map.
 bool ImageReader::load(LaneBuffers& lane, uint32_t chunk, Fault* fault) {
   lane.loaded = lane.decoded_block = ~0ull;
-  if (!lane.stored) {
-    lane.stored = allocate_aligned(kMaxChunkSpan);
-    lane.bodies = allocate_aligned(kMaxChunkBodies * kPageBytes);
-    lane.descs.resize(kMaxChunkPages);
-    if (!lane.stored || !lane.bodies) return fault->raise("NO_MEMORY", "no memory to read chunks");
-  }
+  if (!allocate(lane, fault)) return false;
   const Place& where = places_[chunk];
   const Source& source = sources_[where.source];
   const ChunkEntry& entry = source.chunks[where.chunk];
@@ -308,6 +311,16 @@ ImageReader::LaneBuffers& ImageReader::page_lane(uint32_t chunk) {
   return *found;
 }
 
+// What a block that does not decode leaves in `bodies` is of no block.
+bool ImageReader::decode(LaneBuffers& lane, uint32_t block, Fault* fault) {
+  if (lane.decoded_block == block) return true;
+  lane.decoded_block = ~0ull;
+  uint32_t n_pages = 0;
+  if (!decode_block(lane.view, block, lane.bodies.get(), &n_pages, fault)) return false;
+  lane.decoded_block = block;
+  return true;
+}
+
 bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   const PlacedRun& run = map_.runs()[map_.find(pfn)];
   if (!class_has_body(run.page_class)) {
@@ -317,13 +330,8 @@ bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
   LaneBuffers& lane = page_lane(run.chunk);
   if (lane.loaded != run.chunk && !load(lane, run.chunk, fault)) return false;
   const uint32_t body = uint32_t(run.slot + (pfn - run.first));
-  const uint32_t block = body / kBlockPages;
-  uint32_t n_pages = 0;
   Fault inner;
-  if (lane.decoded_block != block &&
-      !decode_block(lane.view, block, lane.bodies.get(), &n_pages, &inner))
-    return damaged(run.chunk, inner.text, fault);
-  lane.decoded_block = block;
+  if (!decode(lane, body / kBlockPages, &inner)) return damaged(run.chunk, inner.text, fault);
   memcpy(out, lane.bodies.get() + uint64_t(body % kBlockPages) * kPageBytes, kPageBytes);
   return true;
 }

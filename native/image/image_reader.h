@@ -122,7 +122,9 @@ class ImageReader final : public Reader {
   void list_chunks();
   void list_blanks();
   LaneBuffers& page_lane(uint32_t chunk);
+  bool allocate(LaneBuffers& lane, Fault* fault);
   bool load(LaneBuffers& lane, uint32_t chunk, Fault* fault);
+  bool decode(LaneBuffers& lane, uint32_t block, Fault* fault);
   bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
   // Of a digest that differs the fault says nothing.
