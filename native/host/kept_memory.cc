@@ -49,16 +49,24 @@ bool KeptMemory::resize(uint64_t nr_pfns, Fault* fault) {
   if (nr_pfns == 0 || nr_pfns > kNrPfnsCap)
     return fault->raise("GUEST_MEMORY_UNREADABLE", "the domain has no usable pfn space");
   unmap_all();
-  nr_pfns_ = nr_pfns;
+  nr_pfns_ = 0;  // until there is room for what is known of each
   states_.assign(nr_pfns, kUnmapped);
+  chunks_.resize((nr_pfns + kChunkPages - 1) / kChunkPages);
   if (!source_->translated()) {
     frames_.resize(nr_pfns);
     moved_ = std::vector<std::atomic<uint64_t>>((nr_pfns + 63) / 64);
     for (uint64_t pfn = 0; pfn < nr_pfns; ++pfn) frames_[pfn] = source_->p2m_frame(pfn);
-  } else if (!find_populated(fault)) {
-    return false;
   }
-  chunks_.resize((nr_pfns + kChunkPages - 1) / kChunkPages);
+  nr_pfns_ = nr_pfns;
+  if (map_chunks(fault)) return true;
+  // Those that were to be mapped are marked as if they were.
+  for (uint64_t i = 0; i < chunks_.size(); ++i)
+    if (!chunks_[i].pages) unmap_chunk(i);
+  return false;
+}
+
+bool KeptMemory::map_chunks(Fault* fault) {
+  if (source_->translated() && !find_populated(fault)) return false;
   for (uint64_t i = 0; i < chunks_.size(); ++i)
     if (!map_chunk(i, fault)) return false;
   return true;

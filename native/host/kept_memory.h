@@ -59,6 +59,7 @@ class KeptMemory : public DomainMemory {
   enum State : uint8_t { kUnmapped, kInChunk, kAlone };
 
   bool resize(uint64_t nr_pfns, Fault* fault);
+  bool map_chunks(Fault* fault);
   bool find_populated(Fault* fault);
   void unmap_chunk(uint64_t index);
   bool map_chunk(uint64_t index, Fault* fault);
