@@ -1,5 +1,5 @@
 /** Whether the image that decides about a domain has its name. */
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { syncFolder } from '../image/file.js';
 import { HEADER, HEADER_MAGIC } from '../image/format.js';
@@ -7,6 +7,8 @@ import type { Ending } from './contract.js';
 
 /** As an image appears under its name only when it is whole, its first bytes tell. */
 function imageIdAt(path: string): string | null {
+  // A FIFO and a device are no images, and may do something when they are opened.
+  if (!statSync(path).isFile()) return null;
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const [magicAt, magicSize] = HEADER.magic;
@@ -20,6 +22,9 @@ function imageIdAt(path: string): string | null {
   }
 }
 
+/** No file can be behind that name; with other errors it may be there and not be readable now. */
+const leadsNowhere: readonly (string | undefined)[] = ['ENOENT', 'ENOTDIR', 'ELOOP'];
+
 /** `there`: with its name on disk, whatever became of the process that wrote it. `unknown`: it cannot be told. */
 export function findImage({ path, imageId }: Ending): 'there' | 'absent' | 'unknown' {
   try {
@@ -27,6 +32,6 @@ export function findImage({ path, imageId }: Ending): 'there' | 'absent' | 'unkn
     syncFolder(dirname(path));
     return 'there';
   } catch (thrown) {
-    return (thrown as NodeJS.ErrnoException).code === 'ENOENT' ? 'absent' : 'unknown';
+    return leadsNowhere.includes((thrown as NodeJS.ErrnoException).code) ? 'absent' : 'unknown';
   }
 }

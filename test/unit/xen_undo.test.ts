@@ -11,6 +11,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { once } from 'node:events';
@@ -20,7 +21,7 @@ import { before, after, describe, test, type TestContext } from 'node:test';
 import { tmpdir } from 'node:os';
 import { compileFakeXen, noFakeXen, watcherProgram, xenAddon } from '../support/built_xen.js';
 import { until } from '../support/hosts.js';
-import { tempDir } from '../support/images.js';
+import { page, random, tempDir, writeImage } from '../support/images.js';
 
 const uuid = '01234567-89ab-cdef-0123-456789abcdef';
 const control = 'local,domain,5,control,shutdown';
@@ -192,6 +193,46 @@ describe('what the watcher undoes', { skip: noFakeXen }, () => {
     rmSync(join(scene.dir, 'log stays'));
     scene.write('calls', '');
     scene.assertDone(scene.undo(), ['log off']);
+  });
+
+  test('what is not that image, whatever has its name, keeps no guest suspended', async (t) => {
+    const dir = tempDir(t);
+    const at = (name: string): string => join(dir, name);
+    const { imageId } = await writeImage(at('image'), 1, [[page(0, random(1))]]);
+    execFileSync('mkfifo', [at('fifo')]);
+    mkdirSync(at('folder'));
+    symlinkSync('loop', at('loop'));
+    const other = imageId.replace(/./, (digit) => (digit === '0' ? '1' : '0'));
+    const saved = { [`store/${asked}`]: '0a', suspended: '' };
+    for (const name of ['fifo', 'folder', 'loop', 'image/below', 'none', 'image'])
+      for (const then of ['destroy', 'pause']) {
+        const decides = `saved ${then} ${other} ${at(name)}`;
+        const scene = new Scene(t, ['suspend 0a', 'suspended', decides], saved);
+        scene.assertDone(scene.undo(), ['resume']);
+      }
+    const there = new Scene(t, ['suspend 0a', 'suspended', `saved destroy ${imageId} ${at('image')}`], saved);
+    there.assertDone(there.undo(), ['xl destroy 5']);
+  });
+
+  test('where the image cannot be read, what does not depend on it is undone, and the guest stands', (t) => {
+    const decides = `saved destroy ${'0'.repeat(32)} /proc/self/mem`;
+    const state = { log: '', pauses: '.', [`store/${asked}`]: '0a' };
+    const suspended = ['suspend 0a', 'suspended', decides];
+    const scene = new Scene(t, ['logdirty', 'pause', ...suspended], { ...state, suspended: '' });
+    const { status, said } = scene.undo();
+    assert.equal(status, 1, said);
+    assert.match(said, /cannot be told: Input\/output error/);
+    assert.equal(scene.read('calls'), 'log off\nunpause\n');
+    assert.ok(scene.has('suspended'));
+    const left = readFileSync(join(scene.run, '5.journal'), 'utf8');
+    assert.equal(left, suspended.map((line) => `${line}\n`).join(''));
+    // Here nothing but the pause keeps it from running beside its image.
+    const paused = new Scene(t, ['logdirty', 'pause', decides], state);
+    assert.equal(paused.undo().status, 1);
+    assert.equal(paused.read('calls'), 'log off\n');
+    const gone = new Scene(t, suspended);
+    rmSync(join(gone.dir, 'uuid'));
+    gone.assertDone(gone.undo(), []);
   });
 
   test('a domain id that is another domain by now is left alone', (t) => {

@@ -1,6 +1,7 @@
 #include "host/xen/watcher/saved_image.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -47,6 +48,27 @@ bool sync_folder(const std::string& path) {
   return good;
 }
 
+// No file can be behind that name; with other errors it may be there and not be readable now.
+bool leads_nowhere(int error) { return error == ENOENT || error == ENOTDIR || error == ELOOP; }
+
+// Whether the file of that name is that image. False, with errno, where it cannot be read. Nothing
+// else than a regular file is opened: a FIFO and a device are no images, and may do something then.
+bool read_image_id(const SavedImage& image, bool* is_it) {
+  struct stat found;
+  if (stat(image.path.c_str(), &found) != 0) return false;
+  if (!S_ISREG(found.st_mode)) return true;
+  const int fd = open(image.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) return false;
+  uint8_t head[kHeadSize];
+  const ssize_t got = pread(fd, head, sizeof head, 0);
+  const int error = errno;
+  close(fd);
+  errno = error;
+  *is_it = got == ssize_t(sizeof head) && std::memcmp(head, kMagic, sizeof kMagic) == 0 &&
+           hex(head + kImageIdAt, kImageIdSize) == image.image_id;
+  return got >= 0;
+}
+
 }  // namespace
 
 bool read_saved(const char* text, SavedImage* out) {
@@ -63,21 +85,17 @@ bool read_saved(const char* text, SavedImage* out) {
 
 Found find_image(const SavedImage& image) {
   if (image.path.empty()) return Found::kAbsent;
-  uint8_t head[kHeadSize];
-  const int fd = open(image.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0 && errno == ENOENT) return Found::kAbsent;
-  const ssize_t got = fd < 0 ? -1 : pread(fd, head, sizeof head, 0);
-  if (fd >= 0) close(fd);
-  if (got >= 0 && (got != ssize_t(sizeof head) || std::memcmp(head, kMagic, sizeof kMagic) != 0 ||
-                   hex(head + kImageIdAt, kImageIdSize) != image.image_id))
+  bool is_it = false;
+  if (!read_image_id(image, &is_it)) {
+    if (leads_nowhere(errno)) return Found::kAbsent;
+  } else if (!is_it) {
     return Found::kAbsent;
-  // A name that the disk may lose is no reason to end a domain.
-  if (got >= 0 && sync_folder(image.path)) {
+  } else if (sync_folder(image.path)) {  // a name that the disk may lose is no reason to end it
     std::printf("its image %s is whole\n", image.path.c_str());
     return Found::kThere;
   }
-  std::fprintf(stderr, "whether its image %s is there cannot be told: %s\n", image.path.c_str(),
-               std::strerror(errno));
+  std::fprintf(stderr, "whether its image %s is there cannot be told: %s; until then it stands\n",
+               image.path.c_str(), std::strerror(errno));
   return Found::kUnknown;
 }
 

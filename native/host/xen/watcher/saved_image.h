@@ -15,8 +15,9 @@ enum class Found { kThere, kAbsent, kUnknown };
 // "destroy|pause IMAGE-ID PATH", with %25 and %0A for percent and newline. False if it is not that.
 bool read_saved(const char* text, SavedImage* out);
 
-// kThere: with its name on disk, whatever became of the process that wrote it. kUnknown: standard
-// error says why it cannot be told.
+// kThere: with its name on disk, whatever became of the process that wrote it. kAbsent: also where
+// something else has the name, or no file can have it. kUnknown: standard error says why it cannot
+// be told.
 Found find_image(const SavedImage& image);
 
 }  // namespace dormouse::xen

@@ -132,12 +132,16 @@ bool undo_build(const Handles& xen, const Lock& lock, const Journal& journal) {
 Undone of(bool good) { return good ? Undone::kYes : Undone::kFailed; }
 
 // What is done is struck, so that trying again does it once; what fails keeps nothing else from it.
-Undone undo_steps(const Handles& xen, uint32_t domid, Journal* journal) {
-  bool good = true;
-  if (journal->log_dirty) good = undo_log_dirty(xen, domid) && journal->strike("logdirty");
-  if (journal->pause || journal->pause_over)
+// Without knowing whether the image is there, that which has the domain stand stays.
+Undone undo_steps(const Handles& xen, const xc_domaininfo_t& info, Found found, Journal* journal) {
+  const uint32_t domid = info.domain;
+  const bool known = found != Found::kUnknown;
+  bool good = known;
+  if (journal->log_dirty) good = undo_log_dirty(xen, domid) && journal->strike("logdirty") && good;
+  const bool may_unpause = known || (info.flags & XEN_DOMINF_shutdown);
+  if (may_unpause && (journal->pause || journal->pause_over))
     good = undo_pause(xen, domid, journal->pause_over) && journal->strike("pause") && good;
-  if (journal->suspend.empty() && !journal->suspended) return of(good);
+  if (!known || (journal->suspend.empty() && !journal->suspended)) return of(good);
   const Undone suspension = undo_suspend(xen, domid, *journal);
   return suspension == Undone::kYes ? of(good) : suspension;
 }
@@ -154,7 +158,6 @@ bool leave_paused(const Handles& xen, uint32_t domid, const xc_domaininfo_t& inf
 Undone undo(const std::string& key, const Lock& lock, Journal* journal) {
   Fault fault;
   const Found found = find_image(journal->saved);
-  if (found == Found::kUnknown) return Undone::kFailed;
   const bool is_saved = found == Found::kThere;
   const auto xen = Handles::open(&fault);
   if (!xen) {
@@ -173,7 +176,7 @@ Undone undo(const std::string& key, const Lock& lock, Journal* journal) {
   if (journal->destroy || (is_saved && !journal->saved.then_pause))
     return of(destroy(domid, "ended it, as it was saved"));
   if (is_saved && !leave_paused(*xen, domid, info)) return Undone::kFailed;
-  return undo_steps(*xen, domid, journal);
+  return undo_steps(*xen, info, found, journal);
 }
 
 // The file at `path` is still the one that is open as fd.
