@@ -5,7 +5,14 @@ import type { DomainWanted, Host, Obstacle } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
 import { requireRestorable } from './pv_guest.js';
-import { type Restored, type SignerState, signerState, type TrustOptions, untrusted } from './trust.js';
+import {
+  misnamed,
+  type Restored,
+  type SignerState,
+  signerState,
+  type TrustOptions,
+  untrusted,
+} from './trust.js';
 
 export interface CheckOptions extends ImageOptions, TrustOptions {
   readonly name?: string;
@@ -59,10 +66,13 @@ export async function findingsOf(
     return [asDormouseError(thrown)];
   }
   const wanted = wantedOf(reader, options);
-  const refused = untrusted(restored, wanted.spec, options);
+  const refused = [
+    untrusted(restored, wanted.spec, options),
+    misnamed(restored, wanted.spec.name, options),
+  ].filter((finding) => finding !== null);
   const obstacles = await host.obstacles(wanted);
   return [
-    ...(refused ? [refused] : []),
+    ...refused,
     ...obstacles
       .filter(({ code }) => code !== 'DISK_IN_USE' || options.force !== true)
       .map(({ code, message }) => new DormouseError(code, message, { place: { path }, guest: 'none' })),

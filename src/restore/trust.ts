@@ -1,4 +1,5 @@
 /** Whether an image's configuration may be used as it is, and what is said where it may not. */
+import { nameFault } from '../domain/selector.js';
 import { DormouseError } from '../errors.js';
 import type { DomainSpec } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
@@ -35,6 +36,26 @@ export function signerState(key: Buffer | null): SignerState {
   return new KeyStore().isTrusted(key) ? 'trusted' : 'unknown';
 }
 
+const typedFor = ({ path }: Restored, { typed }: TrustOptions): NonNullable<TrustOptions['typed']> =>
+  typed ?? { before: 'dormouse restore', after: shellWord(path) };
+
+/**
+ * CONFIG_INVALID, with the line to type, for a name that stands for another domain, whoever signed the image: the next `destroy` of
+ * that one would be this one's. Null where the name is good.
+ */
+export function misnamed(restored: Restored, name: string, options: TrustOptions): DormouseError | null {
+  const fault = nameFault(name);
+  if (fault === null) return null;
+  const { before, after } = typedFor(restored, options);
+  const ofImage = options.name === undefined;
+  return new DormouseError('CONFIG_INVALID', ofImage ? `${restored.path}: ${fault}` : fault, {
+    place: { path: restored.path },
+    guest: 'none',
+    advice: 'Give it a name that is neither digits only nor a uuid.',
+    details: ofImage ? [`to restore it under a name of yours: ${before} --name NEW ${after}`] : [],
+  });
+}
+
 function why({ path, from }: Restored, state: SignerState): string {
   if (from !== 'dormouse') return `${path} is a file of xl save, which nobody signs`;
   return state === 'unsigned'
@@ -60,7 +81,7 @@ export function untrusted(
   const key = restored.reader.signer?.key ?? null;
   const state = signerState(key);
   if (state === 'trusted') return null;
-  const { before, after } = options.typed ?? { before: 'dormouse restore', after: shellWord(restored.path) };
+  const { before, after } = typedFor(restored, options);
   return new DormouseError(
     'CONFIG_UNTRUSTED',
     `${why(restored, state)}, and its configuration asks this host for:`,

@@ -306,13 +306,15 @@ test('a tool killed while it builds a domain leaves no domain, name, node or mem
   await host.create(guestSpec('half-built'), { paused: true });
 });
 
-test('digits are a domid, as for xl: a domain of that name does not capture it', async (t) => {
+test('digits are a domid, as for xl: no domain is given them for a name', async (t) => {
   const host = await startTestHost(t);
   const first = await host.create(guestSpec('web1'), { paused: true });
-  const named = await host.create(guestSpec(String(first)), { paused: true });
+  const named = await host.create(guestSpec('web2'), { paused: true });
+  for (const name of [String(first), (await host.info(first)).uuid])
+    await assert.rejects(host.create(guestSpec(name), { paused: true }), hasCode('CONFIG_INVALID'));
   assert.equal((await host.find(String(first))).name, 'web1');
   assert.equal((await host.find(`0${first}`)).domid, first);
-  assert.equal((await host.find(String(named))).name, String(first));
+  assert.equal((await host.find(String(named))).name, 'web2');
   const { uuid } = await host.info(named);
   assert.equal((await host.find(uuid.toUpperCase())).domid, named);
   assert.deepEqual(await host.info(first), await host.find('web1'));

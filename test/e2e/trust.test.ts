@@ -12,7 +12,7 @@ import { command, documentOf, errorOf, failure } from '../support/command.js';
 import { forgeManifest, withConfig } from '../support/forge_manifest.js';
 import { bootGuest } from '../support/guests.js';
 import { harmlessConfig, hostileConfigs, hostileText } from '../support/hostile_configs.js';
-import { startTestHost } from '../support/hosts.js';
+import { guestSpec, startTestHost } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
 import { livelyPlan } from '../support/interrupt.js';
 
@@ -259,4 +259,34 @@ test('a guest whose online vCPUs are not the first ones is restored', async (t) 
     vcpus.map(({ id }) => id),
     [0, 3],
   );
+});
+
+test('a name that stands for another domain is not given to a new one, made or restored', async (t) => {
+  const { machine, image, restored } = await savedGuest(t);
+  const other = guestSpec('victim');
+  await machine.create(other, { paused: true });
+  const refused = async (args: readonly string[], text: RegExp) => {
+    const error = await failure(t, 'CONFIG_INVALID', 2, [...args, ...host]);
+    assert.match(error.message, text);
+    assert.deepEqual(
+      (await machine.list()).map(({ name }) => name),
+      ['victim'],
+    );
+    return error.details;
+  };
+  for (const name of ['4', other.uuid, other.uuid.toUpperCase()]) {
+    await refused(['create', `name="${name}"`, 'memory=8'], /is no name for a domain/);
+    await refused(['restore', '--name', name, image], /is no name for a domain/);
+    const copy = `${image}.${name}`;
+    copyFileSync(image, copy);
+    forgeManifest(copy, (manifest) => ({ ...manifest, domain: { ...manifest.domain, name } }));
+    const line = `to restore it under a name of yours: dormouse --host embedded:test restore --name NEW ${copy}`;
+    assert.deepEqual(await refused(['restore', copy], /is no name for a domain/), [line]);
+    const { findings } = await documentOf(t, 'image check', [copy, ...host], 3);
+    assert.deepEqual(
+      (findings as { code: string }[]).map(({ code }) => code),
+      ['CONFIG_INVALID'],
+    );
+    await restored('--name', 'own', copy);
+  }
 });

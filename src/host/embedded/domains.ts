@@ -4,7 +4,7 @@
  */
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
-import { selectDomain } from '../../domain/selector.js';
+import { requireName, selectDomain } from '../../domain/selector.js';
 import type { DomainSpec } from '../contract.js';
 import type { DomainHappening } from '../events.js';
 import { checkSpec, crashAction, guestOptions } from './guest_config.js';
@@ -121,6 +121,7 @@ export class Domains {
   shell(spec: DomainSpec): Domain {
     checkSpec(spec);
     const { name, vcpus } = spec;
+    requireName(name);
     const other = this.all().find((domain) => domain.spec.name === name);
     if (other)
       throw new DormouseError('DOMAIN_EXISTS', `a domain '${name}' exists (id ${other.domid})`, {

@@ -38,7 +38,7 @@ import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
 import type { XenMemoryHandle } from '../../handle.js';
-import { selectDomain } from '../../domain/selector.js';
+import { requireName, selectDomain } from '../../domain/selector.js';
 import type { Downtime } from '../../domain/operation.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
 
@@ -144,6 +144,7 @@ export class XenHost implements Host {
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
     if (!('xlConfig' in domain))
       throw new DormouseError('CONFIG_INVALID', "on Xen a domain is created from xl's settings");
+    requireName(domain.name);
     this.#refuseTaken(domain.name, await this.list());
     await xlCreate(domain.xlConfig, options.paused);
     const made = (await this.list()).find(({ name }) => name === domain.name);
@@ -225,6 +226,7 @@ export class XenHost implements Host {
   }
 
   async buildFromImage(spec: DomainSpec, image: ImageToBuild, options: BuildOptions): Promise<number> {
+    requireName(spec.name);
     const lease = await this.#leases.acquireBuild(spec.uuid);
     try {
       const there = await this.list();
