@@ -6,9 +6,11 @@ import { parseConfig } from '../../src/cli/domain_config.js';
 import { parseCount, parseSeconds, parseSize } from '../../src/cli/parse.js';
 import { verbs } from '../../src/cli/program/verbs.js';
 import { fieldNames } from '../../src/cli/verb.js';
+import { DormouseError } from '../../src/errors.js';
+import { renderJson } from '../../src/render/json.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../src/render/units.js';
 import { cli, services } from '../support/cli.js';
-import { FakeHost } from '../support/fake_host.js';
+import { domainInfo, FakeHost } from '../support/fake_host.js';
 
 test('sizes are read as they are meant, MiB without a unit', () => {
   const sizes: [string, number][] = [
@@ -57,6 +59,42 @@ test('printable text holds no control characters', () => {
       assert.doesNotMatch(printable(text), /[\p{Cc}\p{Cf}\p{Cs}]/u);
     }),
   );
+});
+
+test('JSON holds none either, and is the same once it is parsed', () => {
+  const hostile = 'a\u009b31m\u007f\u202etxt\u2028\u200b\u{e0001}\ud800 Büro 2 😀';
+  assert.equal(
+    renderJson([hostile]),
+    '["a\\u009b31m\\u007f\\u202etxt\\u2028\\u200b\\udb40\\udc01\\ud800 Büro 2 😀"]',
+  );
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (text) => {
+      const document = { [text]: [text, { text }] };
+      for (const indent of [0, 2]) {
+        const json = renderJson(document, indent);
+        assert.doesNotMatch(json.replaceAll('\n', ''), /[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/u);
+        assert.deepEqual(JSON.parse(json), document);
+      }
+    }),
+  );
+});
+
+test('whatever a verb or an error says as JSON holds none', async () => {
+  const name = 'a\u009b31m\u202e\u007f';
+  const host = new FakeHost([domainInfo({ name })]);
+  const given = services(host, {
+    restore: () => Promise.reject(new DormouseError('IMAGE_DAMAGED', name, { place: { path: name } })),
+  });
+  const [listed, long, failed] = [
+    await cli(given, ['list', '--json']),
+    await cli(given, ['list', '-l']),
+    await cli(given, ['restore', '--json', 'a.dmi']),
+  ];
+  for (const { stdout, stderr } of [listed, long, failed])
+    assert.doesNotMatch(stdout + stderr, /(?!\n)[\p{Cc}\p{Cf}\p{Cs}]/u);
+  assert.equal((JSON.parse(listed.stdout) as { domains: { name: string }[] }).domains[0]?.name, name);
+  assert.equal((JSON.parse(long.stdout) as { name: string }[])[0]?.name, name);
+  assert.equal((JSON.parse(failed.stderr) as { message: string }).message, name);
 });
 
 function spec(text: string): ReturnType<typeof domainSpec> {

@@ -5,6 +5,7 @@ import { Context, type Streams } from '../context.js';
 import { buildProgram, type Chosen } from './program.js';
 import { verbs } from './verbs.js';
 import { errorDocument, renderError } from '../../render/error.js';
+import { renderJson } from '../../render/json.js';
 import type { Services } from '../services.js';
 import type { Verb } from '../verb.js';
 
@@ -28,7 +29,7 @@ export async function runCli(argv: readonly string[], around: Surroundings): Pro
     return await runVerb(chosen, around);
   } catch (thrown) {
     const error = withHelp(translate(thrown, around.signal), given);
-    around.stderr.write(json ? `${JSON.stringify(errorDocument(error))}\n` : renderError(error, verbose));
+    around.stderr.write(json ? `${renderJson(errorDocument(error))}\n` : renderError(error, verbose));
     return error.exitCode;
   }
 }
@@ -55,7 +56,7 @@ async function runVerb({ verb, input, globals }: Chosen, around: Surroundings): 
   around.cancellable(verb.cancellable);
   const context = new Context(globals, around.services, around.signal, around);
   const { document, text, exitCode } = await verb.run(context, input);
-  around.stdout.write(globals.json ? `${JSON.stringify(conforming(verb, document), null, 2)}\n` : text);
+  around.stdout.write(globals.json ? `${renderJson(conforming(verb, document), 2)}\n` : text);
   return exitCode ?? 0;
 }
 

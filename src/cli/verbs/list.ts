@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { describeDomain, domainDocument } from '../documents.js';
+import { renderJson } from '../../render/json.js';
 import { renderList } from '../../render/list.js';
 import { flag, texts } from '../input.js';
 import { defineVerb } from '../verb.js';
@@ -31,7 +32,7 @@ export const list = defineVerb({
       const described = [];
       for (const info of domains)
         described.push({ ...describeDomain(info), ...(long && { config: await host.config(info.domid) }) });
-      const text = long ? `${JSON.stringify(described, null, 2)}\n` : renderList(domains);
+      const text = long ? `${renderJson(described, 2)}\n` : renderList(domains);
       return { document: { domains: described }, text };
     });
   },
