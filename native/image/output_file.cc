@@ -87,10 +87,9 @@ bool OutputFile::open_unnamed(bool direct, Fault* fault) {
 bool OutputFile::open_partial(bool direct, Fault* fault) {
   partial_ = "." + name_.substr(0, 200) + "." + random_suffix() + ".partial";
   const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-  if (direct) fd_ = openat(folder_, partial_.c_str(), flags | O_DIRECT, 0600);
-  direct_ = fd_ >= 0;
-  // A refused O_DIRECT may have made the file all the same.
-  if (fd_ < 0) fd_ = openat(folder_, partial_.c_str(), flags & ~O_EXCL, 0600);
+  fd_ = openat(folder_, partial_.c_str(), flags, 0600);
+  // Afterwards: an open that is refused O_DIRECT may have made the file all the same.
+  direct_ = direct && fd_ >= 0 && fcntl(fd_, F_SETFL, O_DIRECT) == 0;
   if (fd_ >= 0) return true;
   partial_.clear();
   if (is_full(errno)) return raise(fault, "open");
@@ -182,14 +181,11 @@ bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fau
 }
 
 bool OutputFile::link_name(Fault* fault) {
+  // Never by a name that it has: others may have put another file there.
   const std::string self = "/proc/self/fd/" + std::to_string(fd_);
-  int linked = -1;
   if (injected()) return raise(fault, "link");
-  if (!partial_.empty())
-    linked = linkat(folder_, partial_.c_str(), folder_, name_.c_str(), 0);
-  else
-    linked = linkat(AT_FDCWD, self.c_str(), folder_, name_.c_str(), AT_SYMLINK_FOLLOW);
-  if (linked != 0 && partial_.empty() && errno == ENOENT)
+  int linked = linkat(AT_FDCWD, self.c_str(), folder_, name_.c_str(), AT_SYMLINK_FOLLOW);
+  if (linked != 0 && errno == ENOENT)
     linked = linkat(fd_, "", folder_, name_.c_str(), AT_EMPTY_PATH);
   if (linked == 0) return true;
   if (errno == EEXIST)

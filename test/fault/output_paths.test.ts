@@ -16,6 +16,7 @@ import { failure } from '../support/command.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
 import { Undisturbed } from '../support/interrupt.js';
+import { runNativeProgram } from '../support/native_program.js';
 
 /** Paths below `dir`, and what is said to them. */
 function refusedPaths(dir: string): [path: string, code: ErrorCode][] {
@@ -63,4 +64,14 @@ test('save and checkpoint refuse what they may not write to', async (t) => {
   assert.deepEqual([paused, shutdown], [false, null]);
   const from = (await host.progress(domid)).counters[0] ?? 0;
   await until('the guest runs', 1000, async () => ((await host.progress(domid)).counters[0] ?? 0) > from);
+});
+
+test('where there are no unnamed files, nothing that others put in the place of the hidden one is used', (t) => {
+  const { status, output } = runNativeProgram(
+    t,
+    'partial_file_checks.cc',
+    ['image/output_file.cc'],
+    [tempDir(t)],
+  );
+  assert.equal(status, 0, output);
 });
