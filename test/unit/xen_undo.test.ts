@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { before, after, describe, test, type TestContext } from 'node:test';
 import { tmpdir } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { compileFakeXen, noFakeXen, watcherProgram, xenAddon } from '../support/built_xen.js';
 import { until } from '../support/hosts.js';
 import { page, random, tempDir, writeImage } from '../support/images.js';
@@ -147,6 +148,17 @@ describe('what the watcher undoes', { skip: noFakeXen }, () => {
     await until('it is resumed', 5000, () => !scene.has('suspended'));
     await until('the lease ends', 5000, () => readdirSync(scene.run).length === 0);
     assert.deepEqual(scene.read('calls'), 'log off\nresume\n');
+  });
+
+  test('whoever would wait and comes when all is done leaves nothing behind', async (t) => {
+    const scene = new Scene(t, ['suspend 0a'], { [`store/${asked}`]: '0a', [`store/${control}`]: '' });
+    assert.equal(scene.undo().status, 4);
+    scene.write('late watcher', '');
+    assert.equal(scene.undo().status, 4);
+    scene.write('suspended', '');
+    await until('the lease ends', 5000, () => !readdirSync(scene.run).includes('5.lock'));
+    await sleep(1500);
+    assert.deepEqual(readdirSync(scene.run), []);
   });
 
   test('a suspension that is not ours stays', async (t) => {

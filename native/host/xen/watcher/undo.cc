@@ -257,11 +257,12 @@ void keep_trying(const std::string& run_dir, const std::string& key) {
   setsid();
   const int null = open("/dev/null", O_RDWR);
   for (const int fd : {0, 1, 2}) dup2(null, fd);
+  const std::string watch_path = path_of(run_dir, key, "watch");
   const int lock = open(path_of(run_dir, key, "lock").c_str(), O_RDONLY | O_CLOEXEC);
   Lock held;
-  const int watch =
-      open(path_of(run_dir, key, "watch").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (lock < 0 || watch < 0 || !parse_lock(read_small(lock), &held)) _exit(1);
+  if (lock < 0 || !parse_lock(read_small(lock), &held)) _exit(1);
+  const int watch = open(watch_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (watch < 0) _exit(1);
   close(lock);
   if (flock(watch, LOCK_EX | LOCK_NB) != 0) _exit(0);
   UndoResult result = UndoResult::kPending;
@@ -269,6 +270,8 @@ void keep_trying(const std::string& run_dir, const std::string& key) {
     usleep(kWatchPollMs * 1000);
     result = undo_lease(run_dir, key, &held.owner);
   }
+  // Somebody else ended it, perhaps before this file was made.
+  if (result == UndoResult::kNoLease && is_same_file(watch, watch_path)) unlink(watch_path.c_str());
   _exit(0);
 }
 
