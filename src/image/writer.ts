@@ -62,6 +62,8 @@ export interface WriterOptions {
   readonly directIo?: boolean;
   /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
   readonly unnamedFile?: boolean;
+  /** The image never has a name: of its path only the folder counts. Default false. */
+  readonly nameless?: boolean;
 }
 
 /** What an increment must know of the image it is taken on. A CommittedImage is one. */
@@ -92,6 +94,8 @@ export function parentOf(reader: ImageReader): ParentImage {
 export interface CommittedImage extends ParentImage {
   /** Size of the file. */
   readonly storedBytes: number;
+  /** Of a nameless one, to be closed by the caller: until then `path` leads there, for other processes of this user too. */
+  readonly descriptor: number | null;
 }
 
 const MAX_LANES = 5;
@@ -181,6 +185,7 @@ export class ImageWriter {
         ...{ path, header: headerPage, nrPfns, lanes, fullMap },
         direct: options.directIo ?? true,
         unnamed: options.unnamedFile ?? true,
+        nameless: options.nameless ?? false,
         pageHashes: header.hasPageHashes,
         digests: chunkDigests,
         parentPfns: parent?.nrPfns ?? 0,
@@ -254,8 +259,10 @@ export class ImageWriter {
       const laid = this.layTail(encodeManifest(manifest));
       await this.requireAncestors();
       await nativeImage().publish(this.handle);
+      const descriptor = this.options.nameless ? native(() => nativeImage().descriptor(this.handle)) : null;
+      const path = descriptor === null ? this.path : `/proc/${process.pid}/fd/${descriptor}`;
       const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
-      return { path: this.path, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
+      return { path, descriptor, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
     } catch (thrown) {
       throw asDormouseError(thrown);
     } finally {
