@@ -59,7 +59,7 @@ export async function findingsOf(
     return [asDormouseError(thrown)];
   }
   const wanted = wantedOf(reader, options);
-  const refused = untrusted(restored, wanted.spec, options);
+  const refused = untrusted(restored, wanted, options);
   const obstacles = await host.obstacles(wanted);
   return [
     ...(refused ? [refused] : []),
