@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { digestImage } from '../../src/digest/digest.js';
 import { MAX_PFNS } from '../../src/image/format.js';
 import { verifyImage } from '../../src/image/verify.js';
+import { closeWorkers } from '../../src/worker/pool.js';
 import { pvhDomain, tempDir, writeImage } from '../support/images.js';
 import { grown, twoPages } from '../support/vast_image.js';
 
@@ -31,4 +33,25 @@ test('the content root of many pages can be cancelled', async (t) => {
   const verified = verifyImage(path, { signal: cancel.signal });
   setTimeout(() => cancel.abort(), 200);
   await assert.rejects(verified, { code: 'CANCELLED' });
+});
+
+test('the digest of an image of 2^32 pages takes time and memory by its runs', async (t) => {
+  t.after(closeWorkers);
+  const path = join(tempDir(t), 'image');
+  await writeImage(path, 2, [twoPages], { lanes: 1 }, { domain: pvhDomain });
+  const image = readFileSync(path);
+  const digests = new Set([(await digestImage(path)).digest]);
+  const before = process.memoryUsage.rss();
+  for (const [nrPfns, blank] of [
+    [2 ** 26, 'noFrame'],
+    [MAX_PFNS, 'zero'],
+    [MAX_PFNS, 'noFrame'],
+  ] as const) {
+    writeFileSync(path, grown(image, nrPfns, blank));
+    const options = { signal: AbortSignal.timeout(20_000) };
+    digests.add((await digestImage(path, options)).digest);
+    const grew = process.memoryUsage.rss() - before;
+    assert.ok(grew < 256 << 20, `${grew} bytes more`);
+  }
+  assert.equal(digests.size, 4);
 });

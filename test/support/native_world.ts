@@ -125,6 +125,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.restoreStep': [building, reader, 0, 0, 1],
     'step.hashStep': [reader, 0, 0, 1],
     'step.digestCreate': [guestPages],
+    'step.digestCreateOfImage': [reader],
     'step.digestDomainStep': [memory, digest, 0, 64],
     'step.digestImageStep': [reader, digest, 0, 0, 1],
     'step.digestSetPage': [digest, 3, 0, page4k],
