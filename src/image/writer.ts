@@ -1,5 +1,5 @@
 /** Writes an image: pages go to native lanes, header, manifest, index and footer are laid down here on commit. */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { native } from '../addon.js';
 import { type Compression, defaultCompression } from '../codec/compression.js';
@@ -30,6 +30,7 @@ import { realPath } from './file.js';
 import { requireImage } from './image_file.js';
 import { nativeImage } from './native.js';
 import type { ImageReader } from './reader.js';
+import { sha256 } from './sha256.js';
 import type { SignRoot } from './signature.js';
 import type { WriterHandle } from '../handle.js';
 import { pageBytes } from '../pfn/page_words.js';
@@ -296,7 +297,7 @@ export class ImageWriter {
     const lay = (name: Region, region: TailRegion): void => {
       const span = region.span();
       native(() => nativeImage().writeTail(this.handle, span));
-      regions[name] = { offset, size: region.size, hash: createHash('sha256').update(span).digest('hex') };
+      regions[name] = { offset, size: region.size, hash: sha256(span) };
       offset += span.length;
     };
     const { handle, header } = this;
