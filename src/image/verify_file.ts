@@ -27,7 +27,6 @@ import {
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   MAX_CHUNK_SPAN,
-  MAX_MANIFEST_BYTES,
   MAX_PFNS,
   PAGE_HASH_SIZE,
   REGIONS,
@@ -338,10 +337,6 @@ export class FileVerifier {
 
   private readManifest(bytes: Buffer, footer: Buffer): void {
     const offset = numberAt(footer, FOOTER.manifestOffset);
-    if (bytes.length > MAX_MANIFEST_BYTES) {
-      this.find('the manifest is too large', { offset });
-      return;
-    }
     try {
       this.manifest = decodeManifest(bytes);
     } catch (thrown) {

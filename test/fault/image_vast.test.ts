@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { convertToXen } from '../../src/convert/to_xen.js';
 import { digestImage } from '../../src/digest/digest.js';
 import { MAX_PFNS } from '../../src/image/format.js';
 import { verifyImage } from '../../src/image/verify.js';
@@ -54,4 +55,14 @@ test('the digest of an image of 2^32 pages takes time and memory by its runs', a
     assert.ok(grew < 256 << 20, `${grew} bytes more`);
   }
   assert.equal(digests.size, 4);
+});
+
+test('an unsigned image of far more pfns than pages is not converted to a file that lists them all', async (t) => {
+  const dir = tempDir(t);
+  const path = join(dir, 'image');
+  await writeImage(path, 2, [twoPages], { lanes: 1 }, { domain: pvhDomain });
+  writeFileSync(path, grown(readFileSync(path), 2 ** 23, 'noFrame'));
+  const options = { signal: AbortSignal.timeout(5000) };
+  const refused = { code: 'IMAGE_NOT_RESTORABLE', message: /8388608 pfns for 1 pages/ };
+  await assert.rejects(convertToXen(path, join(dir, 'guest.xl'), options), refused);
 });
