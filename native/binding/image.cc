@@ -51,20 +51,29 @@ image::Compression compression_field(const Napi::Object& options) {
   return image::Compression::automatic;
 }
 
-// ({path, header, nrPfns, lanes, direct, unnamed, pageHashes, digests, parentPfns, parent, fullMap,
-// skipUnchanged, complete, compression}) -> handle; `parent` is a reader's, or 0
+image::OutputPlace place_field(const Napi::Object& options) {
+  return {text_field(options, "path"), flag_field(options, "direct"),
+          flag_field(options, "unnamed"), flag_field(options, "nameless")};
+}
+
+// ({path, direct, unnamed, nameless, header, nrPfns, lanes, pageHashes, digests, parentPfns,
+// parent, fullMap, skipUnchanged, complete, compression}) -> handle; `parent` is a reader's, or 0
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
   const auto header = bytes_field(options, "header");
   need(header.ByteLength() == image::kPageBytes, "no header page");
-  const image::WriterSetup setup = {
-      text_field(options, "path"),       header.Data(),
-      field(options, "nrPfns"),          lanes_field(options),
-      flag_field(options, "direct"),     flag_field(options, "unnamed"),
-      flag_field(options, "pageHashes"), flag_field(options, "digests"),
-      field(options, "parentPfns"),      parent_field(options),
-      flag_field(options, "fullMap"),    flag_field(options, "skipUnchanged"),
-      flag_field(options, "complete"),   compression_field(options)};
+  const image::WriterSetup setup = {place_field(options),
+                                    header.Data(),
+                                    field(options, "nrPfns"),
+                                    lanes_field(options),
+                                    flag_field(options, "pageHashes"),
+                                    flag_field(options, "digests"),
+                                    field(options, "parentPfns"),
+                                    parent_field(options),
+                                    flag_field(options, "fullMap"),
+                                    flag_field(options, "skipUnchanged"),
+                                    flag_field(options, "complete"),
+                                    compression_field(options)};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
   need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
   need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");
@@ -183,6 +192,14 @@ Napi::Value publish(const Napi::CallbackInfo& info) {
   return Task::start(info.Env(), [writer = arg_writer(info), use = all_lanes(info)](Fault* fault) {
     return writer->publish(fault);
   });
+}
+
+// (handle) -> a descriptor of the file, the caller's
+Napi::Value descriptor(const Napi::CallbackInfo& info) {
+  Fault fault;
+  const int fd = arg_writer(info)->file().duplicate(&fault);
+  if (fd < 0) return failed(info.Env(), fault);
+  return num(info.Env(), uint64_t(fd));
 }
 
 // (handle, nth, errno, forEver): fault injection for tests, see OutputFile::fail_call.
@@ -408,6 +425,7 @@ Napi::Object init_image(Napi::Env env) {
   add<encode_map>(exports, "encodeMap");
   add<write_tail>(exports, "writeTail");
   add<publish>(exports, "publish");
+  add<descriptor>(exports, "descriptor");
   add<release<image::Writer>>(exports, "releaseWriter");
   add<fail_call>(exports, "failCall");
   add<open_reader>(exports, "openReader");

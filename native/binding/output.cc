@@ -74,7 +74,8 @@ struct Output {
 
 Napi::Value create(const Napi::CallbackInfo& info) {
   Fault fault;
-  auto file = image::OutputFile::create(arg_text(info, 0), arg_bool(info, 1), true, &fault);
+  auto file =
+      image::OutputFile::create({arg_text(info, 0), arg_bool(info, 1), true, false}, &fault);
   auto stage = image::allocate_aligned(kStageBytes);
   if (file && !stage) fault.raise("NO_MEMORY", "no memory for an output buffer");
   if (fault) return failed(info.Env(), fault);

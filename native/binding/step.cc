@@ -7,7 +7,7 @@
 
 #include "binding/entry.h"
 #include "host/host.h"
-#include "image/reader.h"
+#include "image/image_reader.h"
 #include "image/writer.h"
 #include "step/content_tracker.h"
 #include "step/digest_step.h"
@@ -70,6 +70,12 @@ Napi::Value digest_create(const Napi::CallbackInfo& info) {
   return give<step::DigestTable>(info.Env(), std::move(table));
 }
 
+Napi::Value digest_create_of_image(const Napi::CallbackInfo& info) {
+  auto reader = std::dynamic_pointer_cast<image::ImageReader>(held<image::Reader>(info, 0));
+  need(reader != nullptr, "no reader of an image");
+  return give<step::DigestTable>(info.Env(), std::make_shared<step::DigestTable>(reader->map()));
+}
+
 // digestDomainStep(memory, digest, firstPfn, count)
 Napi::Value digest_domain_step(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
@@ -82,12 +88,12 @@ Napi::Value digest_domain_step(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// digestImageStep(reader, digest, lane, firstUnit, count)
+// digestImageStep(reader, digest, lane, firstChunk, count)
 Napi::Value digest_image_step(const Napi::CallbackInfo& info) {
   auto reader = held<image::Reader>(info, 0);
   auto table = held<step::DigestTable>(info, 1);
   const LaneUse lane = lane_of(info, 0, 2, reader->lanes());
-  need_range(arg_u32(info, 3), arg_u32(info, 4), reader->nr_units(), "units");
+  need_range(arg_u32(info, 3), arg_u32(info, 4), reader->nr_chunks(), "chunks");
   Fault fault;
   if (!step::digest_image_step(*reader, *table, arg_u32(info, 2), arg_u32(info, 3),
                                arg_u32(info, 4), &fault))
@@ -146,6 +152,7 @@ Napi::Object init_step(Napi::Env env) {
   add<restore_step>(out, "restoreStep");
   add<hash_step>(out, "hashStep");
   add<digest_create>(out, "digestCreate");
+  add<digest_create_of_image>(out, "digestCreateOfImage");
   add<digest_domain_step>(out, "digestDomainStep");
   add<digest_image_step>(out, "digestImageStep");
   add<digest_set_page>(out, "digestSetPage");

@@ -39,7 +39,7 @@ bool ImageWriter::start(const WriterSetup& setup, Fault* fault) {
 }
 
 std::shared_ptr<ImageWriter> ImageWriter::create(const WriterSetup& setup, Fault* fault) {
-  auto file = OutputFile::create(setup.path, setup.direct, setup.unnamed, fault);
+  auto file = OutputFile::create(setup.place, fault);
   if (!file) return nullptr;
   std::shared_ptr<ImageWriter> writer(new ImageWriter(setup));
   writer->file_ = std::move(file);

@@ -17,12 +17,10 @@
 namespace dormouse::image {
 
 struct WriterSetup {
-  std::string path;
+  OutputPlace place;
   const uint8_t* header;  // the first page, complete
   uint64_t nr_pfns;
   uint32_t lanes;
-  bool direct;
-  bool unnamed;
   bool page_hashes;
   bool digests;
   // Of an increment: pfns below this may be absent, as they are in the parent. Else 0.

@@ -90,22 +90,47 @@ bool OutputFile::open_partial(bool direct, Fault* fault) {
   fd_ = openat(folder_, partial_.c_str(), flags, 0600);
   // Afterwards: an open that is refused O_DIRECT may have made the file all the same.
   direct_ = direct && fd_ >= 0 && fcntl(fd_, F_SETFL, O_DIRECT) == 0;
-  if (fd_ >= 0) return true;
+  if (fd_ >= 0) return !nameless_ || drop_partial(fault);
   partial_.clear();
   if (is_full(errno)) return raise(fault, "open");
   fault->sys_errno = errno;
   return refuse(fault, "OUTPUT_INVALID", path_, strerror(errno));
 }
 
-std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool direct, bool unnamed,
-                                               Fault* fault) {
-  std::unique_ptr<OutputFile> file(new OutputFile());
+// Whether the hidden name leads to this file still.
+bool OutputFile::is_partial() const {
+  struct stat named, own;
+  return fstatat(folder_, partial_.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         fstat(fd_, &own) == 0 && named.st_dev == own.st_dev && named.st_ino == own.st_ino;
+}
+
+// What has the name by now may be somebody else's.
+void OutputFile::unlink_partial() {
+  if (is_partial()) unlinkat(folder_, partial_.c_str(), 0);
+  partial_.clear();
+}
+
+bool OutputFile::drop_partial(Fault* fault) {
+  unlink_partial();
+  struct stat own;
+  if (fstat(fd_, &own) != 0) return raise(fault, "stat");
+  if (own.st_nlink == 0) return true;
+  return refuse(fault, "OUTPUT_INVALID", path_, "somebody renames the files in its folder");
+}
+
+static void split_path(const std::string& path, std::string* folder, std::string* name) {
   const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "."
-                             : slash == 0               ? "/"
-                                                        : path.substr(0, slash);
+  *folder = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  *name = slash == std::string::npos ? path : path.substr(slash + 1);
+}
+
+std::unique_ptr<OutputFile> OutputFile::create(const OutputPlace& place, Fault* fault) {
+  std::unique_ptr<OutputFile> file(new OutputFile());
+  const std::string& path = place.path;
+  std::string folder;
+  split_path(path, &folder, &file->name_);
   file->path_ = path;
-  file->name_ = slash == std::string::npos ? path : path.substr(slash + 1);
+  file->nameless_ = place.nameless;
   if (file->name_.empty() || file->name_ == "." || file->name_ == "..") {
     refuse(fault, "OUTPUT_INVALID", path, "is not a file name");
     return nullptr;
@@ -116,8 +141,9 @@ std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool dir
     refuse(fault, "OUTPUT_INVALID", folder, strerror(errno));
     return nullptr;
   }
-  if (!check_absent(file->folder_, file->name_, path, fault)) return nullptr;
-  if (!(unnamed ? file->open_unnamed(direct, fault) : file->open_partial(direct, fault)))
+  if (!place.nameless && !check_absent(file->folder_, file->name_, path, fault)) return nullptr;
+  if (!(place.unnamed ? file->open_unnamed(place.direct, fault)
+                      : file->open_partial(place.direct, fault)))
     return nullptr;
   struct statfs system;
   // tmpfs would fill allocated pages with zeroes first.
@@ -126,7 +152,7 @@ std::unique_ptr<OutputFile> OutputFile::create(const std::string& path, bool dir
 }
 
 OutputFile::~OutputFile() {
-  if (!partial_.empty()) unlinkat(folder_, partial_.c_str(), 0);
+  if (!partial_.empty()) unlink_partial();
   if (fd_ >= 0) close(fd_);
   if (folder_ >= 0) close(folder_);
 }
@@ -197,15 +223,19 @@ bool OutputFile::publish(uint64_t size, Fault* fault) {
   if (injected() || ftruncate(fd_, off_t(size)) != 0) return raise(fault, "truncate");
   // Once only: after a failed fsync the kernel may call the lost pages clean.
   if (injected() || fsync(fd_) != 0) return raise(fault, "fsync");
+  if (nameless_) return true;
   if (!link_name(fault)) return false;
-  if (!partial_.empty()) {
-    unlinkat(folder_, partial_.c_str(), 0);
-    partial_.clear();
-  }
+  if (!partial_.empty()) unlink_partial();
   if (!injected() && fsync(folder_) == 0) return true;
   raise(fault, "fsync of the folder");
   unlinkat(folder_, name_.c_str(), 0);
   return false;
+}
+
+int OutputFile::duplicate(Fault* fault) const {
+  const int fd = fcntl(fd_, F_DUPFD_CLOEXEC, 0);
+  if (fd < 0) raise(fault, "duplicate");
+  return fd;
 }
 
 }  // namespace dormouse::image

@@ -1,6 +1,6 @@
 // The file an image is written into. It has no name until publish() gives it one; if the process
 // dies before, the kernel drops it (or, where the file system lacks unnamed files, a hidden
-// ".partial" stays).
+// ".partial" stays). Others may write in the folder: a name that was given is not looked up again.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -12,12 +12,17 @@
 
 namespace dormouse::image {
 
+struct OutputPlace {
+  std::string path;
+  bool direct;
+  bool unnamed;   // false pretends that the file system has no unnamed files
+  bool nameless;  // the file never gets a name: of `path` only the folder counts
+};
+
 class OutputFile {
  public:
   // Faults: OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE, IMAGE_WRITE_FAILED.
-  // `unnamed` false pretends that the file system has no unnamed files.
-  static std::unique_ptr<OutputFile> create(const std::string& path, bool direct, bool unnamed,
-                                            Fault* fault);
+  static std::unique_ptr<OutputFile> create(const OutputPlace& place, Fault* fault);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
@@ -34,8 +39,10 @@ class OutputFile {
   bool write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault);
 
   // Cuts the file to `size`, makes it durable, names it without replacing anything, and makes the
-  // name durable. On a fault nothing of it is left under the name.
+  // name durable; of a nameless one the first two. On a fault nothing of it is left under the name.
   bool publish(uint64_t size, Fault* fault);
+  // A descriptor of the file that outlives this object; the caller's. -1 on a fault.
+  int duplicate(Fault* fault) const;
 
   // For tests: the nth system call on the file from now (1 is the next) fails with that errno, and
   // so do all after it where `for_ever`.
@@ -45,6 +52,9 @@ class OutputFile {
   OutputFile() = default;
   bool open_unnamed(bool direct, Fault* fault);
   bool open_partial(bool direct, Fault* fault);
+  bool is_partial() const;
+  bool drop_partial(Fault* fault);
+  void unlink_partial();
   bool end_direct();
   void allocate_ahead(uint64_t until);
   bool link_name(Fault* fault);
@@ -54,6 +64,7 @@ class OutputFile {
   std::string path_, name_, partial_;
   int folder_ = -1;
   int fd_ = -1;
+  bool nameless_ = false;
   bool allocates_ = true;
   std::atomic<bool> direct_{false};
   std::mutex direct_lock_;

@@ -16,7 +16,7 @@ import {
 import { MAX_PFNS } from '../image/format.js';
 import type { Manifest } from '../image/manifest.js';
 import type { Compression } from '../codec/compression.js';
-import { ImageWriter } from '../image/writer.js';
+import { type CommittedImage, ImageWriter } from '../image/writer.js';
 import { ByteSource } from '../xenstream/byte_source.js';
 import type { ConvertOptions, ConvertProgress } from './progress.js';
 import { batchPfns, conversionCancelled, libxcRecord, withoutGuest } from '../xenstream/stream_format.js';
@@ -40,12 +40,16 @@ export interface FromXenOptions extends ConvertOptions {
   /** Written into the manifest as the program that made the image. */
   readonly tool?: string;
   readonly compression?: Compression;
+  /** The image never has a name: of its path only the folder counts. Default false. */
+  readonly nameless?: boolean;
   /** Called once the whole file is checked and before anything is written: what it throws is thrown. */
   readonly accept?: (domain: Manifest['domain']) => void;
 }
 
 export interface FromXenResult {
   readonly path: string;
+  /** Of a nameless image, to be closed: until then `path` leads there, for other processes of this user too. */
+  readonly descriptor: number | null;
   /** 32 hex digits. */
   readonly imageId: string;
   /** 64 hex digits. */
@@ -197,6 +201,7 @@ async function fromXen(inPath: string, outPath: string, options: FromXenOptions)
     consistency: 'suspend-point',
     ...(options.directIo !== undefined && { directIo: options.directIo }),
     ...(options.compression && { compression: options.compression }),
+    ...(options.nameless && { nameless: true }),
   });
   const report = (phase: ConvertProgress['phase']) => {
     const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];
@@ -263,13 +268,13 @@ function p2mGeneration({ guestWidth, state }: Survey): number {
 }
 
 function resultOf(
-  committed: { path: string; imageId: string; root: string; storedBytes: number },
+  committed: CommittedImage,
   survey: FileSurvey,
   domain: Manifest['domain'],
   counts: PageCounts,
   elapsedMs: number,
 ): FromXenResult {
-  const { path, imageId, root, storedBytes } = committed;
+  const { path, descriptor, imageId, root, storedBytes } = committed;
   const notes: string[] = [];
   if (survey.own)
     notes.push("the pages were in a stream of dormouse's own; converted back they are in libxc's");
@@ -279,5 +284,5 @@ function resultOf(
   if (survey.verifySeen) notes.push('the stream ended with a VERIFY run, which is not kept');
   const memoryBytes = memoryBytesOf(counts);
   const { name, type } = domain;
-  return { path, imageId, root, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes };
+  return { path, descriptor, imageId, root, name, type, counts, memoryBytes, storedBytes, elapsedMs, notes };
 }

@@ -33,6 +33,7 @@ import {
 } from '../xenstream/stream_writer.js';
 import { pageBytes, descriptorHalf, lowHalf } from '../pfn/page_words.js';
 import { hasBody } from '../pfn/page_type.js';
+import { mostPfnsFor } from '../pfn/proportion.js';
 
 const { libxcRecord: rec } = format;
 
@@ -51,10 +52,14 @@ export interface ToXenResult {
   readonly notes: readonly string[];
 }
 
+/** KEY_INVALID. */
+const isTrusted = ({ signer }: ImageReader): boolean =>
+  signer !== null && new KeyStore().isTrusted(signer.key);
+
 /** Of an image that no trusted key signed; `config` is what the file says. KEY_INVALID. */
-function notesOn({ manifest, signer }: ImageReader, config: string): string[] {
-  const { values, more } = fileRequests({ ...manifest.domain, config });
-  if (values.length === 0 || (signer !== null && new KeyStore().isTrusted(signer.key))) return [];
+function notesOn(reader: ImageReader, config: string): string[] {
+  const { values, more } = fileRequests({ ...reader.manifest.domain, config });
+  if (values.length === 0 || isTrusted(reader)) return [];
   const asked = [...values, ...(more > 0 ? [`${more} more`] : [])].join(', ');
   return [
     `xl restore believes a file's configuration, and of this one nobody trusted signed it asks for ${asked}`,
@@ -63,7 +68,7 @@ function notesOn({ manifest, signer }: ImageReader, config: string): string[] {
 
 /**
  * Writes the `xl save` file of an image. The file is parsed again, order rules and all, before it gets its name.
- * Errors: IMAGE_NOT_RESTORABLE (taken of a paused guest, or not a guest Xen could build), ImageReader's,
+ * Errors: IMAGE_NOT_RESTORABLE (taken of a paused guest, not a guest Xen could build, or unsigned and of far more pfns than pages), ImageReader's,
  * IMAGE_DAMAGED (what it keeps of its stream is not consistent), OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE,
  * IMAGE_WRITE_FAILED, CANCELLED. On any of them no file appears.
  */
@@ -124,6 +129,10 @@ function refuseUnfit(reader: ImageReader): void {
   };
   if (reader.header.consistency === 'paused' || reader.manifest.consistency === 'paused')
     refuse('taken of a paused guest, which xl restore could not bring to life');
+  const pages = memoryBytesOf(reader.counts) / pageBytes;
+  // The file lists every pfn, and who reads it takes memory for each.
+  if (reader.nrPfns > mostPfnsFor(pages) && !isTrusted(reader))
+    refuse(`no trusted key signed it, and it has ${reader.nrPfns} pfns for ${pages} pages`);
 }
 
 /** The layout to write; every page with a frame must be in it, once. */

@@ -42,6 +42,7 @@ interface DigestSubject {
   readonly suspended: boolean;
   /** Canonical. */
   readonly state: DomainState;
+  newTable(): DigestHandle;
   /** Fills the table with every page. */
   fill(table: DigestHandle): Promise<void>;
   readPage(pfn: number): Buffer;
@@ -68,7 +69,7 @@ function digestOfState(subject: DigestSubject, memoryDigest: string): string {
 }
 
 async function digestOf(subject: DigestSubject): Promise<DigestResult> {
-  const table = steps().digestCreate(subject.nrPfns);
+  const table = subject.newTable();
   try {
     await subject.fill(table);
     blankPagesWithFrames(table, subject);
@@ -88,6 +89,7 @@ function subjectOfDomain(source: CaptureSource, options: OperationOptions): Dige
     p2mFrames,
     suspended: source.consistency === 'suspend-point',
     state: canonicalState(source),
+    newTable: () => steps().digestCreate(nrPfns),
     fill: (digest) =>
       runOverRange({
         total: nrPfns,
@@ -151,9 +153,10 @@ export async function digestImage(path: string, options: OperationOptions = {}):
       p2mFrames: geometry.p2mFrames,
       suspended: reader.manifest.consistency === 'suspend-point',
       state,
+      newTable: () => steps().digestCreateOfImage(reader.handle),
       fill: (digest) =>
         runOverRange({
-          total: reader.nrUnits,
+          total: reader.nrChunks,
           stride: chunksPerStep,
           signal: options.signal,
           task: (lane, first, count) => ({

@@ -1,14 +1,13 @@
 /** `--restore-domain`: fills the domain libxl has made, from an image named by a job, or from a stream of ours or libxc's. */
 import { Buffer } from 'node:buffer';
 import { refuseSavedDeviceModel } from '../domain/hvm.js';
-import type { OperationOptions } from '../domain/progress.js';
 import { DormouseError } from '../errors.js';
 import { HelperBuilder } from '../host/xen/builder.js';
 import { jobMagic, nonceBytes } from '../host/xen/job_wire.js';
 import { libxcMarker } from '../xenstream/stream_format.js';
 import { ImageReader } from '../image/reader.js';
 import { STREAM_MAGIC } from '../xenstream/frames/layout.js';
-import { fillDomain, ProgressOfRestore } from '../restore/fill.js';
+import { fillDomain, type FillOptions, ProgressOfRestore } from '../restore/fill.js';
 import { requireRestorable } from '../restore/pv_guest.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
 import type { RestoreArguments } from './arguments.js';
@@ -26,7 +25,7 @@ async function fromImage(
   channel: LibxlChannel,
   signal: AbortSignal,
 ): Promise<void> {
-  const { path, imageId, root } = job.job;
+  const { path, imageId, root, mostPfns } = job.job;
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
     if (reader.header.imageId !== imageId || reader.root !== root)
@@ -37,7 +36,8 @@ async function fromImage(
     await warmWorkers();
     const { state } = reader.manifest;
     await channel.staticDataDone(builder.setPolicy(state));
-    const options: OperationOptions = {
+    const options: FillOptions = {
+      mostPfns,
       signal,
       onProgress: (progress) => {
         job.report({ kind: 'progress', progress });

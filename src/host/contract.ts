@@ -154,6 +154,8 @@ export interface ImageToBuild {
   readonly path: string;
   /** What its pages take. */
   readonly neededKib: number;
+  /** Pfns that it may have: more is not believed of it. */
+  readonly mostPfns: number;
   /** What it is known by, should the path lead to another one meanwhile. */
   readonly imageId: string;
   readonly root: string;

@@ -1,16 +1,20 @@
 /** One file of an image, open: header and footer, checked against each other and the file, and its regions on demand. */
-import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError, inFile } from '../errors.js';
 import { totalPages } from '../pfn/counts.js';
 import { type Ancestor, decodeAncestors } from './ancestors.js';
 import { openImageFile, readExactly } from './file.js';
 import {
+  ANCESTOR_SIZE,
   CHUNK_DIGEST_SIZE,
   CHUNK_ENTRY_SIZE,
   FORMAT_MINOR,
   LZ4_MAX_RATIO,
+  MAP_BLOCK_RUNS,
+  MAP_BLOCK_SIZE,
   MAP_RUN_SIZE,
+  MAX_ANCESTORS,
+  MAX_CHUNK_BODIES,
   MAX_MANIFEST_BYTES,
   PAGE_HASH_SIZE,
   REGIONS,
@@ -20,12 +24,32 @@ import {
   type Region,
 } from './format.js';
 import { damaged, decodeFooter, decodeHeader, rootOf, type ImageHeader, type SealedFooter } from './frame.js';
+import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
+
+/** Whether no region is larger than what the footer counts may take: a file with holes is as long as it says it is. */
+function isPossible(header: ImageHeader, footer: SealedFooter): boolean {
+  const { regions, chunksEnd, chunkCount, storedPages, pageMapRuns } = footer;
+  const mapBlocks = Math.ceil(pageMapRuns / MAP_BLOCK_RUNS);
+  return (
+    regions.manifest.size <= MAX_MANIFEST_BYTES &&
+    regions.ancestors.size <= MAX_ANCESTORS * ANCESTOR_SIZE &&
+    regions.chunkTable.size === chunkCount * CHUNK_ENTRY_SIZE &&
+    chunkCount <= chunksEnd / pageBytes - 1 &&
+    storedPages <= chunkCount * MAX_CHUNK_BODIES &&
+    regions.pageHashes.size === (header.hasPageHashes ? storedPages * PAGE_HASH_SIZE : 0) &&
+    regions.chunkDigests.size === (header.hasChunkDigests ? chunkCount * CHUNK_DIGEST_SIZE : 0) &&
+    pageMapRuns <= footer.nrPfns &&
+    pageMapRuns * MAP_RUN_SIZE <= regions.pageMap.size * LZ4_MAX_RATIO &&
+    regions.pageMap.size <= pageMapRuns * MAP_RUN_SIZE + mapBlocks * MAP_BLOCK_SIZE &&
+    totalPages(footer.counts) === footer.nrPfns
+  );
+}
 
 /** The footer's sizes must tile the file, and what they claim must be possible, before anything is allocated. */
 function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number): void {
   const at = fileSize - pageBytes;
-  const { regions, chunksEnd, chunkCount, storedPages } = footer;
+  const { regions, chunksEnd } = footer;
   let next = chunksEnd;
   const inOrder = REGIONS.every((name) => {
     const { offset, size } = regions[name];
@@ -39,16 +63,7 @@ function checkLayout(header: ImageHeader, footer: SealedFooter, fileSize: number
   if (!inOrder || !ends || !tiles) throw damaged('footer: its regions do not make up the file', at);
   if (footer.imageId !== header.imageId || footer.nrPfns !== header.nrPfns || footer.minor !== header.minor)
     throw damaged('header and footer are of different images', at);
-  const possible =
-    regions.manifest.size <= MAX_MANIFEST_BYTES &&
-    regions.chunkTable.size === chunkCount * CHUNK_ENTRY_SIZE &&
-    chunkCount <= chunksEnd / pageBytes - 1 &&
-    regions.pageHashes.size === (header.hasPageHashes ? storedPages * PAGE_HASH_SIZE : 0) &&
-    regions.chunkDigests.size === (header.hasChunkDigests ? chunkCount * CHUNK_DIGEST_SIZE : 0) &&
-    footer.pageMapRuns <= footer.nrPfns &&
-    footer.pageMapRuns * MAP_RUN_SIZE <= regions.pageMap.size * LZ4_MAX_RATIO &&
-    totalPages(footer.counts) === footer.nrPfns;
-  if (!possible) throw damaged('footer: sizes that cannot be', at);
+  if (!isPossible(header, footer)) throw damaged('footer: sizes that cannot be', at);
   const lineage =
     regions.ancestors.size > 0 === (header.parent !== null) &&
     (header.parent !== null || (footer.mapKind === 'full' && footer.counts.sameAsParent === 0)) &&
@@ -105,8 +120,7 @@ export class ImageFile {
   async region(name: Region): Promise<Buffer> {
     const { offset, size, hash } = this.footer.regions[name];
     const span = await readExactly(this.file, offset, wholePages(size));
-    if (createHash('sha256').update(span).digest('hex') !== hash)
-      throw damaged(`the hash of its ${name} differs`, offset);
+    if (sha256(span) !== hash) throw damaged(`the hash of its ${name} differs`, offset);
     if (!isZero(span, size)) throw damaged(`the padding of its ${name} is not zero`, offset);
     return span.subarray(0, size);
   }

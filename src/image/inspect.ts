@@ -1,13 +1,15 @@
 /** Says what is inside an image, and goes on as far as it can through damage. Read-only. */
-import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
 import { type Ancestor, decodeAncestors } from './ancestors.js';
 import { openImageFile, readExactly } from './file.js';
 import {
+  ANCESTOR_SIZE,
+  CHUNK_ENTRY_SIZE,
   CLASS_SLOTS,
   FORMAT_MINOR,
+  MAX_ANCESTORS,
   MAX_CHUNK_SPAN,
   MAX_MANIFEST_BYTES,
   wholePages,
@@ -24,6 +26,7 @@ import {
 } from './frame.js';
 import { decodeManifest, type Manifest } from './manifest.js';
 import { parseChunk, parseChunkHead, parseChunkTable, type ChunkEntry, type ChunkHead } from './parse.js';
+import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
 
 export interface ChunkSummary {
@@ -64,6 +67,8 @@ export interface Inspection {
 }
 
 const MOST_DAMAGE = 1000;
+/** Pages that a scan takes for none of a chunk's before it ends: a file with holes may be of any length. */
+const MOST_SKIPPED = 1 << 16;
 
 class Inspector {
   readonly damage: string[] = [];
@@ -121,14 +126,14 @@ class Inspector {
   }
 
   private async readTable(footer: ImageFooter): Promise<ChunkEntry[]> {
-    if (footer.regions.chunkTable.size > this.size)
-      throw new DormouseError('IMAGE_DAMAGED', 'more chunks than the file can hold');
+    if (footer.regions.chunkTable.size !== footer.chunkCount * CHUNK_ENTRY_SIZE)
+      throw new DormouseError('IMAGE_DAMAGED', 'a chunk table of another size than its chunks take');
     return parseChunkTable(await this.region(footer, 'chunkTable'));
   }
 
   private async readAncestors(footer: ImageFooter): Promise<Ancestor[]> {
-    if (footer.regions.ancestors.size > this.size)
-      throw new DormouseError('IMAGE_DAMAGED', 'more ancestors than the file can hold');
+    if (footer.regions.ancestors.size > MAX_ANCESTORS * ANCESTOR_SIZE)
+      throw new DormouseError('IMAGE_DAMAGED', 'more ancestors than there can be');
     return decodeAncestors(await this.region(footer, 'ancestors'), footer.minor > FORMAT_MINOR);
   }
 
@@ -137,8 +142,7 @@ class Inspector {
     if (offset + wholePages(size) > this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'a region lies beyond the file');
     const span = await readExactly(this.file, offset, wholePages(size));
-    if (createHash('sha256').update(span).digest('hex') !== hash)
-      throw new DormouseError('IMAGE_DAMAGED', `the hash of the ${name} differs`);
+    if (sha256(span) !== hash) throw new DormouseError('IMAGE_DAMAGED', `the hash of the ${name} differs`);
     return span.subarray(0, size);
   }
 
@@ -163,11 +167,17 @@ class Inspector {
 
   /** Without a chunk table: from chunk to chunk by their headers, skipping what is none. */
   private async scan(): Promise<void> {
+    let skipped = 0;
     for (let at = pageBytes; at + pageBytes <= this.size;) {
+      if (skipped > MOST_SKIPPED) {
+        this.note(`from offset ${at} on it was not looked for chunks: ${skipped} pages before are none`);
+        return;
+      }
       const head = await this.headAt(at);
       const span = head?.span ?? 0;
       if (!head || span % pageBytes !== 0 || span > MAX_CHUNK_SPAN || at + span > this.size) {
         at += pageBytes;
+        skipped++;
         continue;
       }
       const chunk = parseChunk(await readExactly(this.file, at, span));

@@ -11,6 +11,7 @@ export interface WriterSetup {
   readonly lanes: number;
   readonly direct: boolean;
   readonly unnamed: boolean;
+  readonly nameless: boolean;
   readonly pageHashes: boolean;
   readonly digests: boolean;
   /** Pages below this may stay as they are in the parent; 0 without one. */
@@ -68,6 +69,8 @@ export interface NativeImage {
   encodeMap(handle: WriterHandle): { bytes: Buffer; runs: number; more: boolean };
   writeTail(handle: WriterHandle, bytes: Buffer): void;
   publish(handle: WriterHandle): Promise<void>;
+  /** Of the file, to be closed by the caller. */
+  descriptor(handle: WriterHandle): number;
   releaseWriter(handle: WriterHandle): boolean;
   /** For tests: the nth system call on the file from now fails with that errno (and all after it). */
   failCall(handle: WriterHandle, nth: number, errno: number, forEver: boolean): void;

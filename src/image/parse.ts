@@ -31,6 +31,11 @@ import {
   textAt,
   wholePages,
   type Field,
+  FOOTER,
+  MAX_MANIFEST_BYTES,
+  CHUNK_DIGEST_SIZE,
+  PAGE_HASH_SIZE,
+  type Region,
 } from './format.js';
 import { pageBytes, classOf, joined, pfnOf, typeOf } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
@@ -375,4 +380,15 @@ function addRuns(runs: MapRuns, block: Buffer, limits: MapLimits): string | null
     runs.add(count, chunk, slot, source, pageClass | (type << 4));
   }
   return null;
+}
+
+/** The most that a region may be by what the footer counts: a file with holes is as long as it says it is. */
+export function mostRegionBytes(footer: Buffer, name: Region): number {
+  const [chunks, runs] = [numberAt(footer, FOOTER.chunkCount), numberAt(footer, FOOTER.pageMapRuns)];
+  if (name === 'manifest') return MAX_MANIFEST_BYTES;
+  if (name === 'ancestors') return MAX_ANCESTORS * ANCESTOR_SIZE;
+  if (name === 'chunkTable') return chunks * CHUNK_ENTRY_SIZE;
+  if (name === 'chunkDigests') return chunks * CHUNK_DIGEST_SIZE;
+  if (name === 'pageHashes') return chunks * MAX_CHUNK_BODIES * PAGE_HASH_SIZE;
+  return runs * MAP_RUN_SIZE + Math.ceil(runs / MAP_BLOCK_RUNS) * MAP_BLOCK_SIZE;
 }

@@ -27,7 +27,6 @@ import {
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
   MAX_CHUNK_SPAN,
-  MAX_MANIFEST_BYTES,
   MAX_PFNS,
   PAGE_HASH_SIZE,
   REGIONS,
@@ -41,6 +40,7 @@ import {
   hashIs,
   hexAt,
   isOfUnknownKind,
+  mostRegionBytes,
   numberAt,
   parseAncestors,
   parseChunk,
@@ -53,6 +53,7 @@ import {
 } from './parse.js';
 import { isSignedBy } from './signature.js';
 import { checkRuns, countOwn, pfnsOf, wrongHashesOf, type Sought } from './verify_chunk.js';
+import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
 
@@ -276,8 +277,12 @@ export class FileVerifier {
   private async region(footer: Buffer, name: Region): Promise<Buffer | undefined> {
     const offset = numberAt(footer, FOOTER[`${name}Offset`]);
     const size = numberAt(footer, FOOTER[`${name}Size`]);
+    if (size > mostRegionBytes(footer, name)) {
+      this.find(`its ${name} is larger than it can be`, { offset });
+      return undefined;
+    }
     const span = await this.read(offset, wholePages(size));
-    if (createHash('sha256').update(span).digest('hex') !== hexAt(footer, FOOTER[`${name}Hash`])) {
+    if (sha256(span) !== hexAt(footer, FOOTER[`${name}Hash`])) {
       this.find(`the hash of its ${name} differs`, { offset });
       return undefined;
     }
@@ -332,10 +337,6 @@ export class FileVerifier {
 
   private readManifest(bytes: Buffer, footer: Buffer): void {
     const offset = numberAt(footer, FOOTER.manifestOffset);
-    if (bytes.length > MAX_MANIFEST_BYTES) {
-      this.find('the manifest is too large', { offset });
-      return;
-    }
     try {
       this.manifest = decodeManifest(bytes);
     } catch (thrown) {

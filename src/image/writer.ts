@@ -1,5 +1,5 @@
 /** Writes an image: pages go to native lanes, header, manifest, index and footer are laid down here on commit. */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { native } from '../addon.js';
 import { type Compression, defaultCompression } from '../codec/compression.js';
@@ -30,6 +30,7 @@ import { realPath } from './file.js';
 import { requireImage } from './image_file.js';
 import { nativeImage } from './native.js';
 import type { ImageReader } from './reader.js';
+import { sha256 } from './sha256.js';
 import type { SignRoot } from './signature.js';
 import type { WriterHandle } from '../handle.js';
 import { pageBytes } from '../pfn/page_words.js';
@@ -62,6 +63,8 @@ export interface WriterOptions {
   readonly directIo?: boolean;
   /** False: write into a hidden ".partial" file, as where the file system has no unnamed files. Default true. */
   readonly unnamedFile?: boolean;
+  /** The image never has a name: of its path only the folder counts. Default false. */
+  readonly nameless?: boolean;
 }
 
 /** What an increment must know of the image it is taken on. A CommittedImage is one. */
@@ -92,6 +95,8 @@ export function parentOf(reader: ImageReader): ParentImage {
 export interface CommittedImage extends ParentImage {
   /** Size of the file. */
   readonly storedBytes: number;
+  /** Of a nameless one, to be closed by the caller: until then `path` leads there, for other processes of this user too. */
+  readonly descriptor: number | null;
 }
 
 const MAX_LANES = 5;
@@ -181,6 +186,7 @@ export class ImageWriter {
         ...{ path, header: headerPage, nrPfns, lanes, fullMap },
         direct: options.directIo ?? true,
         unnamed: options.unnamedFile ?? true,
+        nameless: options.nameless ?? false,
         pageHashes: header.hasPageHashes,
         digests: chunkDigests,
         parentPfns: parent?.nrPfns ?? 0,
@@ -254,8 +260,10 @@ export class ImageWriter {
       const laid = this.layTail(encodeManifest(manifest));
       await this.requireAncestors();
       await nativeImage().publish(this.handle);
+      const descriptor = this.options.nameless ? native(() => nativeImage().descriptor(this.handle)) : null;
+      const path = descriptor === null ? this.path : `/proc/${process.pid}/fd/${descriptor}`;
       const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
-      return { path: this.path, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
+      return { path, descriptor, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
     } catch (thrown) {
       throw asDormouseError(thrown);
     } finally {
@@ -289,7 +297,7 @@ export class ImageWriter {
     const lay = (name: Region, region: TailRegion): void => {
       const span = region.span();
       native(() => nativeImage().writeTail(this.handle, span));
-      regions[name] = { offset, size: region.size, hash: createHash('sha256').update(span).digest('hex') };
+      regions[name] = { offset, size: region.size, hash: sha256(span) };
       offset += span.length;
     };
     const { handle, header } = this;

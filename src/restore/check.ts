@@ -67,7 +67,7 @@ export async function findingsOf(
   }
   const wanted = wantedOf(reader, options);
   const refused = [
-    untrusted(restored, wanted.spec, options),
+    untrusted(restored, wanted, options),
     misnamed(restored, wanted.spec.name, options),
   ].filter((finding) => finding !== null);
   const obstacles = await host.obstacles(wanted);

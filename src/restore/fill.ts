@@ -4,6 +4,7 @@ import type { OperationOptions } from '../domain/progress.js';
 import type { Builder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { chunksPerStep, runOverRange } from '../worker/pool.js';
+import { requireAdmitted } from './proportion.js';
 import { finishPvState, pvSourceOf } from './pv_guest.js';
 import type { MemoryHandle } from '../handle.js';
 
@@ -32,6 +33,11 @@ export class ProgressOfRestore {
   }
 }
 
+export interface FillOptions extends OperationOptions {
+  /** As `admittedPfns` says. */
+  readonly mostPfns: number;
+}
+
 async function placePages(
   reader: ImageReader,
   memory: MemoryHandle,
@@ -48,16 +54,17 @@ async function placePages(
 }
 
 /**
- * Fills an empty domain from an image, each chunk of which is compared with its checksum on the way. IMAGE_DAMAGED, NO_MEMORY,
- * PAGE_TABLE_INVALID, CANCELLED; the domain is then to be destroyed.
+ * Fills an empty domain from an image, each chunk of which is compared with its checksum on the way. CONFIG_UNTRUSTED (more pfns than
+ * are admitted), IMAGE_DAMAGED, NO_MEMORY, PAGE_TABLE_INVALID, CANCELLED; the domain is then to be destroyed.
  */
 export async function fillDomain(
   builder: Builder,
   reader: ImageReader,
-  options: OperationOptions,
+  options: FillOptions,
   progress: ProgressOfRestore,
 ): Promise<void> {
   const { manifest } = reader;
+  requireAdmitted(reader, options.mostPfns);
   await builder.setGeometry(manifest.geometry);
   await builder.populate(reader.frameRuns());
   const memory = await builder.openMemory();

@@ -1,5 +1,5 @@
 /** What is to be restored as an image: a file of `xl save` becomes a temporary one. */
-import { closeSync, openSync, unlinkSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { refuseSavedDeviceModel } from '../domain/hvm.js';
 import type { OperationOptions } from '../domain/progress.js';
@@ -23,7 +23,7 @@ interface Found {
 
 /**
  * Calls `use` with the path of an image, for as long as it runs. A file of `xl save` is checked whole before the temporary image
- * is begun; it has a name only for the moment in which it is opened. Errors: convertFromXen's, those of `use`.
+ * is begun, which has no name: others may write in its folder. Errors: convertFromXen's, those of `use`.
  */
 export async function withImageOf<T>(
   path: string,
@@ -34,19 +34,17 @@ export async function withImageOf<T>(
   // What is no image is told by who reads images.
   if (format === 'dormouse' || format === 'unknown') return use({ path, from: 'dormouse', notes: [] });
   const { scratchDir = dirname(path), onProgress, signal } = options;
-  const temporary = join(scratchDir, `.${basename(path)}.${process.pid}.restore`);
-  const { notes } = await convertFromXen(path, temporary, {
+  const temporary = join(scratchDir, `${basename(path)}.restore`);
+  const image = await convertFromXen(path, temporary, {
     tool: `dormouse ${version}`,
     accept: refuseSavedDeviceModel,
+    nameless: true,
     ...(onProgress && { onProgress }),
     ...(signal && { signal }),
   });
-  const fd = openSync(temporary, 'r');
   try {
-    unlinkSync(temporary);
-    // By this path other processes of the same user find it, as long as this one lives.
-    return await use({ path: `/proc/${process.pid}/fd/${fd}`, from: format, notes });
+    return await use({ path: image.path, from: format, notes: image.notes });
   } finally {
-    closeSync(fd);
+    if (image.descriptor !== null) closeSync(image.descriptor);
   }
 }

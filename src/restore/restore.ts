@@ -11,6 +11,8 @@ import { laneCount, warmWorkers } from '../worker/pool.js';
 import { type CheckOptions, findingsOf, wantedOf } from './check.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
 import { type RestoredFormat, withImageOf } from './image_of_file.js';
+import { admittedPfns } from './proportion.js';
+import { isTrusted } from './trust.js';
 
 export interface RestoreOptions extends CheckOptions {
   /** Leave the new domain paused (-p). */
@@ -31,17 +33,23 @@ export interface RestoreResult {
   readonly phases: Phases;
 }
 
+interface BuildContext {
+  readonly progress: ProgressOfRestore;
+  readonly operation: Operation;
+  readonly mostPfns: number;
+}
+
 /** Builds under a lease: whatever fails, the half-built domain goes with it. */
 async function build(
   host: Host,
   reader: ImageReader,
   { spec, neededKib }: DomainWanted,
   options: RestoreOptions,
-  { progress, operation }: { readonly progress: ProgressOfRestore; readonly operation: Operation },
+  { progress, operation, mostPfns }: BuildContext,
 ): Promise<number> {
   if (host.buildFromImage) {
     const { path, root, header } = reader;
-    const image = { path: resolve(path), neededKib, imageId: header.imageId, root };
+    const image = { path: resolve(path), neededKib, mostPfns, imageId: header.imageId, root };
     const domid = await host.buildFromImage(spec, image, options);
     operation.done('write');
     return domid;
@@ -49,7 +57,7 @@ async function build(
   await warmWorkers();
   const { lease, builder } = await host.build(spec);
   try {
-    await fillDomain(builder, reader, options, progress);
+    await fillDomain(builder, reader, { ...options, mostPfns }, progress);
     operation.done('write');
     if (!options.paused) await host.unpause(builder.domid);
     return builder.domid;
@@ -83,12 +91,14 @@ async function restoreImage(
 ): Promise<Built> {
   const reader = await ImageReader.open(image, { lanes: laneCount });
   try {
-    const [finding] = await findingsOf(host, { reader, ...given }, options);
+    const restored = { reader, ...given };
+    const [finding] = await findingsOf(host, restored, options);
     if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
     const [wanted, notes] = await withOwnUuid(host, wantedOf(reader, options));
+    const mostPfns = admittedPfns(reader, isTrusted(restored, options));
     operation.done('prepare');
-    const domid = await build(host, reader, wanted, options, { progress, operation });
+    const domid = await build(host, reader, wanted, options, { progress, operation, mostPfns });
     return {
       domid,
       notes,

@@ -1,13 +1,15 @@
 /** Whether an image's configuration may be used as it is, and what is said where it may not. */
 import { nameFault } from '../domain/selector.js';
 import { DormouseError } from '../errors.js';
-import type { DomainSpec } from '../host/contract.js';
+import type { DomainWanted } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { configRequests } from '../trust/config_requests.js';
 import { KeyStore } from '../trust/key_store.js';
 import { keyLine } from '../trust/key_text.js';
 import { shellWord } from '../trust/shell_word.js';
+import { buildConfig, parseXlConfig } from '../xenstream/xl_config.js';
 import type { RestoredFormat } from './image_of_file.js';
+import { ofPages, outOfProportion } from './proportion.js';
 
 export interface TrustOptions {
   /** The user's, instead of the image's. */
@@ -63,24 +65,50 @@ function why({ path, from }: Restored, state: SignerState): string {
     : `${path} is signed by a key that is not trusted here`;
 }
 
+/** Whether it is used whatever it asks for. KEY_INVALID. */
+export const isTrusted = ({ reader }: Restored, options: TrustOptions): boolean =>
+  options.trustConfig === true || signerState(reader.signer?.key ?? null) === 'trusted';
+
+/** Stands for a name in a configuration that is judged without it. */
+const plain = 'guest';
+
 /**
- * CONFIG_UNTRUSTED, as an error that lists what the configuration asks for and the lines to type; null where it may be used:
+ * What it asks for: of the configuration that it carries, and of what the host is really given, which without libxl's configuration
+ * comes from the manifest.
+ */
+function requestsOf({ reader }: Restored, { spec, neededKib }: DomainWanted, options: TrustOptions) {
+  const { type } = spec;
+  // A configuration that the user gave is not the image's; its name may still be.
+  const carried = { name: options.name === undefined ? spec.name : null, type };
+  const { values, more } = configRequests({ ...carried, config: options.config ? '' : spec.config });
+  if (options.config && parseXlConfig(options.config)?.c_info) {
+    const sizes = outOfProportion(reader, {});
+    return { values: [...values, ...sizes], more };
+  }
+  const { config } = buildConfig({ ...spec, name: plain }, neededKib);
+  const sizes = outOfProportion(reader, parseXlConfig(config)?.b_info ?? {});
+  const given = configRequests({ name: null, type, config }).values;
+  // Of what is said of one place only what says most.
+  const rest = new Set(
+    [...values, ...given].filter((value) => !sizes.some((size) => size.startsWith(value))),
+  );
+  return { values: [...rest, ...sizes], more };
+}
+
+/**
+ * CONFIG_UNTRUSTED, as an error that lists what the image asks for and the lines to type; null where it may be used:
  * it asks for nothing, or a trusted key signed it, or the user says so. KEY_INVALID.
  */
 export function untrusted(
   restored: Restored,
-  spec: Pick<DomainSpec, 'name' | 'type' | 'config'>,
+  wanted: DomainWanted,
   options: TrustOptions,
 ): DormouseError | null {
   if (options.trustConfig === true) return null;
-  const { type } = spec;
-  const name = options.name === undefined ? spec.name : null;
-  // A configuration that the user gave is not the image's; its name may still be.
-  const { values, more } = configRequests({ name, type, config: options.config ? '' : spec.config });
-  if (values.length === 0) return null;
+  const { values, more } = requestsOf(restored, wanted, options);
+  if (values.length === 0 || isTrusted(restored, options)) return null;
   const key = restored.reader.signer?.key ?? null;
   const state = signerState(key);
-  if (state === 'trusted') return null;
   const { before, after } = typedFor(restored, options);
   return new DormouseError(
     'CONFIG_UNTRUSTED',
@@ -91,7 +119,9 @@ export function untrusted(
         ...values,
         ...(more > 0 ? [`and ${more} more`] : []),
         `to restore it as it is: ${before} --trust-config ${after}`,
-        `with a configuration of yours: ${before} --config FILE ${after}`,
+        ...(values.every((value) => value.startsWith(ofPages))
+          ? []
+          : [`with a configuration of yours: ${before} --config FILE ${after}`]),
         ...(key && state === 'unknown'
           ? [`to trust all that this key signs: dormouse key trust ${shellWord(keyLine({ key, label: '' }))}`]
           : []),

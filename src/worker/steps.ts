@@ -49,12 +49,14 @@ export interface StepsNative {
   /** Hashes the pages of chunks whose file has no hashes; after prepareHashes() of the reader. */
   hashStep(reader: ReaderHandle, lane: number, firstChunk: number, count: number): void;
   digestCreate(nrPfns: number): DigestHandle;
+  /** Takes memory by the image's pages and runs. */
+  digestCreateOfImage(reader: ReaderHandle): DigestHandle;
   digestDomainStep(memory: MemoryHandle, digest: DigestHandle, firstPfn: number, count: number): void;
   digestImageStep(
     reader: ReaderHandle,
     digest: DigestHandle,
     lane: number,
-    firstUnit: number,
+    firstChunk: number,
     count: number,
   ): void;
   digestSetPage(digest: DigestHandle, pfn: number, type: number, page: Buffer): void;

@@ -7,6 +7,7 @@ import type { StreamItem, StreamManifest } from './stream_manifest.js';
 import { frameAt, type LibxcHeader } from './stream_order.js';
 import type { PageSlice, StreamRecord, StreamVisitor, XlHeader } from './stream_parser.js';
 import { streamInvalid } from './frames/byte_reader.js';
+import { mostPfnsFor } from '../pfn/proportion.js';
 
 type State = Manifest['state'];
 type Vcpu = State['vcpus'][number];
@@ -26,9 +27,6 @@ export const vcpuFields: ReadonlyMap<number, Exclude<keyof Vcpu, 'id'>> = new Ma
   [rec.vcpuXsave, 'xsave'],
   [rec.vcpuMsrs, 'msrs'],
 ] as const);
-
-/** Pages a stream need not list, however short it is: 16 GiB. */
-const mostUnlisted = 2 ** 22;
 
 const none = (): Buffer => Buffer.alloc(0);
 
@@ -122,7 +120,7 @@ export class Survey implements StreamVisitor {
    */
   checkProportion(endOffset: number): void {
     const listed = this.listedPages - this.repeatedPages;
-    if (this.nrPfns > 16 * listed + mostUnlisted)
+    if (this.nrPfns > mostPfnsFor(listed))
       throw streamInvalid(`the stream lists ${listed} pages of a guest of ${this.nrPfns}`, endOffset);
   }
 

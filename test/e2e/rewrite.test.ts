@@ -36,7 +36,7 @@ async function setUp(t: TestContext): Promise<Stage> {
 async function fill(builder: Builder, image: string): Promise<void> {
   const reader = await ImageReader.open(image, { lanes: laneCount });
   try {
-    await fillDomain(builder, reader, {}, new ProgressOfRestore(reader, {}));
+    await fillDomain(builder, reader, { mostPfns: reader.nrPfns }, new ProgressOfRestore(reader, {}));
   } finally {
     reader.close();
   }

@@ -3,51 +3,17 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { FOOTER, HEADER, MAP_RUN_SIZE, MAX_PFNS, STORED_FLAG } from '../../src/image/format.js';
-import { decodeManifest, encodeManifest } from '../../src/image/manifest.js';
+import { convertToXen } from '../../src/convert/to_xen.js';
+import { digestImage } from '../../src/digest/digest.js';
+import { MAX_PFNS } from '../../src/image/format.js';
 import { verifyImage } from '../../src/image/verify.js';
-import { put, putTogether, takeApart } from '../support/forge.js';
-import { pvhDomain, tempDir, writeImage, type TestPage } from '../support/images.js';
-
-/** A page of data, then zeroes to the end. */
-const pages: TestPage[] = [
-  { pfn: 0, pageClass: 'data', type: 0, body: Buffer.alloc(4096, 1) },
-  { pfn: 1, pageClass: 'zero', type: 0, body: null },
-];
-
-/** The map of such an image in a block that is not compressed. */
-function mapOf(nrPfns: number): Buffer {
-  const map = Buffer.alloc(8 + 2 * MAP_RUN_SIZE);
-  map.writeUInt32LE(STORED_FLAG + 2 * MAP_RUN_SIZE, 0);
-  map.writeUInt32LE(2 * MAP_RUN_SIZE, 4);
-  map.writeUInt32LE(1, 8);
-  map.writeUInt8(1, 8 + 12);
-  map.writeUInt32LE(nrPfns - 1, 8 + MAP_RUN_SIZE);
-  map.writeUInt8(2, 8 + MAP_RUN_SIZE + 12);
-  return map;
-}
-
-function grown(image: Buffer, nrPfns: number): Buffer {
-  const parts = takeApart(image);
-  const { header, footer, regions } = parts;
-  const manifest = decodeManifest(regions.manifest);
-  const counts = { ...manifest.pages, zero: nrPfns - 1 };
-  regions.manifest = encodeManifest({
-    ...manifest,
-    pages: counts,
-    geometry: { ...manifest.geometry, nrPfns },
-  });
-  regions.pageMap = mapOf(nrPfns);
-  put(header, HEADER.nrPfns, nrPfns);
-  put(footer, FOOTER.nrPfns, nrPfns);
-  put(footer, FOOTER.pageMapRuns, 2);
-  put(footer, [FOOTER.classCounts[0] + 16, 8], nrPfns - 1);
-  return putTogether(parts);
-}
+import { closeWorkers } from '../../src/worker/pool.js';
+import { pvhDomain, tempDir, writeImage } from '../support/images.js';
+import { grown, twoPages } from '../support/vast_image.js';
 
 test('an image of 2^32 pages that are stored nowhere is verified in no time, and says what was left out', async (t) => {
   const path = join(tempDir(t), 'image');
-  await writeImage(path, 2, [pages], { lanes: 1, pageHashes: true }, { domain: pvhDomain });
+  await writeImage(path, 2, [twoPages], { lanes: 1, pageHashes: true }, { domain: pvhDomain });
   const image = readFileSync(path);
   assert.equal((await verifyImage(path)).contentRootCompared, true);
   writeFileSync(path, grown(image, MAX_PFNS));
@@ -62,10 +28,41 @@ test('an image of 2^32 pages that are stored nowhere is verified in no time, and
 
 test('the content root of many pages can be cancelled', async (t) => {
   const path = join(tempDir(t), 'image');
-  await writeImage(path, 2, [pages], { lanes: 1, pageHashes: true }, { domain: pvhDomain });
+  await writeImage(path, 2, [twoPages], { lanes: 1, pageHashes: true }, { domain: pvhDomain });
   writeFileSync(path, grown(readFileSync(path), 1 << 22));
   const cancel = new AbortController();
   const verified = verifyImage(path, { signal: cancel.signal });
   setTimeout(() => cancel.abort(), 200);
   await assert.rejects(verified, { code: 'CANCELLED' });
+});
+
+test('the digest of an image of 2^32 pages takes time and memory by its runs', async (t) => {
+  t.after(closeWorkers);
+  const path = join(tempDir(t), 'image');
+  await writeImage(path, 2, [twoPages], { lanes: 1 }, { domain: pvhDomain });
+  const image = readFileSync(path);
+  const digests = new Set([(await digestImage(path)).digest]);
+  const before = process.memoryUsage.rss();
+  for (const [nrPfns, blank] of [
+    [2 ** 26, 'noFrame'],
+    [MAX_PFNS, 'zero'],
+    [MAX_PFNS, 'noFrame'],
+  ] as const) {
+    writeFileSync(path, grown(image, nrPfns, blank));
+    const options = { signal: AbortSignal.timeout(20_000) };
+    digests.add((await digestImage(path, options)).digest);
+    const grew = process.memoryUsage.rss() - before;
+    assert.ok(grew < 256 << 20, `${grew} bytes more`);
+  }
+  assert.equal(digests.size, 4);
+});
+
+test('an unsigned image of far more pfns than pages is not converted to a file that lists them all', async (t) => {
+  const dir = tempDir(t);
+  const path = join(dir, 'image');
+  await writeImage(path, 2, [twoPages], { lanes: 1 }, { domain: pvhDomain });
+  writeFileSync(path, grown(readFileSync(path), 2 ** 23, 'noFrame'));
+  const options = { signal: AbortSignal.timeout(5000) };
+  const refused = { code: 'IMAGE_NOT_RESTORABLE', message: /8388608 pfns for 1 pages/ };
+  await assert.rejects(convertToXen(path, join(dir, 'guest.xl'), options), refused);
 });

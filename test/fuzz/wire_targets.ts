@@ -82,7 +82,7 @@ function takeProtocol(input: Buffer): void {
 }
 
 const lines = [
-  encodeLine({ nonce: '0'.repeat(64), path: '/a', imageId: 'i', root: 'r' }),
+  encodeLine({ nonce: '0'.repeat(64), path: '/a', imageId: 'i', root: 'r', mostPfns: 9 }),
   encodeLine({ kind: 'failed', code: 'NO_MEMORY', message: 'none', place }),
   encodeLine({ kind: 'started', domid: 4 }),
   encodeLine({ kind: 'built' }),

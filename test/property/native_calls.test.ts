@@ -86,8 +86,8 @@ test('a lane, a chunk, a handle that is not there, or of another kind, is said p
     steps().digestImageStep(of, digest, lane, first, count);
   check(handle, 0, 0, nrChunks);
   assert.throws(() => check(handle, 50_000, 0, 1), internal(/lane 50000 of 2/u));
-  assert.throws(() => check(handle, 0, 1_000_000, 1), internal(/1 units from 1000000 on/u));
-  assert.throws(() => check(handle, 0, 0, 2 ** 32 - 1), internal(/units from 0 on/u));
+  assert.throws(() => check(handle, 0, 1_000_000, 1), internal(/1 chunks from 1000000 on/u));
+  assert.throws(() => check(handle, 0, 0, 2 ** 32 - 1), internal(/chunks from 0 on/u));
   assert.throws(() => nativeImage().readChunk(handle, 2, 0), internal(/lane 2 of 2/u));
   assert.throws(() => nativeImage().checkChunk(handle, 0, 1_000_000), internal(/chunks/u));
   assert.throws(() => check(digest as unknown as ReaderHandle, 0, 0, 1), internal(/no handle of a reader/u));

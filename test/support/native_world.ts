@@ -48,7 +48,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const header = Buffer.alloc(pageBytes);
   const newPath = join(dir, `${number}.new`);
   const setup = {
-    ...{ path: newPath, header, nrPfns: imagePages, lanes: 2, direct: false, unnamed: true },
+    ...{ path: newPath, header, nrPfns: imagePages, lanes: 2, direct: false, unnamed: true, nameless: false },
     ...{
       pageHashes: true,
       digests: true,
@@ -96,6 +96,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'image.encodeMap': [writer],
     'image.writeTail': [writer, page4k],
     'image.publish': [writer],
+    'image.descriptor': [writer],
     'image.failCall': [writer, 1, 5, false],
     'image.checkChunk': [reader, 0, 0],
     'image.readChunk': [reader, 0, 0],
@@ -124,6 +125,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.restoreStep': [building, reader, 0, 0, 1],
     'step.hashStep': [reader, 0, 0, 1],
     'step.digestCreate': [guestPages],
+    'step.digestCreateOfImage': [reader],
     'step.digestDomainStep': [memory, digest, 0, 64],
     'step.digestImageStep': [reader, digest, 0, 0, 1],
     'step.digestSetPage': [digest, 3, 0, page4k],

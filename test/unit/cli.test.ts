@@ -152,7 +152,10 @@ function working(): Services {
     verifyImage: () => Promise.resolve(verified),
     detectFormat: (path) => Promise.resolve(path.endsWith('.xl') ? 'xl' : 'dormouse'),
     convertFromXen: (_in, path) =>
-      Promise.resolve({ path, imageId, root, name: 'web1', type: 'pv', notes: ['a note'], ...sizes }),
+      Promise.resolve({
+        ...{ path, descriptor: null, imageId, root, name: 'web1', type: 'pv', notes: ['a note'] },
+        ...sizes,
+      }),
     demo: () =>
       Promise.resolve({
         identical: true,

@@ -62,7 +62,7 @@ test('a stream is read to the byte: what follows is somebody else’s', async (t
 });
 
 test('a job and its reports travel as lines; anything else is refused', () => {
-  const job = { nonce: '0'.repeat(64), path: '/a', imageId: 'i', root: 'r' };
+  const job = { nonce: '0'.repeat(64), path: '/a', imageId: 'i', root: 'r', mostPfns: 4096 };
   assert.deepEqual(decodeJob(encodeLine(job)), job);
   const failed = { kind: 'failed', code: 'NO_MEMORY', message: 'none', place: { domid: 3 } } as const;
   assert.deepEqual(decodeReport(encodeLine(failed)), failed);

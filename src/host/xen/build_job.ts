@@ -206,8 +206,8 @@ export async function buildThroughXl(
     const socketPath = join(lease.dir, 'job');
     const { config, targetKib } = buildConfig(spec, image.neededKib);
     writeFileSync(file, saveFileOf(config, nonce), { mode: 0o600 });
-    const { path, imageId, root } = image;
-    const line = encodeLine({ nonce: nonce.toString('hex'), path, imageId, root });
+    const { path, imageId, root, mostPfns } = image;
+    const line = encodeLine({ nonce: nonce.toString('hex'), path, imageId, root, mostPfns });
     job = await JobServer.listen(socketPath, line, options);
     options.signal?.addEventListener('abort', cancel);
     if (options.signal?.aborted) throw new DormouseError('CANCELLED', 'cancelled', { guest: 'none' });

@@ -24,6 +24,7 @@ const jobSchema = z.object({
   path: z.string().min(1),
   imageId: z.string(),
   root: z.string(),
+  mostPfns: z.int().min(1),
 });
 export type Job = z.infer<typeof jobSchema>;
 
