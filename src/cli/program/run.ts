@@ -1,6 +1,7 @@
 /** Runs one command line: parses, runs the verb, writes its outcome or its error, and returns the exit code. */
 import { CommanderError } from 'commander';
 import { asDormouseError, changed, DormouseError } from '../../errors.js';
+import { hostWords, onHost } from '../advice.js';
 import { Context, type Streams } from '../context.js';
 import { buildProgram, type Chosen } from './program.js';
 import { verbs } from './verbs.js';
@@ -21,13 +22,14 @@ export async function runCli(argv: readonly string[], around: Surroundings): Pro
   const given = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv;
   let json = given.includes('--json');
   let verbose = false;
+  let chosen: Chosen | null = null;
   try {
-    const chosen = await parse(argv, around);
+    chosen = await parse(argv, around);
     if (!chosen) return 0;
     ({ json, verbose } = chosen.globals);
     return await runVerb(chosen, around);
   } catch (thrown) {
-    const error = withHelp(translate(thrown, around.signal), given);
+    const error = await withHost(withHelp(translate(thrown, around.signal), given), chosen);
     around.stderr.write(json ? `${JSON.stringify(errorDocument(error))}\n` : renderError(error, verbose));
     return error.exitCode;
   }
@@ -71,6 +73,15 @@ function withHelp(error: DormouseError, argv: readonly string[]): DormouseError 
   const words = argv.filter((word) => !word.startsWith('-')).join(' ');
   const verb = verbs.find(({ name }) => words === name || words.startsWith(`${name} `));
   return verb ? changed(error, { advice: `See \`dormouse ${verb.name} --help\`.` }) : error;
+}
+
+/** Advice that can be typed as it stands: it names the host that was meant. */
+async function withHost(error: DormouseError, chosen: Chosen | null): Promise<DormouseError> {
+  if (!chosen) return error;
+  const { name } = chosen.input.options;
+  const named = chosen.verb.name.startsWith('host ') && typeof name === 'string' ? name : undefined;
+  const advice = onHost(error.advice, await hostWords(chosen.globals, named));
+  return advice === error.advice ? error : changed(error, { advice });
 }
 
 /** What was thrown, with the exit code of the signal if it was one. */

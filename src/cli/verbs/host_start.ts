@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { hostWords, onHost } from '../advice.js';
 import { embeddedName, nameOption } from '../host_name.js';
 import { parseSize } from '../parse.js';
 import { maybeText } from '../input.js';
@@ -29,8 +30,8 @@ export const hostStart = defineVerb({
       name,
       ...given({ memoryBytes: input.memory }),
     });
-    const kept =
-      input.memory === undefined ? '' : ', with the memory it has: `dormouse host status` says how much';
+    const status = onHost('`dormouse host status`', await hostWords(context.globals, input.name));
+    const kept = input.memory === undefined ? '' : `, with the memory it has: ${status} says how much`;
     const text = `embedded host ${name} ${started ? 'started' : `was running already${kept}`}\n`;
     return { document: { name, started }, text };
   },

@@ -68,7 +68,7 @@ export const imageCheck = defineVerb({
   async run(context, input) {
     const { file: path } = input;
     const checked = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
       return context.withProgress(`check ${path}`, (options) =>
         context.services.checkImage(host, path, { ...options, ...chosen }),
       );

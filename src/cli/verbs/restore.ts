@@ -47,7 +47,7 @@ export const restore = defineVerb({
   async run(context, input) {
     const { file: path, paused } = input;
     const result = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
       return context.withProgress(`restore ${path}`, (options) =>
         context.services.restore(host, path, { ...options, paused, ...chosen }),
       );

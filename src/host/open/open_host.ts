@@ -28,9 +28,8 @@ export function parseHostSpec(spec: string): HostSpec {
   throw new DormouseError('USAGE', `not a host (xen, embedded or embedded:NAME): ${JSON.stringify(spec)}`);
 }
 
-/** The host that is meant where none is named. */
-export function defaultHostSpec(): HostSpec {
-  const wanted = process.env.DORMOUSE_HOST;
+/** The host that is meant where --host names none; with `wanted` as '' where DORMOUSE_HOST does not either. */
+export function defaultHostSpec(wanted = process.env.DORMOUSE_HOST): HostSpec {
   if (wanted !== undefined && wanted !== '') return parseHostSpec(wanted);
   return isXenControlDomain() ? { kind: 'xen' } : { kind: 'embedded', name: defaultHostName };
 }

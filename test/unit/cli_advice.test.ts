@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { DormouseError } from '../../src/errors.js';
+import { cli, services } from '../support/cli.js';
+import { FakeHost } from '../support/fake_host.js';
+
+const busy = services(new FakeHost([]), {
+  startHost: () => Promise.resolve(false),
+  stopHost: () => Promise.reject(new DormouseError('DOMAIN_WRONG_STATE', 'it has guests: a')),
+});
+
+async function told(argv: string, environment?: string): Promise<string> {
+  const before = process.env.DORMOUSE_HOST;
+  if (environment === undefined) delete process.env.DORMOUSE_HOST;
+  else process.env.DORMOUSE_HOST = environment;
+  try {
+    const { stdout, stderr } = await cli(busy, argv.split(' '));
+    return stdout + stderr;
+  } finally {
+    if (before === undefined) delete process.env.DORMOUSE_HOST;
+    else process.env.DORMOUSE_HOST = before;
+  }
+}
+
+test('a command line in advice means the host that was meant', async () => {
+  assert.match(await told('host stop --name zz'), /`dormouse host stop --force --host embedded:zz`/u);
+  assert.match(await told('host stop --host embedded:zz'), /stop --force --host embedded:zz`/u);
+  assert.match(await told('host stop', 'embedded:zz'), /stop --force --host embedded:zz`/u);
+  // Typed where DORMOUSE_HOST is still set it would end that one.
+  assert.match(await told('host stop --host embedded', 'embedded:zz'), /stop --force --host embedded`/u);
+  assert.match(await told('host stop'), /`dormouse host stop --force` /u);
+  assert.match(await told('host stop --name default'), /`dormouse host stop --force` /u);
+  assert.match(await told('host start --name zz --memory 4G'), /`dormouse host status --host embedded:zz`/u);
+  assert.match(await told('host start --memory 4G'), /`dormouse host status` /u);
+  assert.match(await told('domstate nobody --host embedded:zz'), /`dormouse list --host embedded:zz`/u);
+  assert.match(await told('domstate nobody --host embedded:zz --bad'), /See `dormouse domstate --help`/u);
+});
+
+test('--host and --name that are two hosts are refused', async () => {
+  assert.match(await told('host start --host embedded:yy --name zz'), /are two hosts: give one/u);
+  assert.match(await told('host start --host xen --name zz'), /are two hosts: give one/u);
+  assert.match(await told('host start --host embedded:zz --name zz'), /^embedded host zz /u);
+});
