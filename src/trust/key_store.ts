@@ -17,7 +17,6 @@ import {
   fstatSync,
   fsyncSync,
   linkSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -29,6 +28,7 @@ import { homedir, hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { syncFolder } from '../image/file.js';
 import { DormouseError } from '../errors.js';
+import { makeFolders } from '../folders.js';
 import { type Signer, signedMessage, type SignRoot } from '../image/signature.js';
 import { keyLine, parseKey, publicKeyBytes, type PublicKey } from './key_text.js';
 
@@ -88,7 +88,7 @@ function readOwnFile(path: string, secret: boolean): string {
 /** Makes the file, on disk and whole; false if it was there. */
 function makeFile(path: string, content: string, mode: number): boolean {
   const folder = dirname(path);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder, 0o700);
   requireOwnFolder(folder);
   const temporary = join(folder, `.${randomBytes(8).toString('hex')}.new`);
   const fd = openSync(temporary, 'wx', mode);
