@@ -26,7 +26,7 @@ export const exitCodes = {
   12: 'image or stream damaged',
   13: 'image of an unknown format, not trusted, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
-  20: 'failed after the suspend; the guest runs again',
+  20: 'did not suspend in time, or failed after that; the guest runs on',
   21: 'the image is whole, keep it; what was to follow it failed',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
@@ -145,7 +145,8 @@ const kinds = {
   },
   SUSPEND_TIMEOUT: {
     exit: 20,
-    guest: 'resumed',
+    // The request is withdrawn before the guest took it: it never stood still.
+    guest: 'untouched',
     advice: 'The guest did not answer; use a light checkpoint or see its console.',
   },
   RESTORE_FAILED: {
