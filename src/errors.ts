@@ -27,7 +27,7 @@ export const exitCodes = {
   13: 'image of an unknown format, not trusted, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
   20: 'did not suspend in time, or failed after that; the guest runs on',
-  21: 'the image is whole, keep it; what was to follow it failed',
+  21: 'it was done, keep the image; what was to follow failed',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
 } as const;
@@ -154,6 +154,7 @@ const kinds = {
     guest: 'none',
     advice: 'The half-built domain was removed; the image is untouched.',
   },
+  RESULT_LOST: { exit: 1, guest: 'untouched', advice: 'Make room where stdout goes, and run it again.' },
   KEY_INVALID: {
     exit: 1,
     guest: 'untouched',

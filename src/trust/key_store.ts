@@ -30,6 +30,7 @@ import { dirname, join } from 'node:path';
 import { syncFolder } from '../image/file.js';
 import { DormouseError } from '../errors.js';
 import { makeFolders } from '../folders.js';
+import { notice as toStderr } from '../notice.js';
 import { type Signer, signedMessage, type SignRoot } from '../image/signature.js';
 import { keyLine, parseKey, publicKeyBytes, type PublicKey } from './key_text.js';
 
@@ -266,9 +267,7 @@ export const ownLabel = (): string => hostname().replace(/[\p{C}]/gu, '?') || 't
  * Signs images as made by this host. Where no key can be kept, as on a read-only system or in a home that this user may not
  * look into, images are not signed, which `notice` says; a key that is there and unsafe is KEY_INVALID.
  */
-export function imageSigner(
-  notice: (text: string) => void = (text) => process.stderr.write(`dormouse: ${text}\n`),
-): SignRoot | null {
+export function imageSigner(notice: (text: string) => void = toStderr): SignRoot | null {
   const store = new KeyStore();
   const unsigned = (thrown: unknown): null => {
     const { message, cause } = thrown as Error;

@@ -7,7 +7,8 @@ import { buildProgram, type Chosen } from './program.js';
 import { verbs } from './verbs.js';
 import { errorDocument, renderError } from '../../render/error.js';
 import type { Services } from '../services.js';
-import type { Verb } from '../verb.js';
+import type { Outcome, Verb } from '../verb.js';
+import { written } from './output.js';
 
 export interface Surroundings extends Streams {
   readonly services: Services;
@@ -24,41 +25,70 @@ export async function runCli(argv: readonly string[], around: Surroundings): Pro
   let verbose = false;
   let chosen: Chosen | null = null;
   try {
-    chosen = await parse(argv, around);
-    if (!chosen) return 0;
+    const parsed = await parse(argv, around);
+    if (typeof parsed === 'string') {
+      await put(around, parsed);
+      return 0;
+    }
+    chosen = parsed;
     ({ json, verbose } = chosen.globals);
     return await runVerb(chosen, around);
   } catch (thrown) {
     const error = await withHost(withHelp(translate(thrown, around.signal), given), chosen);
-    around.stderr.write(json ? `${JSON.stringify(errorDocument(error))}\n` : renderError(error, verbose));
+    await written(
+      around.stderr,
+      json ? `${JSON.stringify(errorDocument(error))}\n` : renderError(error, verbose),
+    );
     return error.exitCode;
   }
 }
 
-/** Null if help or the version was asked for and printed. USAGE for what is no command line. */
-async function parse(argv: readonly string[], around: Surroundings): Promise<Chosen | null> {
+/** The text of help or of the version where that was asked for. USAGE for what is no command line. */
+async function parse(argv: readonly string[], around: Surroundings): Promise<Chosen | string> {
+  let text = '';
   let chosen: Chosen | undefined;
   const program = buildProgram((choice) => (chosen = choice), {
-    out: (text) => around.stdout.write(text),
+    out: (part) => (text += part),
     err: (text) => around.stderr.write(text),
   });
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (thrown) {
     if (!(thrown instanceof CommanderError)) throw thrown;
-    if (thrown.exitCode === 0) return null;
+    if (thrown.exitCode === 0) return text;
     if (thrown.code === 'commander.help') throw new DormouseError('USAGE', 'a verb is missing');
     throw new DormouseError('USAGE', thrown.message.replace(/^error: /u, ''));
   }
-  return chosen ?? null;
+  return chosen ?? text;
 }
 
 async function runVerb({ verb, input, globals }: Chosen, around: Surroundings): Promise<number> {
   around.cancellable(verb.cancellable);
   const context = new Context(globals, around.services, around.signal, around);
-  const { document, text, exitCode } = await verb.run(context, input);
-  around.stdout.write(globals.json ? `${JSON.stringify(conforming(verb, document), null, 2)}\n` : text);
+  const { document, text, exitCode, guest } = await verb.run(context, input);
+  const result = globals.json ? `${JSON.stringify(conforming(verb, document), null, 2)}\n` : text;
+  await put(around, result, { text, changes: verb.changes === true, guest });
   return exitCode ?? 0;
+}
+
+/** What was done and cannot be told where it should be. */
+interface Done extends Pick<Outcome, 'text'> {
+  readonly changes: boolean;
+  readonly guest: Outcome['guest'] | undefined;
+}
+
+/** Writes a result to stdout. RESULT_LOST, with what was done, if it cannot be written. */
+async function put({ stdout }: Surroundings, result: string, done?: Done): Promise<void> {
+  const cause = await written(stdout, result);
+  if (!cause) return;
+  const why = `the result cannot be written to stdout (${cause.message})`;
+  if (!done?.changes) throw new DormouseError('RESULT_LOST', why);
+  throw new DormouseError('RESULT_LOST', `it was done, but ${why}:`, {
+    exitCode: 21,
+    guest: done.guest ?? 'untouched',
+    details: done.text.trimEnd().split('\n'),
+    advice: 'Do not do it again: what was done stays done.',
+  });
 }
 
 /** The document without what its schema does not have. What was done is done: a mismatch must not look like a failure. */

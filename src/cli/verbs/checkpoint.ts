@@ -128,6 +128,7 @@ export const checkpoint = defineVerb({
   }),
   input,
   cancellable: true,
+  changes: true,
   async run(context, typed) {
     const paths = pathsOf(typed);
     const checkpoints = await context.withHost((host) => takeAll(context, host, typed, paths));

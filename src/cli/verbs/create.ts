@@ -43,6 +43,7 @@ export const create = defineVerb({
   }),
   input: z.object({ config: texts, paused: flag }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { paused } = input;
     const settings = await readSettings(input.config);
@@ -53,6 +54,10 @@ export const create = defineVerb({
       return { ...(await host.info(await host.create(spec, { paused }))), ignored };
     });
     const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
-    return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };
+    return {
+      document: { domid, name, uuid, paused, ignoredSettings: ignored },
+      text,
+      guest: paused ? 'paused' : 'running',
+    };
   },
 });

@@ -24,6 +24,7 @@ export const hostStart = defineVerb({
   document: z.object({ name: z.string(), started: z.boolean() }),
   input: z.object({ name: maybeText, memory: z.string().transform(parseSize).optional() }),
   cancellable: false,
+  changes: true,
   async run(context, input) {
     const name = await embeddedName(context, input.name);
     const started = await context.services.startHost({

@@ -61,6 +61,7 @@ export const imageConvert = defineVerb({
     compression: compressionField,
   }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { in: from, out: path, compression } = input;
     const format = await context.services.detectFormat(from);

@@ -44,6 +44,7 @@ export const restore = defineVerb({
   }),
   input: z.object({ ...trustFields, paused: flag }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { file: path, paused } = input;
     const result = await context.withHost(async (host) => {
@@ -65,6 +66,7 @@ export const restore = defineVerb({
     const { notes } = result;
     return {
       document: { ...result, path, paused, notes: [...notes] },
+      guest: paused ? 'paused' : 'running',
       text: text + notes.map((note) => `note: ${printable(note)}\n`).join(''),
     };
   },
