@@ -184,6 +184,8 @@ export class DormouseError extends Error {
   readonly place: ErrorPlace;
   /** What the message is about, one a line: values of a configuration, lines to type. */
   readonly details: readonly string[];
+  /** What was finished before it, and stays: a part of the verb's document. */
+  readonly done: Readonly<Record<string, unknown>> | undefined;
 
   constructor(
     code: ErrorCode,
@@ -196,6 +198,7 @@ export class DormouseError extends Error {
       details?: readonly string[];
       /** What to do, where it is known better than by the code. */
       advice?: string;
+      done?: Readonly<Record<string, unknown>> | undefined;
     } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -207,6 +210,7 @@ export class DormouseError extends Error {
     this.advice = options.advice ?? kind.advice;
     this.place = options.place ?? {};
     this.details = options.details ?? [];
+    this.done = options.done;
   }
 }
 
@@ -214,12 +218,12 @@ export class DormouseError extends Error {
 export function changed(
   error: DormouseError,
   changes: { message?: string; cause?: unknown } & Partial<
-    Pick<DormouseError, 'place' | 'guest' | 'exitCode' | 'advice'>
+    Pick<DormouseError, 'place' | 'guest' | 'exitCode' | 'advice' | 'details' | 'done'>
   >,
 ): DormouseError {
-  const { code, message, cause, place, guest, exitCode, details, advice } = error;
+  const { code, message, cause, place, guest, exitCode, details, advice, done } = error;
   const { message: words = message, ...rest } = changes;
-  return new DormouseError(code, words, { cause, place, guest, exitCode, details, advice, ...rest });
+  return new DormouseError(code, words, { cause, place, guest, exitCode, details, advice, done, ...rest });
 }
 
 /** The same error, which names the file it is about. */

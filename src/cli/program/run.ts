@@ -120,11 +120,7 @@ function translate(thrown: unknown, signal: AbortSignal): DormouseError {
   const cancelled = error.code === 'CANCELLED' || (signal.aborted && (thrown as Error).name === 'AbortError');
   if (!cancelled) return error;
   const exitCode = signal.reason === 'SIGTERM' ? 143 : 130;
-  const { message, guest, place, cause } = error;
-  return new DormouseError('CANCELLED', message, {
-    place,
-    exitCode,
-    ...(error.code === 'CANCELLED' && { guest }),
-    ...(cause !== undefined && { cause }),
-  });
+  if (error.code === 'CANCELLED') return changed(error, { exitCode });
+  const { message, cause } = error;
+  return new DormouseError('CANCELLED', message, { exitCode, cause });
 }
