@@ -109,7 +109,7 @@ const inspected: Inspection = {
   contentRoot: null,
   manifest: null,
   root,
-  signerKey: null,
+  ...{ rootHolds: true, signerKey: null },
   committed: true,
   counts,
   chunks: { count: 2, byCodec: { lz4: 2 } },
