@@ -228,12 +228,27 @@ export function changed(
 
 /** The same error, which names the file it is about. */
 export function inFile(error: DormouseError, path: string): DormouseError {
-  if (error.place.path !== undefined || error.message.includes(path)) return error;
+  if (error.place.path !== undefined) return error;
+  const named = /\s/u.test(path)
+    ? error.message.includes(path)
+    : error.message.split(/[\s'",:;()]+/u).includes(path);
   return changed(error, {
-    message: `${path}: ${error.message}`,
+    ...(!named && { message: `${path}: ${error.message}` }),
     place: { ...error.place, path },
     advice: error.advice.replace('FILE', () => path),
   });
+}
+
+const ofOutput: readonly ErrorCode[] = ['NO_SPACE', 'IMAGE_WRITE_FAILED', 'OUTPUT_EXISTS', 'OUTPUT_INVALID'];
+
+/** Runs what writes a file; an error of writing it names it. */
+export async function writingTo<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    const error = asDormouseError(thrown);
+    throw ofOutput.includes(error.code) ? inFile(error, path) : thrown;
+  }
 }
 
 /** The same error where the guest is known to be in that state. */

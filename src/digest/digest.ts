@@ -152,19 +152,15 @@ export async function digestImage(path: string, options: OperationOptions = {}):
       suspended: reader.manifest.consistency === 'suspend-point',
       state,
       fill: (digest) =>
-        runOverRange({
-          total: reader.nrUnits,
-          stride: chunksPerStep,
-          signal: options.signal,
-          task: (lane, first, count) => ({
-            step: 'digest-image',
-            reader: reader.handle,
-            digest,
-            lane,
-            first,
-            count,
+        reader.naming(() =>
+          runOverRange({
+            ...{ total: reader.nrUnits, stride: chunksPerStep, signal: options.signal },
+            task: (lane, first, count) => ({
+              ...{ step: 'digest-image', reader: reader.handle, digest },
+              ...{ lane, first, count },
+            }),
           }),
-        }),
+        ),
       readPage: (pfn) => reader.readPages([pfn]),
     });
   } finally {

@@ -8,7 +8,8 @@ import { engine } from '../../src/cli/services.js';
 import { decodeFooter } from '../../src/image/frame.js';
 import { pageBytes } from '../../src/pfn/page_words.js';
 import { cli, type Ran } from '../support/cli.js';
-import { tempDir } from '../support/images.js';
+import { writeIncrement } from '../support/chains.js';
+import { page, pvhDomain, random, tempDir, writeImage } from '../support/images.js';
 
 const whole = readFileSync(join(packageRoot, 'test/golden/format-1.0-signed.dormouse'));
 const { regions } = decodeFooter(whole.subarray(-pageBytes));
@@ -77,4 +78,23 @@ test('garbage is unreadable once', async (t) => {
   const { stdout } = await image('inspect', path);
   assert.match(stdout, /written: +unreadable\n/u);
   assert.match(stdout, /signed by: +cannot be told/u);
+});
+
+test('an error of a damaged chunk names the file that it is in', async (t) => {
+  const dir = tempDir(t);
+  const [path, child] = [join(dir, 'parent of all.dmi'), join(dir, 'c.dmi')];
+  const pages = Array.from({ length: 64 }, (_, pfn) => page(pfn, random(pfn + 1)));
+  await writeImage(path, 64, [pages], {}, { domain: pvhDomain });
+  await writeIncrement(child, path, 64, [{ pfn: 0, pageClass: 'zero', type: 0, body: null }]);
+  const good = readFileSync(path);
+  good.fill(0xff, 2 * pageBytes, 2 * pageBytes + 64);
+  writeFileSync(path, good);
+  for (const given of [path, child]) {
+    const { exitCode, stderr } = await cli(engine, ['digest', '--image', given]);
+    assert.equal(exitCode, 12, stderr);
+    assert.ok(stderr.startsWith(`dormouse: ${path}`), stderr);
+    assert.match(stderr, /chunk 0 at offset 4096/u);
+    assert.ok(stderr.includes(`path ${path}`), stderr);
+    assert.ok(!stderr.includes('FILE'), stderr);
+  }
 });
