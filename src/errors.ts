@@ -45,7 +45,8 @@ const kinds = {
   DOMAIN_EXISTS: {
     exit: 4,
     guest: 'untouched',
-    advice: 'Give another name (`restore --name NEW`, `create name=NEW`), or destroy the domain first.',
+    advice:
+      'Give another name (`restore --name NEW`, `create name=NEW`) or uuid, or destroy the domain first.',
   },
   DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
   LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
@@ -113,7 +114,8 @@ const kinds = {
   OUTPUT_INVALID: {
     exit: 1,
     guest: 'untouched',
-    advice: 'Choose a path for a new regular file in an existing directory.',
+    advice:
+      'Choose a path for a new regular file, with a name of at most 255 bytes, in a folder that is there and may be written to.',
   },
   NO_SPACE: { exit: 1, guest: 'untouched', advice: 'Free disk space and run it again.' },
   IMAGE_WRITE_FAILED: { exit: 1, guest: 'untouched', advice: 'Check the disk; the image was abandoned.' },

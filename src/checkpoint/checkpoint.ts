@@ -20,7 +20,7 @@ import {
 import type { Compression } from '../codec/compression.js';
 import { type Downtime, Operation, type Phases, snapshotDowntime } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
-import { writingTo } from '../errors.js';
+import { DormouseError, writingTo } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
@@ -73,6 +73,15 @@ export async function checkpoint(
   const operation = new Operation();
   const info = await host.find(selector);
   requireSavable(info);
+  if (options.mode === 'cooperative' && info.paused)
+    throw new DormouseError(
+      'DOMAIN_WRONG_STATE',
+      `${info.name} is paused, so it cannot suspend itself, as it must for a cooperative checkpoint`,
+      {
+        place: { domid: info.domid },
+        advice: 'Unpause it first, or take a light checkpoint of it as it is.',
+      },
+    );
   const take = async (lease: Lease): Promise<CheckpointResult> => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
     const run = copiesOnWrite ? takeOfSnapshot : takeLive;

@@ -26,7 +26,7 @@ export async function embeddedName(context: Context, name: string | undefined): 
   }
   const selector = context.globals.host ?? process.env.DORMOUSE_HOST ?? '';
   if (selector === '') return defaultHostName;
-  const host = parseHostSpec(selector);
+  const host = parseHostSpec(selector, context.globals.host === undefined ? 'DORMOUSE_HOST' : '--host');
   if (host.kind === 'embedded') return host.name;
   throw new DormouseError('USAGE', `${selector} is not an embedded host; give --name`);
 }

@@ -147,5 +147,6 @@ export async function requireImage(path: string, wanted: Pick<Ancestor, 'imageId
   if (header.imageId === wanted.imageId && footer.root === wanted.root) return;
   throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is another image now, ${header.imageId}`, {
     place: { path },
+    advice: `Put image ${wanted.imageId} back there, under that name.`,
   });
 }

@@ -41,3 +41,8 @@ test('--host and --name that are two hosts are refused', async () => {
   assert.match(await told('host start --host xen --name zz'), /are two hosts: give one/u);
   assert.match(await told('host start --host embedded:zz --name zz'), /^embedded host zz /u);
 });
+
+test('what names no host says where it was named', async () => {
+  assert.match(await told('host stop', 'foo'), /^dormouse: DORMOUSE_HOST names no host .*"foo"/u);
+  assert.match(await told('host stop --host foo'), /^dormouse: --host names no host .*"foo"/u);
+});
