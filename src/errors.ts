@@ -28,6 +28,7 @@ export const exitCodes = {
   15: 'did not converge: the guest writes too fast',
   20: 'did not suspend in time, or failed after that; the guest runs on',
   21: 'it was done, keep the image; what was to follow failed',
+  129: 'cancelled by SIGHUP, cleaned up',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
 } as const;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { DormouseError } from '../../src/errors.js';
+import { guestOptions } from '../../src/host/embedded/guest_config.js';
 import { cli, services } from '../support/cli.js';
 import { FakeHost } from '../support/fake_host.js';
 
@@ -45,4 +46,18 @@ test('--host and --name that are two hosts are refused', async () => {
 test('what names no host says where it was named', async () => {
   assert.match(await told('host stop', 'foo'), /^dormouse: DORMOUSE_HOST names no host .*"foo"/u);
   assert.match(await told('host stop --host foo'), /^dormouse: --host names no host .*"foo"/u);
+});
+
+test('what was typed is told in the words in which it was typed', async () => {
+  assert.match(await told('create name='), /^dormouse: name= has no value: name=VALUE\n/u);
+  assert.match(await told('host start --memory 8000G'), /^dormouse: warning: 7.81 TiB is more than/mu);
+  assert.match(await told('-V --json'), /"imageFormat"/u);
+  const spec = { name: 'a', uuid: '', type: 'pv', maxMemoryKib: 4, vcpus: 1 } as const;
+  const ports = { store: 1, console: 2 };
+  assert.throws(() => guestOptions({ ...spec, config: '{"program":"idle","fillPercent":101}' }, ports), {
+    message: /fill_percent: a whole number from 0 to 100$/u,
+  });
+  assert.throws(() => guestOptions({ ...spec, config: '{"program":"idle"}' }, ports), {
+    message: /a guest of 1 vCPU needs/u,
+  });
 });

@@ -46,3 +46,15 @@ test('the error document of a series holds the finished ones', async () => {
   assert.equal(name, 'NO_SPACE');
   assert.deepEqual(done.checkpoints, [taken('x-1.dmi'), taken('x-2.dmi')]);
 });
+
+test('each place of the number is filled in', async () => {
+  const paths: string[] = [];
+  const given = services(new FakeHost([domainInfo()]), {
+    checkpoint: (_host, _selector, path) => {
+      paths.push(path);
+      return Promise.resolve(taken(path));
+    },
+  });
+  await cli(given, ['checkpoint', '--count', '2', 'web1', '%d/x-%d.dmi']);
+  assert.deepEqual(paths, ['1/x-1.dmi', '2/x-2.dmi']);
+});

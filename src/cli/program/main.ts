@@ -6,10 +6,11 @@ import { engine } from '../services.js';
 const controller = new AbortController();
 let cancellable = false;
 
-function onSignal(name: 'SIGINT' | 'SIGTERM', exitCode: number): void {
+function onSignal(name: 'SIGHUP' | 'SIGINT' | 'SIGTERM', exitCode: number): void {
   if (!cancellable || controller.signal.aborted) process.exit(exitCode);
   controller.abort(name);
 }
+process.on('SIGHUP', () => onSignal('SIGHUP', 129));
 process.on('SIGINT', () => onSignal('SIGINT', 130));
 process.on('SIGTERM', () => onSignal('SIGTERM', 143));
 

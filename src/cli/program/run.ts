@@ -55,6 +55,9 @@ async function parse(argv: readonly string[], around: Surroundings): Promise<Cho
     await program.parseAsync(argv, { from: 'user' });
   } catch (thrown) {
     if (!(thrown instanceof CommanderError)) throw thrown;
+    // As the verb does it.
+    if (thrown.code === 'commander.version' && argv.includes('--json'))
+      return await parse(['version', '--json'], around);
     if (thrown.exitCode === 0) return text;
     if (thrown.code === 'commander.help') throw new DormouseError('USAGE', 'a verb is missing');
     throw new DormouseError('USAGE', thrown.message.replace(/^error: /u, ''));
@@ -119,7 +122,7 @@ function translate(thrown: unknown, signal: AbortSignal): DormouseError {
   const error = asDormouseError(thrown);
   const cancelled = error.code === 'CANCELLED' || (signal.aborted && (thrown as Error).name === 'AbortError');
   if (!cancelled) return error;
-  const exitCode = signal.reason === 'SIGTERM' ? 143 : 130;
+  const exitCode = signal.reason === 'SIGTERM' ? 143 : signal.reason === 'SIGHUP' ? 129 : 130;
   if (error.code === 'CANCELLED') return changed(error, { exitCode });
   const { message, cause } = error;
   return new DormouseError('CANCELLED', message, { exitCode, cause });

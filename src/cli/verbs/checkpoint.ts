@@ -32,7 +32,7 @@ function pathsOf({ file, count, interval }: Input): string[] {
   }
   if (!file.includes('%d'))
     throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
-  return Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
+  return Array.from({ length: count }, (_, i) => file.replaceAll('%d', String(i + 1)));
 }
 
 /** All of the series; what stops it early says which images there are. */

@@ -1,4 +1,6 @@
+import { totalmem } from 'node:os';
 import * as z from 'zod';
+import { formatBytes } from '../../render/units.js';
 import { hostWords, onHost } from '../advice.js';
 import { embeddedName, nameOption } from '../host_name.js';
 import { parseSize } from '../parse.js';
@@ -27,6 +29,10 @@ export const hostStart = defineVerb({
   changes: true,
   async run(context, input) {
     const name = await embeddedName(context, input.name);
+    if (input.memory !== undefined && input.memory > totalmem())
+      context.warn(
+        `${formatBytes(input.memory)} is more than this machine has, ${formatBytes(totalmem())}: guests that use it end the host`,
+      );
     const started = await context.services.startHost({
       name,
       ...given({ memoryBytes: input.memory }),
