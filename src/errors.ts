@@ -26,8 +26,9 @@ export const exitCodes = {
   12: 'image or stream damaged',
   13: 'image of an unknown format, not trusted, or not to be restored here',
   15: 'did not converge: the guest writes too fast',
-  20: 'failed after the suspend; the guest runs again',
-  21: 'the image is whole, keep it; what was to follow it failed',
+  20: 'did not suspend in time, or failed after that; the guest runs on',
+  21: 'it was done, keep the image; what was to follow failed',
+  129: 'cancelled by SIGHUP, cleaned up',
   130: 'cancelled by SIGINT, cleaned up',
   143: 'cancelled by SIGTERM, cleaned up',
 } as const;
@@ -45,7 +46,8 @@ const kinds = {
   DOMAIN_EXISTS: {
     exit: 4,
     guest: 'untouched',
-    advice: 'Give another name (`restore --name NEW`, `create name=NEW`), or destroy the domain first.',
+    advice:
+      'Give another name (`restore --name NEW`, `create name=NEW`) or uuid, or destroy the domain first.',
   },
   DOMAIN_WRONG_STATE: { exit: 4, guest: 'untouched', advice: 'See `dormouse domstate --reason DOMAIN`.' },
   LOCKED: { exit: 11, guest: 'untouched', advice: 'Wait for the other operation on this domain to end.' },
@@ -113,7 +115,8 @@ const kinds = {
   OUTPUT_INVALID: {
     exit: 1,
     guest: 'untouched',
-    advice: 'Choose a path for a new regular file in an existing directory.',
+    advice:
+      'Choose a path for a new regular file, with a name of at most 255 bytes, in a folder that is there and may be written to.',
   },
   NO_SPACE: { exit: 1, guest: 'untouched', advice: 'Free disk space and run it again.' },
   IMAGE_WRITE_FAILED: { exit: 1, guest: 'untouched', advice: 'Check the disk; the image was abandoned.' },
@@ -145,7 +148,8 @@ const kinds = {
   },
   SUSPEND_TIMEOUT: {
     exit: 20,
-    guest: 'resumed',
+    // The request is withdrawn before the guest took it: it never stood still.
+    guest: 'untouched',
     advice: 'The guest did not answer; use a light checkpoint or see its console.',
   },
   RESTORE_FAILED: {
@@ -153,6 +157,7 @@ const kinds = {
     guest: 'none',
     advice: 'The half-built domain was removed; the image is untouched.',
   },
+  RESULT_LOST: { exit: 1, guest: 'untouched', advice: 'Make room where stdout goes, and run it again.' },
   KEY_INVALID: {
     exit: 1,
     guest: 'untouched',
@@ -182,6 +187,8 @@ export class DormouseError extends Error {
   readonly place: ErrorPlace;
   /** What the message is about, one a line: values of a configuration, lines to type. */
   readonly details: readonly string[];
+  /** What was finished before it, and stays: a part of the verb's document. */
+  readonly done: Readonly<Record<string, unknown>> | undefined;
 
   constructor(
     code: ErrorCode,
@@ -194,6 +201,7 @@ export class DormouseError extends Error {
       details?: readonly string[];
       /** What to do, where it is known better than by the code. */
       advice?: string;
+      done?: Readonly<Record<string, unknown>> | undefined;
     } = {},
   ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -205,6 +213,7 @@ export class DormouseError extends Error {
     this.advice = options.advice ?? kind.advice;
     this.place = options.place ?? {};
     this.details = options.details ?? [];
+    this.done = options.done;
   }
 }
 
@@ -212,22 +221,37 @@ export class DormouseError extends Error {
 export function changed(
   error: DormouseError,
   changes: { message?: string; cause?: unknown } & Partial<
-    Pick<DormouseError, 'place' | 'guest' | 'exitCode' | 'advice'>
+    Pick<DormouseError, 'place' | 'guest' | 'exitCode' | 'advice' | 'details' | 'done'>
   >,
 ): DormouseError {
-  const { code, message, cause, place, guest, exitCode, details, advice } = error;
+  const { code, message, cause, place, guest, exitCode, details, advice, done } = error;
   const { message: words = message, ...rest } = changes;
-  return new DormouseError(code, words, { cause, place, guest, exitCode, details, advice, ...rest });
+  return new DormouseError(code, words, { cause, place, guest, exitCode, details, advice, done, ...rest });
 }
 
 /** The same error, which names the file it is about. */
 export function inFile(error: DormouseError, path: string): DormouseError {
-  if (error.place.path !== undefined || error.message.includes(path)) return error;
+  if (error.place.path !== undefined) return error;
+  const named = /\s/u.test(path)
+    ? error.message.includes(path)
+    : error.message.split(/[\s'",:;()]+/u).includes(path);
   return changed(error, {
-    message: `${path}: ${error.message}`,
+    ...(!named && { message: `${path}: ${error.message}` }),
     place: { ...error.place, path },
     advice: error.advice.replace('FILE', () => path),
   });
+}
+
+const ofOutput: readonly ErrorCode[] = ['NO_SPACE', 'IMAGE_WRITE_FAILED', 'OUTPUT_EXISTS', 'OUTPUT_INVALID'];
+
+/** Runs what writes a file; an error of writing it names it. */
+export async function writingTo<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    const error = asDormouseError(thrown);
+    throw ofOutput.includes(error.code) ? inFile(error, path) : thrown;
+  }
 }
 
 /** The same error where the guest is known to be in that state. */

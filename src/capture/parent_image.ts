@@ -25,13 +25,15 @@ async function readPages(reader: ImageReader, all: boolean, signal: AbortSignal 
   const hashed = reader.files.every(({ hasPageHashes }) => hasPageHashes);
   if (hashed && !all) return;
   if (!hashed) reader.prepareHashes();
-  await runOverRange({
-    total: reader.nrChunks,
-    stride: chunksPerStep,
-    lanes: encodingLanes,
-    signal,
-    task: (lane, first, count) => ({ step: 'hash', reader: reader.handle, lane, first, count }),
-  });
+  await reader.naming(() =>
+    runOverRange({
+      total: reader.nrChunks,
+      stride: chunksPerStep,
+      lanes: encodingLanes,
+      signal,
+      task: (lane, first, count) => ({ step: 'hash', reader: reader.handle, lane, first, count }),
+    }),
+  );
 }
 
 export interface ParentOptions {

@@ -20,6 +20,7 @@ import {
 import type { Compression } from '../codec/compression.js';
 import { type Downtime, Operation, type Phases, snapshotDowntime } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
+import { DormouseError, writingTo } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
 import { encodingLanes, warmWorkers } from '../worker/pool.js';
 import type { DomainInfo } from '../domain/state.js';
@@ -72,11 +73,21 @@ export async function checkpoint(
   const operation = new Operation();
   const info = await host.find(selector);
   requireSavable(info);
-  return underLease(host, info, 'checkpoint', async (lease) => {
+  if (options.mode === 'cooperative' && info.paused)
+    throw new DormouseError(
+      'DOMAIN_WRONG_STATE',
+      `${info.name} is paused, so it cannot suspend itself, as it must for a cooperative checkpoint`,
+      {
+        place: { domid: info.domid },
+        advice: 'Unpause it first, or take a light checkpoint of it as it is.',
+      },
+    );
+  const take = async (lease: Lease): Promise<CheckpointResult> => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
-    const take = copiesOnWrite ? takeOfSnapshot : takeLive;
-    return await take({ host, lease, info, path, options, operation });
-  });
+    const run = copiesOnWrite ? takeOfSnapshot : takeLive;
+    return await run({ host, lease, info, path, options, operation });
+  };
+  return writingTo(path, () => underLease(host, info, 'checkpoint', take));
 }
 
 interface Job {

@@ -1,4 +1,5 @@
 /** What pause, unpause and destroy have in common. */
+import type { GuestState } from '../errors.js';
 import type { Host } from '../host/contract.js';
 import type { Context } from './context.js';
 import { printable } from '../render/units.js';
@@ -11,7 +12,7 @@ export const domainArgument = { form: '<domain>', says: 'name, id or uuid' };
 export async function changeDomain(
   context: Context,
   selector: string,
-  words: { readonly done: string; readonly already: string },
+  words: { readonly done: string; readonly already: string; readonly guest: GuestState },
   isDone: (info: DomainInfo) => boolean,
   change: (host: Host, domid: number) => Promise<void>,
 ): Promise<Outcome> {
@@ -20,6 +21,6 @@ export async function changeDomain(
     const changed = !isDone(info);
     if (changed) await change(host, info.domid);
     const text = `${printable(info.name)} ${changed ? words.done : words.already}\n`;
-    return { document: { domid: info.domid, name: info.name, changed }, text };
+    return { document: { domid: info.domid, name: info.name, changed }, text, guest: words.guest };
   });
 }

@@ -44,6 +44,8 @@ export function isOverride(argument: string): boolean {
 /** One NAME=VALUE of a command line, added to `settings`; a value that is no number, string or list is taken as it is. */
 export function applyOverride(settings: Settings, argument: string): void {
   const [, name = '', value = ''] = /^([a-z][._0-9a-z]*)\s*=\s*(.*)$/su.exec(argument) ?? [];
+  if (name !== '' && value === '')
+    throw new DormouseError('CONFIG_INVALID', `${name}= has no value: ${name}=VALUE`);
   const bare = name !== '' && !/^(['"[]|[0-9]+$|0[xX][0-9A-Fa-f]+$)/u.test(value);
   if (bare && /^[^\p{Cc}]+$/u.test(value)) {
     settings.set(name, value);

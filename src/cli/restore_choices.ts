@@ -4,6 +4,7 @@ import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
 import type { CheckOptions } from '../restore/check.js';
 import { shellWord } from '../trust/shell_word.js';
+import { hostWords } from './advice.js';
 import { readConfigFile } from './config_file.js';
 import type { Context } from './context.js';
 import { domainSpec } from './create_spec.js';
@@ -27,15 +28,18 @@ export const trustFields = {
 export type RestoreInput = z.output<z.ZodObject<typeof trustFields>> & { readonly paused?: boolean };
 
 /** How the file is restored, with room for an option. */
-export function typedOf(context: Context, input: RestoreInput): NonNullable<CheckOptions['typed']> {
-  const { host } = context.globals;
+export async function typedOf(
+  context: Context,
+  input: RestoreInput,
+): Promise<NonNullable<CheckOptions['typed']>> {
+  const host = await hostWords(context.globals);
   const values = (['name', 'scratch'] as const).flatMap((name) => {
     const value = input[name];
     return value === undefined ? [] : [`--${name}`, shellWord(value)];
   });
   const flags = (['paused', 'force'] as const).filter((name) => input[name]).map((name) => `--${name}`);
   return {
-    before: ['dormouse', ...(host === undefined ? [] : ['--host', shellWord(host)]), 'restore'].join(' '),
+    before: ['dormouse', ...(host === '' ? [] : [host]), 'restore'].join(' '),
     after: [...flags, ...values, shellWord(input.file)].join(' '),
   };
 }

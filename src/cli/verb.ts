@@ -1,6 +1,6 @@
 /** What a verb is: its words for the command line, its JSON document, and what it does. */
 import * as z from 'zod';
-import { DormouseError } from '../errors.js';
+import { DormouseError, type GuestState } from '../errors.js';
 import type { Context } from './context.js';
 
 export interface VerbArgument {
@@ -36,6 +36,8 @@ export interface Outcome {
   readonly text: string;
   /** 0 unless there are findings (3). */
   readonly exitCode?: 0 | 3;
+  /** How it left the guest, where it touched one. */
+  readonly guest?: GuestState;
 }
 
 export interface Verb {
@@ -51,6 +53,8 @@ export interface Verb {
   readonly document: z.ZodType;
   /** True where SIGINT and SIGTERM are cleaned up after, or what was begun is finished; else they end the process at once. */
   readonly cancellable: boolean;
+  /** True where running it again is not the same as running it once: what was done must be told, whatever fails after it. */
+  readonly changes?: true;
   /** Of its typed input. */
   readonly fields: readonly string[];
   run(context: Context, input: VerbInput): Promise<Outcome>;

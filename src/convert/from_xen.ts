@@ -2,6 +2,7 @@
  * `xl save` file to image, in two passes: the first checks the whole stream and gathers everything but the pages'
  * contents, the second appends the pages. A file that is not whole is refused before anything is written.
  */
+import { writingTo } from '../errors.js';
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
 import {
@@ -177,7 +178,7 @@ export function convertFromXen(
   outPath: string,
   options: FromXenOptions = {},
 ): Promise<FromXenResult> {
-  return withoutGuest(() => fromXen(inPath, outPath, options));
+  return withoutGuest(() => writingTo(outPath, () => fromXen(inPath, outPath, options)));
 }
 
 async function fromXen(inPath: string, outPath: string, options: FromXenOptions): Promise<FromXenResult> {

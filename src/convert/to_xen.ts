@@ -1,7 +1,7 @@
 /** Image to `xl save` file. An image made of one is written back as it was; any other as stock libxc v3 writes it. */
 import { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
-import { DormouseError } from '../errors.js';
+import { DormouseError, writingTo } from '../errors.js';
 import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
 import { MAX_MANIFEST_BYTES, MAX_PFNS } from '../image/format.js';
 import type { Manifest } from '../image/manifest.js';
@@ -77,7 +77,7 @@ export function convertToXen(
   outPath: string,
   options: ConvertOptions = {},
 ): Promise<ToXenResult> {
-  return format.withoutGuest(() => toXen(inPath, outPath, options));
+  return format.withoutGuest(() => writingTo(outPath, () => toXen(inPath, outPath, options)));
 }
 
 async function toXen(inPath: string, outPath: string, options: ConvertOptions): Promise<ToXenResult> {

@@ -3,6 +3,7 @@ import { mkdtemp, rm, statfs } from 'node:fs/promises';
 import { freemem, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { notice } from '../notice.js';
 import { formatBytes } from '../render/units.js';
 import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
@@ -42,7 +43,7 @@ export async function onStage<T>(signal: AbortSignal, play: (stage: Stage) => Pr
     }
   } finally {
     await stopHost(hostName, { force: true }).catch((thrown: unknown) => {
-      process.stderr.write(`dormouse: the demo's host did not stop: ${String(thrown)}\n`);
+      notice(`the demo's host did not stop: ${String(thrown)}`);
     });
     putBack('DORMOUSE_RUN_DIR', before.run);
     putBack('DORMOUSE_KEY_DIR', before.keys);

@@ -155,19 +155,15 @@ export async function digestImage(path: string, options: OperationOptions = {}):
       state,
       newTable: () => steps().digestCreateOfImage(reader.handle),
       fill: (digest) =>
-        runOverRange({
-          total: reader.nrChunks,
-          stride: chunksPerStep,
-          signal: options.signal,
-          task: (lane, first, count) => ({
-            step: 'digest-image',
-            reader: reader.handle,
-            digest,
-            lane,
-            first,
-            count,
+        reader.naming(() =>
+          runOverRange({
+            ...{ total: reader.nrChunks, stride: chunksPerStep, signal: options.signal },
+            task: (lane, first, count) => ({
+              ...{ step: 'digest-image', reader: reader.handle, digest },
+              ...{ lane, first, count },
+            }),
           }),
-        }),
+        ),
       readPage: (pfn) => reader.readPages([pfn]),
     });
   } finally {

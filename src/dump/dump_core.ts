@@ -4,7 +4,7 @@ import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers/promises';
 import { requireWhole } from '../capture/stand_still.js';
 import type { OperationOptions } from '../domain/progress.js';
-import { DormouseError } from '../errors.js';
+import { DormouseError, writingTo } from '../errors.js';
 import type { Host, Lease, MemoryView } from '../host/contract.js';
 import { OutputFile } from '../image/output_file.js';
 import { hasBody } from '../pfn/page_type.js';
@@ -182,8 +182,11 @@ export async function dumpCore(
   try {
     const file = OutputFile.create(path, true);
     try {
-      const { vcpus, pages, pauseMs } = await fillPaused({ host, lease, info, file, options });
-      file.publish();
+      const { vcpus, pages, pauseMs } = await writingTo(path, async () => {
+        const filled = await fillPaused({ host, lease, info, file, options });
+        file.publish();
+        return filled;
+      });
       const { domid, name } = info;
       const elapsedMs = performance.now() - startedMs;
       return { path, domid, name, vcpus, pages, fileBytes: file.bytes, pauseMs, elapsedMs };

@@ -68,7 +68,8 @@ export class LibxlChannel {
   /** Has libxl bring the guest to its suspend point. SUSPEND_TIMEOUT if it could not. */
   async suspend(): Promise<void> {
     if ((await this.#ask(message.suspend)) === 1) return;
-    throw new DormouseError('SUSPEND_TIMEOUT', 'libxl could not suspend the guest');
+    // How far the guest came only libxl knows.
+    throw new DormouseError('SUSPEND_TIMEOUT', 'libxl could not suspend the guest', { guest: 'unknown' });
   }
 
   /** The processor policy is set, or `missing` says what of it the image did not bring. */

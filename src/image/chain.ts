@@ -48,7 +48,10 @@ async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<Image
   if (isIt) return file;
   await file.close();
   const instead = `that file is now image ${header.imageId}, root ${footer.root.slice(0, 16)}`;
-  throw new DormouseError('IMAGE_INCOMPATIBLE', `${wanted}, but ${instead}`, { place: { path } });
+  throw new DormouseError('IMAGE_INCOMPATIBLE', `${wanted}, but ${instead}`, {
+    place: { path },
+    advice: `Put image ${ancestor.imageId} back there, under that name: ${child.path} is nothing without it.`,
+  });
 }
 
 class ChainReader {

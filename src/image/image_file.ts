@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError, inFile } from '../errors.js';
 import { totalPages } from '../pfn/counts.js';
 import { type Ancestor, decodeAncestors } from './ancestors.js';
+import { bytesBehindFooter, longerBy } from './behind_footer.js';
 import { openImageFile, readExactly } from './file.js';
 import {
   ANCESTOR_SIZE,
@@ -80,6 +81,16 @@ function refuseXlFile(page: Buffer, path: string): void {
   });
 }
 
+/** IMAGE_DAMAGED. */
+async function decodedFooter(file: FileHandle, page: Buffer, size: number): Promise<SealedFooter> {
+  try {
+    return decodeFooter(page);
+  } catch (thrown) {
+    const more = await bytesBehindFooter(file, size);
+    throw more === null ? thrown : damaged(longerBy(more), size - more);
+  }
+}
+
 export class ImageFile {
   private constructor(
     readonly path: string,
@@ -98,7 +109,7 @@ export class ImageFile {
       const header = decodeHeader(headerPage);
       if (size < 2 * pageBytes) throw damaged('the file ends early', size);
       const footerPage = await readExactly(file, size - pageBytes, pageBytes);
-      const footer = decodeFooter(footerPage);
+      const footer = await decodedFooter(file, footerPage, size);
       checkLayout(header, footer, size);
       if (rootOf(headerPage, footerPage) !== footer.root)
         throw damaged('the root differs from what the image holds', size - pageBytes);
@@ -150,5 +161,6 @@ export async function requireImage(path: string, wanted: Pick<Ancestor, 'imageId
   if (header.imageId === wanted.imageId && footer.root === wanted.root) return;
   throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is another image now, ${header.imageId}`, {
     place: { path },
+    advice: `Put image ${wanted.imageId} back there, under that name.`,
   });
 }

@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
 import { type Ancestor, decodeAncestors } from './ancestors.js';
+import { bytesBehindFooter, longerBy } from './behind_footer.js';
 import { openImageFile, readExactly } from './file.js';
 import {
   ANCESTOR_SIZE,
@@ -20,6 +21,7 @@ import {
   decodeFooter,
   decodeHeader,
   namedCounts,
+  rootOf,
   type ImageFooter,
   type ImageHeader,
   type SealedFooter,
@@ -49,7 +51,9 @@ export interface Inspection {
   /** Whether the page map holds every page or what is not as in the parent; null where the footer is damaged. */
   readonly mapKind: MapKind | null;
   readonly contentRoot: string | null;
-  /** The Ed25519 key that signed the root, 32 bytes; null where nobody did or the footer is damaged. */
+  /** Whether header and footer are those that the root is of: a signature is one over that. */
+  readonly rootHolds: boolean;
+  /** The Ed25519 key that signed the root, 32 bytes; null where nobody did or the root does not hold. */
   readonly signerKey: Buffer | null;
   /** True if the footer is whole: the image was committed. */
   readonly committed: boolean;
@@ -78,6 +82,8 @@ class Inspector {
   footer: SealedFooter | null = null;
   manifest: Manifest | null = null;
   ancestors: readonly Ancestor[] | null = null;
+  rootHolds = false;
+  private headerPage: Buffer | null = null;
 
   constructor(
     private readonly file: FileHandle,
@@ -85,7 +91,7 @@ class Inspector {
   ) {}
 
   async run(): Promise<void> {
-    this.header = await this.attempt(async () => decodeHeader(await readExactly(this.file, 0, pageBytes)));
+    this.header = await this.attempt(() => this.readHeader());
     this.footer = await this.attempt(() => this.readFooter());
     const { footer } = this;
     if (footer) this.manifest = await this.attempt(() => this.readManifest(footer));
@@ -113,10 +119,22 @@ class Inspector {
 
   private async readFooter(): Promise<SealedFooter> {
     if (this.size < 2 * pageBytes) throw new DormouseError('IMAGE_DAMAGED', 'the file ends before a footer');
-    const footer = decodeFooter(await readExactly(this.file, this.size - pageBytes, pageBytes));
+    const page = await readExactly(this.file, this.size - pageBytes, pageBytes);
+    const more = await bytesBehindFooter(this.file, this.size);
+    if (more !== null) throw new DormouseError('IMAGE_DAMAGED', longerBy(more));
+    const footer = decodeFooter(page);
     if (footer.fileSize !== this.size)
       throw new DormouseError('IMAGE_DAMAGED', 'the footer is of a file of another size');
+    this.rootHolds = this.headerPage !== null && rootOf(this.headerPage, page) === footer.root;
+    if (this.headerPage && !this.rootHolds) this.note('the root differs from what the image holds');
     return footer;
+  }
+
+  private async readHeader(): Promise<ImageHeader> {
+    const page = await readExactly(this.file, 0, pageBytes);
+    const header = decodeHeader(page);
+    this.headerPage = page;
+    return header;
   }
 
   private async readManifest(footer: ImageFooter): Promise<Manifest> {
@@ -212,7 +230,8 @@ export async function inspectImage(path: string): Promise<Inspection> {
       ancestors: found.ancestors,
       mapKind: footer?.mapKind ?? null,
       contentRoot: footer?.contentRoot ?? null,
-      signerKey: footer?.signer?.key ?? null,
+      rootHolds: found.rootHolds,
+      signerKey: found.rootHolds ? (footer?.signer?.key ?? null) : null,
       committed: footer !== null,
       counts,
       chunks: { count: Object.values(byCodec).reduce((sum, n) => sum + n, 0), byCodec },

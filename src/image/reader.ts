@@ -1,9 +1,11 @@
 /** Opens an image: header, footer, manifest and index are checked here, chunks natively when they are asked for. */
 import { native } from '../addon.js';
-import { DormouseError } from '../errors.js';
+import { dirname, join } from 'node:path';
+import { asDormouseError, changed, DormouseError, inFile } from '../errors.js';
 import { type PageClass, classNames, type PageCounts, classNumber } from '../pfn/counts.js';
 import { isPinned, tableLevel } from '../pfn/page_type.js';
 import { readChain, type Chain, type ChainFile } from './chain.js';
+import { realPath } from './file.js';
 import { CHUNK_ENTRY, CHUNK_ENTRY_SIZE } from './format.js';
 import { damaged, namedCounts, sameCounts, type ImageHeader, type SealedFooter } from './frame.js';
 import { ImageFile } from './image_file.js';
@@ -149,6 +151,36 @@ export class ImageReader {
     return nativeImage();
   }
 
+  /** An error of one of its files names that file. */
+  private named(thrown: unknown): unknown {
+    const error = asDormouseError(thrown);
+    if (error.code !== 'IMAGE_DAMAGED' && error.code !== 'IMAGE_READ_FAILED') return thrown;
+    const { message } = error;
+    const other = this.files.slice(1).find(({ name }) => message.startsWith(`${name}: chunk `));
+    if (!other) return inFile(error, this.path);
+    const path = join(dirname(realPath(this.path)), other.name);
+    const said = `${path}, which ${this.path} needs: ${message.slice(other.name.length + 2)}`;
+    return inFile(changed(error, { message: said }), path);
+  }
+
+  /** Runs what reads its pages elsewhere, as in threads; an error of one of its files names that file. */
+  async naming<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (thrown) {
+      throw this.named(thrown);
+    }
+  }
+
+  /** The same for what is read here. */
+  private readHere<T>(work: () => T): T {
+    try {
+      return native(work);
+    } catch (thrown) {
+      throw this.named(thrown);
+    }
+  }
+
   private checkIndex(what: string, value: number, below: number): void {
     if (!Number.isInteger(value) || value < 0 || value >= below)
       throw new DormouseError('INTERNAL', `${what} ${value} of ${below}`);
@@ -177,7 +209,7 @@ export class ImageReader {
   readPages(pfns: readonly number[]): Buffer {
     for (const pfn of pfns) this.checkIndex('pfn', pfn, this.nrPfns);
     const pages = Buffer.allocUnsafe(pfns.length * pageBytes);
-    native(() => this.native().readPages(this.handle, Float64Array.from(pfns), pages));
+    this.readHere(() => this.native().readPages(this.handle, Float64Array.from(pfns), pages));
     return pages;
   }
 
@@ -208,14 +240,14 @@ export class ImageReader {
   checkChunk(lane: number, chunk: number): void {
     this.checkIndex('lane', lane, this.lanes);
     this.checkIndex('chunk', chunk, this.nrChunks);
-    native(() => this.native().checkChunk(this.handle, lane, chunk));
+    this.readHere(() => this.native().checkChunk(this.handle, lane, chunk));
   }
 
   /** A chunk's page descriptors (page_desc() of native/image/chunk.h) and the bodies that go with them, copied. */
   readChunk(lane: number, chunk: number): { descs: BigUint64Array; bodies: Buffer } {
     this.checkIndex('lane', lane, this.lanes);
     this.checkIndex('chunk', chunk, this.nrChunks);
-    return native(() => this.native().readChunk(this.handle, lane, chunk));
+    return this.readHere(() => this.native().readChunk(this.handle, lane, chunk));
   }
 
   /** All page tables, by ascending pfn. */

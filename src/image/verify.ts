@@ -159,7 +159,8 @@ class ImageVerifier {
         return null;
       }
     const own = this.members[0]?.file;
-    for (const { file, path } of this.members)
+    // Of its own file that was told when the header was read, or the header is damaged.
+    for (const { file, path } of this.members.slice(1))
       if (own?.isSigned && !file.hasDigests)
         this.find({ what: 'a signed image rests on it, and it has no digests', path });
     return map;

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { asDormouseError, DormouseError } from '../errors.js';
+import { whyNoFooter } from './behind_footer.js';
 import { readExactly } from './file.js';
 import {
   BLOCK_PAGES,
@@ -203,7 +204,7 @@ export class FileVerifier {
     }
     const page = await this.read(offset, pageBytes);
     if (hexAt(page, FOOTER.magic) !== FOOTER_MAGIC) {
-      this.find('there is no footer: the file was cut short or never completed', { offset });
+      this.find(await whyNoFooter(this.file, this.size), { offset });
       return;
     }
     if (!hashIs(page.subarray(0, FOOTER.checksum[0]), hexAt(page, FOOTER.checksum))) {

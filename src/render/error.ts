@@ -54,5 +54,6 @@ export function errorDocument(error: DormouseError): Record<string, unknown> {
     advice: error.advice,
     ...(Object.keys(error.place).length > 0 && { place: error.place }),
     ...(error.details.length > 0 && { details: error.details }),
+    ...(error.done && { done: error.done }),
   };
 }

@@ -1,8 +1,9 @@
 /** What stands against the restore of an image, found before a domain is made. */
 import { onlineVcpus } from '../domain/hvm_context.js';
-import { asDormouseError, DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError, type ErrorCode, inFile } from '../errors.js';
 import type { DomainWanted, Host, Obstacle } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
+import { detectFormat } from '../xenstream/detect.js';
 import { type ImageOptions, type RestoredFormat, withImageOf } from './image_of_file.js';
 import { requireRestorable } from './pv_guest.js';
 import {
@@ -27,9 +28,10 @@ export interface RestoreFinding extends Obstacle {
 export interface CheckResult {
   readonly path: string;
   readonly from: RestoredFormat;
-  readonly imageId: string;
-  readonly name: string;
-  readonly signer: SignerState;
+  /** Null, as name and signer are, where the image cannot be opened. */
+  readonly imageId: string | null;
+  readonly name: string | null;
+  readonly signer: SignerState | null;
   /** Empty: it can be restored. */
   readonly findings: readonly RestoreFinding[];
 }
@@ -79,12 +81,38 @@ export async function findingsOf(
   ];
 }
 
+const ofImage: readonly ErrorCode[] = [
+  ...(['IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE', 'IMAGE_NOT_RESTORABLE'] as const),
+  ...(['STREAM_INVALID', 'STREAM_UNSUPPORTED'] as const),
+];
+
+/** Whether it is the image that is wrong, or one that it needs and that is not there; not that nothing is at `path`. */
+const isOfImage = ({ code, place }: DormouseError, path: string): boolean =>
+  ofImage.includes(code) || (code === 'IMAGE_NOT_FOUND' && place.path !== undefined && place.path !== path);
+
+/** What is told of an image that cannot be opened. */
+async function unopened(path: string, { code, message, details }: DormouseError): Promise<CheckResult> {
+  const format = await detectFormat(path);
+  const from = format === 'unknown' ? 'dormouse' : format;
+  return { path, from, imageId: null, name: null, signer: null, findings: [{ code, message, details }] };
+}
+
 /**
  * Whether the file could be restored on this host now: format, trust, processor, memory, name, disks. Its pages are not
- * read, unless it is a file of `xl save`, which is turned into a temporary image as `restore` does. Errors: those of
- * opening it.
+ * read, unless it is a file of `xl save`, which is turned into a temporary image as `restore` does. Whatever is wrong with the
+ * image is a finding. Errors: IMAGE_NOT_FOUND, IMAGE_READ_FAILED of the file, and those of the host and of keys.
  */
 export async function checkImage(host: Host, path: string, options: CheckOptions = {}): Promise<CheckResult> {
+  try {
+    return await checkOpened(host, path, options);
+  } catch (thrown) {
+    const error = asDormouseError(thrown);
+    if (!isOfImage(error, path)) throw thrown;
+    return await unopened(path, inFile(error, path));
+  }
+}
+
+function checkOpened(host: Host, path: string, options: CheckOptions): Promise<CheckResult> {
   return withImageOf(path, options, async ({ path: image, from }) => {
     const reader = await ImageReader.open(image, { lanes: 1 });
     try {

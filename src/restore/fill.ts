@@ -44,13 +44,13 @@ async function placePages(
   progress: ProgressOfRestore,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  await runOverRange({
-    total: reader.nrUnits,
-    stride: chunksPerStep,
-    signal,
-    task: (lane, first, count) => ({ step: 'restore', memory, reader: reader.handle, lane, first, count }),
-    done: (count) => progress.advance(count),
-  });
+  const work = {
+    ...{ total: reader.nrUnits, stride: chunksPerStep, signal },
+    task: (lane: number, first: number, count: number) =>
+      ({ step: 'restore', memory, reader: reader.handle, lane, first, count }) as const,
+    done: (count: number) => progress.advance(count),
+  };
+  await reader.naming(() => runOverRange(work));
 }
 
 /**

@@ -21,7 +21,7 @@ import {
 import type { Compression } from '../codec/compression.js';
 import { type Downtime, Operation, type Phases } from '../domain/operation.js';
 import type { OperationOptions, PageCounts } from '../domain/progress.js';
-import { DormouseError } from '../errors.js';
+import { DormouseError, writingTo } from '../errors.js';
 import type { Host, Lease } from '../host/contract.js';
 import { realPath } from '../image/file.js';
 import type { ImageWriter } from '../image/writer.js';
@@ -107,7 +107,7 @@ export async function save(
   const operation = new Operation();
   const info = await host.find(selector);
   requireSavable(info);
-  return underLease(host, info, 'save', async (lease) => {
+  const take = async (lease: Lease): Promise<SaveResult> => {
     const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
     if (info.paused && !copiesOnWrite)
       throw new DormouseError(
@@ -118,7 +118,8 @@ export async function save(
     const live = options.then === 'resume' && !copiesOnWrite;
     const run = live ? saveLive : saveUnderLease;
     return await run({ host, lease, info, path, options, operation });
-  });
+  };
+  return writingTo(path, () => underLease(host, info, 'save', take));
 }
 
 interface Job {

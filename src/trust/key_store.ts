@@ -17,10 +17,10 @@ import {
   fstatSync,
   fsyncSync,
   linkSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  type Stats,
   statSync,
   unlinkSync,
   writeSync,
@@ -29,6 +29,8 @@ import { homedir, hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { syncFolder } from '../image/file.js';
 import { DormouseError } from '../errors.js';
+import { makeFolders } from '../folders.js';
+import { notice as toStderr } from '../notice.js';
 import { type Signer, signedMessage, type SignRoot } from '../image/signature.js';
 import { keyLine, parseKey, publicKeyBytes, type PublicKey } from './key_text.js';
 
@@ -53,9 +55,19 @@ function isOwn(uid: number): boolean {
   return uid === process.geteuid?.() || uid === 0;
 }
 
+/** KEY_INVALID for a folder of which it cannot be told what is in it; ENOENT as it is. */
+function statFolder(path: string): Stats {
+  try {
+    return statSync(path);
+  } catch (thrown) {
+    if (isMissing(thrown)) throw thrown;
+    throw invalid(path, 'cannot be looked into', thrown);
+  }
+}
+
 /** Whoever may write to the folder could put keys into it. */
 function requireOwnFolder(path: string): void {
-  const { uid, mode } = statSync(path);
+  const { uid, mode } = statFolder(path);
   if (!isOwn(uid)) throw invalid(path, 'belongs to another user');
   if ((mode & 0o022) !== 0) throw invalid(path, `may be written to by others: chmod go-w ${path}`);
 }
@@ -88,7 +100,7 @@ function readOwnFile(path: string, secret: boolean): string {
 /** Makes the file, on disk and whole; false if it was there. */
 function makeFile(path: string, content: string, mode: number): boolean {
   const folder = dirname(path);
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  makeFolders(folder, 0o700);
   requireOwnFolder(folder);
   const temporary = join(folder, `.${randomBytes(8).toString('hex')}.new`);
   const fd = openSync(temporary, 'wx', mode);
@@ -149,7 +161,16 @@ export class KeyStore {
     }
   }
 
-  /** The same, made if there is none. KEY_INVALID also where it cannot be made. */
+  /** KEY_INVALID where the folder lies where this user may not look: then it holds no keys for this user. */
+  requireVisible(): void {
+    try {
+      statFolder(this.folder);
+    } catch (thrown) {
+      if (!isMissing(thrown)) throw thrown;
+    }
+  }
+
+  /** This host's identity, made if there is none. KEY_INVALID also where it cannot be made. */
   identity(): Identity {
     const found = this.find();
     if (found) return found;
@@ -243,20 +264,28 @@ export class KeyStore {
 export const ownLabel = (): string => hostname().replace(/[\p{C}]/gu, '?') || 'this host';
 
 /**
- * Signs images as made by this host. Where no key can be kept, as on a read-only system, images are not signed, which
- * `notice` says; a key that is there and unsafe is KEY_INVALID.
+ * Signs images as made by this host. Where no key can be kept, as on a read-only system or in a home that this user may not
+ * look into, images are not signed, which `notice` says; a key that is there and unsafe is KEY_INVALID.
  */
-export function imageSigner(
-  notice: (text: string) => void = (text) => process.stderr.write(`dormouse: ${text}\n`),
-): SignRoot | null {
+export function imageSigner(notice: (text: string) => void = toStderr): SignRoot | null {
   const store = new KeyStore();
+  const unsigned = (thrown: unknown): null => {
+    const { message, cause } = thrown as Error;
+    const why = cause instanceof Error && !message.includes(cause.message) ? `: ${cause.message}` : '';
+    notice(`the image will not be signed: ${message}${why}`);
+    return null;
+  };
+  try {
+    store.requireVisible();
+  } catch (thrown) {
+    return unsigned(thrown);
+  }
   const found = store.find();
   if (found) return found.signRoot;
   try {
     return store.identity().signRoot;
   } catch (thrown) {
-    notice(`the image will not be signed: ${(thrown as Error).message}`);
-    return null;
+    return unsigned(thrown);
   }
 }
 

@@ -56,7 +56,11 @@ async function assertFillsUp(
     const ended = await startCommand(t, line, how).ended;
     assert.equal(ended.exitCode, exitCode, `${what}: ${ended.stderr}`);
     const error = errorOf(ended);
-    assert.deepEqual([error.name, error.guest], ['NO_SPACE', guest], what);
+    assert.deepEqual(
+      [error.name, error.guest, error.place?.path],
+      ['NO_SPACE', guest, join(dir, 'new.dmi')],
+      what,
+    );
     await before.assertHost(5000);
     assert.deepEqual(readdirSync(dir), ['old.dmi'], what);
     assert.ok(readFileSync(old).equals(bytes), `${what}: the old image is as it was`);

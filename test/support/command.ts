@@ -85,6 +85,7 @@ const errorSchema = z.strictObject({
   advice: z.string(),
   place: z.record(z.string(), z.union([z.string(), z.number()])).optional(),
   details: z.array(z.string()).optional(),
+  done: z.record(z.string(), z.unknown()).optional(),
 });
 export type ErrorLine = z.infer<typeof errorSchema>;
 

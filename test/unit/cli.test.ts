@@ -109,7 +109,7 @@ const inspected: Inspection = {
   contentRoot: null,
   manifest: null,
   root,
-  signerKey: null,
+  ...{ rootHolds: true, signerKey: null },
   committed: true,
   counts,
   chunks: { count: 2, byCodec: { lz4: 2 } },
@@ -430,8 +430,9 @@ test('verify names what is damaged and exits with 3', async () => {
   );
 });
 
-test('a signal ends with 130 or 143', async () => {
+test('a signal ends with 129, 130 or 143', async () => {
   for (const [name, exitCode] of [
+    ['SIGHUP', 129],
     ['SIGINT', 130],
     ['SIGTERM', 143],
   ] as const) {

@@ -38,7 +38,7 @@ test('Xen is not asked for a domain whose name stands for another', async () => 
   for (const name of ['4', '004', uuid('e'), uuid('e').toUpperCase()]) {
     await assert.rejects(host.create({ name, xlConfig: '' }, { paused: false }), { code: 'CONFIG_INVALID' });
     const spec = { name, uuid: uuid('e'), type: 'pv', maxMemoryKib: 4, vcpus: 1, config: '' } as const;
-    const image = { path: '/image', neededKib: 4, imageId: '', root: '' };
+    const image = { path: '/image', neededKib: 4, mostPfns: 1000, imageId: '', root: '' };
     await assert.rejects(host.buildFromImage(spec, image, { paused: false }), { code: 'CONFIG_INVALID' });
   }
 });

@@ -15,7 +15,7 @@ import {
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { isSignedBy } from '../../src/image/signature.js';
-import { KeyStore } from '../../src/trust/key_store.js';
+import { imageSigner, KeyStore } from '../../src/trust/key_store.js';
 import { keyLine, keyText, parseKey } from '../../src/trust/key_text.js';
 import { tempDir } from '../support/images.js';
 
@@ -123,4 +123,30 @@ test('a label that could not be read back is refused, and a damaged file can be 
   assert.throws(() => store.isTrusted(key), { code: 'KEY_INVALID' });
   assert.ok(store.forget(key));
   assert.deepEqual(store.trusted(), []);
+});
+
+test('a folder that cannot be looked into is KEY_INVALID, and images are not signed', (t) => {
+  const dir = tempDir(t);
+  writeFileSync(join(dir, 'file'), '');
+  const locked = join(dir, 'locked');
+  mkdirSync(locked, { mode: 0 });
+  // Root may look into each folder.
+  const folders = [join(dir, 'file/dormouse'), ...(process.geteuid?.() === 0 ? [] : [join(locked, 'a')])];
+  for (const folder of folders) {
+    const store = new KeyStore(folder);
+    assert.throws(() => store.find(), invalid);
+    assert.throws(() => store.trusted(), invalid);
+    assert.throws(() => store.identity(), invalid);
+    assert.throws(() => store.isTrusted(Buffer.alloc(32, 1)), invalid);
+    const before = process.env.DORMOUSE_KEY_DIR;
+    process.env.DORMOUSE_KEY_DIR = folder;
+    const said: string[] = [];
+    assert.equal(
+      imageSigner((text) => said.push(text)),
+      null,
+    );
+    if (before === undefined) delete process.env.DORMOUSE_KEY_DIR;
+    else process.env.DORMOUSE_KEY_DIR = before;
+    assert.match(said.join(), /^the image will not be signed: .* cannot be looked into: E/u);
+  }
 });

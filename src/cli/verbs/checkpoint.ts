@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import type { CheckpointResult } from '../../checkpoint/checkpoint.js';
 import { compressions } from '../../codec/compression.js';
-import { DormouseError } from '../../errors.js';
+import { asDormouseError, changed, DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
 import { compressionField, compressionOption } from '../compression_option.js';
@@ -32,9 +32,10 @@ function pathsOf({ file, count, interval }: Input): string[] {
   }
   if (!file.includes('%d'))
     throw new DormouseError('USAGE', 'with --count the file name holds %d, the place of the number');
-  return Array.from({ length: count }, (_, i) => file.replace('%d', String(i + 1)));
+  return Array.from({ length: count }, (_, i) => file.replaceAll('%d', String(i + 1)));
 }
 
+/** All of the series; what stops it early says which images there are. */
 async function takeAll(
   context: Context,
   host: Host,
@@ -42,6 +43,28 @@ async function takeAll(
   paths: readonly string[],
 ): Promise<CheckpointResult[]> {
   const results: CheckpointResult[] = [];
+  try {
+    await takeEach(context, host, request, paths, results);
+    return results;
+  } catch (thrown) {
+    const [first, last] = [results[0], results.at(-1)];
+    if (!first || !last) throw thrown;
+    const files = first === last ? first.path : `${first.path} to ${last.path}`;
+    const kept = `kept: ${results.length} of ${paths.length} images, whole: ${files}`;
+    const error = asDormouseError(thrown);
+    const done = { checkpoints: results };
+    throw changed(error, { details: [...error.details, kept], done });
+  }
+}
+
+/** Adds each to `results` as soon as it is there. */
+async function takeEach(
+  context: Context,
+  host: Host,
+  request: Input,
+  paths: readonly string[],
+  results: CheckpointResult[],
+): Promise<void> {
   const { domain, mode, compression, suspendTimeout: suspendTimeoutMs, interval: intervalMs } = request;
   // Each of a series is taken on the one before.
   let { incrementalFrom } = request;
@@ -56,7 +79,6 @@ async function takeAll(
     const restMs = intervalMs - (performance.now() - startedMs);
     if (restMs > 0 && results.length < paths.length) await rest(restMs, context.signal);
   }
-  return results;
 }
 
 async function rest(ms: number, signal: AbortSignal): Promise<void> {
@@ -128,6 +150,7 @@ export const checkpoint = defineVerb({
   }),
   input,
   cancellable: true,
+  changes: true,
   async run(context, typed) {
     const paths = pathsOf(typed);
     const checkpoints = await context.withHost((host) => takeAll(context, host, typed, paths));

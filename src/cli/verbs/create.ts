@@ -4,6 +4,7 @@ import { figures } from '../documents.js';
 import { applyOverride, type ConfigValue, isOverride, parseConfig, type Settings } from '../domain_config.js';
 import { readConfigFile } from '../config_file.js';
 import { DormouseError } from '../../errors.js';
+import type { Host } from '../../host/contract.js';
 import { printable } from '../../render/units.js';
 import { flag, texts } from '../input.js';
 import { defineVerb } from '../verb.js';
@@ -16,6 +17,14 @@ async function readSettings(args: readonly string[]): Promise<Settings> {
     file === undefined ? new Map<string, ConfigValue>() : parseConfig(await readConfigFile(file), file);
   for (const argument of args.filter(isOverride)) applyOverride(settings, argument);
   return settings;
+}
+
+/** xl takes the uuid of a domain that is there: two would answer to it. DOMAIN_EXISTS. */
+async function requireOwnUuid(host: Host, settings: Settings): Promise<void> {
+  const uuid = settings.get('uuid');
+  if (typeof uuid !== 'string') return;
+  const twin = (await host.list()).find((other) => !other.dying && other.uuid === uuid.toLowerCase());
+  if (twin) throw new DormouseError('DOMAIN_EXISTS', `domain '${twin.name}' has the uuid ${uuid}`);
 }
 
 export const create = defineVerb({
@@ -43,16 +52,22 @@ export const create = defineVerb({
   }),
   input: z.object({ config: texts, paused: flag }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { paused } = input;
     const settings = await readSettings(input.config);
     const { domid, name, uuid, ignored } = await context.withHost(async (host) => {
       const forXl = (await host.capabilities())['xl-config'] === true;
       const { spec, ignored } = forXl ? { spec: xlDomain(settings), ignored: [] } : domainSpec(settings);
+      if (forXl) await requireOwnUuid(host, settings);
       if (ignored.length > 0) context.warn(`settings without meaning here: ${ignored.join(', ')}`);
       return { ...(await host.info(await host.create(spec, { paused }))), ignored };
     });
     const text = `created ${printable(name)} (domain ${domid}), ${paused ? 'paused' : 'running'}\n`;
-    return { document: { domid, name, uuid, paused, ignoredSettings: ignored }, text };
+    return {
+      document: { domid, name, uuid, paused, ignoredSettings: ignored },
+      text,
+      guest: paused ? 'paused' : 'running',
+    };
   },
 });

@@ -7,7 +7,7 @@ export const demo = defineVerb({
   summary: 'Shows it all on a guest of its own: checkpoints, save, restore, proof',
   details:
     'Starts a private embedded host with a 1 GiB guest that keeps writing, in a temporary directory; both are gone ' +
-    'afterwards. Takes under two minutes and 3 GiB of memory.',
+    'afterwards. Takes about a minute and 3 GiB of memory.',
   args: [],
   options: [],
   examples: [{ command: 'dormouse demo', says: 'what npm run demo does' }],

@@ -13,11 +13,12 @@ export const destroy = defineVerb({
   document: changeDocument,
   input: z.object({ domain: text }),
   cancellable: true,
+  changes: true,
   run: (context, input) =>
     changeDomain(
       context,
       input.domain,
-      { done: 'is destroyed', already: 'was already gone' },
+      { done: 'is destroyed', already: 'was already gone', guest: 'gone' },
       (info) => info.dying,
       (host, domid) => host.destroy(domid),
     ),

@@ -29,6 +29,7 @@ export const dumpCore = defineVerb({
   }),
   input: z.object({ domain: text, file: text }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { domain: selector, file: path } = input;
     const result = await context.withHost((host) =>

@@ -17,6 +17,7 @@ export const hostStop = defineVerb({
   document: z.object({ name: z.string(), stopped: z.boolean() }),
   input: z.object({ name: maybeText, force: flag }),
   cancellable: false,
+  changes: true,
   async run(context, input) {
     const name = await embeddedName(context, input.name);
     const stopped = await context.services.stopHost(name, { force: input.force }).catch((thrown: unknown) => {

@@ -13,12 +13,10 @@ const signers = {
 
 function render(checked: CheckResult): string {
   const { findings } = checked;
+  const id = checked.from === 'dormouse' ? checked.imageId : 'a file of xl save';
   const facts = renderFacts([
-    [
-      'image',
-      `${printable(checked.name)}, ${checked.from === 'dormouse' ? checked.imageId : 'a file of xl save'}`,
-    ],
-    ['signed by', signers[checked.signer]],
+    ['image', checked.name === null || id === null ? 'unreadable' : `${printable(checked.name)}, ${id}`],
+    ['signed by', checked.signer === null ? 'cannot be told' : signers[checked.signer]],
     [
       'result',
       findings.length === 0
@@ -38,7 +36,8 @@ export const imageCheck = defineVerb({
   summary: 'Says whether an image could be restored here and now',
   details:
     'Looks at format, signature and configuration, processor features, memory, name and disks, makes nothing, and reads no ' +
-    'pages (image verify does). Exit code 3 with all that stands against it. A file of xl save becomes a temporary image.',
+    'pages (image verify does). Exit code 3 with all that stands against it, also that it is damaged or an image is missing ' +
+    'that it needs. A file of xl save becomes a temporary image.',
   args: [{ form: '<file>', says: 'an image, or a file of xl save' }],
   options: [
     {
@@ -57,10 +56,10 @@ export const imageCheck = defineVerb({
   document: z.object({
     path: z.string(),
     from: z.enum(['dormouse', 'xl', 'xl-gzip']),
-    imageId: z.string(),
-    name: z.string(),
+    imageId: z.string().nullable(),
+    name: z.string().nullable(),
     restorable: z.boolean(),
-    signer: z.enum(['trusted', 'unknown', 'unsigned']),
+    signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
     findings: z.array(z.object({ code: z.string(), message: z.string(), details: z.array(z.string()) })),
   }),
   input: z.object({ ...trustFields }),
@@ -68,7 +67,7 @@ export const imageCheck = defineVerb({
   async run(context, input) {
     const { file: path } = input;
     const checked = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
       return context.withProgress(`check ${path}`, (options) =>
         context.services.checkImage(host, path, { ...options, ...chosen }),
       );

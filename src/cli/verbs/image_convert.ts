@@ -15,9 +15,11 @@ type Target = 'native' | 'xen';
 /** The other side of what the file is; --to may only confirm it. */
 function target(path: string, found: FileFormat, wanted: Target | undefined): Target {
   if (found === 'unknown')
-    throw new DormouseError('STREAM_INVALID', `${path} is neither an image nor an xl save file`, {
-      place: { path },
-    });
+    throw new DormouseError(
+      'IMAGE_DAMAGED',
+      `${path}: not a dormouse image, or its first page is damaged, nor an xl save file`,
+      { place: { path }, advice: `Run \`dormouse image verify ${path}\` for what there is of it.` },
+    );
   const to = found === 'dormouse' ? 'xen' : 'native';
   if (wanted === undefined || wanted === to) return to;
   throw new DormouseError('USAGE', `${path} is of that format already`);
@@ -61,6 +63,7 @@ export const imageConvert = defineVerb({
     compression: compressionField,
   }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { in: from, out: path, compression } = input;
     const format = await context.services.detectFormat(from);

@@ -71,8 +71,8 @@ function describe(found: Inspection, signer: SignerState): z.infer<typeof docume
     root,
     contentRoot: found.contentRoot,
     pageHashes: header?.hasPageHashes ?? null,
-    // Without a footer nobody knows.
-    signer: found.committed ? signer : null,
+    // Of a damaged header or footer nobody knows.
+    signer: found.rootHolds ? signer : null,
     signerKey: found.signerKey ? keyText(found.signerKey) : null,
     consistency: header?.consistency ?? manifest?.consistency ?? null,
     createdAt: manifest?.createdAt ?? null,
@@ -118,9 +118,17 @@ function parentWords({ format, parent, chain, ancestors, pageMap }: z.infer<type
 }
 
 function signerWords({ signer, signerKey }: z.infer<typeof document>): string {
-  if (signer === null) return 'unreadable';
+  if (signer === null) return 'cannot be told: header or footer is damaged';
   if (signerKey === null) return 'nobody';
   return `${signerKey} (${signer === 'trusted' ? 'trusted here' : 'NOT TRUSTED here'})`;
+}
+
+const looksAt =
+  'header, footer, manifest, ancestors, chunk table, heads of chunks; not read: page map, hashes, digests, pages ' +
+  '(image verify reads every byte)';
+
+function writtenWords({ createdAt, tool }: z.infer<typeof document>): string {
+  return createdAt === null && tool === null ? 'unreadable' : `${words(createdAt)} by ${words(tool)}`;
 }
 
 function render(image: z.infer<typeof document>): string {
@@ -139,7 +147,7 @@ function render(image: z.infer<typeof document>): string {
     ['root', words(image.root)],
     ['signed by', signerWords(image)],
     ['consistency', words(image.consistency)],
-    ['written', `${words(image.createdAt)} by ${words(image.tool)}`],
+    ['written', writtenWords(image)],
     ['domain', domain ? `${printable(domain.name)} (${domain.type}, ${domain.uuid})` : 'unreadable'],
     ['kind of host', words(image.hostKind)],
     ['vCPUs', words(domain?.vcpus)],
@@ -149,10 +157,7 @@ function render(image: z.infer<typeof document>): string {
     ['ratio', formatRatio(image.ratio)],
     ['writing took', elapsedMs === null ? undefined : formatDuration(elapsedMs)],
     ['pause', pauseMs === null || pauseMs === 0 ? undefined : formatDuration(pauseMs)],
-    [
-      'damage',
-      image.damage.length === 0 ? 'none met (image verify reads every byte)' : String(image.damage.length),
-    ],
+    ['damage', image.damage.length === 0 ? `none met in ${looksAt}` : String(image.damage.length)],
   ]);
   return facts + image.damage.map((line) => `  ${printable(line)}\n`).join('');
 }

@@ -38,6 +38,7 @@ export const keyShow = defineVerb({
   document: key.extend({ line: z.string() }),
   input: z.object({}),
   cancellable: false,
+  changes: true,
   async run(context) {
     const { line, ...own } = await context.services.keys.show();
     return { document: { ...textOfKey(own), line }, text: `${line}\n` };
@@ -58,6 +59,7 @@ export const keyTrust = defineVerb({
   document: key.extend({ added: z.boolean() }),
   input: z.object({ key: text, label: maybeText }),
   cancellable: false,
+  changes: true,
   async run(context, input) {
     const found = await publicKeyOf(input.key);
     const { added, known } = await context.services.keys.trust({
@@ -82,6 +84,7 @@ export const keyForget = defineVerb({
   document: key,
   input: z.object({ key: text }),
   cancellable: false,
+  changes: true,
   async run(context, input) {
     const forgotten = textOfKey(await context.services.keys.forget(input.key, publicKeyOf));
     return { document: forgotten, text: `forgotten: ${forgotten.key} ${printable(forgotten.label)}\n` };

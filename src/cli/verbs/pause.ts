@@ -13,11 +13,12 @@ export const pause = defineVerb({
   document: changeDocument,
   input: z.object({ domain: text }),
   cancellable: true,
+  changes: true,
   run: (context, input) =>
     changeDomain(
       context,
       input.domain,
-      { done: 'is paused', already: 'was already paused' },
+      { done: 'is paused', already: 'was already paused', guest: 'paused' },
       (info) => info.paused,
       (host, domid) => host.pause(domid),
     ),

@@ -44,10 +44,11 @@ export const restore = defineVerb({
   }),
   input: z.object({ ...trustFields, paused: flag }),
   cancellable: true,
+  changes: true,
   async run(context, input) {
     const { file: path, paused } = input;
     const result = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
       return context.withProgress(`restore ${path}`, (options) =>
         context.services.restore(host, path, { ...options, paused, ...chosen }),
       );
@@ -65,6 +66,7 @@ export const restore = defineVerb({
     const { notes } = result;
     return {
       document: { ...result, path, paused, notes: [...notes] },
+      guest: paused ? 'paused' : 'running',
       text: text + notes.map((note) => `note: ${printable(note)}\n`).join(''),
     };
   },

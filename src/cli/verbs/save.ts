@@ -64,6 +64,7 @@ export const save = defineVerb({
   }),
   input,
   cancellable: true,
+  changes: true,
   async run(context, typed) {
     const { domain: selector, file: path, compression, incrementalFrom } = typed;
     const { suspendTimeout: suspendTimeoutMs } = typed;
@@ -79,7 +80,8 @@ export const save = defineVerb({
     );
     const ending = then === 'destroy' ? 'ended here' : result.paused ? 'left paused' : 'runs on';
     const pause = ['stood still', result.standstillMs] as const;
-    const { verbose } = context.globals;
-    return { document: { ...result, then }, text: renderSaved('saved', result, ending, pause, verbose) };
+    const text = renderSaved('saved', result, ending, pause, context.globals.verbose);
+    const guest = then === 'destroy' ? 'gone' : result.paused ? 'paused' : 'running';
+    return { document: { ...result, then }, text, guest };
   },
 });

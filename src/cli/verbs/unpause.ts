@@ -14,11 +14,12 @@ export const unpause = defineVerb({
   document: changeDocument,
   input: z.object({ domain: text }),
   cancellable: true,
+  changes: true,
   run: (context, input) =>
     changeDomain(
       context,
       input.domain,
-      { done: 'runs again', already: 'was not paused' },
+      { done: 'runs again', already: 'was not paused', guest: 'running' },
       (info) => !info.paused,
       async (host, domid) => {
         const info = await host.info(domid);

@@ -127,6 +127,12 @@ export class Domains {
       throw new DormouseError('DOMAIN_EXISTS', `a domain '${name}' exists (id ${other.domid})`, {
         place: { domid: other.domid },
       });
+    const uuid = spec.uuid.toLowerCase();
+    const twin = this.all().find((domain) => domain.spec.uuid.toLowerCase() === uuid);
+    if (twin)
+      throw new DormouseError('DOMAIN_EXISTS', `domain '${twin.spec.name}' has the uuid ${uuid}`, {
+        place: { domid: twin.domid },
+      });
     const domid = this.#nextDomid();
     const type = spec.type === 'pvh' ? 'pvh' : 'pv';
     const maxPages = spec.maxMemoryKib / 4 + (type === 'pvh' ? specialPages : 0);

@@ -7,13 +7,14 @@ import { DormouseError } from '../../errors.js';
 import type { DomainSpec } from '../contract.js';
 import { type GuestOptions, guestPrograms } from './hypervisor.js';
 
-const u32 = z
-  .number()
-  .int()
-  .min(0)
-  .max(2 ** 32 - 1);
-const whole = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const percent = z.number().int().min(0).max(100);
+function wholeTo(most: number): z.ZodNumber {
+  const says = `a whole number from 0 to ${most}`;
+  return z.number(says).int(says).min(0, says).max(most, says);
+}
+
+const u32 = wholeTo(2 ** 32 - 1);
+const whole = wholeTo(Number.MAX_SAFE_INTEGER);
+const percent = wholeTo(100);
 
 const configSchema = z.strictObject({
   program: z.enum(guestPrograms as [GuestOptions['program'], ...GuestOptions['program'][]], {
@@ -69,22 +70,29 @@ export function checkSpec(spec: DomainSpec): void {
   if (spec.type === 'hvm') throw new DormouseError('HOST_LACKS', 'the embedded host has no HVM domains');
 }
 
+/** A field as the user of `create` knows it: fillPercent is fill_percent. */
+const settingOf = (field: string): string => field.replace(/[A-Z]/gu, (letter) => `_${letter.toLowerCase()}`);
+
 /** The guest to boot. CONFIG_INVALID naming the field that is wrong; HOST_LACKS for a type that it cannot boot. */
 export function guestOptions(spec: DomainSpec, ports: { store: number; console: number }): GuestOptions {
   if (spec.type !== 'pv')
     throw new DormouseError('HOST_LACKS', `the embedded host boots pv domains, not ${spec.type}`);
   const parsed = configSchema.safeParse(parseJson(spec.config));
   if (!parsed.success) {
-    const wrong = parsed.error.issues.map(({ path, message }) => [...path, message].join(': '));
+    const wrong = parsed.error.issues.map(({ path, message }) =>
+      [...path.map((name) => settingOf(String(name))), message].join(': '),
+    );
     throw invalid(`the configuration is wrong: ${wrong.join('; ')}`);
   }
   const program = parsed.data;
   const pages = spec.maxMemoryKib / 4;
   const least = 256 + 64 * spec.vcpus;
   if (pages < least)
-    throw invalid(`a guest of ${spec.vcpus} vCPUs needs at least ${least * 4} KiB of memory`);
+    throw invalid(
+      `a guest of ${spec.vcpus} vCPU${spec.vcpus === 1 ? '' : 's'} needs at least ${least * 4} KiB of memory`,
+    );
   if (program.workingSetPages > pages)
-    throw invalid(`workingSetPages: at most the ${pages} pages of the guest`);
+    throw invalid(`working_set_pages: at most the ${pages} pages of the guest`);
   return { ...program, pages, storePort: ports.store, consolePort: ports.console };
 }
 

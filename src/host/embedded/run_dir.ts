@@ -56,11 +56,16 @@ function runDirPath(): string {
   return ownUid() === 0 ? '/run/dormouse' : `/tmp/dormouse-${ownUid()}`;
 }
 
+const runDirAdvice =
+  'Set DORMOUSE_RUN_DIR to a folder of your own, with a short path, or to one that can be made.';
+
 /** Makes the directory if it is missing. HOST_UNAVAILABLE if it is not a directory of this user alone. */
 export function secureRunDir(): string {
   const dir = runDirPath();
   const refuse = (why: string, cause?: unknown) =>
-    new DormouseError('HOST_UNAVAILABLE', `the run directory ${dir} ${why}`, { cause, place: { path: dir } });
+    new DormouseError('HOST_UNAVAILABLE', `the run directory ${dir} ${why}`, {
+      ...{ cause, place: { path: dir }, advice: runDirAdvice },
+    });
   try {
     mkdirSync(dir, { mode: 0o700 });
   } catch (thrown) {
@@ -83,7 +88,10 @@ export function hostPaths(name: string): HostPaths {
   const at = (extension: string) => join(dir, `${name}.${extension}`);
   const paths = { name, dir, socket: at('sock'), state: at('json'), log: at('log'), lock: at('lock') };
   if (Buffer.byteLength(paths.socket) > maxSocketPathBytes)
-    throw new DormouseError('HOST_UNAVAILABLE', `the path ${paths.socket} is too long for a socket`);
+    throw new DormouseError('HOST_UNAVAILABLE', `the path ${paths.socket} is too long for a socket`, {
+      place: { path: paths.socket },
+      advice: runDirAdvice,
+    });
   return paths;
 }
 

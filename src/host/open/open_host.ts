@@ -18,20 +18,22 @@ function isXenControlDomain(): boolean {
   }
 }
 
-/** Reads `xen`, `embedded` or `embedded:NAME`. USAGE for anything else. */
-export function parseHostSpec(spec: string): HostSpec {
+/** Reads `xen`, `embedded` or `embedded:NAME`. USAGE, naming `source`, for anything else. */
+export function parseHostSpec(spec: string, source = '--host'): HostSpec {
   if (spec === 'xen') return { kind: 'xen' };
   if (spec === 'embedded') return { kind: 'embedded', name: defaultHostName };
   const prefix = 'embedded:';
   if (spec.startsWith(prefix) && spec.length > prefix.length)
     return { kind: 'embedded', name: spec.slice(prefix.length) };
-  throw new DormouseError('USAGE', `not a host (xen, embedded or embedded:NAME): ${JSON.stringify(spec)}`);
+  throw new DormouseError(
+    'USAGE',
+    `${source} names no host (xen, embedded or embedded:NAME): ${JSON.stringify(spec)}`,
+  );
 }
 
-/** The host that is meant where none is named. */
-export function defaultHostSpec(): HostSpec {
-  const wanted = process.env.DORMOUSE_HOST;
-  if (wanted !== undefined && wanted !== '') return parseHostSpec(wanted);
+/** The host that is meant where --host names none; with `wanted` as '' where DORMOUSE_HOST does not either. */
+export function defaultHostSpec(wanted = process.env.DORMOUSE_HOST): HostSpec {
+  if (wanted !== undefined && wanted !== '') return parseHostSpec(wanted, 'DORMOUSE_HOST');
   return isXenControlDomain() ? { kind: 'xen' } : { kind: 'embedded', name: defaultHostName };
 }
 

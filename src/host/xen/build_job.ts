@@ -2,6 +2,7 @@
  * Building a domain through `xl restore`: libxl makes the domain, its devices and its xenstore nodes, and runs our save helper,
  * which fills it from the image. What xl reads is a save file that holds the configuration and, for pages, a nonce.
  */
+import { notice } from '../../notice.js';
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
@@ -183,9 +184,7 @@ function failureOf(job: JobServer, outcome: XlOutcome, signal: AbortSignal | und
 /** As its user had asked. A domain that has ended meanwhile needs it no more. */
 async function goOnBallooning(domid: number, targetKib: number): Promise<void> {
   await xl(['mem-set', String(domid), `${targetKib}k`]).catch((thrown: unknown) => {
-    process.stderr.write(
-      `dormouse: domain ${domid} runs, but was not told to give memory back: ${String(thrown)}\n`,
-    );
+    notice(`domain ${domid} runs, but was not told to give memory back: ${String(thrown)}`);
   });
 }
 

@@ -1,4 +1,5 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
+import { notice as toStderr } from '../../notice.js';
 import { randomBytes } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { asDormouseError, DormouseError } from '../../errors.js';
@@ -58,7 +59,7 @@ export interface XenHostOptions {
 /** HOST_UNAVAILABLE saying why where this machine is no Xen control domain or the xen host is not built for it. */
 export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost> {
   const { api, release } = loadXen();
-  const notice = options.notice ?? ((text: string) => process.stderr.write(`dormouse: ${text}\n`));
+  const notice = options.notice ?? toStderr;
   const leases = new XenLeases(options.runDir ?? xenRunDir, watcherPath(release), notice);
   await leases.undoAllOfDead();
   return new XenHost(api, release, await XenXenstore.open(notice), leases, notice);

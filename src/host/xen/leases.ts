@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { DormouseError } from '../../errors.js';
+import { makeFolders } from '../../folders.js';
 import type { Ending, Lease, OperationKind } from '../contract.js';
 
 /** What a journal may hold, in the watcher's words. */
@@ -295,7 +296,7 @@ export class XenLeases {
     purpose: string,
     make: (files: LeaseFiles, watchers: Watchers) => T,
   ): Promise<T> {
-    mkdirSync(this.#runDir, { recursive: true, mode: 0o700 });
+    makeFolders(this.#runDir, 0o700);
     const path = (kind: string): string => join(this.#runDir, `${key}.${kind}`);
     const files = { lock: path('lock'), journal: path('journal'), dir: path('dir') };
     const owner = [String(process.pid), startTime(process.pid)];
