@@ -16,6 +16,7 @@ export function stateWord(info: DomainInfo): StateWord {
 /** Why it is in that state; `unknown` where the host does not say. */
 export function stateReason(info: DomainInfo): string {
   if (info.shutdown !== null) return info.shutdown;
+  if (info.rewinding) return 'rewinding';
   if (info.building) return 'starting up';
   if (info.dying) return 'destroyed';
   return info.paused ? 'user' : 'unknown';

@@ -78,6 +78,7 @@ const report: HostReport = {
     'cow-snapshot': true,
     'log-dirty': true,
     'cooperative-suspend': true,
+    rewrite: true,
     create: true,
     'xl-config': 'xl-config: not written yet',
   },

@@ -4,7 +4,7 @@
  */
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import type { Ending, OperationKind } from '../contract.js';
+import type { Ending, OperationKind, RewritePart } from '../contract.js';
 import { findImage } from '../named_image.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
@@ -214,11 +214,11 @@ export class Leases {
   }
 
   /** The domain is held paused, or was left half rewritten. */
-  beginRewrite(lease: HeldLease): void {
+  beginRewrite(lease: HeldLease, part: RewritePart | null): void {
     const { domain } = lease;
     if (lease.pauses === 0 && !domain.rewriting)
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
-    this.#domains.beginRewrite(domain);
+    this.#domains.beginRewrite(domain, part);
     domain.suspendWanted = false;
   }
 
@@ -293,7 +293,7 @@ export class Leases {
     const { domain } = lease;
     if (domain.rewriting && !domain.userPaused && lease.pauses > 0) {
       lease.pauses -= 1;
-      domain.userPaused = true;
+      domain.userPaused = domain.pausedByRewriting = true;
     }
     while (lease.pauses > 0) this.releasePaused(lease);
   }
