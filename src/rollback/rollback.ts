@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { type Downtime, Operation, Pause, type Phases } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
+import { rewindingAdvice } from '../domain/states.js';
 import { asDormouseError, changed, DormouseError, inFile } from '../errors.js';
 import type { Host, MemoryView, Rewriter } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
@@ -57,13 +58,14 @@ interface Job {
 }
 
 /** While the guest runs, where it does: every page is compared, and then what changes meanwhile is followed. */
-async function findLive({ ground, difference, options }: Job): Promise<void> {
+async function findLive({ ground, memory, difference, options }: Job): Promise<void> {
   difference.look();
   await difference.compare(options);
   let before = Infinity;
   for (let reading = 0; reading < mostReadings; reading++) {
     const logged = await ground.changes();
     if (!logged) return;
+    await memory.refresh?.(true);
     difference.merge(logged);
     difference.look();
     const missing = difference.missing();
@@ -75,13 +77,14 @@ async function findLive({ ground, difference, options }: Job): Promise<void> {
 
 /** The domain is held, its safety image written, and all that differs known. Until this returns nothing of it has changed. */
 async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: string | null }> {
-  const { host, info, ground, difference, options } = job;
+  const { host, info, ground, memory, difference, options } = job;
   if (info.rewinding) return { plan: difference.plan(true), safety: null };
   const startedMs = performance.now();
   const [, logged] = await Promise.all([
     pause.until('stop', host.holdPaused(ground.lease)),
     ground.lastChanges(),
   ]);
+  memory.catchUp?.(logged !== null);
   pause.done('find');
   const safe = await ground.keepSafe(() => performance.now() - startedMs);
   pause.done('snapshot');
@@ -188,7 +191,7 @@ function told(thrown: unknown, stage: Stage, { name }: DomainInfo, path: string)
   return changed(error, {
     message: `${error.message}; ${name} is half rewound and stays paused`,
     guest: 'paused',
-    advice: 'Roll it back again (`dormouse rollback`) or end it (`dormouse destroy`).',
+    advice: rewindingAdvice(name),
   });
 }
 

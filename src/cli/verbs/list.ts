@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { rewindingAdvice } from '../../domain/states.js';
 import { describeDomain, domainDocument } from '../documents.js';
 import { renderList } from '../../render/list.js';
 import { flag, texts } from '../input.js';
@@ -31,6 +32,8 @@ export const list = defineVerb({
       const described = [];
       for (const info of domains)
         described.push({ ...describeDomain(info), ...(long && { config: await host.config(info.domid) }) });
+      for (const { name, rewinding } of domains)
+        if (rewinding) context.warn(`${name} is half rewound and stays paused: ${rewindingAdvice(name)}`);
       const text = long ? `${JSON.stringify(described, null, 2)}\n` : renderList(domains);
       return { document: { domains: described }, text };
     });
