@@ -136,12 +136,19 @@ Napi::Value counted(Napi::Env env, const step::RewindCounts& counts) {
   return out;
 }
 
-// rewindWrite(rewind, memory, threads) -> Promise of [pages put, pages that were the same]
+// rewindWrite(rewind, memory, threads) -> [pages put, pages that were the same]; a Promise of it
+// where that takes longer than to come back from another thread
 Napi::Value rewind_write(const Napi::CallbackInfo& info) {
   auto rewind = held<step::Rewind>(info, 0);
   auto memory = memory_of(info, 1, *rewind);
   const unsigned threads = std::min(arg_u32(info, 2), 64u);
   auto counts = std::make_shared<step::RewindCounts>();
+  constexpr uint64_t kFewPages = 256;
+  if (rewind->candidates() <= kFewPages) {
+    Fault fault;
+    if (!rewind->write(*memory, 1, counts.get(), &fault)) return failed(info.Env(), fault);
+    return counted(info.Env(), *counts);
+  }
   return Task::start(
       info.Env(),
       [=](Fault* fault) { return rewind->write(*memory, threads, counts.get(), fault); }, {},

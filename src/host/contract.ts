@@ -152,15 +152,22 @@ export interface RewritePart {
   /** Page tables that may be written to or are to be none: what they map counts for nothing until `complete`. */
   readonly tables: readonly number[];
   readonly unpinned: readonly number[];
+  /** What `connectRings` will be asked, so that the answer comes with this one's; null for a domain without start info. */
+  readonly rings: Parameters<DomainRest['connectRings']>[0] | null;
 }
 
 /** A domain that is rewritten in place, and goes on as the same domain. */
 export interface Rewriter extends Builder {
   /**
    * `pin`, `setState` and `finish` in one: the tables of the part count again, and a guest at its suspend point goes on from there
-   * as one whose suspend was cancelled, with its own ports. It runs on if it was the rewriting that had it left paused.
+   * as one whose suspend was cancelled, with its own ports. It runs on if it was the rewriting that had it left paused; with
+   * `release` the lease's pause is taken back too.
    */
-  complete(rest: { readonly pins: readonly TablePin[]; readonly state: DomainState }): Promise<void>;
+  complete(rest: {
+    readonly pins: readonly TablePin[];
+    readonly state: DomainState;
+    readonly release: boolean;
+  }): Promise<void>;
 }
 
 /** A domain that an image is to become, for a look at what stands against it. */

@@ -94,8 +94,7 @@ export class Difference {
   async write(): Promise<number> {
     const { memory } = this;
     const rewind = this.#handle;
-    const written = steps().rewindWrite(rewind, memory, availableParallelism());
-    let [putPages] = await written;
+    let [putPages] = await native(() => steps().rewindWrite(rewind, memory, availableParallelism()));
     const pieces = this.missing();
     if (pieces.length > 0)
       await runPieces({

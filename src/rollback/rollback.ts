@@ -104,11 +104,12 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
 
 /** A domain that was left half rewound has no page tables to go by: all of them are made again. */
 async function beginRewriting(job: Job, { pins: _, ...part }: Plan): Promise<Rewriter> {
-  const { host, info, reader, ground } = job;
+  const { host, info, reader, point, ground } = job;
   const { geometry } = reader.manifest;
   if (!host.rewrite) throw new DormouseError('INTERNAL', 'the host cannot rewrite');
   if (!info.rewinding) {
-    const rewriter = await host.rewrite(ground.lease, { ...part, geometry });
+    const rings = point?.rings ?? null;
+    const rewriter = await host.rewrite(ground.lease, { ...part, geometry, rings });
     job.reached('rewinding');
     return rewriter;
   }
@@ -120,7 +121,7 @@ async function beginRewriting(job: Job, { pins: _, ...part }: Plan): Promise<Rew
 
 /** From here on the domain runs again only once it is whole: nothing is cancelled. Pages that were put back. */
 async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
-  const { reader, point, memory, difference } = job;
+  const { info, reader, point, memory, difference } = job;
   const rewriter = await beginRewriting(job, plan);
   pause.done('state');
   const writing = difference.write();
@@ -130,23 +131,23 @@ async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
   if (own.status === 'rejected') throw own.reason as Error;
   pause.done('copy');
   const state = point && own.value ? pvStateInPlace(memory.handle, point, own.value) : reader.manifest.state;
-  await rewriter.complete({ pins: plan.pins, state });
-  job.reached('whole');
   pause.done('state');
+  // A domain that was left half rewound is held by nobody's pause but that.
+  await rewriter.complete({ pins: plan.pins, state, release: info.rewinding !== true });
+  job.reached('whole');
+  pause.done('resume');
   return put.value;
 }
 
 type Done = Omit<RollbackResult, 'path' | 'elapsedMs' | 'phases'>;
 
 async function goBack(job: Job, operation: Operation): Promise<Done> {
-  const { host, info, reader, ground } = job;
+  const { host, info, reader } = job;
   await findLive(job);
   operation.done('live');
   const pause = new Pause();
   const { plan, safety } = await stand(job, pause);
   const putPages = await rewind(job, plan, pause);
-  if (!info.rewinding) await host.releasePaused(ground.lease);
-  pause.done('resume');
   operation.done('pause');
   const { domid, name } = info;
   const { paused } = await host.info(domid);

@@ -188,12 +188,12 @@ export interface StepsNative {
     unpinned: number[];
     pins: { pfn: number; level: 1 | 2 | 3 | 4 }[];
   };
-  /** Writes what differs of the pages that are kept, off the event loop: pages put, and those that were the same after all. */
+  /** Writes what differs of the pages that are kept, off the event loop unless they are few: pages put, and those that were the same after all. */
   rewindWrite(
     rewind: RewindHandle,
     memory: MemoryHandle,
     threads: number,
-  ): Promise<[put: number, same: number]>;
+  ): Promise<[put: number, same: number]> | [put: number, same: number];
   /** The same of the pages in these chunks that are not kept. */
   rewindPlace(
     rewind: RewindHandle,

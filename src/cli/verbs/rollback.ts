@@ -67,7 +67,10 @@ export const rollback = defineVerb({
     const { image, safety } = pointOf(typed);
     const result = await context.withHost((host) =>
       context.withProgress(`rollback ${typed.domain}`, (options) =>
-        context.services.rollback(host, typed.domain, image, { ...options, ...(safety !== null && { safety }) }),
+        context.services.rollback(host, typed.domain, image, {
+          ...options,
+          ...(safety !== null && { safety }),
+        }),
       ),
     );
     const { verbose } = context.globals;

@@ -5,10 +5,10 @@
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { selectDomain } from '../../domain/selector.js';
-import type { DomainSpec, RewritePart, TablePin } from '../contract.js';
+import type { DomainSpec, TablePin } from '../contract.js';
 import type { DomainHappening } from '../events.js';
 import { checkSpec, crashAction, guestOptions } from './guest_config.js';
-import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
+import type { HypervisorApi, HypervisorEvent, MachineId, NativePart } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
 import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 import { sharedInfoBytes } from '../../domain/vcpu_context.js';
@@ -326,13 +326,13 @@ export class Domains {
   }
 
   /** Of a domain that is paused, or was half rewritten before. DOMAIN_WRONG_STATE. */
-  beginRewrite(domain: Domain, part: RewritePart | null): void {
+  beginRewrite(domain: Domain, part: NativePart | null): void {
     if (part) this.#requirePart(domain, part);
     native(() => this.#hv.beginRewrite(this.#machine, domain.domid, part));
     domain.building = domain.rewriting = true;
   }
 
-  #requirePart(domain: Domain, { gained, lost, tables, unpinned, geometry }: RewritePart): void {
+  #requirePart(domain: Domain, { gained, lost, tables, unpinned, geometry }: NativePart): void {
     const ends = [...gained, ...lost].map(([first, count]) => first + count - 1);
     this.requirePfns(domain, [...ends, ...tables, ...unpinned, ...geometry.p2mFrames]);
   }

@@ -1,9 +1,9 @@
 /** What the embedded host does for each operation of ops.ts. Everything here is short and synchronous but suspend. */
 import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
-import type { Capabilities, RewritePart } from '../contract.js';
+import type { Capabilities } from '../contract.js';
 import type { Domain, Domains } from './domains.js';
-import type { HypervisorApi, MachineId } from './hypervisor.js';
+import type { HypervisorApi, MachineId, NativePart } from './hypervisor.js';
 import type { HeldLease, Leases } from './leases.js';
 import { type HostReport, type OpArgs, packNumbers, unpackNumbers } from './ops.js';
 import type { Handlers, Session } from './session.js';
@@ -205,8 +205,10 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       leases.beginRewrite(leases.get(lease, session), part && unpacked(part));
       return null;
     },
-    completeRewrite: ({ lease, pins, state }, session) => {
-      domains.completeRewrite(builder(lease, session), pins, state);
+    completeRewrite: ({ lease, pins, state, release }, session) => {
+      const held = leases.builder(lease, session);
+      domains.completeRewrite(held.domain, pins, state);
+      if (release) leases.releasePaused(held);
       return null;
     },
     setGeometry: ({ lease, geometry }, session) => {
@@ -253,10 +255,17 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
   };
 }
 
-function unpacked({ geometry, ...lists }: NonNullable<OpArgs<'rewrite'>['part']>): RewritePart {
+function unpacked({
+  geometry: { ...geometry },
+  p2mFrames,
+  ...lists
+}: NonNullable<OpArgs<'rewrite'>['part']>): NativePart {
   const [gained, lost] = [lists.gained, lists.lost].map((runs) => pairsOf(unpackNumbers(runs)));
   const [tables, unpinned] = [lists.tables, lists.unpinned].map((pfns) => unpackNumbers(pfns));
-  return { geometry, gained: gained ?? [], lost: lost ?? [], tables: tables ?? [], unpinned: unpinned ?? [] };
+  return {
+    geometry: { ...geometry, p2mFrames: unpackNumbers(p2mFrames) },
+    ...{ gained: gained ?? [], lost: lost ?? [], tables: tables ?? [], unpinned: unpinned ?? [] },
+  };
 }
 
 function pairsOf(flat: readonly number[]): [number, number][] {

@@ -157,11 +157,20 @@ export class EmbeddedHost implements Host {
   async rewrite(lease: Lease, part?: RewritePart): Promise<Rewriter> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
-    await connection.call('rewrite', { lease: id, part: part ? packed(part) : null });
+    const rings = part?.rings;
+    // Asked together: the domain stands meanwhile, and each answer that is waited for takes its time.
+    const [, frame, ports] = await Promise.all([
+      connection.call('rewrite', { lease: id, part: part ? packed(part) : null }),
+      connection.call('sharedInfoFrame', { lease: id }),
+      rings && connection.call('connectRings', { lease: id, ...rings }),
+    ]);
+    const builder = this.#builder({ id, domid: lease.domid }, 'rewrite');
     return {
-      ...this.#builder({ id, domid: lease.domid }, 'rewrite'),
-      complete: ({ pins, state }) =>
-        done(connection.call('completeRewrite', { lease: id, pins: [...pins], state })),
+      ...builder,
+      sharedInfoFrame: () => Promise.resolve(frame),
+      ...(ports && { connectRings: () => Promise.resolve(ports) }),
+      complete: ({ pins, state, release }) =>
+        done(connection.call('completeRewrite', { lease: id, pins: [...pins], state, release })),
     };
   }
 
@@ -324,8 +333,15 @@ export class EmbeddedHost implements Host {
   }
 }
 
-const packed = ({ geometry, gained, lost, tables, unpinned }: RewritePart): OpArgs<'rewrite'>['part'] => ({
-  geometry: { ...geometry, p2mFrames: [...geometry.p2mFrames] },
+const packed = ({
+  geometry: { p2mFrames, ...geometry },
+  gained,
+  lost,
+  tables,
+  unpinned,
+}: RewritePart): OpArgs<'rewrite'>['part'] => ({
+  geometry,
+  p2mFrames: packNumbers(p2mFrames),
   gained: packNumbers(gained.flat()),
   lost: packNumbers(lost.flat()),
   tables: packNumbers(tables),

@@ -160,6 +160,9 @@ export interface GuestProgress {
   readonly counters: readonly number[];
 }
 
+/** What of a domain is rewritten. */
+export type NativePart = Omit<RewritePart, 'rings'>;
+
 export interface HypervisorApi {
   /** NO_MEMORY if the address space or memfds cannot be had. Events arrive on the event loop and do not hold it open. */
   createMachine(options: MachineOptions, onEvent: (event: HypervisorEvent) => void): MachineId;
@@ -183,7 +186,7 @@ export interface HypervisorApi {
    * takes the frames of all other pfns away. With a part only that becomes another, and nothing is to be populated. On an error
    * nothing was done. DOMAIN_WRONG_STATE if it is not paused or has a snapshot; NO_MEMORY.
    */
-  beginRewrite(machine: MachineId, domid: number, part: RewritePart | null): void;
+  beginRewrite(machine: MachineId, domid: number, part: NativePart | null): void;
   /** Takes the tables of the part again, and pins these. PAGE_TABLE_INVALID. */
   takeTables(machine: MachineId, domid: number, pins: readonly TablePin[]): void;
   /** `finish` of a rewritten domain, which goes on from its suspend point as one whose suspend was cancelled. */

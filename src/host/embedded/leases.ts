@@ -4,10 +4,10 @@
  */
 import { native } from '../../addon.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import type { Ending, OperationKind, RewritePart } from '../contract.js';
+import type { Ending, OperationKind } from '../contract.js';
 import { findImage } from '../named_image.js';
 import type { Domain, Domains } from './domains.js';
-import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
+import type { HypervisorApi, MachineId, NativePart, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
 import { logLine } from './run_dir.js';
 import type { ShutdownReason } from '../../domain/state.js';
@@ -214,7 +214,7 @@ export class Leases {
   }
 
   /** The domain is held paused, or was left half rewritten. */
-  beginRewrite(lease: HeldLease, part: RewritePart | null): void {
+  beginRewrite(lease: HeldLease, part: NativePart | null): void {
     const { domain } = lease;
     if (lease.pauses === 0 && !domain.rewriting)
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);

@@ -62,7 +62,14 @@ const ending: z.ZodType<Ending> = z.object({
 const level = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]);
 const pins = z.array(z.object({ pfn, level })).max(2 ** 22);
 /** Runs as packed pairs, pfns as packed numbers. */
-const part = z.object({ geometry, gained: blob, lost: blob, tables: blob, unpinned: blob });
+const part = z.object({
+  geometry: z.object({ nrPfns: whole, guestWidth: z.literal([4, 8, 0]), p2mGeneration: whole }),
+  p2mFrames: blob,
+  gained: blob,
+  lost: blob,
+  tables: blob,
+  unpinned: blob,
+});
 
 const none = z.object({});
 const byDomid = z.object({ domid });
@@ -117,7 +124,7 @@ export const opSchemas = {
 
   build: z.object({ spec }),
   rewrite: z.object({ lease, part: part.nullable() }),
-  completeRewrite: z.object({ lease, pins, state }),
+  completeRewrite: z.object({ lease, pins, state, release: z.boolean() }),
   setGeometry: z.object({ lease, geometry }),
   populate: z.object({ lease, runs: blob }),
   frames: z.object({ lease, pfns: blob }),
