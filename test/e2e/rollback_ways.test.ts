@@ -220,8 +220,7 @@ test('a PVH domain goes back', async (t) => {
   await assertAs(host, at('point'));
   const written = pages.filter(({ body: has }) => has).slice(0, 40);
   const view = await host.openToRewrite(domid);
-  for (const { pfn } of written)
-    steps().writePages(view.handle, BigUint64Array.of(BigInt(pfn)), body(next));
+  for (const { pfn } of written) steps().writePages(view.handle, BigUint64Array.of(BigInt(pfn)), body(next));
   view.close();
   const { putPages } = await rollback(host, 'guest', at('point'));
   assert.equal(putPages, written.length);

@@ -116,7 +116,9 @@ async function contentOf(path: string): Promise<{ pages: TestPage[]; manifest: M
 }
 
 /** Whole by all its checksums, and wrong by what it says. */
-const lies: Readonly<Record<string, (content: { pages: TestPage[]; manifest: Manifest }) => Partial<Manifest>>> = {
+const lies: Readonly<
+  Record<string, (content: { pages: TestPage[]; manifest: Manifest }) => Partial<Manifest>>
+> = {
   'a table that leads beyond the domain': ({ pages }) => {
     const table = pages.find(({ type }) => (type & 7) === 1 && type < 13);
     table?.body?.writeBigUInt64LE((BigInt(pages.length) << 12n) | 0x67n, 8);

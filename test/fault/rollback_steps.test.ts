@@ -132,7 +132,8 @@ for (const program of ['writer', 'churner'] as const) {
         (thrown: unknown) => {
           assert.ok(thrown instanceof DormouseError && thrown.code === 'HOST_LACKS', String(thrown));
           const { message, guest, advice } = thrown;
-          if (guest === 'paused') assert.match(`${message} ${advice}`, /half rewound.*dormouse rollback guest/);
+          if (guest === 'paused')
+            assert.match(`${message} ${advice}`, /half rewound.*dormouse rollback guest/);
         },
       );
       assertNothingOpen();
