@@ -97,13 +97,13 @@ class Story {
   async perform(one: Act): Promise<void> {
     const { host, points } = this;
     const fresh = this.at(`${++this.#number}-${points.length}.dmi`);
-    if (one.kind === 'run') return void (await sleep(one.ms));
-    if (one.kind === 'point') {
+    if (one.kind === 'run') await sleep(one.ms);
+    else if (one.kind === 'point') {
       const parent = one.increment ? points.at(-1) : undefined;
       const options = parent === undefined ? {} : { incrementalFrom: parent };
       await checkpoint(host, 'guest', fresh, { mode: 'light', ...options });
       points.push(fresh);
-    } else if (one.kind === 'back' && points.length > 0) {
+    } else if (points.length > 0) {
       const image = points[one.to % points.length] ?? '';
       const ended = (await host.find('guest')).shutdown !== null;
       const safe = one.safe && !ended;

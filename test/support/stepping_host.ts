@@ -29,7 +29,7 @@ function counted<T extends object>(real: T, steps: Steps, instead: Readonly<Reco
     get: (_, name) => {
       const own: unknown = Reflect.get(real, name, real);
       if (typeof own !== 'function' || typeof name !== 'string' || name === 'onEvent') return own;
-      const method = (instead[name] ?? (own as Method)).bind(real) as Method;
+      const method: Method = (instead[name] ?? (own as Method)).bind(real);
       return (...args: unknown[]) => steps.around(name, () => method(...args));
     },
   });
