@@ -21,6 +21,7 @@ import { figure, figures } from './figure.js';
 import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
 import { mixedMemory } from './mixed_memory.js';
 import { benchPauses } from './pauses.js';
+import { benchRollback } from './rollback.js';
 import { writeEngineReport, writeXenReport } from './report.js';
 import { benchXen } from './xen.js';
 
@@ -92,6 +93,12 @@ async function mainEngine(): Promise<void> {
       sizesGib: values.quick ? [1] : [1, 4, 8],
       samples: values.quick ? 50 : 200,
       limits,
+    });
+    await benchRollback({
+      dir,
+      sizesGib: values.quick ? [1] : [1, 4],
+      differing: values.quick ? [0, 10_000] : [0, 100, 1000, 10_000, 30_000, 100_000],
+      rounds: values.quick ? 3 : 7,
     });
     if (values.write !== undefined)
       writeEngineReport(

@@ -12,6 +12,8 @@ export type ReaderHandle = Handle<'reader'>;
 export type DigestHandle = Handle<'digest'>;
 export type TrackerHandle = Handle<'tracker'>;
 export type LiveHandle = Handle<'live pass'>;
+/** A domain on its way back to an image. */
+export type RewindHandle = Handle<'rewind'>;
 export type OutputHandle = Handle<'output'>;
 /** A machine of the embedded host, in its own process. */
 export type MachineHandle = Handle<'machine'>;

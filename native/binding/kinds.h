@@ -14,6 +14,7 @@ namespace dormouse::step {
 class DigestTable;
 class ContentTracker;
 class LivePass;
+class Rewind;
 }  // namespace dormouse::step
 namespace dormouse::embedded {
 class MachineMap;
@@ -57,5 +58,7 @@ template <>
 constexpr KindInfo kKind<xen::XenMemory> = {10, "memory of the xen host"};
 template <>
 constexpr KindInfo kKind<xen::DomainBuilder> = {11, "builder of the xen host"};
+template <>
+constexpr KindInfo kKind<step::Rewind> = {12, "rewind"};
 
 }  // namespace dormouse::binding

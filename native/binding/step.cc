@@ -13,6 +13,7 @@
 #include "step/digest_step.h"
 #include "step/live_pass.h"
 #include "step/restore_step.h"
+#include "step/rewind.h"
 #include "step/save_step.h"
 
 namespace dormouse::binding {
@@ -24,6 +25,7 @@ using Readers = Registry<image::Reader>;
 using Digests = Registry<step::DigestTable>;
 using Trackers = Registry<step::ContentTracker>;
 using LivePasses = Registry<step::LivePass>;
+using Rewinds = Registry<step::Rewind>;
 
 // saveStep(memory, writer, lane, firstPfn, count) -> pages put, by class (array of 16)
 Napi::Value save_step(const Napi::CallbackInfo& info) {
@@ -131,8 +133,8 @@ Napi::Value digest_finish(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), text);
 }
 
-// openObjects() -> how many memories, writers, readers, digests, trackers and live passes are
-// registered (leak tests)
+// openObjects() -> how many memories, writers, readers, digests, trackers, live passes and rewinds
+// are registered (leak tests)
 Napi::Value open_objects(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("memories", num(info.Env(), Memories::get().count()));
@@ -141,6 +143,7 @@ Napi::Value open_objects(const Napi::CallbackInfo& info) {
   out.Set("digests", num(info.Env(), Digests::get().count()));
   out.Set("trackers", num(info.Env(), Trackers::get().count()));
   out.Set("livePasses", num(info.Env(), LivePasses::get().count()));
+  out.Set("rewinds", num(info.Env(), Rewinds::get().count()));
   return out;
 }
 
@@ -162,6 +165,7 @@ Napi::Object init_step(Napi::Env env) {
   add<open_objects>(out, "openObjects");
   add_memory_steps(out);
   add_live_steps(out);
+  add_rewind_steps(out);
   return out;
 }
 

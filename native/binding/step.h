@@ -8,6 +8,7 @@ namespace dormouse::binding {
 // Each adds its functions to the addon's `step`.
 void add_memory_steps(Napi::Object out);
 void add_live_steps(Napi::Object out);
+void add_rewind_steps(Napi::Object out);
 
 // What a step puts through a writer's lane, or takes through a reader's.
 inline LaneUse lane_of(const Napi::CallbackInfo& info, size_t object, size_t lane, uint32_t lanes) {

@@ -38,6 +38,8 @@ export interface TakeHow extends OperationOptions {
 export interface Taken extends LiveImage {
   /** Pages the host copied aside because the guest wrote to them meanwhile. */
   readonly cowPages: number;
+  /** What the host's log named at this instant, since the take before; null where there is none, or it copies by passes. */
+  readonly logged: Buffer | null;
 }
 
 /** What is kept where the host copies on write: its log says what changed, each snapshot is read once. */
@@ -118,6 +120,11 @@ export class CaptureSession {
     this.#endEpoch(false);
   }
 
+  /** What the host's log names since the last take; null where the host does not copy on write. */
+  async loggedSince(): Promise<Buffer | null> {
+    return this.#frozen ? await this.#frozen.tracker.peek() : null;
+  }
+
   /** Unmaps and gives the domain back. LOCKED if another tool took from the dirty log meanwhile. */
   async end(): Promise<void> {
     this.#stopWatching();
@@ -172,7 +179,7 @@ export class CaptureSession {
     };
     const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);
-    return { ...image, cowPages: 0 };
+    return { ...image, cowPages: 0, logged: null };
   }
 
   /**
@@ -234,7 +241,8 @@ export class CaptureSession {
         throw new DormouseError('GUEST_MEMORY_UNREADABLE', `the pfn space of ${info.name} grew meanwhile`);
       await passOver({ host, lease, info, geometry, memory, live, writer, options: how }, passKinds.standing);
       const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
-      return { source, pauseMs, downtime, copiedPages: 0, cowPages: await snapshot.cowPages() };
+      const cowPages = await snapshot.cowPages();
+      return { source, pauseMs, downtime, copiedPages: 0, cowPages, logged: dirty };
     } finally {
       await snapshot.release();
     }

@@ -4,6 +4,7 @@ import { asDormouseError, DormouseError, ofGuest } from '../errors.js';
 import type { Host, Lease, MemoryView, Snapshot } from '../host/contract.js';
 import type { CaptureSource } from './write_image.js';
 import { refuseDeviceModel } from '../domain/hvm.js';
+import { rewindingAdvice } from '../domain/states.js';
 import type { DomainInfo } from '../domain/state.js';
 
 export const defaultSuspendTimeoutMs = 60_000;
@@ -35,6 +36,11 @@ export interface StandingStill {
 
 /** Refuses a domain whose memory is not (or not any more) a guest's. */
 export function requireWhole(info: DomainInfo): void {
+  if (info.rewinding)
+    throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is half rewound`, {
+      guest: 'paused',
+      advice: rewindingAdvice(info.name),
+    });
   if (info.building)
     throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built by another operation`);
   if (info.dying) throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is being destroyed`);

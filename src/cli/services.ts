@@ -13,6 +13,7 @@ import type { verifyImage } from '../image/verify.js';
 import type { SignerState, signerState } from '../restore/trust.js';
 import type { checkImage } from '../restore/check.js';
 import type { restore } from '../restore/restore.js';
+import type { rollback } from '../rollback/rollback.js';
 import type { save } from '../save/save.js';
 import type { forgetKey, listKeys, showKey, trustKey } from '../trust/keys.js';
 
@@ -25,6 +26,7 @@ export interface Services {
   readonly restore: typeof restore;
   readonly checkImage: typeof checkImage;
   readonly checkpoint: typeof checkpoint;
+  readonly rollback: typeof rollback;
   readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
   readonly digestImage: typeof digestImage;
@@ -57,6 +59,7 @@ export const engine: Services = {
   restore: async (...args) => await (await import('../restore/restore.js')).restore(...args),
   checkImage: async (...args) => await (await import('../restore/check.js')).checkImage(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
+  rollback: async (...args) => await (await import('../rollback/rollback.js')).rollback(...args),
   dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),

@@ -66,7 +66,10 @@ export interface TypedVerb<Input extends z.ZodObject> extends Omit<Verb, 'run' |
   readonly run: (context: Context, input: z.output<Input>) => Promise<Outcome>;
 }
 
-/** `<domain>`, `[domains...]`, `-p, --paused`, `--incremental-from <image>` as fields: domain, domains, paused, incrementalFrom. */
+/**
+ * `<domain>`, `[domains...]`, `-p, --paused`, `--incremental-from <image>` as fields: domain, domains, paused, incrementalFrom.
+ * `--no-safety` is a value of `safety`.
+ */
 export function fieldNames({ args, options }: Pick<Verb, 'args' | 'options'>): {
   args: string[];
   options: string[];
@@ -75,7 +78,7 @@ export function fieldNames({ args, options }: Pick<Verb, 'args' | 'options'>): {
     name.replace(/-([a-z])/gu, (_, letter: string) => letter.toUpperCase());
   return {
     args: args.map(({ form }) => camel(form.replace(/[^a-z-]/gu, ''))),
-    options: options.map(({ flags }) => camel(/--([a-z-]+)/u.exec(flags)?.[1] ?? '')),
+    options: options.map(({ flags }) => camel(/--(?:no-)?([a-z-]+)/u.exec(flags)?.[1] ?? '')),
   };
 }
 

@@ -93,6 +93,14 @@ export function startInfoPfn(state: Pick<DomainState, 'vcpus'>): number {
   return Number(startInfoField(first.basic).get());
 }
 
+/** The shared info page of a domain that goes back in place: events pend and are masked as they were then. */
+export function sharedInfoInPlace(old: Buffer, p2mRootFrame: bigint): Buffer {
+  const page = Buffer.from(old);
+  page.writeBigUInt64LE(0n, sharedInfo.frameListList);
+  page.writeBigUInt64LE(p2mRootFrame << 12n, sharedInfo.p2mCr3);
+  return page;
+}
+
 /**
  * The shared info page of a new domain: vcpu_info and arch of the old one, no event pending, every channel masked, the
  * p2m's root as a machine frame (0 where unknown). The host keeps its own wall clock.

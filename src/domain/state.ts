@@ -22,6 +22,8 @@ export interface DomainInfo {
   readonly shutdown: ShutdownReason | null;
   /** True while a domain is being built and nothing of it has run. */
   readonly building: boolean;
+  /** Building, of one that ran before: it goes back to an image and is neither what it was nor what it is to be. */
+  readonly rewinding?: boolean;
   readonly cpuTimeNs: number;
 }
 

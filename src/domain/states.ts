@@ -13,9 +13,14 @@ export function stateWord(info: DomainInfo): StateWord {
   return info.blocked && !info.running ? 'idle' : 'running';
 }
 
+/** What to do with a domain that is `rewinding`. */
+export const rewindingAdvice = (name: string): string =>
+  `Roll it back again (\`dormouse rollback ${name} --image FILE --no-safety\`) or end it (\`dormouse destroy ${name}\`).`;
+
 /** Why it is in that state; `unknown` where the host does not say. */
 export function stateReason(info: DomainInfo): string {
   if (info.shutdown !== null) return info.shutdown;
+  if (info.rewinding) return 'rewinding';
   if (info.building) return 'starting up';
   if (info.dying) return 'destroyed';
   return info.paused ? 'user' : 'unknown';

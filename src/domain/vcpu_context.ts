@@ -95,6 +95,15 @@ export function patchStartInfo(page: Buffer, patch: StartInfoPatch): void {
   page.writeUInt32LE(patch.consolePort, 80);
 }
 
+/** Writes what is the domain's own into the start info of one that goes back in place; the rest is as it was then. */
+export function moveStartInfo(page: Buffer, own: Omit<StartInfoPatch, 'nrPages'>): void {
+  page.writeBigUInt64LE(own.sharedInfoFrame << 12n, 40);
+  page.writeBigUInt64LE(own.storeFrame, 56);
+  page.writeUInt32LE(own.storePort, 64);
+  page.writeBigUInt64LE(own.consoleFrame, 72);
+  page.writeUInt32LE(own.consolePort, 80);
+}
+
 /** Blanks what differs between two equal guests on two machines: frames, ports and flags. */
 export function blankStartInfo(page: Buffer): void {
   page.fill(0, 40, 52);

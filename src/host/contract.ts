@@ -35,7 +35,13 @@ export interface XlDomain {
 }
 
 export type CapabilityName =
-  'light-suspend-point' | 'cow-snapshot' | 'log-dirty' | 'cooperative-suspend' | 'create' | 'xl-config';
+  | 'light-suspend-point'
+  | 'cow-snapshot'
+  | 'log-dirty'
+  | 'cooperative-suspend'
+  | 'rewrite'
+  | 'create'
+  | 'xl-config';
 /** true, or the reason why not ("log-dirty: hypervisor built without shadow paging"). */
 export type Capabilities = Readonly<Record<CapabilityName, true | string>>;
 
@@ -82,7 +88,7 @@ export interface Ending {
   readonly imageId: string;
 }
 
-export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'digest' | 'dump';
+export type OperationKind = 'save' | 'checkpoint' | 'restore' | 'rollback' | 'digest' | 'dump';
 
 /**
  * The right to work on one domain, held by this process: a second one is refused with LOCKED. If the holder dies, the
@@ -133,6 +139,35 @@ export interface Builder extends DomainFrames, DomainRest {
   openMemory(): Promise<MemoryView>;
   /** The domain is complete; a new one is left paused by the controller, an old one as paused as it was. */
   finish(): Promise<void>;
+}
+
+export type TablePin = Parameters<DomainRest['pin']>[0][number];
+
+/** What of a domain is to be another; what is not named stays as it is, page types and pins too. */
+export interface RewritePart {
+  readonly geometry: MemoryGeometry;
+  /** Pfns that get a frame, and that lose theirs: runs `[first, count]`. */
+  readonly gained: readonly (readonly [first: number, count: number])[];
+  readonly lost: readonly (readonly [first: number, count: number])[];
+  /** Page tables that may be written to or are to be none: what they map counts for nothing until `complete`. */
+  readonly tables: readonly number[];
+  readonly unpinned: readonly number[];
+  /** What `connectRings` will be asked, so that the answer comes with this one's; null for a domain without start info. */
+  readonly rings: Parameters<DomainRest['connectRings']>[0] | null;
+}
+
+/** A domain that is rewritten in place, and goes on as the same domain. */
+export interface Rewriter extends Builder {
+  /**
+   * `pin`, `setState` and `finish` in one: the tables of the part count again, and a guest at its suspend point goes on from there
+   * as one whose suspend was cancelled, with its own ports. It runs on if it was the rewriting that had it left paused; with
+   * `release` the lease's pause is taken back too.
+   */
+  complete(rest: {
+    readonly pins: readonly TablePin[];
+    readonly state: DomainState;
+    readonly release: boolean;
+  }): Promise<void>;
 }
 
 /** A domain that an image is to become, for a look at what stands against it. */
@@ -272,9 +307,12 @@ export interface Host {
 
   /**
    * Makes a domain that the lease holds paused, or that was left half rewritten, ready to be filled anew in place: it keeps
-   * its id, its frames and its ports. Absent where the host cannot. DOMAIN_WRONG_STATE.
+   * its id, its frames and its ports. Absent where the host has no `rewrite`. With a part no more than that becomes another:
+   * not of one that was left half rewritten. After an error it is as it was. DOMAIN_WRONG_STATE, NO_MEMORY.
    */
-  rewrite?(lease: Lease): Promise<Builder>;
+  rewrite?(lease: Lease, part?: RewritePart): Promise<Rewriter>;
+  /** A view of a domain's memory that may be written to once `rewrite` returned; until then it is read. */
+  openToRewrite?(domid: number): Promise<MemoryView>;
 
   /**
    * A new domain of an image, on a host whose own toolstack creates domains and runs this program to fill them; absent

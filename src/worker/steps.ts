@@ -9,6 +9,7 @@ import type {
   LiveHandle,
   MemoryHandle,
   ReaderHandle,
+  RewindHandle,
   TrackerHandle,
   WriterHandle,
 } from '../handle.js';
@@ -150,6 +151,60 @@ export interface StepsNative {
   /** Appends copied pages [first, first + count) to the image, each once. */
   livePut(live: LiveHandle, writer: WriterHandle, lane: number, first: number, count: number): number[];
   liveRelease(live: LiveHandle): boolean;
+  /**
+   * A domain on its way back to an image: which of its pages differ, and room for the content of so many of them.
+   * `leafPfns`: the image's p2m leaves, whose content follows from the frames. `startInfoPfn` is put back whatever it holds.
+   */
+  rewindCreate(
+    reader: ReaderHandle,
+    leafPfns: BigUint64Array,
+    startInfoPfn: number | null,
+    maxKept: number,
+  ): RewindHandle;
+  /** Looks at all types and frames; first of all, and where the host's log may not tell of them. Blocks the caller. */
+  rewindLook(rewind: RewindHandle, memory: MemoryHandle): void;
+  /** Adds the pages of a dirty log to those that may differ. */
+  rewindMerge(rewind: RewindHandle, bitmap: Buffer): void;
+  /** Reads, checks and compares units of the image; pages that differ. What they are to hold is kept. */
+  rewindCompare(
+    rewind: RewindHandle,
+    memory: MemoryHandle,
+    lane: number,
+    firstUnit: number,
+    count: number,
+  ): number;
+  /** Pages that differ or may. */
+  rewindCandidates(rewind: RewindHandle): number;
+  /** Chunks with such pages whose content is not kept. */
+  rewindMissing(rewind: RewindHandle): Piece[];
+  rewindKeep(rewind: RewindHandle, lane: number, firstChunk: number, count: number): void;
+  /** Of a domain that stands still: what is to be done besides the content of pages. `whole`: no table counts any more. */
+  rewindPlan(
+    rewind: RewindHandle,
+    memory: MemoryHandle,
+    whole: boolean,
+  ): {
+    gained: Piece[];
+    lost: Piece[];
+    tables: number[];
+    unpinned: number[];
+    pins: { pfn: number; level: 1 | 2 | 3 | 4 }[];
+  };
+  /** Writes what differs of the pages that are kept, off the event loop unless they are few: pages put, and those that were the same after all. */
+  rewindWrite(
+    rewind: RewindHandle,
+    memory: MemoryHandle,
+    threads: number,
+  ): Promise<[put: number, same: number]> | [put: number, same: number];
+  /** The same of the pages in these chunks that are not kept. */
+  rewindPlace(
+    rewind: RewindHandle,
+    memory: MemoryHandle,
+    lane: number,
+    firstChunk: number,
+    count: number,
+  ): [put: number, same: number];
+  rewindRelease(rewind: RewindHandle): boolean;
   openObjects(): {
     memories: number;
     writers: number;
@@ -157,6 +212,7 @@ export interface StepsNative {
     digests: number;
     trackers: number;
     livePasses: number;
+    rewinds: number;
   };
 }
 

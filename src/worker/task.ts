@@ -1,7 +1,14 @@
 /** What runs in a worker thread: one native step for each message. Pages never enter JavaScript. */
 import { asDormouseError, type ErrorCode, type ErrorPlace } from '../errors.js';
 import { type PassKind, steps } from './steps.js';
-import type { DigestHandle, LiveHandle, MemoryHandle, ReaderHandle, WriterHandle } from '../handle.js';
+import type {
+  DigestHandle,
+  LiveHandle,
+  MemoryHandle,
+  ReaderHandle,
+  RewindHandle,
+  WriterHandle,
+} from '../handle.js';
 
 export type Task =
   | { step: 'warm' }
@@ -26,6 +33,15 @@ export type Task =
       first: number;
       count: number;
     }
+  | {
+      step: 'rewind-compare' | 'rewind-place';
+      rewind: RewindHandle;
+      memory: MemoryHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | { step: 'rewind-keep'; rewind: RewindHandle; lane: number; first: number; count: number }
   | {
       step: 'digest-domain';
       memory: MemoryHandle;
@@ -65,6 +81,13 @@ function runStep(task: Task): number[] | null {
       return null;
     case 'restore':
       return [steps().restoreStep(task.memory, task.reader, lane, first, count)];
+    case 'rewind-compare':
+      return [steps().rewindCompare(task.rewind, task.memory, lane, first, count)];
+    case 'rewind-keep':
+      steps().rewindKeep(task.rewind, lane, first, count);
+      return null;
+    case 'rewind-place':
+      return steps().rewindPlace(task.rewind, task.memory, lane, first, count);
     case 'digest-domain':
       steps().digestDomainStep(task.memory, task.digest, first, count);
       return null;

@@ -42,6 +42,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
       forget: () => missing('keys.forget'),
     },
     checkpoint: () => missing('checkpoint'),
+    rollback: () => missing('rollback'),
     dumpCore: () => missing('dumpCore'),
     digestDomain: () => missing('digestDomain'),
     digestImage: () => missing('digestImage'),

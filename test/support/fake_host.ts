@@ -50,6 +50,7 @@ export class FakeHost implements Host {
       'cow-snapshot': 'no pages',
       'log-dirty': 'no pages',
       'cooperative-suspend': 'no pages',
+      rewrite: 'no pages',
       create: true,
       'xl-config': this.xlConfig || 'guest programs',
     });

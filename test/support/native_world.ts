@@ -65,6 +65,8 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const digest = steps().digestCreate(guestPages);
   const tracker = steps().trackerCreate(guestPages);
   const [byLog, byContent] = [false, true].map((content) => steps().liveCreate(guestPages, content, 64));
+  // Of an image of another size than the guest: what would write to it is refused.
+  const rewind = steps().rewindCreate(reader, words(), null, 16);
   const some = Buffer.alloc(300, 'abc ');
   const readPath = join(dir, `${number}.fd`);
   const readFd = openSync(readPath, 'w+');
@@ -156,6 +158,16 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.livePieces': [byLog, memory, 64],
     'step.livePut': [byLog, stream, 0, 0, 1],
     'step.memoryPieces': [memory, guestPages, 64],
+    'step.rewindCreate': [reader, words(1n), 3, 16],
+    'step.rewindMerge': [rewind, Buffer.alloc(imagePages / 8, 3)],
+    'step.rewindMissing': [rewind],
+    'step.rewindCandidates': [rewind],
+    'step.rewindKeep': [rewind, 0, 0, 1],
+    'step.rewindLook': [rewind, memory],
+    'step.rewindCompare': [rewind, memory, 0, 0, 1],
+    'step.rewindPlan': [rewind, memory, true],
+    'step.rewindWrite': [rewind, memory, 2],
+    'step.rewindPlace': [rewind, memory, 0, 0, 1],
     'embedded.openMachine': [layout],
     'embedded.openView': [machine.map, { domain, kind: 'live', epoch: 0, consume: false }],
     'embedded.openAsXen': [machine.map, { domain, translated: true, p2mPfns: words(1n) }],
@@ -172,7 +184,9 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'hypervisor.frames': [machine.id, 1, [1, 2]],
     'hypervisor.writeSharedInfo': [machine.id, 2, page4k],
     'hypervisor.pin': [machine.id, 2, [{ pfn: 3, level: 4 }]],
-    'hypervisor.beginRewrite': [machine.id, 1],
+    'hypervisor.beginRewrite': [machine.id, 1, null],
+    'hypervisor.takeTables': [machine.id, 1, [{ pfn: 7, level: 4 }]],
+    'hypervisor.finishInPlace': [machine.id, 1],
     'hypervisor.unpin': [machine.id, 1, 7],
     'hypervisor.setVcpu': [machine.id, 2, 0, Buffer.alloc(5168)],
     'hypervisor.getVcpu': [machine.id, 1, 0],
@@ -184,7 +198,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   };
   for (const name of ['machineInfo', 'machineLayout', 'domids']) right[`hypervisor.${name}`] = [machine.id];
   for (const name of ofOneDomain) right[`hypervisor.${name}`] = [machine.id, 1];
-  const handles = [reader, memory, building, stream, writer, output, digest, tracker, byLog ?? 0];
+  const handles = [reader, memory, building, stream, writer, output, digest, tracker, rewind, byLog ?? 0];
   return { handles: [...handles, machine.id, machine.map], right };
 }
 

@@ -6,6 +6,7 @@ import type { Services } from '../../src/cli/services.js';
 import { verbs } from '../../src/cli/program/verbs.js';
 import { snapshotDowntime } from '../../src/domain/operation.js';
 import type { DumpResult } from '../../src/dump/dump_core.js';
+import type { RollbackResult } from '../../src/rollback/rollback.js';
 import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
 import type { HostReport } from '../../src/host/embedded/ops.js';
 import type { Inspection } from '../../src/image/inspect.js';
@@ -55,6 +56,12 @@ function checkpointed(path: string): CheckpointResult {
   };
 }
 
+function rolledBack(path: string): RollbackResult {
+  const pages = { putPages: 3, samePages: 125 };
+  const times = { pauseMs: 0.75, elapsedMs: 12.5, phases, downtime: snapshotDowntime(0.75) };
+  return { path, domid: 1, name: 'web1', imageId, safety: null, paused: false, ...pages, ...times };
+}
+
 function dumped(path: string): DumpResult {
   const sizes = { vcpus: 2, pages: 128, fileBytes: 540_000, pauseMs: 4.25, elapsedMs: 12.5 };
   return { path, domid: 1, name: 'web1', ...sizes };
@@ -78,6 +85,7 @@ const report: HostReport = {
     'cow-snapshot': true,
     'log-dirty': true,
     'cooperative-suspend': true,
+    rewrite: true,
     create: true,
     'xl-config': 'xl-config: not written yet',
   },
@@ -145,6 +153,7 @@ function working(): Services {
       forget: () => Promise.resolve(trustedKey),
     },
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
+    rollback: (_host, _selector, path) => Promise.resolve(rolledBack(path)),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
@@ -179,6 +188,10 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   save: ['save -c web1 a.dmi', /^saved: +web1 \(domain 1\), runs on\n.*\n(.*\n)+stood still: 3\.50 ms\n$/],
   restore: ['restore -p a.dmi', /^restored: +web1 \(domain 3\), paused\n/],
   checkpoint: ['checkpoint --count 2 web1 a-%d.dmi', /a-1\.dmi[^]*a-2\.dmi/],
+  rollback: [
+    'rollback web1 --image a.dmi --no-safety',
+    /^rolled back: +web1 \(domain 1\), running\n[^]*3 put back, 125 the same\n[^]*paused for: +0\.750 ms\n$/,
+  ],
   digest: ['digest --image a.dmi', /^ab12\n$/],
   'dump-core': ['dump-core web1 web1.core', /holds: +128 pages, 2 vCPUs\n[^]*paused for: 4\.25 ms\n$/],
   'image inspect': ['image inspect a.dmi', /damage: +1\n {2}the manifest is damaged\n$/, 3],
@@ -298,6 +311,9 @@ test('what is no command line is a usage error', async () => {
     'checkpoint --incremental-from',
     'checkpoint --count 0 web1 a-%d.dmi',
     'checkpoint --mode heavy web1 a.dmi',
+    'rollback web1 --no-safety',
+    'rollback web1 --image a.dmi',
+    'rollback web1 --safety b.dmi',
     'digest',
     'digest web1 --image a.dmi',
     'image convert --to core a.xl a.dmi',

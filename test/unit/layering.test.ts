@@ -9,7 +9,7 @@ import { packageRoot } from '../../src/addon.js';
 const layers: readonly (readonly string[])[] = [
   ['cli', 'demo', 'helper'],
   ['render'],
-  ['save', 'restore', 'checkpoint', 'transfer', 'convert', 'digest', 'dump'],
+  ['save', 'restore', 'checkpoint', 'rollback', 'transfer', 'convert', 'digest', 'dump'],
   ['capture'],
   ['xenstream', 'host', 'worker', 'trust'],
   ['image'],
@@ -27,7 +27,17 @@ const forbidden: readonly (readonly [from: string, to: RegExp, why: string])[] =
   ['restore', /^src\/save\//u, 'an image is read without the code that wrote it'],
   ['save', /^src\/restore\//u, 'an image is written without the code that reads it'],
 ];
-const engine = ['save', 'restore', 'checkpoint', 'transfer', 'convert', 'digest', 'dump', 'capture'];
+const engine = [
+  'save',
+  'restore',
+  'checkpoint',
+  'rollback',
+  'transfer',
+  'convert',
+  'digest',
+  'dump',
+  'capture',
+];
 
 interface Import {
   readonly file: string;

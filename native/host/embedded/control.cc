@@ -84,7 +84,7 @@ bool Domain::unpause(Fault* fault) {
   if (pause_count == 0) return fault->raise("DOMAIN_WRONG_STATE", "the domain is not paused");
   if (building && pause_count == 1)
     return fault->raise("DOMAIN_WRONG_STATE", "the domain is not complete");
-  if (!guest && !building)
+  if (!guest && !building && pause_count == 1)
     return fault->raise("HOST_LACKS", "the embedded host runs its own guest programs only");
   if (pause_count == 1 && !started) {
     started = true;

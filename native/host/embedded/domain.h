@@ -32,6 +32,19 @@ struct PfnRun {
   uint64_t first, count;
 };
 
+// What of a domain is to be another, when it is rewritten: frames that come and go, page tables
+// that may be written, pins that go. What is not named stays as it is.
+struct RewritePart {
+  Geometry geometry;
+  std::vector<PfnRun> gained, lost;
+  std::vector<uint64_t> tables, unpinned;
+};
+
+struct PinnedTable {
+  uint64_t pfn;
+  int level;
+};
+
 class Domain {
  public:
   Domain(Machine& machine, uint16_t domid, DomainType type, uint32_t vcpus, uint64_t max_pages);
@@ -47,6 +60,13 @@ class Domain {
   // Makes a domain that stands still ready to be filled anew in place (rewrite.cc); until finish()
   // it does not run. May be called again before that.
   bool begin_rewrite(Fault* fault);
+  // The same for a part of it, in time that goes by what is named and not by memory. On a fault
+  // nothing was done.
+  bool begin_rewrite(RewritePart part, Fault* fault);
+  // Takes the tables of the part again and pins these. Then the state may be set.
+  bool take_tables(const std::vector<PinnedTable>& pins, Fault* fault);
+  // finish() of a rewritten domain that goes on as the same one: its suspend call says "cancelled".
+  bool finish_in_place(Fault* fault);
   uint64_t entry(uint64_t pfn) const { return meta_words()[pfn].load(std::memory_order_relaxed); }
   bool has_frame(uint64_t pfn) const { return pfn < nr_pfns && host::mfn_of(entry(pfn)) != kNoMfn; }
   uint64_t mfn(uint64_t pfn) const { return host::mfn_of(entry(pfn)); }
@@ -150,7 +170,8 @@ class Domain {
   std::atomic<bool> exiting{false};
   bool started = false;
   bool building = true;
-  bool rewriting = false;  // building, of a domain that ran before
+  bool rewriting = false;        // building, of a domain that ran before
+  std::vector<uint64_t> lifted;  // frames of tables that are to be taken again
   uint32_t pause_count = 0;
   std::optional<GuestText> guest;
   int wanted_shutdown = -1;  // asked of a guest that cannot answer yet
@@ -163,6 +184,10 @@ class Domain {
   void forget_shutdown();
   void end_vcpus();
   void forget_types();
+  bool may_rewrite(Fault* fault) const;
+  bool check_part(const RewritePart& part, Fault* fault) const;
+  void begin_to_rewrite();
+  void log_all();
   bool check_runs(const std::vector<PfnRun>& runs, Fault* fault) const;
   void detach_all_but(const std::vector<PfnRun>& runs);
 };

@@ -123,6 +123,13 @@ void GuestKernel::leave_suspend_point() {
   if (!was_in_hypercall_) cpu_.regs().rax = 1;
 }
 
+void GuestKernel::go_on_in_place() {
+  cpu_.sync_tlb();
+  if (!build_tree()) return;
+  cpu_.regs().rip = kRipProgram;
+  cpu_.regs().rax = 1;
+}
+
 bool GuestKernel::check_start_info() {
   const GuestText& text = *dom_.guest;
   uint64_t mfn;

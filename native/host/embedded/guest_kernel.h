@@ -20,6 +20,8 @@ class GuestKernel {
   static bool swap_held_rings(Domain& domain, bool to_pfns);
   // The suspend hypercall returned 1: the same domain goes on.
   void leave_suspend_point();
+  // The same in a domain that was rewritten in place: what the toolstack made of start info stays.
+  void go_on_in_place();
   // The hypercall returned 0: a new domain. Checks what the toolstack made and rebuilds the rest;
   // a guest that finds something wrong crashes.
   void start_in_new_domain();

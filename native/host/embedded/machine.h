@@ -24,7 +24,8 @@ struct Frame {
   uint32_t type_count;  // uses as `type`
   uint16_t domid;       // 0: nobody's
   uint8_t type;
-  bool pinned;
+  bool pinned : 1;
+  bool lifted : 1;  // a table whose entries count for nothing meanwhile
 };
 
 struct Event {

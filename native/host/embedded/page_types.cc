@@ -69,9 +69,11 @@ void PageTypes::put(uint64_t mfn) {
   if (!machine_.owned_by(mfn, dom_.domid) || frame.type_count == 0) return;
   if (--frame.type_count != 0) return;
   const int type = frame.type;
+  const bool lifted = frame.lifted;
   frame.type = kTypeNone;
+  frame.lifted = false;
   if (type == kTypeWritable) return;
-  invalidate(mfn, type, 512);
+  if (!lifted) invalidate(mfn, type, 512);
   dom_.set_entry_type(mfn, host::kNotab);
 }
 
@@ -151,6 +153,26 @@ bool PageTypes::unpin(uint64_t mfn) {
   dom_.set_entry_type(mfn, nibble(mfn));
   put(mfn);
   return true;
+}
+
+bool PageTypes::lift(uint64_t mfn) {
+  Frame& frame = machine_.frame(mfn);
+  const bool table = frame.type_count != 0 && frame.type >= kTypeL1 && frame.type <= kTypeL4;
+  if (!machine_.owned_by(mfn, dom_.domid) || !table || frame.lifted) return false;
+  frame.lifted = true;
+  invalidate(mfn, frame.type, 512);
+  return true;
+}
+
+bool PageTypes::land(uint64_t mfn, Fault* fault) {
+  bad_index_ = -1;
+  Frame& frame = machine_.frame(mfn);
+  if (!frame.lifted) return true;
+  frame.lifted = false;
+  if (validate(mfn, frame.type)) return true;
+  // Its entries were given back as far as they were taken.
+  frame.lifted = true;
+  return report(fault);
 }
 
 bool PageTypes::update(uint64_t table_mfn, uint64_t index, uint64_t pte, Fault* fault) {

@@ -17,6 +17,11 @@ class PageTypes {
   bool pin(uint64_t mfn, int level, Fault* fault);
   // False if it is not pinned.
   bool unpin(uint64_t mfn);
+  // The entries of a table count for nothing until it is taken again, so that it may be written
+  // past validation; false for what is no table.
+  bool lift(uint64_t mfn);
+  // Takes the entries of a table that was lifted and is still used as one.
+  bool land(uint64_t mfn, Fault* fault);
   // Replaces one entry of a validated table, checking the new one.
   bool update(uint64_t table_mfn, uint64_t index, uint64_t pte, Fault* fault);
 

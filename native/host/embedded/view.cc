@@ -166,8 +166,12 @@ bool EmbeddedMemory::copy_out(const uint64_t* pfns, const uint64_t* entries, uin
 const uint8_t* EmbeddedMemory::peek(uint64_t, uint64_t entry) {
   alignas(64) static const uint8_t kBlankPage[kPageSize] = {};
   const uint64_t mfn = host::mfn_of(entry);
-  if (options_.kind != ViewKind::live || mfn >= machine_->fds().frames) return nullptr;
-  return machine_->touched(mfn) ? machine_->page(mfn) : kBlankPage;
+  const bool rewrite = options_.kind == ViewKind::rewrite;
+  if ((options_.kind != ViewKind::live && !rewrite) || mfn >= machine_->fds().frames)
+    return nullptr;
+  if (!machine_->touched(mfn)) return kBlankPage;
+  // By the mapping that a write goes through, so that it need not wait for the system then.
+  return rewrite ? machine_->writable_page(mfn) : machine_->page(mfn);
 }
 
 bool EmbeddedMemory::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {

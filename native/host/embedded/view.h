@@ -28,6 +28,7 @@ class MachineMap {
 
   const MachineFds& fds() const { return fds_; }
   const uint8_t* page(uint64_t mfn) const { return memory_.data() + mfn * kPageSize; }
+  const uint8_t* writable_page(uint64_t mfn) const { return memory_rw_.data() + mfn * kPageSize; }
   bool touched(uint64_t mfn) const {
     return touched_.as<std::atomic<uint8_t>>()[mfn].load(std::memory_order_acquire) != 0;
   }

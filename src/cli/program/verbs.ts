@@ -20,6 +20,7 @@ import { keyForget, keyList, keyShow, keyTrust } from '../verbs/key.js';
 import { list } from '../verbs/list.js';
 import { pause } from '../verbs/pause.js';
 import { restore } from '../verbs/restore.js';
+import { rollback } from '../verbs/rollback.js';
 import { save } from '../verbs/save.js';
 import { unpause } from '../verbs/unpause.js';
 import { version } from '../verbs/version.js';
@@ -34,6 +35,7 @@ export const verbs: readonly Verb[] = [
   save,
   restore,
   checkpoint,
+  rollback,
   digest,
   dumpCore,
   imageInspect,

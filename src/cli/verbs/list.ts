@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { rewindingAdvice } from '../../domain/states.js';
 import { describeDomain, domainDocument } from '../documents.js';
 import { renderJson } from '../../render/json.js';
 import { renderList } from '../../render/list.js';
@@ -32,6 +33,8 @@ export const list = defineVerb({
       const described = [];
       for (const info of domains)
         described.push({ ...describeDomain(info), ...(long && { config: await host.config(info.domid) }) });
+      for (const { name, rewinding } of domains)
+        if (rewinding) context.warn(`${name} is half rewound and stays paused: ${rewindingAdvice(name)}`);
       const text = long ? `${renderJson(described, 2)}\n` : renderList(domains);
       return { document: { domains: described }, text };
     });

@@ -2,6 +2,7 @@ import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import { changeDomain, domainArgument } from '../change_domain.js';
 import { changeDocument } from '../documents.js';
+import { rewindingAdvice } from '../../domain/states.js';
 import { text } from '../input.js';
 import { defineVerb } from '../verb.js';
 
@@ -23,6 +24,12 @@ export const unpause = defineVerb({
       (info) => !info.paused,
       async (host, domid) => {
         const info = await host.info(domid);
+        if (info.rewinding)
+          throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is half rewound and cannot run`, {
+            place: { domid },
+            guest: 'paused',
+            advice: rewindingAdvice(info.name),
+          });
         if (info.building)
           throw new DormouseError('DOMAIN_WRONG_STATE', `${info.name} is still being built`, {
             place: { domid },

@@ -5,10 +5,10 @@
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { requireName, selectDomain } from '../../domain/selector.js';
-import type { DomainSpec } from '../contract.js';
+import type { DomainSpec, TablePin } from '../contract.js';
 import type { DomainHappening } from '../events.js';
 import { checkSpec, crashAction, guestOptions } from './guest_config.js';
-import type { HypervisorApi, HypervisorEvent, MachineId } from './hypervisor.js';
+import type { HypervisorApi, HypervisorEvent, MachineId, NativePart } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
 import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 import { sharedInfoBytes } from '../../domain/vcpu_context.js';
@@ -28,6 +28,8 @@ export interface Domain {
   building: boolean;
   /** Building, of a domain that ran before: it stays paused until it is filled anew or destroyed. */
   rewriting: boolean;
+  /** It was left paused because it was half rewritten: it runs once it is whole. */
+  pausedByRewriting: boolean;
   /** The user's pause: on or off, whatever leases hold besides. */
   userPaused: boolean;
   /** The lease that works on it, if any. */
@@ -77,7 +79,7 @@ export class Domains {
     return selectDomain(all, selector).domain;
   }
 
-  info({ domid, spec, building }: Domain): DomainInfo {
+  info({ domid, spec, building, rewriting }: Domain): DomainInfo {
     const seen = native(() => this.#hv.domainInfo(this.#machine, domid));
     return {
       domid,
@@ -93,6 +95,7 @@ export class Domains {
       dying: false,
       shutdown: seen.shutdown,
       building,
+      ...(rewriting && { rewinding: true }),
       cpuTimeNs: seen.cpuTimeNs,
     };
   }
@@ -145,6 +148,7 @@ export class Domains {
       spec,
       building: true,
       rewriting: false,
+      pausedByRewriting: false,
       userPaused: false,
       leased: false,
       suspendWanted: false,
@@ -329,9 +333,31 @@ export class Domains {
   }
 
   /** Of a domain that is paused, or was half rewritten before. DOMAIN_WRONG_STATE. */
-  beginRewrite(domain: Domain): void {
-    native(() => this.#hv.beginRewrite(this.#machine, domain.domid));
+  beginRewrite(domain: Domain, part: NativePart | null): void {
+    if (part) this.#requirePart(domain, part);
+    native(() => this.#hv.beginRewrite(this.#machine, domain.domid, part));
     domain.building = domain.rewriting = true;
+  }
+
+  #requirePart(domain: Domain, { gained, lost, tables, unpinned, geometry }: NativePart): void {
+    const ends = [...gained, ...lost].map(([first, count]) => first + count - 1);
+    this.requirePfns(domain, [...ends, ...tables, ...unpinned, ...geometry.p2mFrames]);
+  }
+
+  /** Whatever fails here, the domain stays as half rewritten as it is. */
+  completeRewrite(domain: Domain, pins: readonly TablePin[], state: DomainState): void {
+    const { domid } = domain;
+    if (!domain.rewriting)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} is not being rewritten`, {
+        place: { domid },
+      });
+    native(() => this.#hv.takeTables(this.#machine, domid, pins));
+    this.setState(domain, state);
+    native(() => this.#hv.finishInPlace(this.#machine, domid));
+    domain.building = domain.rewriting = false;
+    if (!domain.pausedByRewriting) return;
+    domain.pausedByRewriting = false;
+    this.unpause(domain);
   }
 
   finish(domain: Domain): void {
@@ -341,7 +367,7 @@ export class Domains {
   }
 
   requireBuilt({ building, rewriting, domid }: Domain): void {
-    const what = rewriting ? 'is half rewritten: rewrite it again or destroy it' : 'is still being built';
+    const what = rewriting ? 'is half rewound: roll it back again or destroy it' : 'is still being built';
     if (building)
       throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} ${what}`, { place: { domid } });
   }

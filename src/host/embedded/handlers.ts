@@ -3,9 +3,9 @@ import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import type { Capabilities } from '../contract.js';
 import type { Domain, Domains } from './domains.js';
-import type { HypervisorApi, MachineId } from './hypervisor.js';
+import type { HypervisorApi, MachineId, NativePart } from './hypervisor.js';
 import type { HeldLease, Leases } from './leases.js';
-import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
+import { type HostReport, type OpArgs, packNumbers, unpackNumbers } from './ops.js';
 import type { Handlers, Session } from './session.js';
 import type { XenstoreTree } from './xenstore.js';
 
@@ -25,6 +25,7 @@ export const capabilities: Capabilities = {
   'cow-snapshot': true,
   'log-dirty': true,
   'cooperative-suspend': true,
+  rewrite: true,
   create: true,
   'xl-config': 'xl-config: the embedded host boots guest programs, no kernels',
 };
@@ -183,6 +184,7 @@ function snapshotHandlers({ hv, machine, domains, leases }: HostParts): Subset<S
 type BuildOps =
   | 'build'
   | 'rewrite'
+  | 'completeRewrite'
   | 'setGeometry'
   | 'populate'
   | 'frames'
@@ -199,8 +201,14 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       const domain = domains.shell(spec);
       return { lease: leases.acquire(domain, 'restore', session, true).id, domid: domain.domid };
     },
-    rewrite: ({ lease }, session) => {
-      leases.beginRewrite(leases.get(lease, session));
+    rewrite: ({ lease, part }, session) => {
+      leases.beginRewrite(leases.get(lease, session), part && unpacked(part));
+      return null;
+    },
+    completeRewrite: ({ lease, pins, state, release }, session) => {
+      const held = leases.builder(lease, session);
+      domains.completeRewrite(held.domain, pins, state);
+      if (release) leases.releasePaused(held);
       return null;
     },
     setGeometry: ({ lease, geometry }, session) => {
@@ -244,6 +252,19 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       domains.finish(builder(lease, session));
       return null;
     },
+  };
+}
+
+function unpacked({
+  geometry: { ...geometry },
+  p2mFrames,
+  ...lists
+}: NonNullable<OpArgs<'rewrite'>['part']>): NativePart {
+  const [gained, lost] = [lists.gained, lists.lost].map((runs) => pairsOf(unpackNumbers(runs)));
+  const [tables, unpinned] = [lists.tables, lists.unpinned].map((pfns) => unpackNumbers(pfns));
+  return {
+    geometry: { ...geometry, p2mFrames: unpackNumbers(p2mFrames) },
+    ...{ gained: gained ?? [], lost: lost ?? [], tables: tables ?? [], unpinned: unpinned ?? [] },
   };
 }
 

@@ -14,6 +14,8 @@ import type {
   MemoryView,
   Obstacle,
   OperationKind,
+  RewritePart,
+  Rewriter,
   Snapshot,
   StoppedCapture,
   Tracker,
@@ -27,7 +29,7 @@ import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
 import type { HostEvent } from './protocol.js';
-import { type HostReport, packNumbers, unpackNumbers } from './ops.js';
+import { type HostReport, type OpArgs, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
 import type { Downtime } from '../../domain/operation.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -152,9 +154,28 @@ export class EmbeddedHost implements Host {
     return { lease, builder: this.#builder(lease, 'build') };
   }
 
-  async rewrite(lease: Lease): Promise<Builder> {
-    await this.#connection.call('rewrite', { lease: this.#idOf(lease) });
-    return this.#builder({ id: this.#idOf(lease), domid: lease.domid }, 'rewrite');
+  async rewrite(lease: Lease, part?: RewritePart): Promise<Rewriter> {
+    const id = this.#idOf(lease);
+    const connection = this.#connection;
+    const rings = part?.rings;
+    // Asked together: the domain stands meanwhile, and each answer that is waited for takes its time.
+    const [, frame, ports] = await Promise.all([
+      connection.call('rewrite', { lease: id, part: part ? packed(part) : null }),
+      connection.call('sharedInfoFrame', { lease: id }),
+      rings && connection.call('connectRings', { lease: id, ...rings }),
+    ]);
+    const builder = this.#builder({ id, domid: lease.domid }, 'rewrite');
+    return {
+      ...builder,
+      sharedInfoFrame: () => Promise.resolve(frame),
+      ...(ports && { connectRings: () => Promise.resolve(ports) }),
+      complete: ({ pins, state, release }) =>
+        done(connection.call('completeRewrite', { lease: id, pins: [...pins], state, release })),
+    };
+  }
+
+  openToRewrite(domid: number): Promise<MemoryView> {
+    return this.#view(domid, { kind: 'rewrite', epoch: 0, readOnce: false });
   }
 
   async suspend(lease: Lease, timeoutMs: number): Promise<void> {
@@ -311,6 +332,21 @@ export class EmbeddedHost implements Host {
     };
   }
 }
+
+const packed = ({
+  geometry: { p2mFrames, ...geometry },
+  gained,
+  lost,
+  tables,
+  unpinned,
+}: RewritePart): OpArgs<'rewrite'>['part'] => ({
+  geometry,
+  p2mFrames: packNumbers(p2mFrames),
+  gained: packNumbers(gained.flat()),
+  lost: packNumbers(lost.flat()),
+  tables: packNumbers(tables),
+  unpinned: packNumbers(unpinned),
+});
 
 async function done(reply: Promise<null>): Promise<void> {
   await reply;

@@ -13,6 +13,7 @@
 import type { Buffer } from 'node:buffer';
 import { addon } from '../../addon.js';
 import type { MemoryGeometry, ShutdownReason } from '../../domain/state.js';
+import type { RewritePart, TablePin } from '../contract.js';
 import type { MachineHandle, MappedMachineHandle, MemoryHandle } from '../../handle.js';
 
 /** Given out by `createMachine`. */
@@ -159,6 +160,9 @@ export interface GuestProgress {
   readonly counters: readonly number[];
 }
 
+/** What of a domain is rewritten. */
+export type NativePart = Omit<RewritePart, 'rings'>;
+
 export interface HypervisorApi {
   /** NO_MEMORY if the address space or memfds cannot be had. Events arrive on the event loop and do not hold it open. */
   createMachine(options: MachineOptions, onEvent: (event: HypervisorEvent) => void): MachineId;
@@ -179,9 +183,14 @@ export interface HypervisorApi {
 
   /**
    * A domain that stands still becomes as one in state `building`, but keeps its id, frames, ports and pauses; then populate
-   * takes the frames of all other pfns away. DOMAIN_WRONG_STATE if it is not paused or has a snapshot.
+   * takes the frames of all other pfns away. With a part only that becomes another, and nothing is to be populated. On an error
+   * nothing was done. DOMAIN_WRONG_STATE if it is not paused or has a snapshot; NO_MEMORY.
    */
-  beginRewrite(machine: MachineId, domid: number): void;
+  beginRewrite(machine: MachineId, domid: number, part: NativePart | null): void;
+  /** Takes the tables of the part again, and pins these. PAGE_TABLE_INVALID. */
+  takeTables(machine: MachineId, domid: number, pins: readonly TablePin[]): void;
+  /** `finish` of a rewritten domain, which goes on from its suspend point as one whose suspend was cancelled. */
+  finishInPlace(machine: MachineId, domid: number): void;
   /** Sets the size of the pfn space; once, before the first populate. Kept until the guest publishes its own p2m. */
   setGeometry(machine: MachineId, domid: number, geometry: MemoryGeometry): void;
   /** Gives zeroed frames to pfns that have none. NO_MEMORY, or DOMAIN_WRONG_STATE for a pfn that has one: none is given. */

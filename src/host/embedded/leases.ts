@@ -7,7 +7,7 @@ import { asDormouseError, DormouseError } from '../../errors.js';
 import type { Ending, OperationKind } from '../contract.js';
 import { findImage } from '../named_image.js';
 import type { Domain, Domains } from './domains.js';
-import type { HypervisorApi, MachineId, NativeSnapshot } from './hypervisor.js';
+import type { HypervisorApi, MachineId, NativePart, NativeSnapshot } from './hypervisor.js';
 import type { LeaseReport } from './ops.js';
 import { logLine } from './run_dir.js';
 import type { ShutdownReason } from '../../domain/state.js';
@@ -214,11 +214,11 @@ export class Leases {
   }
 
   /** The domain is held paused, or was left half rewritten. */
-  beginRewrite(lease: HeldLease): void {
+  beginRewrite(lease: HeldLease, part: NativePart | null): void {
     const { domain } = lease;
     if (lease.pauses === 0 && !domain.rewriting)
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
-    this.#domains.beginRewrite(domain);
+    this.#domains.beginRewrite(domain, part);
     domain.suspendWanted = false;
   }
 
@@ -293,7 +293,7 @@ export class Leases {
     const { domain } = lease;
     if (domain.rewriting && !domain.userPaused && lease.pauses > 0) {
       lease.pauses -= 1;
-      domain.userPaused = true;
+      domain.userPaused = domain.pausedByRewriting = true;
     }
     while (lease.pauses > 0) this.releasePaused(lease);
   }

@@ -46,13 +46,30 @@ const state: z.ZodType<DomainState> = z.object({
   hvmContext: blob,
   hvmParams: blob,
 });
-const operation: z.ZodType<OperationKind> = z.enum(['save', 'checkpoint', 'restore', 'digest', 'dump']);
+const operation: z.ZodType<OperationKind> = z.enum([
+  'save',
+  'checkpoint',
+  'restore',
+  'rollback',
+  'digest',
+  'dump',
+]);
 const ending: z.ZodType<Ending> = z.object({
   then: z.enum(['destroy', 'pause']),
   path: path.startsWith('/'),
   imageId: z.string().regex(/^[0-9a-f]{32}$/),
 });
 const level = z.union([z.literal(1), z.literal(2), z.literal(3), z.literal(4)]);
+const pins = z.array(z.object({ pfn, level })).max(2 ** 22);
+/** Runs as packed pairs, pfns as packed numbers. */
+const part = z.object({
+  geometry: z.object({ nrPfns: whole, guestWidth: z.literal([4, 8, 0]), p2mGeneration: whole }),
+  p2mFrames: blob,
+  gained: blob,
+  lost: blob,
+  tables: blob,
+  unpinned: blob,
+});
 
 const none = z.object({});
 const byDomid = z.object({ domid });
@@ -106,13 +123,14 @@ export const opSchemas = {
   trackerOff: byLease,
 
   build: z.object({ spec }),
-  rewrite: byLease,
+  rewrite: z.object({ lease, part: part.nullable() }),
+  completeRewrite: z.object({ lease, pins, state, release: z.boolean() }),
   setGeometry: z.object({ lease, geometry }),
   populate: z.object({ lease, runs: blob }),
   frames: z.object({ lease, pfns: blob }),
   sharedInfoFrame: byLease,
   connectRings: z.object({ lease, storePfn: pfn, consolePfn: pfn }),
-  pin: z.object({ lease, tables: z.array(z.object({ pfn, level })).max(2 ** 22) }),
+  pin: z.object({ lease, tables: pins }),
   setState: z.object({ lease, state }),
   finish: byLease,
 
@@ -202,6 +220,7 @@ export interface OpResults {
   trackerOff: null;
   build: { lease: number; domid: number };
   rewrite: null;
+  completeRewrite: null;
   setGeometry: null;
   populate: null;
   /** Machine frames as packed numbers, -1 for none. */

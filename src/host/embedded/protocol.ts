@@ -10,7 +10,7 @@ import { asDormouseError, DormouseError, guestStates, isErrorCode } from '../../
 import type { DomainHappening } from '../events.js';
 
 /** Raised when a request, reply or event changes its meaning. Host and tool must agree on it. */
-export const protocolVersion = 3;
+export const protocolVersion = 4;
 /** Longest frame either side takes. */
 export const maxFrameBytes = 64 * 1024 * 1024;
 

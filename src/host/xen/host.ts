@@ -112,6 +112,7 @@ export class XenHost implements Host {
       'cow-snapshot': noSnapshots,
       'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
       'cooperative-suspend': true,
+      rewrite: 'rewrite: domains of Xen cannot be rolled back in place yet',
       create: true,
       'xl-config': true,
     }));

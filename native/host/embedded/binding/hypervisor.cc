@@ -154,8 +154,7 @@ Napi::Value boot(Domain& dom, Args info, Fault* fault) {
   return out;
 }
 
-Napi::Value set_geometry(Domain& dom, Args info, Fault* fault) {
-  const auto object = arg_object(info, 2);
+embedded::Geometry geometry_of(const Napi::Object& object) {
   embedded::Geometry geometry;
   geometry.nr_pfns = field(object, "nrPfns");
   need(geometry.nr_pfns >= 1 && geometry.nr_pfns < (1ull << 32), "no size of a pfn space");
@@ -164,23 +163,67 @@ Napi::Value set_geometry(Domain& dom, Args info, Fault* fault) {
   const auto leaves = array_field(object, "p2mFrames");
   for (uint32_t i = 0; i < leaves.Length(); i++)
     geometry.p2m_frames.push_back(number_at(leaves, i));
-  dom.set_geometry(std::move(geometry), fault);
+  return geometry;
+}
+
+Napi::Value set_geometry(Domain& dom, Args info, Fault* fault) {
+  dom.set_geometry(geometry_of(arg_object(info, 2)), fault);
   return {};
 }
 
-Napi::Value populate(Domain& dom, Args info, Fault* fault) {
-  const auto list = arg_array(info, 2);
+std::vector<embedded::PfnRun> runs_of(const Napi::Array& list) {
   std::vector<embedded::PfnRun> runs(list.Length());
   for (uint32_t i = 0; i < runs.size(); i++) {
     const auto pair = object_at(list, i).As<Napi::Array>();
     runs[i] = {number_at(pair, 0), number_at(pair, 1)};
   }
-  dom.populate(runs, fault);
+  return runs;
+}
+
+std::vector<uint64_t> pfns_of(const Napi::Array& list) {
+  std::vector<uint64_t> pfns(list.Length());
+  for (uint32_t i = 0; i < pfns.size(); i++) pfns[i] = number_at(list, i);
+  return pfns;
+}
+
+Napi::Value populate(Domain& dom, Args info, Fault* fault) {
+  dom.populate(runs_of(arg_array(info, 2)), fault);
   return {};
 }
 
+// beginRewrite(machine, domid, part or null)
 Napi::Value begin_rewrite(Domain& dom, Args info, Fault* fault) {
-  dom.begin_rewrite(fault);
+  if (info[2].IsNull()) {
+    dom.begin_rewrite(fault);
+    return {};
+  }
+  const auto object = arg_object(info, 2);
+  embedded::RewritePart part;
+  part.geometry = geometry_of(object_field(object, "geometry"));
+  part.gained = runs_of(array_field(object, "gained"));
+  part.lost = runs_of(array_field(object, "lost"));
+  part.tables = pfns_of(array_field(object, "tables"));
+  part.unpinned = pfns_of(array_field(object, "unpinned"));
+  dom.begin_rewrite(std::move(part), fault);
+  return {};
+}
+
+// takeTables(machine, domid, [{ pfn, level }])
+Napi::Value take_tables(Domain& dom, Args info, Fault* fault) {
+  const auto tables = arg_array(info, 2);
+  std::vector<embedded::PinnedTable> pins(tables.Length());
+  for (uint32_t i = 0; i < pins.size(); i++) {
+    const auto table = object_at(tables, i);
+    const uint64_t level = field(table, "level");
+    need(level >= 1 && level <= 4, "no level of a page table");
+    pins[i] = {field(table, "pfn"), int(level)};
+  }
+  dom.take_tables(pins, fault);
+  return {};
+}
+
+Napi::Value finish_in_place(Domain& dom, Args info, Fault* fault) {
+  dom.finish_in_place(fault);
   return {};
 }
 
@@ -275,6 +318,8 @@ Napi::Object init_hypervisor(Napi::Env env) {
   add<destroy>(ns, "destroy");
   add<on_domain<boot>>(ns, "boot");
   add<on_domain<begin_rewrite>>(ns, "beginRewrite");
+  add<on_domain<take_tables>>(ns, "takeTables");
+  add<on_domain<finish_in_place>>(ns, "finishInPlace");
   add<on_domain<set_geometry>>(ns, "setGeometry");
   add<on_domain<populate>>(ns, "populate");
   add<on_domain<frames>>(ns, "frames");

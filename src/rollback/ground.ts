@@ -1,0 +1,130 @@
+/**
+ * The lease under which a domain is rolled back, with what tells which pages change meanwhile: the host's log, which with a
+ * safety image is the one of the session that takes it.
+ */
+import { CaptureSession } from '../capture/session.js';
+import { commitImage, newImage } from '../capture/write_image.js';
+import type { Operation } from '../domain/operation.js';
+import type { OperationOptions } from '../domain/progress.js';
+import type { DomainInfo } from '../domain/state.js';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { Host, Lease, Tracker } from '../host/contract.js';
+import type { ImageWriter } from '../image/writer.js';
+
+export interface Ground {
+  readonly lease: Lease;
+  /** While the guest runs: what the log named since the last time; null where there is no log to be read then. */
+  changes(): Promise<Buffer | null>;
+  /** Of a domain that is held, or about to be: all that was named since `changes`; null: anything may have changed. */
+  lastChanges(): Promise<Buffer | null>;
+  /** Of a domain that is held: it gets its safety image, if it is to have one. Its path. */
+  keepSafe(pauseMs: () => number): Promise<{ path: string | null; logged: readonly Buffer[] }>;
+  /** Gives the domain back. */
+  end(): Promise<void>;
+}
+
+async function trackerOf(host: Host, lease: Lease, info: DomainInfo): Promise<Tracker | null> {
+  if (info.rewinding || (await host.capabilities())['log-dirty'] !== true) return null;
+  try {
+    return await host.tracker(lease);
+  } catch (thrown) {
+    if (asDormouseError(thrown).code !== 'HOST_LACKS') throw thrown;
+    return null;
+  }
+}
+
+export async function plainGround(host: Host, info: DomainInfo): Promise<Ground> {
+  const lease = await host.acquire(info.domid, 'rollback');
+  try {
+    const tracker = await trackerOf(host, lease, info);
+    return {
+      lease,
+      changes: async () => (tracker ? await tracker.readAndClear() : null),
+      lastChanges: async () => (tracker ? await tracker.peek() : null),
+      keepSafe: () => Promise.resolve({ path: null, logged: [] }),
+      end: () => lease.release(),
+    };
+  } catch (thrown) {
+    await lease.release();
+    throw thrown;
+  }
+}
+
+class SafeGround implements Ground {
+  #written: ImageWriter | null;
+
+  constructor(
+    private readonly session: CaptureSession,
+    private readonly path: string,
+    writer: ImageWriter,
+    private readonly operation: Operation,
+    private readonly options: OperationOptions,
+  ) {
+    this.#written = writer;
+  }
+
+  get lease(): Lease {
+    return this.session.lease;
+  }
+
+  /** All that is in the image before the pause need not be written in it. */
+  async begin(): Promise<void> {
+    if (!this.#written) return;
+    await this.session.take(this.#written, { ...this.options, mode: 'light', whole: true });
+    this.session.commitEpoch();
+  }
+
+  changes(): Promise<Buffer | null> {
+    return Promise.resolve(null);
+  }
+
+  lastChanges(): Promise<Buffer | null> {
+    return this.session.loggedSince();
+  }
+
+  async keepSafe(pauseMs: () => number): Promise<{ path: string; logged: readonly Buffer[] }> {
+    const { session, options, operation } = this;
+    const writer = this.#written;
+    if (!writer) throw new DormouseError('INTERNAL', 'the safety image was written already');
+    const { source, logged } = await session.take(writer, { ...options, mode: 'light', whole: false });
+    await commitImage(writer, source, { pauseMs: pauseMs(), operation, signal: options.signal });
+    this.#written = null;
+    session.commitEpoch();
+    // The snapshot wrote to start info when it let the guest go on in its suspend point.
+    const since = await session.loggedSince();
+    return { path: this.path, logged: [logged, since].filter((bitmap) => bitmap !== null) };
+  }
+
+  async end(): Promise<void> {
+    try {
+      await this.#written?.abandon();
+    } finally {
+      await this.session.end();
+    }
+  }
+}
+
+/** The same with a safety image at `path`, most of which is written while the guest runs. Errors: those of `checkpoint`. */
+export async function safeGround(
+  host: Host,
+  info: DomainInfo,
+  path: string,
+  operation: Operation,
+  options: OperationOptions,
+): Promise<Ground> {
+  const have = (await host.capabilities())['cow-snapshot'];
+  if (have !== true) throw new DormouseError('HOST_LACKS', `a safety image needs cow-snapshot: ${have}`);
+  const session = await CaptureSession.open(host, String(info.domid), 'rollback');
+  try {
+    const writer = await newImage(path, session.geometry, 'suspend-point', options);
+    const ground = new SafeGround(session, path, writer, operation, options);
+    await ground.begin().catch(async (thrown: unknown) => {
+      await writer.abandon();
+      throw thrown;
+    });
+    return ground;
+  } catch (thrown) {
+    await session.end();
+    throw thrown;
+  }
+}
