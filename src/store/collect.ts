@@ -3,10 +3,9 @@
  * whoever begins to need one publishes a lease before looking for tombstones: so at least one of the two sees the other.
  */
 import { randomBytes } from 'node:crypto';
-import { isDead } from './holder.js';
 import { leasedImages } from './leases.js';
 import type { Lineage } from './lineage.js';
-import { type DomainNames, folders, holderOfTombstone, imageOfTombstone, tombstoneName } from './names.js';
+import { type DomainNames, folders, imageOfTombstone } from './names.js';
 import { decode, encode, pointRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
@@ -16,16 +15,13 @@ export interface Collected {
   readonly freedBytes: number;
 }
 
-/**
- * All images that must stay. Leases are read before records: who publishes a point puts its record before dropping its lease.
- * STORE_DAMAGED if anything that is read cannot be: then nothing may be removed.
- */
-async function neededImages(
-  shelf: Shelf,
-  names: DomainNames,
-  lineage: Lineage,
-  without: ReadonlySet<string> = new Set(),
-): Promise<Set<string>> {
+/** What points and leases name. Leases are read before records: who publishes a point puts its record before dropping its lease. */
+interface Named {
+  readonly ofPoints: readonly string[];
+  readonly leased: ReadonlySet<string>;
+}
+
+async function namedImages(shelf: Shelf, names: DomainNames, without: ReadonlySet<string>): Promise<Named> {
   const leased = await leasedImages(shelf, names);
   const ofPoints: string[] = [];
   for (const id of await shelf.list(names.folder('points'))) {
@@ -34,14 +30,42 @@ async function neededImages(
     const bytes = await shelf.get(name);
     if (bytes) ofPoints.push(decode(pointRecord, bytes, name).image.name);
   }
-  const [points, held] = [await lineage.closure(ofPoints), await lineage.closure(leased, leased)];
-  return new Set([...points, ...held]);
+  return { ofPoints, leased };
+}
+
+const same = (a: Named, b: Named): boolean =>
+  a.ofPoints.join() === b.ofPoints.join() && [...a.leased].sort().join() === [...b.leased].sort().join();
+
+/**
+ * All images that must stay. STORE_DAMAGED if anything that is read cannot be: then nothing may be removed. What was missing only
+ * because another tool forgot a point meanwhile is no damage.
+ */
+async function neededImages(
+  shelf: Shelf,
+  names: DomainNames,
+  lineage: Lineage,
+  without: ReadonlySet<string> = new Set(),
+): Promise<Set<string>> {
+  for (let named = await namedImages(shelf, names, without); ; ) {
+    try {
+      const [points, held] = [
+        await lineage.closure(named.ofPoints),
+        await lineage.closure(named.leased, named.leased),
+      ];
+      return new Set([...points, ...held]);
+    } catch (thrown) {
+      const now = await namedImages(shelf, names, without);
+      if (same(named, now)) throw thrown;
+      named = now;
+      lineage.forget();
+    }
+  }
 }
 
 /** Tombstones of the dead, which nobody drops else. */
 async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
   for (const name of await shelf.list(names.folder('tombstones')))
-    if (isDead(holderOfTombstone(name))) await shelf.delete(names.of('tombstones', name));
+    if (names.isOfDead(name)) await shelf.delete(names.of('tombstones', name));
 }
 
 /**
@@ -78,7 +102,7 @@ async function bury(
   images: readonly string[],
 ): Promise<Collected> {
   const random = randomBytes(6).toString('hex');
-  const stone = (image: string): string => names.of('tombstones', tombstoneName(image, random));
+  const stone = (image: string): string => names.tombstone(image, random);
   const removed: string[] = [];
   let freedBytes = 0;
   try {
@@ -87,8 +111,8 @@ async function bury(
     for (const image of images.filter((name) => !needed.has(name))) {
       freedBytes += await bytesOf(shelf, names, [image]);
       if (await shelf.delete(names.of('images', image))) removed.push(image);
-      lineage.forget(image);
     }
+    lineage.forget();
     return { removed, freedBytes };
   } finally {
     for (const image of images) await shelf.delete(stone(image));

@@ -1,6 +1,7 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
 import { DormouseError } from '../errors.js';
 import { buriedImages, collect, type Collected } from './collect.js';
+import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { DomainNames, imageNameOf } from './names.js';
@@ -37,9 +38,12 @@ export class DomainPoints {
   constructor(
     private readonly shelf: Shelf,
     readonly uuid: string,
-    readDescent?: ReadDescent,
+    {
+      holder = thisProcess,
+      readDescent,
+    }: { readonly holder?: Holder; readonly readDescent?: ReadDescent } = {},
   ) {
-    this.#names = new DomainNames(uuid);
+    this.#names = new DomainNames(uuid, holder);
     this.#lineage = readDescent ? new Lineage(readDescent) : Lineage.of(shelf, this.#names);
   }
 
@@ -93,6 +97,14 @@ export class DomainPoints {
 
   async imageBytes({ image }: PointRecord): Promise<number | null> {
     return this.shelf.size(this.#names.of('images', image.name));
+  }
+
+  /** Of all images of this domain, those that no point needs among them. */
+  async usedBytes(): Promise<number> {
+    let bytes = 0;
+    for (const name of await this.shelf.list(this.#names.folder('images')))
+      bytes += (await this.shelf.size(this.#names.of('images', name))) ?? 0;
+    return bytes;
   }
 
   /** For as long as somebody writes to or reads from this domain's points. */

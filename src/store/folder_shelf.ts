@@ -5,7 +5,7 @@ import { constants, type BigIntStats } from 'node:fs';
 import { link, lstat, mkdir, open, readdir, statfs, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
-import { isDead, thisHolder } from './holder.js';
+import { thisProcess } from './holder.js';
 import type { Shelf } from './shelf.js';
 
 const largestBytes = 1 << 20;
@@ -20,7 +20,9 @@ function failed(path: string, does: 'read' | 'written', thrown: unknown): Dormou
   return new DormouseError(code, `${path} cannot be ${does}: ${(thrown as Error).message}`, {
     cause: thrown,
     place: { path },
-    advice: full ? 'Free disk space, or prune points.' : 'Check that the store is there, writable and its disk whole.',
+    advice: full
+      ? 'Free disk space, or prune points.'
+      : 'Check that the store is there, writable and its disk whole.',
   });
 }
 
@@ -57,7 +59,7 @@ async function linked(from: string, to: string): Promise<boolean> {
 /** `.HOLDER.RANDOM.new`, or the writer's own `.NAME.RANDOM.partial`. */
 function isLeftOver(name: string, inUse: ReadonlySet<string>): boolean {
   const [, holder] = /^\.([0-9a-f-]+)\.[0-9a-f]+\.new$/u.exec(name) ?? [];
-  if (holder !== undefined) return isDead(holder);
+  if (holder !== undefined) return thisProcess.isDead(holder);
   const [, written] = /^\.(.+)\.[^.]+\.partial$/u.exec(name) ?? [];
   return written !== undefined && !inUse.has(written);
 }
@@ -85,7 +87,7 @@ export class FolderShelf implements Shelf {
   async putIfAbsent(name: string, bytes: Buffer): Promise<boolean> {
     const path = this.#path(name);
     const folder = dirname(path);
-    const temporary = join(folder, `.${thisHolder()}.${randomBytes(6).toString('hex')}.new`);
+    const temporary = join(folder, `.${thisProcess.name}.${randomBytes(6).toString('hex')}.new`);
     try {
       await this.#makeFolder(folder);
       try {

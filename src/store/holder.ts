@@ -38,15 +38,15 @@ function placeOf(): [machine: string, boot: string, namespace: string] {
 let own: string | undefined;
 
 /** This process. */
-export function thisHolder(): string {
+function ownName(): string {
   own ??= [...placeOf(), process.pid, startOf(process.pid) ?? '0'].join('-');
   return own;
 }
 
 const form = /^[0-9a-f]{12}-[0-9a-f]{12}-\d+-\d+-\d+$/u;
 
-/** Whether it is certain that this holder is no more: another boot of this machine, or a process of this namespace that ended. */
-export function isDead(holder: string): boolean {
+/** Whether it is another boot of this machine, or a process of this namespace that ended. */
+function isDead(holder: string): boolean {
   if (!form.test(holder)) return false;
   const [machine, boot, namespace, pid = '', start] = holder.split('-');
   const [ownMachine, ownBoot, ownNamespace] = placeOf();
@@ -54,3 +54,17 @@ export function isDead(holder: string): boolean {
   if (boot !== ownBoot) return true;
   return namespace === ownNamespace && startOf(Number(pid)) !== start;
 }
+
+/** Whoever keeps things in a store. */
+export interface Holder {
+  readonly name: string;
+  /** Whether it is certain that the holder of that name is no more. */
+  isDead(name: string): boolean;
+}
+
+export const thisProcess: Holder = {
+  get name() {
+    return ownName();
+  },
+  isDead,
+};

@@ -4,8 +4,7 @@
  */
 import type { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
-import { isDead } from './holder.js';
-import { type DomainNames, holderOfNote, noteName } from './names.js';
+import type { DomainNames } from './names.js';
 import { decode, encode, leaseRecord, leavingRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
@@ -22,7 +21,7 @@ class Note {
   ) {}
 
   protected async put(bytes: Buffer): Promise<void> {
-    const name = this.names.of(this.kind, noteName(randomBytes(6).toString('hex')));
+    const name = this.names.note(this.kind, randomBytes(6).toString('hex'));
     await this.shelf.putIfAbsent(name, bytes);
     const before = this.#name;
     this.#name = name;
@@ -68,7 +67,7 @@ async function notes<T>(
   const all = new Set<T>();
   for (const last of await shelf.list(names.folder(kind))) {
     const name = names.of(kind, last);
-    if (isDead(holderOfNote(last))) {
+    if (names.isOfDead(last)) {
       await shelf.delete(name);
       continue;
     }

@@ -60,8 +60,9 @@ export class Lineage {
     return read;
   }
 
-  forget(name: string): void {
-    this.#known.delete(name);
+  /** To read all of them anew. */
+  forget(): void {
+    this.#known.clear();
   }
 
   /**

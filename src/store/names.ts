@@ -1,6 +1,5 @@
 /** Where things of a domain are on the shelf. */
-import { basename } from 'node:path';
-import { thisHolder } from './holder.js';
+import type { Holder } from './holder.js';
 
 export const storeMarker = 'dormouse-store.json';
 
@@ -12,7 +11,10 @@ export type Folder = (typeof folders)[number];
 
 /** Names of one domain's things; each folder has one kind. */
 export class DomainNames {
-  constructor(readonly uuid: string) {}
+  constructor(
+    readonly uuid: string,
+    private readonly holder: Holder,
+  ) {}
 
   folder(kind: Folder): string {
     return `${this.uuid}/${kind}`;
@@ -20,17 +22,21 @@ export class DomainNames {
   of(kind: Folder, name: string): string {
     return `${this.folder(kind)}/${name}`;
   }
+
+  /** What somebody says for as long as he lives is known by who he is and a number of its own. */
+  note(kind: Folder, random: string): string {
+    return this.of(kind, `${this.holder.name}~${random}`);
+  }
+  /** A tombstone belongs to one image and one collector: each of two drops its own alone. */
+  tombstone(image: string, random: string): string {
+    return this.of('tombstones', `${image}~${this.holder.name}~${random}`);
+  }
+  /** Whether who made it, a note or a tombstone, is dead for certain. */
+  isOfDead(lastPart: string): boolean {
+    return this.holder.isDead(lastPart.split('~').at(-2) ?? '');
+  }
 }
 
 export const imageNameOf = (pointId: string): string => `${pointId}.dmi`;
-export const pointIdOfImage = (name: string): string => basename(name, '.dmi');
 
-/** A lease is known by who holds it and a number of its own. */
-export const noteName = (random: string): string => `${thisHolder()}~${random}`;
-/** A tombstone belongs to one image and one collector: each of two drops its own alone. */
-export const tombstoneName = (image: string, random: string): string =>
-  `${image}~${thisHolder()}~${random}`;
-
-export const holderOfNote = (name: string): string => name.split('~')[0] ?? '';
 export const imageOfTombstone = (name: string): string => name.split('~')[0] ?? '';
-export const holderOfTombstone = (name: string): string => name.split('~')[1] ?? '';

@@ -6,10 +6,7 @@ const form = /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)\.(\d{3})$/u;
 export const isPointId = (text: string): boolean => form.test(text);
 
 export const pointIdOf = (ms: number): string =>
-  new Date(ms)
-    .toISOString()
-    .replace(/[-:Z]/gu, '')
-    .replace('T', '-');
+  new Date(ms).toISOString().replace(/[-:Z]/gu, '').replace('T', '-');
 
 /** Milliseconds since 1970; NaN for what is no id. */
 export function timeOfPointId(id: string): number {
@@ -25,10 +22,12 @@ export function nextPointId(nowMs: number, previous: string | null): string {
 
 function oneOf(found: readonly string[], typed: string, of: string): string {
   const [first, second] = found;
-  if (first === undefined)
-    throw new DormouseError('POINT_NOT_FOUND', `${of} has no point '${typed}'`);
+  if (first === undefined) throw new DormouseError('POINT_NOT_FOUND', `${of} has no point '${typed}'`);
   if (second !== undefined)
-    throw new DormouseError('POINT_NOT_FOUND', `'${typed}' is the beginning of ${found.length} points of ${of}`);
+    throw new DormouseError(
+      'POINT_NOT_FOUND',
+      `'${typed}' is the beginning of ${found.length} points of ${of}`,
+    );
   return first;
 }
 
@@ -38,12 +37,22 @@ function oneOf(found: readonly string[], typed: string, of: string): string {
  */
 export function selectPoint(ids: readonly string[], typed: string, of: string): string {
   const back = /^latest(?:~(\d{1,9}))?$/u.exec(typed);
-  if (back) return oneOf(ids.slice().reverse().slice(Number(back[1] ?? 0)).slice(0, 1), typed, of);
+  if (back)
+    return oneOf(
+      ids
+        .slice()
+        .reverse()
+        .slice(Number(back[1] ?? 0))
+        .slice(0, 1),
+      typed,
+      of,
+    );
   if (!typed.startsWith('@')) {
     const begins = ids.filter((id) => id.startsWith(typed));
     return begins.includes(typed) ? typed : oneOf(begins, typed, of);
   }
   const at = Date.parse(typed.slice(1));
-  if (Number.isNaN(at)) throw new DormouseError('USAGE', `'${typed.slice(1)}' is no time, such as 2026-11-22T18:35`);
+  if (Number.isNaN(at))
+    throw new DormouseError('USAGE', `'${typed.slice(1)}' is no time, such as 2026-11-22T18:35`);
   return oneOf(ids.filter((id) => timeOfPointId(id) <= at).slice(-1), typed, of);
 }

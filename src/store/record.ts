@@ -5,6 +5,7 @@ import { DormouseError } from '../errors.js';
 import { checkpointModes } from '../domain/checkpoint_mode.js';
 import { domainTypes } from '../domain/type.js';
 import { consistencies } from '../image/format.js';
+import { isDomainFolder } from './names.js';
 import { isPointId } from './point_id.js';
 
 const count = z.int().nonnegative();
@@ -19,7 +20,7 @@ export const pointRecord = z.object({
   id,
   takenAt: z.iso.datetime({ precision: 3 }),
   domain: z.object({
-    uuid: z.uuid(),
+    uuid: z.string().refine(isDomainFolder, 'no uuid'),
     name: z.string(),
     domid: count,
     type: z.enum(domainTypes),
