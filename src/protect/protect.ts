@@ -3,22 +3,25 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Compression } from '../codec/compression.js';
 import type { CheckpointMode } from '../domain/checkpoint_mode.js';
+import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
 import { asDormouseError, DormouseError, type ErrorCode } from '../errors.js';
 import type { Host } from '../host/contract.js';
+import type { PointRecord } from '../store/record.js';
 import type { Retention } from '../store/retention.js';
-import type { PointStore } from '../store/store.js';
+import { PointStore } from '../store/store.js';
 import { restMs, retryMs } from './pace.js';
 import { PauseBudget } from './pause_budget.js';
 import { PointSession, type TakenPoint } from './point_session.js';
 import { StoreRoom } from './store_room.js';
 
-export interface ProtectOptions {
+export interface ProtectOptions extends Pick<OperationOptions, 'onProgress'> {
   /** From the start of one point to the start of the next, if it can be kept up. */
   readonly everyMs: number;
   /** Points; default: without end. */
   readonly count?: number;
   readonly mode: CheckpointMode;
+  readonly reason: PointRecord['reason'];
   readonly compression?: Compression;
   readonly suspendTimeoutMs?: number;
   readonly retention: Retention;
@@ -28,6 +31,8 @@ export interface ProtectOptions {
   readonly maxBytes?: number;
   /** Room that is left to others on the store's disk. */
   readonly minFreeBytes: number;
+  /** What may pass is tried again; else the first failure is thrown. */
+  readonly patient: boolean;
   /** Told to stop: a point that is being taken is dropped. */
   readonly signal: AbortSignal;
   readonly onPoint?: (taken: TakenPoint, late: boolean) => void;
@@ -105,6 +110,8 @@ class Protection {
     } finally {
       await this.#end();
     }
+    if (!this.options.patient && this.#points < count)
+      throw new DormouseError('CANCELLED', 'cancelled between two points');
     const { domid, name } = this.info;
     return {
       ...{ domid, name, points: this.#points, skipped: this.#skipped, failed: this.#failed },
@@ -122,6 +129,7 @@ class Protection {
       return false;
     } catch (thrown) {
       const error = asDormouseError(thrown);
+      if (!this.options.patient) throw error;
       if (this.options.signal.aborted && error.code === 'CANCELLED') return false;
       if (gone.includes(error.code)) await this.#lost(error);
       else if (!passing.includes(error.code)) throw error;
@@ -155,9 +163,10 @@ class Protection {
     const session = this.#session;
     const budget = this.#budget;
     await this.#room.make(session.chainId, (text) => this.#notice(text));
-    const { mode, compression, suspendTimeoutMs, signal, overBudget } = options;
+    const { mode, reason, compression, suspendTimeoutMs, signal, overBudget } = options;
     const taken = await session.take({
-      ...{ mode, signal, reason: 'protect', whole: this.#room.beginsChain(session.chainId) },
+      ...{ mode, signal, reason, whole: this.#room.beginsChain(session.chainId) },
+      ...(options.onProgress && { onProgress: options.onProgress }),
       ...(compression && { compression }),
       ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
       ...(budget && overBudget === 'skip' && { mayPause: (pages) => budget.fits(pages) }),
@@ -184,14 +193,14 @@ class Protection {
 }
 
 /**
- * Takes points of the domain into the store. What may pass (a full or absent store, a domain that reboots, another tool at work on
+ * Takes points of the domain into the store in that folder, made if there is none. What may pass (a full or absent store, a domain that reboots, another tool at work on
  * it) is told and tried again, later each time; the guest runs on whatever happens. Errors: DOMAIN_NOT_FOUND, also 30 s after
- * the domain went; USAGE; those that cannot pass.
+ * the domain went; USAGE; STORE_INVALID; those that cannot pass.
  */
 export async function protect(
   host: Host,
   selector: string,
-  store: PointStore,
+  folder: string,
   options: ProtectOptions,
 ): Promise<ProtectResult> {
   const info = await host.find(selector);
@@ -200,5 +209,6 @@ export async function protect(
       'USAGE',
       'what is over the budget is skipped where there is one: give --max-pause',
     );
+  const store = await PointStore.open(folder, { create: true });
   return await new Protection(host, info, store, options).run();
 }

@@ -46,7 +46,7 @@ async function neededImages(
   lineage: Lineage,
   without: ReadonlySet<string> = new Set(),
 ): Promise<Set<string>> {
-  for (let named = await namedImages(shelf, names, without); ; ) {
+  for (let named = await namedImages(shelf, names, without); ;) {
     try {
       const [points, held] = [
         await lineage.closure(named.ofPoints),

@@ -91,12 +91,13 @@ export class DomainPoints {
   }
 
   /** The path of its image. */
-  async imagePath({ image }: PointRecord): Promise<string> {
+  async imagePath({ image }: Pick<PointRecord, 'image'>): Promise<string> {
     return this.shelf.imagePath(this.#names.of('images', image.name));
   }
 
-  async imageBytes({ image }: PointRecord): Promise<number | null> {
-    return this.shelf.size(this.#names.of('images', image.name));
+  /** The image and all that must be there for it to be read, by name. STORE_DAMAGED. */
+  async needs(imageName: string): Promise<Set<string>> {
+    return this.#lineage.closure([imageName]);
   }
 
   /** Of all images of this domain, those that no point needs among them. */
