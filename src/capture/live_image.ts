@@ -201,7 +201,10 @@ async function findBeforePause(work: Work): Promise<void> {
     if (changed > fewPages) await pass(work, passKinds.live);
     if (mayPause(changed)) return;
   }
-  throw new DormouseError('NOT_CONVERGED', `${info.name} writes too fast for a pause as short as was asked for`);
+  throw new DormouseError(
+    'NOT_CONVERGED',
+    `${info.name} writes too fast for a pause as short as was asked for`,
+  );
 }
 
 /** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */

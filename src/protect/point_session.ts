@@ -124,7 +124,7 @@ export class PointSession {
     } catch (thrown) {
       this.session.abortEpoch();
       // Nobody's image goes with the next collection if not now.
-      await this.points.dropImage(begun.imageName).catch(() => undefined);
+      await this.points.withdraw(begun).catch(() => undefined);
       throw thrown;
     }
     this.session.commitEpoch();

@@ -3,7 +3,7 @@
  * whoever begins to need one publishes a lease before looking for tombstones: so at least one of the two sees the other.
  */
 import { randomBytes } from 'node:crypto';
-import { leasedImages } from './leases.js';
+import { leasedImages, leavingPoints } from './leases.js';
 import type { Lineage } from './lineage.js';
 import { type DomainNames, folders, imageOfTombstone } from './names.js';
 import { decode, encode, pointRecord } from './record.js';
@@ -62,8 +62,9 @@ async function neededImages(
   }
 }
 
-/** Tombstones of the dead, which nobody drops else. */
+/** Tombstones of the dead and what they were about to forget, which nobody drops else. */
 async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
+  await leavingPoints(shelf, names);
   for (const name of await shelf.list(names.folder('tombstones')))
     if (names.isOfDead(name)) await shelf.delete(names.of('tombstones', name));
 }

@@ -146,8 +146,13 @@ export class DomainPoints {
     this.#records.set(record.id, record);
   }
 
-  /** Of an image whose point was never published. */
-  async dropImage(imageName: string): Promise<void> {
+  /**
+   * After a publication that failed: its record may be there all the same, and goes before the image. If it cannot be removed both
+   * stay, and are a whole point.
+   */
+  async withdraw({ id, imageName }: Pick<BegunPoint, 'id' | 'imageName'>): Promise<void> {
+    await this.shelf.delete(this.#names.of('points', id));
+    this.#records.delete(id);
     await this.shelf.delete(this.#names.of('images', imageName));
   }
 

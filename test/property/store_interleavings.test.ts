@@ -10,21 +10,9 @@ import fc from 'fast-check';
 import { DormouseError } from '../../src/errors.js';
 import { DomainPoints } from '../../src/store/domain_points.js';
 import type { Descent } from '../../src/store/lineage.js';
-import type { PointRecord } from '../../src/store/record.js';
+import { Dice } from '../support/dice.js';
 import { Crash, MemoryShelf, Things } from '../support/memory_shelf.js';
-
-const uuid = '11111111-2222-4333-8444-555555555555';
-const hexOf = (text: string, digits: number): string =>
-  Buffer.from(text).toString('hex').slice(-digits).padStart(digits, '0');
-
-/** A random choice that is the same for the same seed. */
-class Dice {
-  constructor(private state: number) {}
-  below(n: number): number {
-    this.state = (Math.imul(this.state ^ (this.state >>> 15), 0x2c1b3c6d) + 0x9e3779b9) | 0;
-    return ((this.state ^ (this.state >>> 13)) >>> 0) % n;
-  }
-}
+import { descentOf, recordOf, uuid } from '../support/point_records.js';
 
 /** Whose turn it is. */
 class Turns {
@@ -97,20 +85,6 @@ class World {
   }
 }
 
-function recordOf(id: string, imageName: string, descent: Descent): PointRecord {
-  const { imageId, root } = descent;
-  return {
-    version: 1,
-    ...{ id, takenAt: '2026-01-01T00:00:00.000Z', hostKind: 'embedded', parent: null },
-    domain: { uuid, name: 'guest', domid: 1, type: 'pvh', vcpus: 1 },
-    image: {
-      ...{ name: imageName, imageId, root, chainId: imageId, sequence: 0, consistency: 'suspend-point' },
-      ...{ storedBytes: 1, memoryBytes: 1, changedPages: 1 },
-    },
-    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks: { kind: 'none' } },
-  };
-}
-
 /** Takes points, each on the one before where that stays; now and then with a map of all pages, that needs two of the older ones. */
 async function write(world: World, actor: string, count: number, dice: Dice): Promise<void> {
   const { shelf, points } = world.points(actor);
@@ -118,14 +92,13 @@ async function write(world: World, actor: string, count: number, dice: Dice): Pr
   let head = (await points.latest())?.image.name ?? null;
   for (let i = 0; i < count; i++) {
     const begun = await points.begin(lease, world.clock++, head);
-    const identity = { imageId: hexOf(begun.id, 32), root: hexOf(begun.id, 64) };
     const parent = head !== null && begun.parentStays ? world.descent(head) : null;
     const needs: Descent['needs'][number][] = [];
     if (head !== null && parent) needs.push({ name: head, imageId: parent.imageId, root: parent.root });
     const isFull = !parent || dice.below(3) === 0;
     // As a writer that has its parent open: of what the parent needs some pages are still in use.
     if (isFull) for (const need of parent?.needs ?? []) if (dice.below(2) === 0) needs.push({ ...need });
-    const descent: Descent = { ...identity, mapKind: isFull ? 'full' : 'changes', needs };
+    const descent = descentOf(begun.id, needs, isFull ? 'full' : 'changes');
     await shelf.putImage(`${uuid}/images/${begun.imageName}`, { bytes: Buffer.alloc(1), descent });
     await points.publish(recordOf(begun.id, begun.imageName, descent));
     head = begun.imageName;
