@@ -101,6 +101,17 @@ const kinds = {
     advice:
       'Restore it where the processor has these features, or boot guests without them (cpuid in xl.cfg).',
   },
+  POINT_NOT_FOUND: { exit: 10, guest: 'untouched', advice: 'See `dormouse points` for what the store has.' },
+  STORE_INVALID: {
+    exit: 13,
+    guest: 'untouched',
+    advice: 'Give the folder of a store, or one that is empty, and a dormouse that knows its version.',
+  },
+  STORE_DAMAGED: {
+    exit: 12,
+    guest: 'untouched',
+    advice: 'Nothing was removed. See `dormouse point verify`; take new points into another store.',
+  },
   STREAM_INVALID: {
     exit: 12,
     guest: 'untouched',

@@ -25,6 +25,8 @@ const maxCopiedPages = 16_384;
 const fewPages = 64;
 /** A pass that leaves more than this part of what the one before left is the last. */
 const worthwhile = 0.75;
+/** Passes over what changed for the sake of a short pause. */
+const maxShortPasses = 8;
 /** Pauses tried before the guest is held to write too fast. */
 const maxPauses = 3;
 
@@ -61,6 +63,8 @@ export interface Followed extends Pick<LiveRequest, 'host' | 'lease' | 'info' | 
 interface Work extends Followed, LiveRequest {
   /** Every page is pending, and nothing was put before. */
   readonly whole: boolean;
+  /** Whether the guest may be paused, by the pages that changed during the last pass. */
+  readonly mayPause?: (changedPages: number) => boolean;
 }
 
 /** Begins to follow a domain's changes; every page counts as changed. Ended by `unfollow`. */
@@ -188,6 +192,21 @@ function requireSameSize(geometry: MemoryGeometry, { info, geometry: first }: Wo
 export const sameP2m = (a: MemoryGeometry, b: MemoryGeometry): boolean =>
   a.p2mFrames.length === b.p2mFrames.length && a.p2mFrames.every((pfn, i) => pfn === b.p2mFrames[i]);
 
+/** The last short passes, over what is known to have changed: the pause is left what changes during the last one. */
+async function findBeforePause(work: Work): Promise<void> {
+  const { finder, live, memory, mayPause = () => true, info } = work;
+  for (let i = 0; i < maxShortPasses; i++) {
+    await finder.find(live, memory);
+    const changed = steps().livePending(live);
+    if (changed > fewPages) await pass(work, passKinds.live);
+    if (mayPause(changed)) return;
+  }
+  throw new DormouseError(
+    'NOT_CONVERGED',
+    `${info.name} writes too fast for a pause as short as was asked for`,
+  );
+}
+
 /** One pause. Null if it was in vain: too much had changed, or the p2m was being rebuilt. */
 async function tryPause(
   work: Work,
@@ -198,9 +217,7 @@ async function tryPause(
   requireSameSize(geometry, work);
   // Without a log the frames that came are looked for now: mapping them would take longer in the pause.
   if (finder.by === 'content') await memory.refresh?.(false);
-  await finder.find(live, memory);
-  // A last short pass, over what is known to have changed: the pause is left what changes during it.
-  if (steps().livePending(live) > fewPages) await pass(work, passKinds.live);
+  await findBeforePause(work);
   await finder.tracker?.prepare();
   operation.done('live');
   let source: Finished | undefined;

@@ -33,6 +33,11 @@ export interface TakeHow extends OperationOptions {
   readonly whole: boolean;
   /** Of a cooperative one. Default 60,000. */
   readonly suspendTimeoutMs?: number;
+  /**
+   * Of a light one without copy-on-write: asked before a pause, with the pages that changed during the last pass. If not, one more pass
+   * goes over them; NOT_CONVERGED after some.
+   */
+  readonly mayPause?: (changedPages: number) => boolean;
 }
 
 export interface Taken extends LiveImage {
@@ -135,6 +140,11 @@ export class CaptureSession {
     }
   }
 
+  /** Whether a take that is not whole would hold only what changed. */
+  get continues(): boolean {
+    return this.#committed && !this.#gone;
+  }
+
   get #live(): LiveHandle {
     const live = this.#followed?.live ?? this.#frozen?.live;
     if (live === undefined) throw new DormouseError('INTERNAL', 'the session holds nothing of its domain');
@@ -176,6 +186,7 @@ export class CaptureSession {
       operation,
       options: how,
       whole: how.whole || !this.#committed,
+      ...(how.mayPause && { mayPause: how.mayPause }),
     };
     const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);

@@ -11,7 +11,7 @@ import { DormouseError } from '../errors.js';
 import type { MemoryView } from '../host/contract.js';
 import type { Manifest } from '../image/manifest.js';
 import type { PageSink } from '../image/page_sink.js';
-import { ImageWriter, parentOf } from '../image/writer.js';
+import { type CommittedImage, ImageWriter, parentOf } from '../image/writer.js';
 import { imageSigner } from '../trust/key_store.js';
 import { encodingLanes, pagesPerStep, runPieces } from '../worker/pool.js';
 import { openParent } from './parent_image.js';
@@ -44,6 +44,8 @@ export interface Captured {
   readonly counts: PageCounts;
   readonly memoryBytes: number;
   readonly storedBytes: number;
+  /** As what it can be a parent. */
+  readonly committed: CommittedImage;
 }
 
 /** Reports progress with the elapsed time since it was made. */
@@ -200,5 +202,6 @@ export async function commitImage(
     counts,
     memoryBytes: writer.memoryBytes(),
     storedBytes: done.storedBytes,
+    committed: done,
   };
 }

@@ -32,6 +32,20 @@ export function parseSeconds(text: string): number {
   return Math.round(value * 1000);
 }
 
+const timeFactors: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** `500ms`, `1s`, `2.5s`, `5m`, `1h`; in ms, at most a day. */
+export function parseDurationMs(text: string): number {
+  const [, digits, unit = ''] = /^([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)$/u.exec(text) ?? [];
+  const ms = Number(digits) * (timeFactors[unit] ?? NaN);
+  if (digits === undefined || !(ms > 0 && ms <= 86_400_000))
+    throw new DormouseError(
+      'USAGE',
+      `a time is a number with ms, s, m or h, such as 2s, not ${JSON.stringify(text)}`,
+    );
+  return ms;
+}
+
 const sizeFactors: Readonly<Record<string, number>> = {
   '': 1 << 20,
   K: 1 << 10,

@@ -12,6 +12,8 @@ import type { inspectImage } from '../image/inspect.js';
 import type { verifyImage } from '../image/verify.js';
 import type { SignerState, signerState } from '../restore/trust.js';
 import type { checkImage } from '../restore/check.js';
+import type { protect } from '../protect/protect.js';
+import type { listPoints, pinPoint, prunePoints, verifyPoints } from '../store/by_name.js';
 import type { restore } from '../restore/restore.js';
 import type { rollback } from '../rollback/rollback.js';
 import type { save } from '../save/save.js';
@@ -27,6 +29,11 @@ export interface Services {
   readonly checkImage: typeof checkImage;
   readonly checkpoint: typeof checkpoint;
   readonly rollback: typeof rollback;
+  readonly protect: typeof protect;
+  readonly listPoints: typeof listPoints;
+  readonly prunePoints: typeof prunePoints;
+  readonly pinPoint: typeof pinPoint;
+  readonly verifyPoints: typeof verifyPoints;
   readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
   readonly digestImage: typeof digestImage;
@@ -48,6 +55,8 @@ export interface Services {
 const lifecycle = (): Promise<typeof import('../host/embedded/lifecycle.js')> =>
   import('../host/embedded/lifecycle.js');
 
+const points = (): Promise<typeof import('../store/by_name.js')> => import('../store/by_name.js');
+
 const keys = (): Promise<typeof import('../trust/keys.js')> => import('../trust/keys.js');
 
 export const engine: Services = {
@@ -60,6 +69,11 @@ export const engine: Services = {
   checkImage: async (...args) => await (await import('../restore/check.js')).checkImage(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
   rollback: async (...args) => await (await import('../rollback/rollback.js')).rollback(...args),
+  protect: async (...args) => await (await import('../protect/protect.js')).protect(...args),
+  listPoints: async (...args) => await (await points()).listPoints(...args),
+  prunePoints: async (...args) => await (await points()).prunePoints(...args),
+  pinPoint: async (...args) => await (await points()).pinPoint(...args),
+  verifyPoints: async (...args) => await (await points()).verifyPoints(...args),
   dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),

@@ -1,5 +1,5 @@
 /** What a verb is: its words for the command line, its JSON document, and what it does. */
-import * as z from 'zod';
+import type * as z from 'zod';
 import { DormouseError, type GuestState } from '../errors.js';
 import type { Context } from './context.js';
 
@@ -92,7 +92,10 @@ export function defineVerb<Input extends z.ZodObject>(typed: TypedVerb<Input>): 
       const names = fieldNames(rest).args;
       const given = { ...Object.fromEntries(names.map((name, i) => [name, args[i]])), ...options };
       const parsed = schema.safeParse(given);
-      if (!parsed.success) throw new DormouseError('USAGE', z.prettifyError(parsed.error));
+      if (!parsed.success) {
+        const said = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+        throw new DormouseError('USAGE', said.join('; '));
+      }
       return run(context, parsed.data);
     },
   };

@@ -8,7 +8,7 @@ import { packageRoot } from '../../src/addon.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { tempDir } from '../support/images.js';
 
-const child = new URL('../support/durable_child.js', import.meta.url).pathname;
+const pathOf = (name: string): string => new URL(`../support/${name}.js`, import.meta.url).pathname;
 
 interface Ended {
   readonly printed: string;
@@ -18,15 +18,17 @@ interface Ended {
   readonly image: string;
 }
 
-function write(t: TestContext, env: Readonly<Record<string, string>> = {}): Ended {
+/** `child` is given a path, of an image to write or of a folder to be a shelf. */
+function write(t: TestContext, env: Readonly<Record<string, string>> = {}, child = 'durable_child'): Ended {
   const [tools, dir] = [tempDir(t), tempDir(t)];
-  const [shim, log, image] = [join(tools, 'shim.so'), join(tools, 'log'), join(dir, 'image')];
+  const [shim, log] = [join(tools, 'shim.so'), join(tools, 'log')];
+  const image = child === 'durable_child' ? join(dir, 'image') : dir;
   const source = join(packageRoot, 'test/support/file_calls.c');
   const compiled = spawnSync('gcc', ['-shared', '-fPIC', '-O1', '-o', shim, source, '-ldl'], {
     encoding: 'utf8',
   });
   assert.equal(compiled.status, 0, compiled.stderr);
-  const ran = spawnSync(process.execPath, [child, image], {
+  const ran = spawnSync(process.execPath, [pathOf(child), image], {
     env: { ...process.env, ...env, LD_PRELOAD: shim, FILE_CALLS_LOG: log },
     encoding: 'utf8',
   });
@@ -60,3 +62,18 @@ test('where two lanes at once are refused direct I/O the image is written withou
   assert.equal(printed, 'done');
   assert.deepEqual((await verifyImage(image)).findings, []);
 });
+
+test('what is put on a shelf is on disk before it has its name, and then its name is; and that it went', (t) => {
+  const { printed, calls, names } = write(t, {}, 'durable_shelf_child');
+  assert.equal(printed, 'done');
+  // The last is of the thing that was deleted.
+  assert.deepEqual(calls, ['sync file', 'link', 'sync folder', 'sync folder']);
+  assert.deepEqual(names, []);
+});
+
+for (const failing of ['sync file', 'sync folder'])
+  test(`where "${failing}" fails a shelf says so`, (t) => {
+    const { printed, calls } = write(t, { FILE_CALLS_FAIL: failing }, 'durable_shelf_child');
+    assert.equal(printed, 'IMAGE_WRITE_FAILED');
+    assert.equal(calls.includes('link'), failing === 'sync folder');
+  });

@@ -48,6 +48,14 @@ int linkat(int from, const char* old, int to, const char* name, int flags) {
   return result;
 }
 
+int link(const char* old, const char* name) {
+  int (*real)(const char*, const char*) =
+      (int (*)(const char*, const char*))dlsym(RTLD_NEXT, "link");
+  const int result = real(old, name);
+  if (result == 0) note("link");
+  return result;
+}
+
 static ssize_t put(const char* symbol, int fd, const void* bytes, size_t n, off_t offset) {
   if (getenv("FILE_CALLS_NO_DIRECT") && offset > 0 && (fcntl(fd, F_GETFL) & O_DIRECT)) {
     usleep(500000);

@@ -1,181 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as z from 'zod';
-import type { CheckpointResult } from '../../src/checkpoint/checkpoint.js';
-import type { Services } from '../../src/cli/services.js';
 import { verbs } from '../../src/cli/program/verbs.js';
-import { snapshotDowntime } from '../../src/domain/operation.js';
-import type { DumpResult } from '../../src/dump/dump_core.js';
-import type { RollbackResult } from '../../src/rollback/rollback.js';
 import { DormouseError, errorKinds, type ErrorCode } from '../../src/errors.js';
-import type { HostReport } from '../../src/host/embedded/ops.js';
-import type { Inspection } from '../../src/image/inspect.js';
 import type { VerifyReport } from '../../src/image/verify.js';
-import { keyLine } from '../../src/trust/key_text.js';
 import { cli, services, type Ran } from '../support/cli.js';
 import { domainInfo, FakeHost } from '../support/fake_host.js';
-
-const counts = { data: 100, zero: 20, table: 5, noFrame: 3, broken: 0, alloc: 0, sameAsParent: 0 };
-const phases = { prepareMs: 2, liveMs: 0, pauseMs: 3.5, writeMs: 5, commitMs: 1.5, settleMs: 0.5 };
-const downtime = snapshotDowntime(3.5);
-const sizes = { counts, memoryBytes: 128 * 4096, storedBytes: 200_000, elapsedMs: 12.5 };
-const imageId = '00112233445566778899aabbccddeeff';
-const root = imageId + imageId;
-const saved = {
-  path: 'a.dmi',
-  imageId,
-  parent: null,
-  compression: 'lz4' as const,
-  domid: 1,
-  name: 'web1',
-  paused: false,
-  standstillMs: 3.5,
-  phases,
-  downtime,
-  ...sizes,
-};
-
-function checkpointed(path: string): CheckpointResult {
-  const consistency = 'suspend-point';
-  return {
-    path,
-    imageId,
-    parent: null,
-    compression: 'lz4',
-    domid: 1,
-    name: 'web1',
-    paused: false,
-    mode: 'light',
-    consistency,
-    pauseMs: 0.12,
-    phases,
-    downtime: snapshotDowntime(0.12),
-    cowPages: 4,
-    copiedPages: 0,
-    ...sizes,
-  };
-}
-
-function rolledBack(path: string): RollbackResult {
-  const pages = { putPages: 3, samePages: 125 };
-  const times = { pauseMs: 0.75, elapsedMs: 12.5, phases, downtime: snapshotDowntime(0.75) };
-  return { path, domid: 1, name: 'web1', imageId, safety: null, paused: false, ...pages, ...times };
-}
-
-function dumped(path: string): DumpResult {
-  const sizes = { vcpus: 2, pages: 128, fileBytes: 540_000, pauseMs: 4.25, elapsedMs: 12.5 };
-  return { path, domid: 1, name: 'web1', ...sizes };
-}
-
-const report: HostReport = {
-  name: 'default',
-  pid: 77,
-  version: '0.1.0',
-  startedAt: '2026-01-01T00:00:00.000Z',
-  memoryBytes: 2 ** 32,
-  freeBytes: 2 ** 31,
-  quarantinedBytes: 0,
-  guests: [domainInfo()],
-  leases: [{ domid: 1, operation: 'save', pid: 78 }],
-  snapshots: 0,
-  trackers: 0,
-  connections: 1,
-  capabilities: {
-    'light-suspend-point': true,
-    'cow-snapshot': true,
-    'log-dirty': true,
-    'cooperative-suspend': true,
-    rewrite: true,
-    create: true,
-    'xl-config': 'xl-config: not written yet',
-  },
-};
-
-const verified: VerifyReport = {
-  path: 'a.dmi',
-  imageId,
-  root,
-  bytesRead: 200_000,
-  chunksChecked: 2,
-  blocksDecoded: 9,
-  nrPfns: 128,
-  ancestors: [],
-  contentRootCompared: true,
-  findings: [],
-  more: 0,
-};
-
-const inspected: Inspection = {
-  path: 'a.dmi',
-  fileBytes: 200_000,
-  header: {
-    ...{ major: 1, minor: 0, imageId, parent: null, nrPfns: 128, consistency: 'suspend-point' },
-    ...{ chainId: imageId, sequence: 0, hasPageHashes: false, hasChunkDigests: false },
-  },
-  ancestors: [],
-  mapKind: 'full',
-  contentRoot: null,
-  manifest: null,
-  root,
-  ...{ rootHolds: true, signerKey: null },
-  committed: true,
-  counts,
-  chunks: { count: 2, byCodec: { lz4: 2 } },
-  storedPages: 125,
-  memoryBytes: 125 * 4096,
-  ratio: 2.62,
-  damage: ['the manifest is damaged'],
-};
-
-const ownKey = { key: Buffer.alloc(32, 0), label: 'me' };
-const trustedKey = { key: Buffer.alloc(32, 2), label: 'other' };
-const otherKey = trustedKey.key.toString('base64');
-
-/** Every service answers as a real one would. */
-function working(): Services {
-  return services(new FakeHost([domainInfo(), domainInfo({ domid: 2, name: 'sad', shutdown: 'crash' })]), {
-    startHost: () => Promise.resolve(true),
-    stopHost: () => Promise.resolve(false),
-    hostStatus: () => Promise.resolve({ state: 'running', report }),
-    save: () => Promise.resolve(saved),
-    restore: () =>
-      Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], phases, ...sizes }),
-    checkImage: (_host, path) =>
-      Promise.resolve({
-        ...{ path, from: 'dormouse', imageId, name: 'web1', signer: 'unsigned' },
-        findings: [{ code: 'NO_MEMORY', message: 'none', details: ['a line'] }],
-      }),
-    signerState: () => Promise.resolve('unsigned'),
-    keys: {
-      list: () => Promise.resolve({ folder: '/keys', own: ownKey, trusted: [trustedKey] }),
-      show: () => Promise.resolve({ ...ownKey, line: keyLine(ownKey) }),
-      trust: () => Promise.resolve({ added: true, known: trustedKey }),
-      forget: () => Promise.resolve(trustedKey),
-    },
-    checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
-    rollback: (_host, _selector, path) => Promise.resolve(rolledBack(path)),
-    dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
-    digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
-    digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
-    inspectImage: () => Promise.resolve(inspected),
-    verifyImage: () => Promise.resolve(verified),
-    detectFormat: (path) => Promise.resolve(path.endsWith('.xl') ? 'xl' : 'dormouse'),
-    convertFromXen: (_in, path) =>
-      Promise.resolve({
-        ...{ path, descriptor: null, imageId, root, name: 'web1', type: 'pv', notes: ['a note'] },
-        ...sizes,
-      }),
-    demo: () =>
-      Promise.resolve({
-        identical: true,
-        digest: 'ab12',
-        checkpoints: 20,
-        rows: [{ what: 'save', measured: '1.00 GB/s', limit: '2.00 GB/s' }],
-        elapsedMs: 1000,
-        table: 'save  1.00 GB/s\n',
-      }),
-  });
-}
+import { otherKey, verified, working } from '../support/working_services.js';
 
 /** A command line for each verb that must end well, and what it prints for people. */
 const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, exitCode?: number]>> = {
@@ -191,6 +22,19 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   rollback: [
     'rollback web1 --image a.dmi --no-safety',
     /^rolled back: +web1 \(domain 1\), running\n[^]*3 put back, 125 the same\n[^]*paused for: +0\.750 ms\n$/,
+  ],
+  protect: [
+    'protect web1 --store s --count 3',
+    /^protected: +web1 .*\npoints: +3 points, 1 skipped for their pause, 2 failures\n/,
+  ],
+  points: ['points --store s', /^POINT .*\n20260101-000000\.123 +web1 .* whole +pinned\n$/],
+  prune: ['prune web1 --store s --keep-last 1', /^forgotten: +1 point\nremoved: +1 image, 4\.00 KiB\n/],
+  'point pin': ['point pin web1 latest --store s', /^20260101-000000\.123 is pinned\n$/],
+  'point unpin': ['point unpin web1 latest --store s', /^20260101-000000\.123 is no longer pinned\n$/],
+  'point verify': [
+    'point verify web1 --store s',
+    /^20260101-000000\.123: gone\n2 points, 2 images: 1 finding\n$/,
+    3,
   ],
   digest: ['digest --image a.dmi', /^ab12\n$/],
   'dump-core': ['dump-core web1 web1.core', /holds: +128 pages, 2 vCPUs\n[^]*paused for: 4\.25 ms\n$/],
@@ -323,6 +167,14 @@ test('what is no command line is a usage error', async () => {
     'restore --config a.cfg --trust-config a.dmi',
     'checkpoint web1 c-%d.dmi',
     'checkpoint web1 c.dmi --interval 100ms',
+    'checkpoint web1',
+    'checkpoint web1 a.dmi --store s',
+    'checkpoint web1 --store s --incremental-from a.dmi',
+    'protect web1',
+    'protect web1 --store s --every soon',
+    'points web1',
+    'prune web1 20260101 --store s --keep-last 1',
+    'point pin web1 --store s',
     'key',
     'key trust',
     'host start --memory lots',

@@ -19,6 +19,10 @@ import { imageVerify } from '../verbs/image_verify.js';
 import { keyForget, keyList, keyShow, keyTrust } from '../verbs/key.js';
 import { list } from '../verbs/list.js';
 import { pause } from '../verbs/pause.js';
+import { pointPin, pointUnpin, pointVerify } from '../verbs/point.js';
+import { points } from '../verbs/points.js';
+import { protect } from '../verbs/protect.js';
+import { prune } from '../verbs/prune.js';
 import { restore } from '../verbs/restore.js';
 import { rollback } from '../verbs/rollback.js';
 import { save } from '../verbs/save.js';
@@ -36,6 +40,12 @@ export const verbs: readonly Verb[] = [
   restore,
   checkpoint,
   rollback,
+  protect,
+  points,
+  prune,
+  pointPin,
+  pointUnpin,
+  pointVerify,
   digest,
   dumpCore,
   imageInspect,
@@ -57,6 +67,7 @@ export const verbs: readonly Verb[] = [
 /** First words that several verbs share. */
 export const groups: Readonly<Record<string, string>> = {
   image: 'Inspects, verifies, checks and converts images',
+  point: 'Pins and verifies points of a domain',
   key: 'Shows and trusts the keys that sign images',
   host: 'Starts, stops and describes embedded hosts',
 };

@@ -8,14 +8,18 @@ import type { Context } from '../context.js';
 import { compressionField, compressionOption } from '../compression_option.js';
 import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { parseCount, parseIntervalMs } from '../parse.js';
+import type { TakenPoint } from '../../protect/point_session.js';
 import { renderSaved } from '../../render/summary.js';
+import { renderFacts } from '../../render/table.js';
+import { formatBytes, formatDuration, printable } from '../../render/units.js';
 import { maybeSeconds, maybeText, text } from '../input.js';
-import { defineVerb, given } from '../verb.js';
+import { describePoint, pointDocument, storeOption } from '../store_argument.js';
+import { defineVerb, given, type Outcome } from '../verb.js';
 import { consistencies } from '../../image/format.js';
 import { checkpointModes } from '../../domain/checkpoint_mode.js';
 
 const input = z.object({
-  ...{ domain: text, file: text },
+  ...{ domain: text, file: maybeText, store: maybeText },
   mode: z.enum(checkpointModes).default('light'),
   count: z.string().transform(parseCount).optional(),
   interval: z.string().transform(parseIntervalMs).default(0),
@@ -24,7 +28,9 @@ const input = z.object({
 type Input = z.output<typeof input>;
 
 /** The files of the series. */
-function pathsOf({ file, count, interval }: Input): string[] {
+function pathsOf({ file, count, interval, store }: Input): string[] {
+  if (file === undefined) throw new DormouseError('USAGE', 'say where: a file, or --store FOLDER');
+  if (store !== undefined) throw new DormouseError('USAGE', 'a file is given and --store: say one of them');
   if (count === undefined) {
     if (file.includes('%d') || interval > 0)
       throw new DormouseError('USAGE', '%d in the file name and --interval are for a series: say --count');
@@ -81,6 +87,49 @@ async function takeEach(
   }
 }
 
+/** Each on the last point that the store has of the domain, if it has any. */
+async function takePoints(
+  context: Context,
+  host: Host,
+  {
+    domain,
+    mode,
+    compression,
+    count,
+    interval,
+    incrementalFrom,
+    ...typed
+  }: Input & { readonly store: string },
+): Promise<TakenPoint[]> {
+  if (typed.file !== undefined || incrementalFrom !== undefined)
+    throw new DormouseError('USAGE', 'with --store there is no file and no --incremental-from');
+  const taken: TakenPoint[] = [];
+  await context.withProgress(`checkpoint ${domain}`, (options) =>
+    context.services.protect(host, domain, typed.store, {
+      ...{ count: count ?? 1, everyMs: interval, mode, reason: 'checkpoint', patient: false },
+      ...{ retention: {}, overBudget: 'take', minFreeBytes: 0, signal: context.signal },
+      ...given({ compression, suspendTimeoutMs: typed.suspendTimeout, onProgress: options.onProgress }),
+      notice: (words) => context.warn(words),
+      onPoint: (point) => taken.push(point),
+    }),
+  );
+  return taken;
+}
+
+async function runInto(context: Context, typed: Input & { readonly store: string }): Promise<Outcome> {
+  const taken = await context.withHost((host) => takePoints(context, host, typed));
+  const points = taken.map(({ record, path }) => describePoint(record, path));
+  const lines = points.map(({ point, path, pauseMs, storedBytes, memoryBytes, domain }) =>
+    renderFacts([
+      ['point', `${point} of ${printable(domain.name)} (domain ${domain.domid})`],
+      ['file', printable(path)],
+      ['size', `${formatBytes(memoryBytes)} of memory in ${formatBytes(storedBytes)}`],
+      ['paused for', formatDuration(pauseMs)],
+    ]),
+  );
+  return { document: { checkpoints: [], points }, text: lines.join('\n') };
+}
+
 async function rest(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch((cause: unknown) => {
     throw new DormouseError('CANCELLED', 'cancelled between two checkpoints', { cause });
@@ -100,9 +149,10 @@ export const checkpoint = defineVerb({
     'long as it is to be read. With --count each image is taken on the one before.',
   args: [
     { form: '<domain>', says: 'name, id or uuid' },
-    { form: '<file>', says: 'the image to write; must not exist' },
+    { form: '[file]', says: 'the image to write; must not exist' },
   ],
   options: [
+    { ...storeOption, says: 'take a point into this store instead, made if it is not there' },
     { flags: '--mode <mode>', says: 'how it is paused (default: light)', choices: checkpointModes },
     { flags: '--count <n>', says: 'take n checkpoints, one after the other; the file name holds %d' },
     { flags: '--interval <ms>', says: 'least time from one start to the next (default: 0)' },
@@ -120,11 +170,16 @@ export const checkpoint = defineVerb({
       says: 'ten, a second apart',
     },
     {
+      command: 'dormouse checkpoint --store /srv/points web1',
+      says: 'a point, on the last one of web1 there',
+    },
+    {
       command: 'dormouse checkpoint --incremental-from web1.dmi web1 web1-2.dmi',
       says: 'only what changed since',
     },
   ],
   document: z.object({
+    points: z.array(pointDocument),
     checkpoints: z.array(
       z.object({
         path: z.string(),
@@ -152,6 +207,8 @@ export const checkpoint = defineVerb({
   cancellable: true,
   changes: true,
   async run(context, typed) {
+    const { store } = typed;
+    if (store !== undefined) return await runInto(context, { ...typed, store });
     const paths = pathsOf(typed);
     const checkpoints = await context.withHost((host) => takeAll(context, host, typed, paths));
     const { verbose } = context.globals;
@@ -162,6 +219,6 @@ export const checkpoint = defineVerb({
         return renderSaved(`checkpoint (${result.mode})`, result, ending, pause, verbose);
       })
       .join('\n');
-    return { document: { checkpoints }, text };
+    return { document: { checkpoints, points: [] }, text };
   },
 });

@@ -1,0 +1,72 @@
+import * as z from 'zod';
+import { DormouseError } from '../../errors.js';
+import { hasRules } from '../../store/retention.js';
+import { renderFacts, renderTable } from '../../render/table.js';
+import { counted, formatBytes } from '../../render/units.js';
+import { figures } from '../documents.js';
+import { flag, text, texts } from '../input.js';
+import {
+  retentionFields,
+  retentionOf,
+  retentionOptions,
+  storeField,
+  storeOption,
+} from '../store_argument.js';
+import { defineVerb } from '../verb.js';
+
+export const prune = defineVerb({
+  name: 'prune',
+  summary: 'Forgets points of a domain, and removes the images that no other point needs',
+  details:
+    'Points that no --keep rule keeps are forgotten, and those that are named. Without either only what killed tools have left is ' +
+    'removed. Pinned points stay. An image goes when no point is built on it any more, so less room may come free ' +
+    'than the points took. If anything of the store that counts cannot be read, nothing is removed (STORE_DAMAGED).',
+  args: [
+    { form: '<domain>', says: 'its uuid, or the name that it had at its last point' },
+    { form: '[points...]', says: 'points to forget, whatever the rules say' },
+  ],
+  options: [storeOption, ...retentionOptions, { flags: '--dry-run', says: 'only say what would go' }],
+  examples: [
+    {
+      command: 'dormouse prune web1 --store /srv/points --keep-last 60 --keep-hourly 48 --dry-run',
+      says: 'what these rules would leave',
+    },
+    { command: 'dormouse prune web1 20261122-183512.123 --store /srv/points', says: 'one point' },
+  ],
+  document: z.object({
+    dryRun: z.boolean(),
+    forgotten: z.array(z.string()),
+    kept: z.array(z.object({ point: z.string(), by: z.array(z.string()) })),
+    removedImages: z.array(z.string()),
+    freedBytes: figures.count,
+  }),
+  input: z.object({ domain: text, points: texts, store: storeField, dryRun: flag, ...retentionFields }),
+  changes: true,
+  cancellable: false,
+  async run(context, input) {
+    const { domain, points, store, dryRun } = input;
+    const retention = retentionOf(input);
+    if (hasRules(retention) && points.length > 0)
+      throw new DormouseError('USAGE', 'points are named, or --keep rules are given: not both');
+    const pruned = await context.services.prunePoints(store, domain, { retention, also: points, dryRun });
+    const { forgotten, removed, freedBytes } = pruned;
+    const kept = pruned.kept.map(({ id, by }) => ({ point: id, by: [...by] }));
+    const text = renderFacts([
+      [dryRun ? 'would forget' : 'forgotten', counted(forgotten.length, 'point')],
+      [
+        dryRun ? 'would remove' : 'removed',
+        `${counted(removed.length, 'image')}, ${formatBytes(freedBytes)}`,
+      ],
+      ['kept', counted(kept.length, 'point')],
+    ]);
+    const table =
+      kept.length === 0
+        ? ''
+        : renderTable(
+            ['POINT', 'KEPT BY'],
+            kept.map(({ point, by }) => [point, by.join(', ')]),
+          );
+    const document = { dryRun, forgotten: [...forgotten], kept, removedImages: [...removed], freedBytes };
+    return { document, text: dryRun ? text + table : text };
+  },
+});

@@ -1,0 +1,261 @@
+/** Takes points of one domain into a store, for as long as both are there: each holds what changed since the one before. */
+import { CaptureSession, type Taken } from '../capture/session.js';
+import { openParent } from '../capture/parent_image.js';
+import { type Captured, commitImage } from '../capture/write_image.js';
+import type { Compression } from '../codec/compression.js';
+import type { CheckpointMode } from '../domain/checkpoint_mode.js';
+import { Operation } from '../domain/operation.js';
+import type { OperationOptions } from '../domain/progress.js';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { Host } from '../host/contract.js';
+import { ImageReader } from '../image/reader.js';
+import type { SignRoot } from '../image/signature.js';
+import { type Consistency, FULL_MAP_EVERY } from '../image/format.js';
+import { type CommittedImage, ImageWriter, parentOf, type ParentImage } from '../image/writer.js';
+import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
+import type { ImageLease } from '../store/leases.js';
+import type { PointRecord } from '../store/record.js';
+import type { PointStore } from '../store/store.js';
+import { imageSigner } from '../trust/key_store.js';
+import { encodingLanes, laneCount, warmWorkers } from '../worker/pool.js';
+
+export interface PointOptions extends OperationOptions {
+  readonly mode: CheckpointMode;
+  readonly reason: PointRecord['reason'];
+  readonly compression?: Compression;
+  readonly suspendTimeoutMs?: number;
+  /** All of memory, and the first of a chain of its own. */
+  readonly whole?: boolean;
+  /** Asked before a pause, with the pages that changed during the last pass; false: pass over them once more, then give up. */
+  readonly mayPause?: (changedPages: number) => boolean;
+}
+
+/** The last point, and its image as a parent. */
+interface Head {
+  readonly id: string;
+  readonly imageName: string;
+  readonly imageId: string;
+  readonly root: string;
+  readonly path: string;
+  /** Of one that this session took; what changed since is known then. */
+  readonly image: ParentImage | null;
+}
+
+export interface TakenPoint {
+  readonly record: PointRecord;
+  readonly path: string;
+  /** Pages copied in the pause. */
+  readonly copiedPages: number;
+}
+
+export class PointSession {
+  #head: Head | null = null;
+  #firstTake = true;
+
+  private constructor(
+    readonly session: CaptureSession,
+    readonly points: DomainPoints,
+    private readonly lease: ImageLease,
+    private readonly sign: SignRoot | null,
+    private readonly notice: (text: string) => void,
+  ) {}
+
+  /**
+   * Takes the domain's lease. `notice` is told what an operator should know. DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED,
+   * KEY_INVALID.
+   */
+  static async open(
+    host: Host,
+    selector: string,
+    store: PointStore,
+    notice: (text: string) => void = () => undefined,
+  ): Promise<PointSession> {
+    const sign = imageSigner();
+    const session = await CaptureSession.open(host, selector, 'checkpoint');
+    const points = store.points(session.info.uuid);
+    return new PointSession(session, points, points.lease(), sign, notice);
+  }
+
+  /** The chain that the next point goes on with; null before the first. */
+  get chainId(): string | null {
+    return this.#head?.image?.chainId ?? null;
+  }
+
+  /**
+   * Takes a point; it exists when this returns, and if this throws there is none. Errors: as checkpoint, and those of a store:
+   * STORE_DAMAGED, IMAGE_READ_FAILED, IMAGE_WRITE_FAILED, NO_SPACE. The guest runs on.
+   */
+  async take(options: PointOptions): Promise<TakenPoint> {
+    const { session } = this;
+    const operation = new Operation();
+    const before = options.whole === true ? null : await this.#before();
+    const begun = await this.points.begin(this.lease, Date.now(), before?.imageName ?? null);
+    const head = begun.parentStays ? before : null;
+    const { writer, whole } = await this.#writer(begun.imagePath, head, options);
+    let taken: Taken;
+    let captured: Captured;
+    try {
+      await warmWorkers(encodingLanes);
+      taken = await session.take(writer, { ...options, whole });
+      const { pauseMs } = taken;
+      captured = await commitImage(writer, taken.source, { pauseMs, operation, signal: options.signal });
+    } catch (thrown) {
+      await writer.abandon();
+      session.abortEpoch();
+      throw thrown;
+    }
+    return await this.#publish(begun, { taken, captured, head, options, tookMs: operation.totalMs });
+  }
+
+  async #publish(
+    begun: BegunPoint,
+    point: {
+      readonly taken: Taken;
+      readonly captured: Captured;
+      readonly head: Head | null;
+      readonly options: PointOptions;
+      readonly tookMs: number;
+    },
+  ): Promise<TakenPoint> {
+    const { captured, taken, head } = point;
+    const record = recordOf(this.session, begun, point, this.#head?.id ?? head?.id ?? null);
+    try {
+      await this.points.publish(record);
+    } catch (thrown) {
+      this.session.abortEpoch();
+      // Nobody's image goes with the next collection if not now.
+      await this.points.withdraw(begun).catch(() => undefined);
+      throw thrown;
+    }
+    this.session.commitEpoch();
+    this.#firstTake = false;
+    const { imageId, root, path } = captured.committed;
+    const { id, imageName } = begun;
+    this.#head = { id, imageName, imageId, root, path, image: captured.committed };
+    return { record, path: captured.path, copiedPages: taken.copiedPages };
+  }
+
+  /** The last point that the store has of this very domain, which the next one is to be taken on. */
+  async #before(): Promise<Head | null> {
+    if (this.#head ?? !this.#firstTake) return this.#head;
+    const record = await this.points.latest();
+    const { domid } = this.session.info;
+    if (!record || record.domain.domid !== domid || record.hostKind !== this.session.host.kind) return null;
+    const { name: imageName, imageId, root } = record.image;
+    return {
+      id: record.id,
+      imageName,
+      imageId,
+      root,
+      path: await this.points.imagePath(record),
+      image: null,
+    };
+  }
+
+  /** Null if no image can be taken on it; then it is said why. */
+  async #openBefore(
+    { path, imageId, root }: Head,
+    signal: AbortSignal | undefined,
+  ): Promise<ImageReader | null> {
+    try {
+      const reader = await openParent(path, { signed: this.sign !== null, whole: false, signal });
+      if (reader.imageId === imageId && reader.root === root && reader.nrPfns <= this.session.geometry.nrPfns)
+        return reader;
+      reader.close();
+      throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is not what its point says`);
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      if (!code.startsWith('IMAGE_')) throw thrown;
+      this.notice(`a new chain is begun: ${message}`);
+      return null;
+    }
+  }
+
+  /** By the tracker if this session took the parent and knows what changed since, else by the parent's page hashes. */
+  async #writer(
+    path: string,
+    head: Head | null,
+    { mode, compression, signal }: PointOptions,
+  ): Promise<{ writer: ImageWriter; whole: boolean }> {
+    const { session, sign } = this;
+    const consistency: Consistency = mode === 'light' && !session.copiesOnWrite ? 'paused' : 'suspend-point';
+    const common = {
+      ...{ nrPfns: session.geometry.nrPfns, lanes: encodingLanes, consistency, pageHashes: true },
+      ...(sign && { sign }),
+      ...(compression && { compression }),
+    };
+    if (head?.image && session.continues) {
+      const parent = await withReaderIfDue(head.image);
+      return { writer: await created(path, { ...common, parent, closesParent: true }), whole: false };
+    }
+    const reader = head && (await this.#openBefore(head, signal));
+    if (!reader) return { writer: await created(path, common), whole: true };
+    const increment = { parent: parentOf(reader), closesParent: true, skipUnchanged: true, complete: true };
+    return { writer: await created(path, { ...common, ...increment }), whole: true };
+  }
+
+  /** Gives the domain back, and the store's images free. */
+  async end(): Promise<void> {
+    try {
+      await this.lease.drop();
+    } finally {
+      await this.session.end();
+    }
+  }
+}
+
+/** A map of all pages needs the parent open. */
+async function withReaderIfDue(image: ParentImage): Promise<ParentImage> {
+  if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
+  return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
+}
+
+async function created(
+  path: string,
+  options: Parameters<typeof ImageWriter.create>[1],
+): Promise<ImageWriter> {
+  try {
+    return await ImageWriter.create(path, options);
+  } catch (thrown) {
+    options.parent?.reader?.close();
+    throw thrown;
+  }
+}
+
+function recordOf(
+  session: CaptureSession,
+  { id, imageName }: BegunPoint,
+  {
+    captured,
+    taken,
+    options,
+    tookMs,
+  }: {
+    readonly captured: Captured;
+    readonly taken: Taken;
+    readonly options: PointOptions;
+    readonly tookMs: number;
+  },
+  parent: string | null,
+): PointRecord {
+  const { info, host } = session;
+  const { counts, memoryBytes, storedBytes, committed } = captured;
+  const { imageId, root, chainId, sequence } = committed satisfies CommittedImage;
+  const { uuid, name, domid, type, vcpus } = info;
+  return {
+    version: 1,
+    id,
+    takenAt: new Date().toISOString(),
+    domain: { uuid, name, domid, type, vcpus },
+    hostKind: host.kind,
+    image: {
+      ...{ name: imageName, imageId, root, chainId, sequence },
+      consistency: taken.source.consistency,
+      ...{ storedBytes, memoryBytes },
+      changedPages: session.geometry.nrPfns - counts.sameAsParent,
+    },
+    parent,
+    ...{ reason: options.reason, mode: options.mode, pauseMs: taken.pauseMs, elapsedMs: tookMs },
+    disks: { kind: 'none' },
+  };
+}

@@ -1,0 +1,126 @@
+/**
+ * Removes images that no point needs. A tombstone is published before anybody looks whether the image is needed after all, and
+ * whoever begins to need one publishes a lease before looking for tombstones: so at least one of the two sees the other.
+ */
+import { randomBytes } from 'node:crypto';
+import { leasedImages, leavingPoints } from './leases.js';
+import type { Lineage } from './lineage.js';
+import { type DomainNames, folders, imageOfTombstone } from './names.js';
+import { decode, encode, pointRecord } from './record.js';
+import type { Shelf } from './shelf.js';
+
+export interface Collected {
+  /** Names of images that went, or would with `dryRun`. */
+  readonly removed: readonly string[];
+  readonly freedBytes: number;
+}
+
+/** What points and leases name. Leases are read before records: who publishes a point puts its record before dropping its lease. */
+interface Named {
+  readonly ofPoints: readonly string[];
+  readonly leased: ReadonlySet<string>;
+}
+
+async function namedImages(shelf: Shelf, names: DomainNames, without: ReadonlySet<string>): Promise<Named> {
+  const leased = await leasedImages(shelf, names);
+  const ofPoints: string[] = [];
+  for (const id of await shelf.list(names.folder('points'))) {
+    if (without.has(id)) continue;
+    const name = names.of('points', id);
+    const bytes = await shelf.get(name);
+    if (bytes) ofPoints.push(decode(pointRecord, bytes, name).image.name);
+  }
+  return { ofPoints, leased };
+}
+
+const same = (a: Named, b: Named): boolean =>
+  a.ofPoints.join() === b.ofPoints.join() && [...a.leased].sort().join() === [...b.leased].sort().join();
+
+/**
+ * All images that must stay. STORE_DAMAGED if anything that is read cannot be: then nothing may be removed. What was missing only
+ * because another tool forgot a point meanwhile is no damage.
+ */
+async function neededImages(
+  shelf: Shelf,
+  names: DomainNames,
+  lineage: Lineage,
+  without: ReadonlySet<string> = new Set(),
+): Promise<Set<string>> {
+  for (let named = await namedImages(shelf, names, without); ;) {
+    try {
+      const [points, held] = [
+        await lineage.closure(named.ofPoints),
+        await lineage.closure(named.leased, named.leased),
+      ];
+      return new Set([...points, ...held]);
+    } catch (thrown) {
+      const now = await namedImages(shelf, names, without);
+      if (same(named, now)) throw thrown;
+      named = now;
+      lineage.forget();
+    }
+  }
+}
+
+/** Tombstones of the dead and what they were about to forget, which nobody drops else. */
+async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
+  await leavingPoints(shelf, names);
+  for (const name of await shelf.list(names.folder('tombstones')))
+    if (names.isOfDead(name)) await shelf.delete(names.of('tombstones', name));
+}
+
+/**
+ * Removes what no point and no lease needs, and what killed tools left. STORE_DAMAGED, with nothing removed, if a record, a lease or an
+ * image that is needed cannot be read. With `dryRun` nothing is, and the points `without` count as gone.
+ */
+export async function collect(
+  shelf: Shelf,
+  names: DomainNames,
+  lineage: Lineage,
+  { dryRun = false, without }: { readonly dryRun?: boolean; readonly without?: ReadonlySet<string> } = {},
+): Promise<Collected> {
+  const images = await shelf.list(names.folder('images'));
+  const needed = await neededImages(shelf, names, lineage, without);
+  // The youngest first: no image is ever there without those that it needs.
+  const unneeded = images.filter((name) => !needed.has(name)).reverse();
+  if (dryRun) return { removed: unneeded, freedBytes: await bytesOf(shelf, names, unneeded) };
+  await dropDead(shelf, names);
+  for (const folder of folders) await shelf.sweep(names.folder(folder), needed);
+  if (unneeded.length === 0) return { removed: [], freedBytes: 0 };
+  return await bury(shelf, names, lineage, unneeded);
+}
+
+async function bytesOf(shelf: Shelf, names: DomainNames, images: readonly string[]): Promise<number> {
+  let bytes = 0;
+  for (const image of images) bytes += (await shelf.size(names.of('images', image))) ?? 0;
+  return bytes;
+}
+
+async function bury(
+  shelf: Shelf,
+  names: DomainNames,
+  lineage: Lineage,
+  images: readonly string[],
+): Promise<Collected> {
+  const random = randomBytes(6).toString('hex');
+  const stone = (image: string): string => names.tombstone(image, random);
+  const removed: string[] = [];
+  let freedBytes = 0;
+  try {
+    for (const image of images) await shelf.putIfAbsent(stone(image), encode({ version: 1 }));
+    const needed = await neededImages(shelf, names, lineage);
+    for (const image of images.filter((name) => !needed.has(name))) {
+      freedBytes += await bytesOf(shelf, names, [image]);
+      if (await shelf.delete(names.of('images', image))) removed.push(image);
+    }
+    lineage.forget();
+    return { removed, freedBytes };
+  } finally {
+    for (const image of images) await shelf.delete(stone(image));
+  }
+}
+
+/** Images of which somebody is about to remove the file. To be read after one's lease is published. */
+export async function buriedImages(shelf: Shelf, names: DomainNames): Promise<Set<string>> {
+  return new Set((await shelf.list(names.folder('tombstones'))).map(imageOfTombstone));
+}

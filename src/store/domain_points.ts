@@ -1,0 +1,218 @@
+/** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
+import { DormouseError } from '../errors.js';
+import { buriedImages, collect, type Collected } from './collect.js';
+import { type Holder, thisProcess } from './holder.js';
+import { ImageLease, Leaving, leavingPoints } from './leases.js';
+import { Lineage, type ReadDescent } from './lineage.js';
+import { DomainNames, imageNameOf } from './names.js';
+import { isPointId, nextPointId, selectPoint } from './point_id.js';
+import { decode, encode, pointRecord, type PointRecord } from './record.js';
+import { keep, type Kept, type Retention } from './retention.js';
+import type { Shelf } from './shelf.js';
+
+export interface Point extends PointRecord {
+  readonly pinned: boolean;
+}
+
+/** Where a new point's image is to be written. */
+export interface BegunPoint {
+  readonly id: string;
+  readonly imageName: string;
+  readonly imagePath: string;
+  /** Whether it may be an increment of the image that was asked for. */
+  readonly parentStays: boolean;
+}
+
+export interface Pruned extends Collected {
+  readonly forgotten: readonly string[];
+  readonly kept: readonly Kept[];
+}
+
+export class DomainPoints {
+  readonly #names: DomainNames;
+  readonly #lineage: Lineage;
+  /** Records never change: each is read once. */
+  readonly #records = new Map<string, PointRecord>();
+
+  /** `readDescent`: how images tell what they need, where that is not by their files. */
+  constructor(
+    private readonly shelf: Shelf,
+    readonly uuid: string,
+    {
+      holder = thisProcess,
+      readDescent,
+    }: { readonly holder?: Holder; readonly readDescent?: ReadDescent } = {},
+  ) {
+    this.#names = new DomainNames(uuid, holder);
+    this.#lineage = readDescent ? new Lineage(readDescent) : Lineage.of(shelf, this.#names);
+  }
+
+  async #record(id: string): Promise<PointRecord | null> {
+    const known = this.#records.get(id);
+    if (known) return known;
+    const name = this.#names.of('points', id);
+    const bytes = await this.shelf.get(name);
+    if (!bytes) return null;
+    const record = decode(pointRecord, bytes, `${this.shelf.description}/${name}`);
+    if (record.id !== id || record.domain.uuid !== this.uuid)
+      throw new DormouseError('STORE_DAMAGED', `${name} is the record of another point`);
+    this.#records.set(id, record);
+    return record;
+  }
+
+  /** Ascending. STORE_DAMAGED, IMAGE_READ_FAILED. */
+  async ids(): Promise<string[]> {
+    return (await this.shelf.list(this.#names.folder('points'))).filter(isPointId);
+  }
+
+  /** Ascending. STORE_DAMAGED, STORE_INVALID, IMAGE_READ_FAILED. */
+  async list(): Promise<Point[]> {
+    const pinned = new Set(await this.shelf.list(this.#names.folder('pins')));
+    const points: Point[] = [];
+    for (const id of await this.ids()) {
+      const record = await this.#record(id);
+      // One that went meanwhile is not there.
+      if (record) points.push({ ...record, pinned: pinned.has(id) });
+    }
+    return points;
+  }
+
+  async latest(): Promise<PointRecord | null> {
+    const id = (await this.ids()).at(-1);
+    return id === undefined ? null : this.#record(id);
+  }
+
+  /** By what a user wrote. POINT_NOT_FOUND, USAGE. */
+  async find(typed: string): Promise<PointRecord> {
+    const id = selectPoint(await this.ids(), typed, this.uuid);
+    const record = await this.#record(id);
+    if (!record) throw new DormouseError('POINT_NOT_FOUND', `point ${id} went meanwhile`);
+    return record;
+  }
+
+  /** The path of its image. */
+  async imagePath({ image }: Pick<PointRecord, 'image'>): Promise<string> {
+    return this.shelf.imagePath(this.#names.of('images', image.name));
+  }
+
+  /** The image and all that must be there for it to be read, by name. STORE_DAMAGED. */
+  async needs(imageName: string): Promise<Set<string>> {
+    return this.#lineage.closure([imageName]);
+  }
+
+  /** Of all images of this domain, those that no point needs among them. */
+  async usedBytes(): Promise<number> {
+    let bytes = 0;
+    for (const name of await this.shelf.list(this.#names.folder('images')))
+      bytes += (await this.shelf.size(this.#names.of('images', name))) ?? 0;
+    return bytes;
+  }
+
+  /** For as long as somebody writes to or reads from this domain's points. */
+  lease(): ImageLease {
+    return new ImageLease(this.shelf, this.#names);
+  }
+
+  /**
+   * A name for the next point, leased with the image that it may be an increment of. That one stays only if nobody was about to
+   * remove it, or what it needs, before the lease was published.
+   */
+  async begin(lease: ImageLease, nowMs: number, parentImage: string | null): Promise<BegunPoint> {
+    const id = nextPointId(nowMs, (await this.ids()).at(-1) ?? null);
+    const imageName = imageNameOf(id);
+    const parents = parentImage === null ? [] : [parentImage];
+    await lease.hold([imageName, ...parents]);
+    const parentStays = parentImage !== null && (await this.#stays(parentImage));
+    const imagePath = await this.shelf.imagePath(this.#names.of('images', imageName));
+    return { id, imageName, imagePath, parentStays };
+  }
+
+  async #stays(image: string): Promise<boolean> {
+    const buried = await buriedImages(this.shelf, this.#names);
+    try {
+      const needed = await this.#lineage.closure([image]);
+      return [...needed].every((name) => !buried.has(name));
+    } catch (thrown) {
+      if (thrown instanceof DormouseError && thrown.code === 'STORE_DAMAGED') return false;
+      throw thrown;
+    }
+  }
+
+  /** The commit of a point, whose image is there. OUTPUT_EXISTS if another tool took the same id. */
+  async publish(record: PointRecord): Promise<void> {
+    const name = this.#names.of('points', record.id);
+    if (!(await this.shelf.putIfAbsent(name, encode(pointRecord.parse(record)))))
+      throw new DormouseError('OUTPUT_EXISTS', `there is a point ${record.id} already`);
+    this.#records.set(record.id, record);
+  }
+
+  /**
+   * After a publication that failed: its record may be there all the same, and goes before the image. If it cannot be removed both
+   * stay, and are a whole point.
+   */
+  async withdraw({ id, imageName }: Pick<BegunPoint, 'id' | 'imageName'>): Promise<void> {
+    await this.shelf.delete(this.#names.of('points', id));
+    this.#records.delete(id);
+    await this.shelf.delete(this.#names.of('images', imageName));
+  }
+
+  /** False if it was so already. POINT_NOT_FOUND. */
+  async pin(id: string): Promise<boolean> {
+    if (!(await this.shelf.putIfAbsent(this.#names.of('pins', id), encode({ version: 1 })))) return false;
+    // Pinned first, looked then: whoever forgets points says so first, and looks for pins then.
+    const leaves = (await leavingPoints(this.shelf, this.#names)).has(id);
+    if (!leaves && (await this.shelf.get(this.#names.of('points', id)))) return true;
+    await this.unpin(id);
+    throw new DormouseError('POINT_NOT_FOUND', `point ${id} is being pruned, or went`);
+  }
+
+  /** False if it was not pinned. */
+  async unpin(id: string): Promise<boolean> {
+    return this.shelf.delete(this.#names.of('pins', id));
+  }
+
+  /** From then on they are no points; their images go with the next collection, unless others need them. Pinned ones stay. */
+  async forget(ids: readonly string[]): Promise<string[]> {
+    if (ids.length === 0) return [];
+    const leaving = new Leaving(this.shelf, this.#names);
+    await leaving.announce(ids);
+    try {
+      const pinned = new Set(await this.shelf.list(this.#names.folder('pins')));
+      const forgotten: string[] = [];
+      for (const id of ids.filter((one) => !pinned.has(one))) {
+        this.#records.delete(id);
+        if (await this.shelf.delete(this.#names.of('points', id))) forgotten.push(id);
+      }
+      return forgotten;
+    } finally {
+      await leaving.drop();
+    }
+  }
+
+  /** As `collect` of collect.ts. */
+  async collect(options: { readonly dryRun?: boolean } = {}): Promise<Collected> {
+    return collect(this.shelf, this.#names, this.#lineage, options);
+  }
+
+  /** Keeps what the rules say, forgets the rest and `also`, and removes the images that nobody needs any more. */
+  async prune(
+    retention: Retention,
+    { dryRun = false, also = [] }: { readonly dryRun?: boolean; readonly also?: readonly string[] } = {},
+  ): Promise<Pruned> {
+    const points = await this.list();
+    const candidates = points.map(({ id, takenAt, pinned }) => ({ id, pinned, takenAt: new Date(takenAt) }));
+    const kept = keep(candidates, retention);
+    const goes = (point: Kept): boolean =>
+      point.by.length === 0 || (also.includes(point.id) && !point.by.includes('pinned'));
+    const leaving = kept.filter(goes).map(({ id }) => id);
+    const stays = kept.filter((point) => !goes(point));
+    if (dryRun) return { forgotten: leaving, kept: stays, ...(await this.#wouldGo(leaving)) };
+    const forgotten = await this.forget(leaving);
+    return { forgotten, kept: stays, ...(await this.collect()) };
+  }
+
+  /** What a collection would remove if these points were forgotten. */
+  async #wouldGo(leaving: readonly string[]): Promise<Collected> {
+    return collect(this.shelf, this.#names, this.#lineage, { dryRun: true, without: new Set(leaving) });
+  }
+}

@@ -1,0 +1,172 @@
+/** A shelf that is a folder of this machine: each name a file, made whole by link(2) and synced with its folder. */
+import type { Buffer } from 'node:buffer';
+import { randomBytes } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import { DormouseError } from '../errors.js';
+import { type FileCalls, nodeFiles } from './files.js';
+import { type Holder, thisProcess } from './holder.js';
+import type { Shelf } from './shelf.js';
+
+/** Records are some hundred bytes; a lease names a few images, a prune's note the points that go. */
+const largestBytes = 4 << 20;
+const codeOf = (thrown: unknown): string => (thrown as NodeJS.ErrnoException).code ?? '';
+const isMissing = (thrown: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes(codeOf(thrown));
+
+/** Errors of files as errors of the list. */
+function failed(path: string, does: 'read' | 'written', thrown: unknown): unknown {
+  if (codeOf(thrown) === '' || thrown instanceof DormouseError) return thrown;
+  const full = ['ENOSPC', 'EDQUOT'].includes(codeOf(thrown));
+  const code = does === 'read' ? 'IMAGE_READ_FAILED' : full ? 'NO_SPACE' : 'IMAGE_WRITE_FAILED';
+  return new DormouseError(code, `${path} cannot be ${does}: ${(thrown as Error).message}`, {
+    cause: thrown,
+    place: { path },
+    advice: full
+      ? 'Free disk space, or prune points.'
+      : 'Check that the store is there, writable and its disk whole.',
+  });
+}
+
+export class FolderShelf implements Shelf {
+  readonly description: string;
+
+  constructor(
+    readonly root: string,
+    private readonly files: FileCalls = nodeFiles,
+    private readonly holder: Holder = thisProcess,
+  ) {
+    this.description = root;
+  }
+
+  #path(name: string): string {
+    if (!/^[0-9A-Za-z][\w.~-]*(?:\/[0-9A-Za-z][\w.~-]*)*$/u.test(name))
+      throw new DormouseError('INTERNAL', `'${name}' is no name of a thing in a store`);
+    return join(this.root, name);
+  }
+
+  /** With all above it that are missing, each one synced into its own. */
+  async #makeFolder(path: string): Promise<void> {
+    try {
+      await this.files.makeFolder(path);
+    } catch (thrown) {
+      if (codeOf(thrown) === 'EEXIST') return;
+      if (codeOf(thrown) !== 'ENOENT' || dirname(path) === path) throw thrown;
+      await this.#makeFolder(dirname(path));
+      await this.files.makeFolder(path).catch((late: unknown) => {
+        if (codeOf(late) !== 'EEXIST') throw late;
+      });
+    }
+    await this.files.syncFolder(dirname(path));
+  }
+
+  /** False if there is something of that name. */
+  async #linked(from: string, to: string): Promise<boolean> {
+    try {
+      await this.files.link(from, to);
+      return true;
+    } catch (thrown) {
+      if (codeOf(thrown) === 'EEXIST') return false;
+      throw thrown;
+    }
+  }
+
+  async putIfAbsent(name: string, bytes: Buffer): Promise<boolean> {
+    const path = this.#path(name);
+    const folder = dirname(path);
+    const temporary = join(folder, `.${this.holder.name}.${randomBytes(6).toString('hex')}.new`);
+    try {
+      await this.#makeFolder(folder);
+      let linked: boolean;
+      try {
+        await this.files.writeNew(temporary, bytes);
+        linked = await this.#linked(temporary, path);
+      } finally {
+        await this.files.unlink(temporary).catch(() => undefined);
+      }
+      // Of another's the name may not be on disk yet either.
+      await this.files.syncFolder(folder);
+      return linked;
+    } catch (thrown) {
+      throw failed(path, 'written', thrown);
+    }
+  }
+
+  async get(name: string): Promise<Buffer | null> {
+    const path = this.#path(name);
+    try {
+      const bytes = await this.files.read(path, largestBytes);
+      if (bytes.length < largestBytes) return bytes;
+      throw new DormouseError('STORE_DAMAGED', `${path} is larger than anything that is kept there`);
+    } catch (thrown) {
+      if (isMissing(thrown)) return null;
+      throw failed(path, 'read', thrown);
+    }
+  }
+
+  async list(folder: string): Promise<readonly string[]> {
+    const path = folder === '' ? this.root : this.#path(folder);
+    try {
+      return (await this.files.list(path)).filter((name) => !name.startsWith('.')).sort();
+    } catch (thrown) {
+      if (isMissing(thrown)) return [];
+      throw failed(path, 'read', thrown);
+    }
+  }
+
+  async size(name: string): Promise<number | null> {
+    const path = this.#path(name);
+    try {
+      return await this.files.usedBytes(path);
+    } catch (thrown) {
+      if (isMissing(thrown)) return null;
+      throw failed(path, 'read', thrown);
+    }
+  }
+
+  async delete(name: string): Promise<boolean> {
+    const path = this.#path(name);
+    try {
+      await this.files.unlink(path);
+      await this.files.syncFolder(dirname(path));
+      return true;
+    } catch (thrown) {
+      if (isMissing(thrown)) return false;
+      throw failed(path, 'written', thrown);
+    }
+  }
+
+  async imagePath(name: string): Promise<string> {
+    const path = this.#path(name);
+    try {
+      await this.#makeFolder(dirname(path));
+      return path;
+    } catch (thrown) {
+      throw failed(path, 'written', thrown);
+    }
+  }
+
+  async freeBytes(): Promise<number> {
+    try {
+      return await this.files.freeBytes(this.root);
+    } catch (thrown) {
+      throw failed(this.root, 'read', thrown);
+    }
+  }
+
+  /** `.HOLDER.RANDOM.new`, or the image writer's own `.NAME.RANDOM.partial`. */
+  #isLeftOver(name: string, inUse: ReadonlySet<string>): boolean {
+    const [, holder] = /^\.([^.]+)\.[0-9a-f]+\.new$/u.exec(name) ?? [];
+    if (holder !== undefined) return this.holder.isDead(holder);
+    const [, written] = /^\.(.+)\.[^.]+\.partial$/u.exec(name) ?? [];
+    return written !== undefined && !inUse.has(written);
+  }
+
+  async sweep(folder: string, inUse: ReadonlySet<string>): Promise<void> {
+    const path = this.#path(folder);
+    try {
+      for (const name of await this.files.list(path))
+        if (this.#isLeftOver(name, inUse)) await this.files.unlink(join(path, name)).catch(() => undefined);
+    } catch (thrown) {
+      if (!isMissing(thrown)) throw failed(path, 'read', thrown);
+    }
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * Who holds a lease or a tombstone: a process, told apart from every other of this machine and known to be dead only if it can be
+ * proven. `machine-boot-pidNamespace-pid-start`, none of which holds a `-`.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync, readlinkSync } from 'node:fs';
+import { hostname } from 'node:os';
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}
+
+const short = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);
+
+/** Clock ticks after boot at which it started (proc(5), field 22); null if there is no such process, or a zombie. */
+function startOf(pid: number): string | null {
+  const text = textOf(`/proc/${pid}/stat`);
+  const [state = '', ...fields] = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return text === '' || 'ZX'.includes(state) ? null : (fields[18] ?? null);
+}
+
+function placeOf(): [machine: string, boot: string, namespace: string] {
+  const machine = textOf('/etc/machine-id') || hostname();
+  const boot = textOf('/proc/sys/kernel/random/boot_id');
+  let namespace = '0';
+  try {
+    namespace = /\d+/u.exec(readlinkSync('/proc/self/ns/pid'))?.[0] ?? '0';
+  } catch {
+    // Without /proc/self/ns there is one for all.
+  }
+  return [short(machine), short(boot), namespace];
+}
+
+let own: string | undefined;
+
+/** This process. */
+function ownName(): string {
+  own ??= [...placeOf(), process.pid, startOf(process.pid) ?? '0'].join('-');
+  return own;
+}
+
+const form = /^[0-9a-f]{12}-[0-9a-f]{12}-\d+-\d+-\d+$/u;
+
+/** Whether it is another boot of this machine, or a process of this namespace that ended. */
+function isDead(holder: string): boolean {
+  if (!form.test(holder)) return false;
+  const [machine, boot, namespace, pid = '', start] = holder.split('-');
+  const [ownMachine, ownBoot, ownNamespace] = placeOf();
+  if (machine !== ownMachine) return false;
+  if (boot !== ownBoot) return true;
+  return namespace === ownNamespace && startOf(Number(pid)) !== start;
+}
+
+/** Whoever keeps things in a store. */
+export interface Holder {
+  readonly name: string;
+  /** Whether it is certain that the holder of that name is no more. */
+  isDead(name: string): boolean;
+}
+
+export const thisProcess: Holder = {
+  get name() {
+    return ownName();
+  },
+  isDead,
+};

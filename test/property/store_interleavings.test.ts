@@ -1,0 +1,188 @@
+/**
+ * A writer, two collectors and somebody who pins, at one domain's points at once: every call they make is a turn, whose turn it is
+ * is random, and each may die at any of its turns. No point that is published ever lacks an image that it needs; a point that was
+ * pinned stays; and once the dead are known to be dead one collection leaves nothing that nobody needs.
+ */
+import assert from 'node:assert/strict';
+import { Buffer } from 'node:buffer';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { DormouseError } from '../../src/errors.js';
+import { DomainPoints } from '../../src/store/domain_points.js';
+import type { Descent } from '../../src/store/lineage.js';
+import { Dice } from '../support/dice.js';
+import { Crash, MemoryShelf, Things } from '../support/memory_shelf.js';
+import { descentOf, recordOf, uuid } from '../support/point_records.js';
+
+/** Whose turn it is. */
+class Turns {
+  readonly dead = new Set<string>();
+  readonly #waiting: { readonly actor: string; readonly go: () => void }[] = [];
+
+  async wait(actor: string): Promise<void> {
+    await new Promise<void>((go) => this.#waiting.push({ actor, go }));
+    if (this.dead.has(actor)) throw new Crash(actor);
+  }
+
+  /** Until all are done; `onTurn` before each. Somebody's turns come in bursts: what takes many of them must fit into one of another's. */
+  async play(actors: readonly Promise<void>[], dice: Dice, onTurn: () => void): Promise<void> {
+    let left = actors.length;
+    for (const actor of actors)
+      void actor.then(
+        () => left--,
+        () => left--,
+      );
+    for (let [actor, burst] = ['', 0]; left > 0;) {
+      await new Promise((done) => setImmediate(done));
+      if (this.#waiting.length === 0) continue;
+      const same = this.#waiting.findIndex((waiting) => waiting.actor === actor);
+      const at = same >= 0 && burst-- > 0 ? same : dice.below(this.#waiting.length);
+      const [next] = this.#waiting.splice(at, 1);
+      if (!next) continue;
+      if (at !== same) [actor, burst] = [next.actor, dice.below(24)];
+      onTurn();
+      next.go();
+    }
+    await Promise.all(actors);
+  }
+}
+
+class World {
+  readonly things = new Things();
+  readonly turns = new Turns();
+  readonly pinned = new Set<string>();
+  clock = Date.parse('2026-01-01T00:00:00.000Z');
+
+  descent(name: string): Descent | null {
+    return this.things.get(`${uuid}/images/${name}`)?.descent ?? null;
+  }
+
+  points(actor: string, takesTurns = true): { shelf: MemoryShelf; points: DomainPoints } {
+    const shelf = new MemoryShelf(this.things, (_call, _name, done) =>
+      done || !takesTurns ? undefined : this.turns.wait(actor),
+    );
+    const holder = { name: actor, isDead: (name: string) => this.turns.dead.has(name) };
+    const readDescent = (name: string): Promise<Descent | null> => Promise.resolve(this.descent(name));
+    return { shelf, points: new DomainPoints(shelf, uuid, { holder, readDescent }) };
+  }
+
+  ids(): string[] {
+    return this.things.lastParts(`${uuid}/points`);
+  }
+
+  /** What the published points need, by a walk of its own; fails if any of it is not there. */
+  needed(): Set<string> {
+    const needed = new Set<string>();
+    const visit = (name: string, by: string, mapped: boolean): void => {
+      const descent = this.descent(name);
+      assert.ok(descent, `${name} is gone, and ${by} needs it`);
+      needed.add(name);
+      if (!mapped) return;
+      for (const need of descent.needs) visit(need.name, name, descent.mapKind === 'changes');
+    };
+    for (const id of this.ids()) visit(`${id}.dmi`, `point ${id}`, true);
+    return needed;
+  }
+}
+
+/** Takes points, each on the one before where that stays; now and then with a map of all pages, that needs two of the older ones. */
+async function write(world: World, actor: string, count: number, dice: Dice): Promise<void> {
+  const { shelf, points } = world.points(actor);
+  const lease = points.lease();
+  let head = (await points.latest())?.image.name ?? null;
+  for (let i = 0; i < count; i++) {
+    const begun = await points.begin(lease, world.clock++, head);
+    const parent = head !== null && begun.parentStays ? world.descent(head) : null;
+    const needs: Descent['needs'][number][] = [];
+    if (head !== null && parent) needs.push({ name: head, imageId: parent.imageId, root: parent.root });
+    const isFull = !parent || dice.below(3) === 0;
+    // As a writer that has its parent open: of what the parent needs some pages are still in use.
+    if (isFull) for (const need of parent?.needs ?? []) if (dice.below(2) === 0) needs.push({ ...need });
+    const descent = descentOf(begun.id, needs, isFull ? 'full' : 'changes');
+    await shelf.putImage(`${uuid}/images/${begun.imageName}`, { bytes: Buffer.alloc(1), descent });
+    await points.publish(recordOf(begun.id, begun.imageName, descent));
+    head = begun.imageName;
+  }
+  await lease.drop();
+}
+
+/** Sessions one after the other: each goes on from the point that it finds. */
+async function writeAgain(world: World, actor: string, dice: Dice): Promise<void> {
+  for (let i = 0; i < 4; i++) await write(world, actor, 1 + dice.below(2), dice);
+}
+
+async function prune(world: World, actor: string, times: number, dice: Dice): Promise<void> {
+  const { points } = world.points(actor);
+  for (let i = 0; i < times; i++) await points.prune({ last: dice.below(4) });
+}
+
+async function pin(world: World, actor: string, times: number, dice: Dice): Promise<void> {
+  const { points } = world.points(actor);
+  for (let i = 0; i < times; i++) {
+    const ids = await points.ids();
+    const id = ids[dice.below(Math.max(1, ids.length))];
+    if (id === undefined) continue;
+    try {
+      if (await points.pin(id)) world.pinned.add(id);
+    } catch (thrown) {
+      if (!(thrown instanceof DormouseError && thrown.code === 'POINT_NOT_FOUND')) throw thrown;
+    }
+  }
+}
+
+async function mayDie(actor: Promise<void>): Promise<void> {
+  try {
+    await actor;
+  } catch (thrown) {
+    if (!(thrown instanceof Crash)) throw thrown;
+  }
+}
+
+async function run(seed: number, deaths: number): Promise<void> {
+  const world = new World();
+  const dice = new Dice(seed);
+  await world.turns.play([write(world, 'first', 3, dice)], dice, () => undefined);
+  const actors = ['writer', 'collector', 'another', 'pinner'];
+  const dies = new Map(actors.slice(0, deaths).map((actor) => [actor, dice.below(120)] as const));
+  let turn = 0;
+  const playing = [
+    writeAgain(world, 'writer', dice),
+    prune(world, 'collector', 3, dice),
+    prune(world, 'another', 2, dice),
+    pin(world, 'pinner', 1, dice),
+  ].map(mayDie);
+  await world.turns.play(playing, dice, () => {
+    for (const [actor, at] of dies) if (turn === at) world.turns.dead.add(actor);
+    turn++;
+    world.needed();
+  });
+  world.needed();
+  for (const id of world.pinned) assert.ok(world.ids().includes(id), `${id} was pinned and is gone`);
+  await recover(world);
+}
+
+/** All of them are dead now, or ended. */
+async function recover(world: World): Promise<void> {
+  const { points } = world.points('next', false);
+  await points.collect();
+  const needed = [...world.needed()].sort();
+  assert.deepEqual(world.things.lastParts(`${uuid}/images`), needed, 'orphans stay');
+  const dead = (name: string): boolean => [...world.turns.dead].some((actor) => name.includes(`${actor}~`));
+  const kinds = ['leases', 'tombstones'].flatMap((kind) => world.things.lastParts(`${uuid}/${kind}`));
+  assert.deepEqual(
+    kinds.filter((name) => !dead(name)),
+    [],
+    'what the living said is not taken back',
+  );
+  assert.deepEqual(kinds.filter(dead), [], 'what the dead said is not removed');
+}
+
+const numRuns = Number(process.env.DORMOUSE_STORE_RUNS ?? 400);
+
+for (const deaths of [0, 1, 3])
+  test(`no point loses what it needs, ${deaths} of four dying`, async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 - 1 }), (seed) => run(seed, deaths)),
+      { numRuns, includeErrorInReport: true },
+    );
+  });

@@ -1,0 +1,27 @@
+/** Points of an imagined domain, whose images are only what they say of their ancestors. */
+import { Buffer } from 'node:buffer';
+import type { Descent } from '../../src/store/lineage.js';
+import type { PointRecord } from '../../src/store/record.js';
+
+export const uuid = '11111111-2222-4333-8444-555555555555';
+
+const hexOf = (text: string, digits: number): string =>
+  Buffer.from(text).toString('hex').slice(-digits).padStart(digits, '0');
+
+/** The image of a point: whole, or with the changes since `parent`. */
+export function descentOf(id: string, needs: Descent['needs'], mapKind: Descent['mapKind']): Descent {
+  return { imageId: hexOf(id, 32), root: hexOf(id, 64), mapKind, needs };
+}
+
+export function recordOf(id: string, imageName: string, { imageId, root }: Descent): PointRecord {
+  return {
+    version: 1,
+    ...{ id, takenAt: '2026-01-01T00:00:00.000Z', hostKind: 'embedded', parent: null },
+    domain: { uuid, name: 'guest', domid: 1, type: 'pvh', vcpus: 1 },
+    image: {
+      ...{ name: imageName, imageId, root, chainId: imageId, sequence: 0, consistency: 'suspend-point' },
+      ...{ storedBytes: 1, memoryBytes: 1, changedPages: 1 },
+    },
+    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks: { kind: 'none' } },
+  };
+}
