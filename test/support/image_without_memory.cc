@@ -76,8 +76,18 @@ bool write_all(ImageWriter& writer, const std::vector<uint8_t>& bodies, Fault* f
 // False where memory that ran out was not told, or was forgotten.
 bool one(const std::string& path, const uint8_t* header, const std::vector<uint8_t>& bodies,
          long after) {
-  const WriterSetup setup = {path, header, kPfns,   2,     false, true,  true,
-                             true, 0,      nullptr, false, false, false, Compression::lz4};
+  const WriterSetup setup = {{path, false, true, false},
+                             header,
+                             kPfns,
+                             2,
+                             true,
+                             true,
+                             0,
+                             nullptr,
+                             false,
+                             false,
+                             false,
+                             Compression::lz4};
   Fault fault, later;
   std::shared_ptr<ImageWriter> writer;
   const bool opened = guarded(&fault, [&] {

@@ -45,26 +45,28 @@ bool write_page(OutputFile* file, Fault* fault) {
 void squatted(bool direct) {
   put("/.image.0.partial", "theirs");
   Fault fault;
-  check(!OutputFile::create(dir + "/image", direct, false, &fault), "took another's file", direct);
+  check(!OutputFile::create({dir + "/image", direct, false, false}, &fault), "took another's file",
+        direct);
   check(get("/.image.0.partial") == "theirs", "wrote to another's file", direct);
   unlink((dir + "/.image.0.partial").c_str());
 }
 
 void exchanged(bool direct) {
   Fault fault;
-  const auto file = OutputFile::create(dir + "/image", direct, false, &fault);
+  const auto file = OutputFile::create({dir + "/image", direct, false, false}, &fault);
   check(file != nullptr, "made no file", direct);
   if (!file) return;
   rename((dir + "/.image.0.partial").c_str(), (dir + "/away").c_str());
   put("/.image.0.partial", "theirs");
   check(write_page(file.get(), &fault), fault.text.c_str(), direct);
   check(get("/image") == "ours.", "named another's file", direct);
-  for (const char* name : {"/image", "/away"}) unlink((dir + name).c_str());
+  check(get("/.image.0.partial") == "theirs", "took another's file away", direct);
+  for (const char* name : {"/image", "/away", "/.image.0.partial"}) unlink((dir + name).c_str());
 }
 
 void removed(bool direct) {
   Fault fault;
-  const auto file = OutputFile::create(dir + "/image", direct, false, &fault);
+  const auto file = OutputFile::create({dir + "/image", direct, false, false}, &fault);
   check(file != nullptr, "made no file", direct);
   if (!file) return;
   unlink((dir + "/.image.0.partial").c_str());
@@ -74,7 +76,7 @@ void removed(bool direct) {
 
 void undisturbed(bool direct) {
   Fault fault;
-  auto file = OutputFile::create(dir + "/image", direct, false, &fault);
+  auto file = OutputFile::create({dir + "/image", direct, false, false}, &fault);
   check(file && write_page(file.get(), &fault), "made no image", direct);
   check(get("/image") == "ours.", "the image holds something else", direct);
   struct stat found;

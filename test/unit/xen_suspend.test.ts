@@ -40,7 +40,7 @@ test('a request that is not taken in time is withdrawn as if it had never been m
   const wait = { api: running, domid: 7, isHeld: () => true, whole: (ask: () => Promise<void>) => ask() };
   await assert.rejects(suspendGuest(wait, slowStore(nodes), 'abcd', 30), {
     code: 'SUSPEND_TIMEOUT',
-    guest: 'resumed',
+    guest: 'untouched',
   });
   assert.deepEqual([...nodes], [[control, '']]);
 });
