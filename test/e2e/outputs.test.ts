@@ -10,6 +10,11 @@ import { tempDir } from '../support/images.js';
 const main = join(packageRoot, 'dist/src/cli/program/main.js');
 
 test('a full disk behind stdout or stderr crashes nothing, and what was done is told', (t) => {
+  // Before the folder goes, which is removed by what is registered next.
+  t.after(() => {
+    assert.equal(run('host stop --force', 'pipe').status, 0);
+    closeSync(full);
+  });
   const dir = tempDir(t);
   const full = openSync('/dev/full', 'w');
   const env = { ...process.env, DORMOUSE_RUN_DIR: join(dir, 'run'), DORMOUSE_HOST: 'embedded:full' };
@@ -18,10 +23,6 @@ test('a full disk behind stdout or stderr crashes nothing, and what was done is 
     const args = [main, ...line.split(' ')];
     return spawnSync(process.execPath, args, { env, stdio: [...stdio], encoding: 'utf8', cwd: dir });
   };
-  t.after(() => {
-    run('host stop --force', 'pipe');
-    closeSync(full);
-  });
   const created = run('create name=a memory=4 program=counter rate=100');
   assert.equal(created.status, 21, created.stderr);
   assert.match(
