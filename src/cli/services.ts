@@ -16,6 +16,7 @@ import type { protect } from '../protect/protect.js';
 import type { listPoints, pinPoint, prunePoints, verifyPoints } from '../store/by_name.js';
 import type { restore } from '../restore/restore.js';
 import type { rollback } from '../rollback/rollback.js';
+import type { rollbackToPoint } from '../rollback/to_point.js';
 import type { save } from '../save/save.js';
 import type { forgetKey, listKeys, showKey, trustKey } from '../trust/keys.js';
 
@@ -29,6 +30,7 @@ export interface Services {
   readonly checkImage: typeof checkImage;
   readonly checkpoint: typeof checkpoint;
   readonly rollback: typeof rollback;
+  readonly rollbackToPoint: typeof rollbackToPoint;
   readonly protect: typeof protect;
   readonly listPoints: typeof listPoints;
   readonly prunePoints: typeof prunePoints;
@@ -69,6 +71,8 @@ export const engine: Services = {
   checkImage: async (...args) => await (await import('../restore/check.js')).checkImage(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
   rollback: async (...args) => await (await import('../rollback/rollback.js')).rollback(...args),
+  rollbackToPoint: async (...args) =>
+    await (await import('../rollback/to_point.js')).rollbackToPoint(...args),
   protect: async (...args) => await (await import('../protect/protect.js')).protect(...args),
   listPoints: async (...args) => await (await points()).listPoints(...args),
   prunePoints: async (...args) => await (await points()).prunePoints(...args),

@@ -135,10 +135,10 @@ export class PointSession {
     return { record, path: captured.path, copiedPages: taken.copiedPages };
   }
 
-  /** The last point that the store has of this very domain, which the next one is to be taken on. */
+  /** The point that this very domain goes on from, which the next one is to be taken on. */
   async #before(): Promise<Head | null> {
     if (this.#head ?? !this.#firstTake) return this.#head;
-    const record = await this.points.latest();
+    const record = await this.points.current();
     const { domid } = this.session.info;
     if (!record || record.domain.domid !== domid || record.hostKind !== this.session.host.kind) return null;
     const { name: imageName, imageId, root } = record.image;

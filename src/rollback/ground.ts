@@ -3,7 +3,7 @@
  * safety image is the one of the session that takes it.
  */
 import { CaptureSession } from '../capture/session.js';
-import { commitImage, newImage } from '../capture/write_image.js';
+import { type Captured, commitImage, newImage } from '../capture/write_image.js';
 import type { Operation } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
@@ -17,8 +17,8 @@ export interface Ground {
   changes(): Promise<Buffer | null>;
   /** Of a domain that is held, or about to be: all that was named since `changes`; null: anything may have changed. */
   lastChanges(): Promise<Buffer | null>;
-  /** Of a domain that is held: it gets its safety image, if it is to have one. Its path. */
-  keepSafe(pauseMs: () => number): Promise<{ path: string | null; logged: readonly Buffer[] }>;
+  /** Of a domain that is held: it gets its safety image, if it is to have one. */
+  keepSafe(pauseMs: () => number): Promise<{ image: Captured | null; logged: readonly Buffer[] }>;
   /** Gives the domain back. */
   end(): Promise<void>;
 }
@@ -41,7 +41,7 @@ export async function plainGround(host: Host, info: DomainInfo): Promise<Ground>
       lease,
       changes: async () => (tracker ? await tracker.readAndClear() : null),
       lastChanges: async () => (tracker ? await tracker.peek() : null),
-      keepSafe: () => Promise.resolve({ path: null, logged: [] }),
+      keepSafe: () => Promise.resolve({ image: null, logged: [] }),
       end: () => lease.release(),
     };
   } catch (thrown) {
@@ -55,7 +55,6 @@ class SafeGround implements Ground {
 
   constructor(
     private readonly session: CaptureSession,
-    private readonly path: string,
     writer: ImageWriter,
     private readonly operation: Operation,
     private readonly options: OperationOptions,
@@ -82,17 +81,18 @@ class SafeGround implements Ground {
     return this.session.loggedSince();
   }
 
-  async keepSafe(pauseMs: () => number): Promise<{ path: string; logged: readonly Buffer[] }> {
+  async keepSafe(pauseMs: () => number): Promise<{ image: Captured; logged: readonly Buffer[] }> {
     const { session, options, operation } = this;
     const writer = this.#written;
     if (!writer) throw new DormouseError('INTERNAL', 'the safety image was written already');
     const { source, logged } = await session.take(writer, { ...options, mode: 'light', whole: false });
-    await commitImage(writer, source, { pauseMs: pauseMs(), operation, signal: options.signal });
+    const { signal } = options;
+    const image = await commitImage(writer, source, { pauseMs: pauseMs(), operation, signal });
     this.#written = null;
     session.commitEpoch();
     // The snapshot wrote to start info when it let the guest go on in its suspend point.
     const since = await session.loggedSince();
-    return { path: this.path, logged: [logged, since].filter((bitmap) => bitmap !== null) };
+    return { image, logged: [logged, since].filter((bitmap) => bitmap !== null) };
   }
 
   async end(): Promise<void> {
@@ -117,7 +117,7 @@ export async function safeGround(
   const session = await CaptureSession.open(host, String(info.domid), 'rollback');
   try {
     const writer = await newImage(path, session.geometry, 'suspend-point', options);
-    const ground = new SafeGround(session, path, writer, operation, options);
+    const ground = new SafeGround(session, writer, operation, options);
     await ground.begin().catch(async (thrown: unknown) => {
       await writer.abandon();
       throw thrown;

@@ -1,5 +1,6 @@
 /** `rollback`: a domain goes back in place to what an image holds of it. */
 import { performance } from 'node:perf_hooks';
+import type { Captured } from '../capture/write_image.js';
 import { type Downtime, Operation, Pause, type Phases } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
@@ -16,6 +17,8 @@ import { requireOwnImage, requireRewrite, requireSafetyPossible, requireThere } 
 export interface RollbackOptions extends OperationOptions {
   /** Path of a light image of the domain as it is right before it goes back; it must not exist. Without: there is none. */
   readonly safety?: string;
+  /** Called when that image is there, before the domain goes back; what it throws leaves the domain as it is. */
+  readonly safe?: (image: Captured, pauseMs: number) => Promise<void>;
 }
 
 export interface RollbackResult {
@@ -87,6 +90,7 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   memory.catchUp?.(logged !== null);
   pause.done('find');
   const safe = await ground.keepSafe(() => performance.now() - startedMs);
+  if (safe.image) await options.safe?.(safe.image, performance.now() - startedMs);
   pause.done('snapshot');
   for (const bitmap of [logged, ...safe.logged]) if (bitmap) difference.merge(bitmap);
   if (!logged) {
@@ -97,9 +101,9 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   const plan = difference.plan(false);
   pause.done('find');
   // With its safety image named the rollback is decided.
-  if (safe.path === null && options.signal?.aborted)
+  if (safe.image === null && options.signal?.aborted)
     throw new DormouseError('CANCELLED', 'cancelled before the domain went back');
-  return { plan, safety: safe.path };
+  return { plan, safety: safe.image?.path ?? null };
 }
 
 /** A domain that was left half rewound has no page tables to go by: all of them are made again. */

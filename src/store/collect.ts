@@ -62,6 +62,12 @@ async function neededImages(
   }
 }
 
+/** Only the last time that a domain was taken back counts. */
+async function dropPositions(shelf: Shelf, names: DomainNames): Promise<void> {
+  const positions = await shelf.list(names.folder('positions'));
+  for (const name of positions.slice(0, -1)) await shelf.delete(names.of('positions', name));
+}
+
 /** Tombstones of the dead and what they were about to forget, which nobody drops else. */
 async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
   await leavingPoints(shelf, names);
@@ -85,6 +91,7 @@ export async function collect(
   const unneeded = images.filter((name) => !needed.has(name)).reverse();
   if (dryRun) return { removed: unneeded, freedBytes: await bytesOf(shelf, names, unneeded) };
   await dropDead(shelf, names);
+  await dropPositions(shelf, names);
   for (const folder of folders) await shelf.sweep(names.folder(folder), needed);
   if (unneeded.length === 0) return { removed: [], freedBytes: 0 };
   return await bury(shelf, names, lineage, unneeded);

@@ -6,7 +6,7 @@ import { ImageLease, Leaving, leavingPoints } from './leases.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { DomainNames, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint } from './point_id.js';
-import { decode, encode, pointRecord, type PointRecord } from './record.js';
+import { decode, encode, pointRecord, type PointRecord, positionRecord } from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
 import type { Shelf } from './shelf.js';
 
@@ -80,6 +80,23 @@ export class DomainPoints {
   async latest(): Promise<PointRecord | null> {
     const id = (await this.ids()).at(-1);
     return id === undefined ? null : this.#record(id);
+  }
+
+  /** The point that the domain goes on from: the last one, or the one that it was taken back to since. Null: none, or it went. */
+  async current(): Promise<PointRecord | null> {
+    const back = (await this.shelf.list(this.#names.folder('positions'))).filter(isPointId).at(-1);
+    const last = (await this.ids()).at(-1);
+    if (back === undefined || (last !== undefined && last > back))
+      return last === undefined ? null : this.#record(last);
+    const name = this.#names.of('positions', back);
+    const bytes = await this.shelf.get(name);
+    return bytes ? this.#record(decode(positionRecord, bytes, name).point) : null;
+  }
+
+  /** The domain was taken back to that point: what it does from now on goes on from there. */
+  async wentBack(point: string, nowMs: number): Promise<void> {
+    const id = nextPointId(nowMs, (await this.ids()).at(-1) ?? null);
+    await this.shelf.putIfAbsent(this.#names.of('positions', id), encode({ version: 1, point }));
   }
 
   /** By what a user wrote. POINT_NOT_FOUND, USAGE. */

@@ -6,7 +6,7 @@ export const storeMarker = 'dormouse-store.json';
 const uuidForm = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u;
 export const isDomainFolder = (name: string): boolean => uuidForm.test(name);
 
-export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving'] as const;
+export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving', 'positions'] as const;
 export type Folder = (typeof folders)[number];
 
 /** Names of one domain's things; each folder has one kind. */

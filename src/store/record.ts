@@ -57,6 +57,9 @@ export const leaseRecord = z.object({ version: z.literal(1), images: z.array(ima
 /** Points that somebody is about to forget. */
 export const leavingRecord = z.object({ version: z.literal(1), points: z.array(id) });
 
+/** The domain was taken back to that point. */
+export const positionRecord = z.object({ version: z.literal(1), point: id });
+
 export const storeRecord = z.object({ format: z.literal('dormouse store'), version: z.int().positive() });
 
 export const encode = (value: unknown): Buffer => Buffer.from(`${JSON.stringify(value, null, 1)}\n`);

@@ -43,6 +43,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     },
     checkpoint: () => missing('checkpoint'),
     rollback: () => missing('rollback'),
+    rollbackToPoint: () => missing('rollbackToPoint'),
     protect: () => missing('protect'),
     listPoints: () => missing('listPoints'),
     prunePoints: () => missing('prunePoints'),

@@ -169,6 +169,8 @@ export function working(): Services {
     },
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
     rollback: (_host, _selector, path) => Promise.resolve(rolledBack(path)),
+    rollbackToPoint: () =>
+      Promise.resolve({ ...rolledBack('p.dmi'), point: point.id, safetyPoint: '20260101-000001.000' }),
     protect: (_host, _selector, _store, { onPoint }) => {
       onPoint?.({ record: point, path: 'p.dmi', copiedPages: 0 }, false);
       const figures = { points: 3, skipped: 1, failed: 2, storedBytes: 200_000, longestPauseMs: 0.12 };

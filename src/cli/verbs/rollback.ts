@@ -1,43 +1,80 @@
 import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
+import type { Host } from '../../host/contract.js';
+import type { PointRollbackResult } from '../../rollback/to_point.js';
 import { renderParts } from '../../render/summary.js';
 import { renderFacts } from '../../render/table.js';
 import { formatDuration, printable } from '../../render/units.js';
+import type { Context } from '../context.js';
 import { downtime, figures, phases } from '../documents.js';
 import { maybeText, text } from '../input.js';
+import { storeOption } from '../store_argument.js';
 import { defineVerb } from '../verb.js';
 
 const input = z.object({
-  domain: text,
-  image: maybeText,
+  ...{ domain: text, point: maybeText, store: maybeText, image: maybeText },
   safety: z.union([z.string(), z.literal(false)]).optional(),
 });
+type Input = z.output<typeof input>;
 
-/** What the domain goes back to, and where it is kept as it was before; null: nowhere. */
-function pointOf({ image, safety }: z.output<typeof input>): { image: string; safety: string | null } {
-  if (image === undefined) throw new DormouseError('USAGE', 'say what it goes back to: --image FILE');
+/** Of a file: what it goes back to, and where it is kept as it was before. */
+function filesOf({ image, safety, point }: Input): { image: string; safety?: string } {
+  if (image === undefined || point !== undefined)
+    throw new DormouseError('USAGE', 'say what it goes back to: a point and --store FOLDER, or --image FILE');
   if (safety === undefined)
     throw new DormouseError('USAGE', 'say --safety FILE to keep the domain as it is now, or --no-safety');
-  return { image, safety: safety === false ? null : safety };
+  return { image, ...(safety !== false && { safety }) };
+}
+
+type WentBack = Omit<PointRollbackResult, 'point'> & { readonly point: string | null };
+
+function goBack(context: Context, host: Host, typed: Input): Promise<WentBack> {
+  const { domain, store, point, image, safety } = typed;
+  return context.withProgress(`rollback ${domain}`, async (options) => {
+    if (store === undefined) {
+      const files = filesOf(typed);
+      const done = await context.services.rollback(host, domain, files.image, { ...options, ...files });
+      return { ...done, point: null, safetyPoint: null };
+    }
+    if (image !== undefined || typeof safety === 'string')
+      throw new DormouseError(
+        'USAGE',
+        'with --store there is no --image, and --safety is a point of the store',
+      );
+    const notice = (words: string): void => context.warn(words);
+    const chosen = { ...options, notice, safety: safety !== false };
+    return await context.services.rollbackToPoint(host, domain, store, point ?? 'latest', chosen);
+  });
 }
 
 export const rollback = defineVerb({
   name: 'rollback',
-  summary: 'Takes a domain back, in place, to an image of it',
+  summary: 'Takes a domain back, in place, to a point or an image of it',
   details:
-    'The domain keeps its id and goes on from the moment of the image, as paused as it is now; what it did since is lost, ' +
-    'unless --safety keeps it. Disks and network are not taken back.\n' +
+    'The domain keeps its id and goes on from the moment of the point or image, as paused as it is now; what it did since is lost, ' +
+    'unless it is kept: with --store as a point, else by --safety. Disks and network are not taken back.\n' +
     'The whole image is read and checked while the guest runs, and only pages that differ are put back in the pause. With ' +
     '--safety the pause is longer: the new image is complete and on disk before the domain goes back.\n' +
     'Once it goes back it is not stopped half way, by signals neither. If the tool dies then, the domain stays paused ' +
     '(domstate --reason: rewinding) until it is rolled back again or destroyed.',
-  args: [{ form: '<domain>', says: 'name, id or uuid' }],
+  args: [
+    { form: '<domain>', says: 'name, id or uuid' },
+    { form: '[point]', says: 'as `points` shows it, or how that begins; latest (default), latest~2, @TIME' },
+  ],
   options: [
-    { flags: '--image <image>', says: 'an image of this domain, with all that it needs beside it' },
+    storeOption,
+    {
+      flags: '--image <image>',
+      says: 'instead of a point: an image of this domain, with all that it needs beside it',
+    },
     { flags: '--safety <file>', says: 'a light image of the domain as it is now; must not exist' },
-    { flags: '--no-safety', says: 'without one: there is no way back' },
+    { flags: '--no-safety', says: 'keep it nowhere: there is no way back' },
   ],
   examples: [
+    {
+      command: 'dormouse rollback web1 latest~1 --store /srv/points',
+      says: 'to the point before the last one; as it is now it is kept as a point',
+    },
     {
       command: 'dormouse rollback web1 --image web1-3.dmi --safety web1-now.dmi',
       says: 'back to web1-3.dmi, and web1-now.dmi leads back again',
@@ -52,7 +89,9 @@ export const rollback = defineVerb({
     domid: figures.count,
     name: z.string(),
     imageId: z.string(),
+    point: z.string().nullable(),
     safety: z.string().nullable(),
+    safetyPoint: z.string().nullable(),
     paused: z.boolean(),
     putPages: figures.count,
     samePages: figures.count,
@@ -62,23 +101,16 @@ export const rollback = defineVerb({
     downtime,
   }),
   input,
+  changes: true,
   cancellable: true,
   async run(context, typed) {
-    const { image, safety } = pointOf(typed);
-    const result = await context.withHost((host) =>
-      context.withProgress(`rollback ${typed.domain}`, (options) =>
-        context.services.rollback(host, typed.domain, image, {
-          ...options,
-          ...(safety !== null && { safety }),
-        }),
-      ),
-    );
+    const result = await context.withHost((host) => goBack(context, host, typed));
     const { verbose } = context.globals;
     const ending = result.paused ? 'paused' : 'running';
     const text = renderFacts([
       ['rolled back', `${printable(result.name)} (domain ${result.domid}), ${ending}`],
-      ['image', result.imageId],
-      ...(result.safety === null ? [] : [['before', printable(result.safety)] as const]),
+      result.point === null ? ['image', result.imageId] : ['to point', result.point],
+      ['before', result.safetyPoint ?? (result.safety === null ? undefined : printable(result.safety))],
       ['pages', `${result.putPages} put back, ${result.samePages} the same`],
       ['took', formatDuration(result.elapsedMs)],
       ['  of that', verbose ? renderParts(result.phases) : undefined],
