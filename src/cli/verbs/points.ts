@@ -8,18 +8,26 @@ import { defineVerb } from '../verb.js';
 
 const head = ['POINT', 'DOMAIN', 'SIZE', 'CHANGED', 'PAUSE', 'MODE', 'IMAGE', ''];
 
-/** Points whose parent is gone begin at the left, as those that never had one. */
-function depths(points: readonly Point[]): Map<string, number> {
-  const children = new Map<string, number>();
-  for (const { parent } of points) if (parent !== null) children.set(parent, (children.get(parent) ?? 0) + 1);
-  const depth = new Map<string, number>();
-  for (const { id, parent } of points) {
-    const above = parent === null ? undefined : depth.get(parent);
-    // A line without branches stays where it is.
-    const branches = parent !== null && (children.get(parent) ?? 0) > 1;
-    depth.set(id, above === undefined ? 0 : above + (branches ? 1 : 0));
+/**
+ * Each after the one that it goes on from; of several that go on from one the youngest goes on below it, the older ones are indented
+ * before. Points whose parent is gone begin at the left, as those that never had one.
+ */
+function inTree(points: readonly Point[]): { point: Point; indent: number }[] {
+  const known = new Set(points.map(({ id }) => id));
+  const after = new Map<string | null, Point[]>();
+  for (const point of points) {
+    const parent = point.parent !== null && known.has(point.parent) ? point.parent : null;
+    after.set(parent, [...(after.get(parent) ?? []), point]);
   }
-  return depth;
+  const rows: { point: Point; indent: number }[] = [];
+  const open = (after.get(null) ?? []).map((point) => ({ point, indent: 0 })).reverse();
+  for (let next = open.pop(); next; next = open.pop()) {
+    rows.push(next);
+    const [youngest, ...older] = (after.get(next.point.id) ?? []).slice().reverse();
+    if (youngest) open.push({ point: youngest, indent: next.indent });
+    for (const point of older) open.push({ point, indent: next.indent + 1 });
+  }
+  return rows;
 }
 
 function row(point: Point, indent: number): string[] {
@@ -38,10 +46,10 @@ function row(point: Point, indent: number): string[] {
 
 function render(points: readonly Point[], tree: boolean): string {
   if (points.length === 0) return 'no points\n';
-  const depth = depths(points);
+  const rows = tree ? inTree(points) : points.map((point) => ({ point, indent: 0 }));
   return renderTable(
     head,
-    points.map((point) => row(point, tree ? (depth.get(point.id) ?? 0) : 0)),
+    rows.map(({ point, indent }) => row(point, indent)),
   );
 }
 
@@ -54,7 +62,7 @@ export const points = defineVerb({
   args: [{ form: '[domain]', says: 'its uuid, or the name that it had at its last point' }],
   options: [
     storeOption,
-    { flags: '--tree', says: 'what went on from a point that others went on from is indented' },
+    { flags: '--tree', says: 'what a domain left behind when it was taken back is indented' },
   ],
   examples: [
     { command: 'dormouse points --store /srv/points web1', says: 'the points of web1, the oldest first' },
