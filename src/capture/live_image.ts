@@ -49,6 +49,8 @@ export interface LiveImage {
   readonly downtime: Downtime;
   /** Pages copied (or, if they were too many, put) while it stood still. */
   readonly copiedPages: number;
+  /** When it stood: what was in its memory then is in the image. Milliseconds since 1970. */
+  readonly atMs: number;
 }
 
 /** A domain whose changes are followed: mapped, with its log on, and with the set of pages that changed. */
@@ -221,10 +223,14 @@ async function tryPause(
   await finder.tracker?.prepare();
   operation.done('live');
   let source: Finished | undefined;
+  let atMs = 0;
   const stopped = host.captureStopped(lease, {
     ...{ memory, tracker: finder.tracker, live, maxPages: maxCopiedPages },
     // Registers turn canonical before the guest goes on and its frames move.
-    standing: (state) => (source = finished({ ...base, geometry, state, memory })),
+    standing: (state) => {
+      atMs = Date.now();
+      source = finished({ ...base, geometry, state, memory });
+    },
   });
   const downtime = await finder.reading(stopped);
   operation.done('pause');
@@ -233,7 +239,7 @@ async function tryPause(
   const after = await host.geometry(lease.domid);
   requireSameSize(after, work);
   if (!source || !sameP2m(geometry, after)) return null;
-  return { source, pauseMs: totalMs(downtime), downtime, copiedPages: steps().liveCopied(live) };
+  return { source, pauseMs: totalMs(downtime), downtime, copiedPages: steps().liveCopied(live), atMs };
 }
 
 /** Puts what was copied; it replaces what the passes had put of the same pages. */
@@ -330,6 +336,7 @@ export async function takeSuspended(
   await requestSuspend(host, lease, { timeoutMs, signal: work.options.signal });
   onSuspended();
   pause.done('stop');
+  const atMs = Date.now();
   const take = async () => {
     const { geometry, state, ...rest } = await captureSuspended(work, pause, maxCopiedPages);
     const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
@@ -345,7 +352,7 @@ export async function takeSuspended(
   pause.done('resume');
   operation.done('pause');
   if (copied) await putCopied(work, changed);
-  return { source, pauseMs: pause.totalMs, downtime: pause.parts(), copiedPages: changed };
+  return { source, pauseMs: pause.totalMs, downtime: pause.parts(), copiedPages: changed, atMs };
 }
 
 /** In place of the configuration, which who hands the guest over sends beside the stream. */

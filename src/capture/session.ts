@@ -244,6 +244,7 @@ export class CaptureSession {
     // Until it is known what the log held when it began anew, nothing is known of what changed.
     this.#committed = false;
     const { snapshot, pauseMs, downtime } = await this.#snapshot(how);
+    const atMs = Date.now();
     try {
       const { memory, geometry, state, dirty } = snapshot;
       if (dirty) native(() => steps().liveMerge(live, memory.handle, dirty));
@@ -253,7 +254,7 @@ export class CaptureSession {
       await passOver({ host, lease, info, geometry, memory, live, writer, options: how }, passKinds.standing);
       const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
       const cowPages = await snapshot.cowPages();
-      return { source, pauseMs, downtime, copiedPages: 0, cowPages, logged: dirty };
+      return { source, pauseMs, downtime, copiedPages: 0, atMs, cowPages, logged: dirty };
     } finally {
       await snapshot.release();
     }

@@ -27,6 +27,13 @@ export class PauseBudget {
     return this.predictMs(pages) <= this.maxMs;
   }
 
+  /** After a point that was skipped: the pauses count for less until one is tried again, for what was slow may be over. */
+  skipped(): void {
+    this.#ms *= decay;
+    this.#pagesMs *= decay;
+    this.#perPageMs *= decay;
+  }
+
   learn(pages: number, pauseMs: number): void {
     this.#weight = this.#weight * decay + 1;
     this.#pages = this.#pages * decay + pages;

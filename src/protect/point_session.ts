@@ -88,9 +88,13 @@ export class PointSession {
   async take(options: PointOptions): Promise<TakenPoint> {
     const { session } = this;
     const operation = new Operation();
-    const before = options.whole === true ? null : await this.#before();
-    const begun = await this.points.begin(this.lease, Date.now(), before?.imageName ?? null);
-    const head = begun.parentStays ? before : null;
+    const before = await this.#before();
+    const parent = options.whole === true ? null : before;
+    // The head stays leased whatever this point is built on: the next one may be built on it if this one fails.
+    const held = before ? [before.imageName] : [];
+    const begun = await this.points.begin(this.lease, Date.now(), parent?.imageName ?? null, held);
+    if (parent && !begun.parentStays) this.#loseHead(parent);
+    const head = begun.parentStays ? parent : null;
     const { writer, whole } = await this.#writer(begun.imagePath, head, options);
     let taken: Taken;
     let captured: Captured;
@@ -100,11 +104,19 @@ export class PointSession {
       const { pauseMs } = taken;
       captured = await commitImage(writer, taken.source, { pauseMs, operation, signal: options.signal });
     } catch (thrown) {
-      await writer.abandon();
       session.abortEpoch();
+      await writer.abandon();
       throw thrown;
     }
-    return await this.#publish(begun, { taken, captured, head, options, tookMs: operation.totalMs });
+    const from = before?.id ?? null;
+    return await this.#publish(begun, { taken, captured, from, options, tookMs: operation.totalMs });
+  }
+
+  /** Its images are not all there, or somebody is about to remove them: nothing is built on it any more. */
+  #loseHead({ id }: Head): void {
+    this.notice(`a new chain is begun: not all images that point ${id} needs are there`);
+    this.#head = null;
+    this.#firstTake = false;
   }
 
   async #publish(
@@ -112,13 +124,14 @@ export class PointSession {
     point: {
       readonly taken: Taken;
       readonly captured: Captured;
-      readonly head: Head | null;
+      /** The point that it goes on from. */
+      readonly from: string | null;
       readonly options: PointOptions;
       readonly tookMs: number;
     },
   ): Promise<TakenPoint> {
-    const { captured, taken, head } = point;
-    const record = recordOf(this.session, begun, point, this.#head?.id ?? head?.id ?? null);
+    const { captured, taken, from } = point;
+    const record = recordOf(this.session, begun, point, from);
     try {
       await this.points.publish(record);
     } catch (thrown) {
@@ -132,13 +145,18 @@ export class PointSession {
     const { imageId, root, path } = captured.committed;
     const { id, imageName } = begun;
     this.#head = { id, imageName, imageId, root, path, image: captured.committed };
+    // The chain before is nobody's any more: to make room it may have to go before the next point.
+    if (captured.committed.sequence === 0) await this.lease.hold([imageName]).catch(() => undefined);
     return { record, path: captured.path, copiedPages: taken.copiedPages };
   }
 
   /** The point that this very domain goes on from, which the next one is to be taken on. */
   async #before(): Promise<Head | null> {
     if (this.#head ?? !this.#firstTake) return this.#head;
-    const record = await this.points.current();
+    const record = await this.points.current().catch((thrown: unknown) => {
+      this.notice(`a new chain is begun: ${asDormouseError(thrown).message}`);
+      return null;
+    });
     const { domid } = this.session.info;
     if (!record || record.domain.domid !== domid || record.hostKind !== this.session.host.kind) return null;
     const { name: imageName, imageId, root } = record.image;
@@ -171,6 +189,19 @@ export class PointSession {
     }
   }
 
+  /** A map of all pages needs the parent open. Null if it cannot be read: then it is told why. */
+  async #withReaderIfDue(image: ParentImage): Promise<ParentImage | null> {
+    if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
+    try {
+      return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      if (!code.startsWith('IMAGE_')) throw thrown;
+      this.notice(`a new chain is begun: ${message}`);
+      return null;
+    }
+  }
+
   /** By the tracker if this session took the parent and knows what changed since, else by the parent's page hashes. */
   async #writer(
     path: string,
@@ -184,10 +215,9 @@ export class PointSession {
       ...(sign && { sign }),
       ...(compression && { compression }),
     };
-    if (head?.image && session.continues) {
-      const parent = await withReaderIfDue(head.image);
+    const parent = head?.image && session.continues ? await this.#withReaderIfDue(head.image) : null;
+    if (parent)
       return { writer: await created(path, { ...common, parent, closesParent: true }), whole: false };
-    }
     const reader = head && (await this.#openBefore(head, signal));
     if (!reader) return { writer: await created(path, common), whole: true };
     const increment = { parent: parentOf(reader), closesParent: true, skipUnchanged: true, complete: true };
@@ -202,12 +232,6 @@ export class PointSession {
       await this.session.end();
     }
   }
-}
-
-/** A map of all pages needs the parent open. */
-async function withReaderIfDue(image: ParentImage): Promise<ParentImage> {
-  if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
-  return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
 }
 
 async function created(
@@ -245,7 +269,7 @@ function recordOf(
   return {
     version: 1,
     id,
-    takenAt: new Date().toISOString(),
+    takenAt: new Date(taken.atMs).toISOString(),
     domain: { uuid, name, domid, type, vcpus },
     hostKind: host.kind,
     image: {

@@ -62,7 +62,7 @@ const passing: readonly ErrorCode[] = [
     'PAGE_TABLE_INVALID',
     'SUSPEND_TIMEOUT',
   ] as const),
-  ...(['NO_MEMORY', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE'] as const),
+  ...(['NO_MEMORY', 'STORE_DAMAGED', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE'] as const),
 ];
 /** A domain that reboots is gone for a while. */
 const gone: readonly ErrorCode[] = ['DOMAIN_NOT_FOUND', 'DOMAIN_WRONG_STATE'];
@@ -89,7 +89,8 @@ class Protection {
   ) {
     this.#budget = options.maxPauseMs === undefined ? null : new PauseBudget(options.maxPauseMs);
     const { retention, maxBytes = Infinity, minFreeBytes } = options;
-    this.#room = new StoreRoom(store.points(info.uuid), store.shelf, { retention, maxBytes, minFreeBytes });
+    const limits = { retention, maxBytes, minFreeBytes };
+    this.#room = new StoreRoom(store.points(info.uuid), store.shelf, limits, (text) => this.#notice(text));
   }
 
   #notice(text: string): void {
@@ -98,6 +99,7 @@ class Protection {
 
   async run(): Promise<ProtectResult> {
     const { everyMs, count = Infinity, signal } = this.options;
+    await this.#room.begin();
     try {
       while (this.#points < count && !signal.aborted) {
         const startedMs = performance.now();
@@ -133,18 +135,25 @@ class Protection {
       if (this.options.signal.aborted && error.code === 'CANCELLED') return false;
       if (gone.includes(error.code)) await this.#lost(error);
       else if (!passing.includes(error.code)) throw error;
-      else await this.#mayPass(error);
+      else return await this.#mayPass(error);
       this.#failures++;
       return true;
     }
   }
 
-  async #mayPass(error: DormouseError): Promise<void> {
-    if (error.code === 'NOT_CONVERGED') this.#skipped++;
-    else this.#failed++;
+  /** Whether it is to be tried later and later: a point that is skipped is one of many. */
+  async #mayPass(error: DormouseError): Promise<boolean> {
     this.#notice(`no point was taken: ${error.message}`);
+    if (error.code === 'NOT_CONVERGED') {
+      this.#skipped++;
+      this.#budget?.skipped();
+      return false;
+    }
+    this.#failed++;
+    this.#failures++;
     // What was known of the domain is what failed: it begins anew.
     if (['LOCKED', 'GUEST_MEMORY_UNREADABLE'].includes(error.code)) await this.#end();
+    return true;
   }
 
   /** The domain is gone: another of its uuid may come, as after a reboot. */
@@ -162,7 +171,7 @@ class Protection {
     this.#session ??= await PointSession.open(host, this.info.uuid, store, (text) => this.#notice(text));
     const session = this.#session;
     const budget = this.#budget;
-    await this.#room.make(session.chainId, (text) => this.#notice(text));
+    await this.#room.make(session.chainId);
     const { mode, reason, compression, suspendTimeoutMs, signal, overBudget } = options;
     const taken = await session.take({
       ...{ mode, signal, reason, whole: this.#room.beginsChain(session.chainId) },
@@ -172,7 +181,10 @@ class Protection {
       ...(budget && overBudget === 'skip' && { mayPause: (pages) => budget.fits(pages) }),
     });
     this.#took(taken);
-    await this.#room.took(taken.record);
+    // The point is there, whatever becomes of its elders.
+    await this.#room
+      .took(taken.record)
+      .catch((thrown: unknown) => this.#notice(asDormouseError(thrown).message));
   }
 
   #took(taken: TakenPoint): void {

@@ -12,13 +12,14 @@ export interface ChainSize {
 
 /**
  * Whether the next point is to be a whole image: old points take their room with them only when no younger one is built on theirs.
- * With a limit half of it is one chain's. `ages`: whether points are ever forgotten.
+ * With a limit half of it is one chain's, if that is
+ * more than its first image and some increments. `ages`: whether points are ever forgotten.
  */
 export function beginsChain(
   { wholeBytes, chainBytes }: ChainSize,
   { maxBytes, ages }: { readonly maxBytes: number; readonly ages: boolean },
 ): boolean {
-  if (chainBytes > maxBytes / 2) return true;
+  if (chainBytes > Math.max(maxBytes / 2, 1.5 * wholeBytes)) return true;
   return ages && chainBytes > wholeBytes * (1 + longestOfWhole);
 }
 

@@ -1,10 +1,10 @@
 /** Keeps the points of a domain within their room: forgets by the rules, and the oldest chains where that is not enough. */
-import { DormouseError } from '../errors.js';
-import type { DomainPoints } from '../store/domain_points.js';
+import { asDormouseError, DormouseError } from '../errors.js';
+import type { DomainPoints, Point } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 import { hasRules, type Retention } from '../store/retention.js';
 import type { Shelf } from '../store/shelf.js';
-import { beginsChain, oldestChain } from './room.js';
+import { beginsChain, type ChainSize, oldestChain } from './room.js';
 
 export interface RoomLimits {
   readonly retention: Retention;
@@ -20,36 +20,71 @@ const pruneEvery = 10;
 export class StoreRoom {
   #usedBytes: number | null = null;
   #sincePruned = 0;
-  #chain = { id: '', wholeBytes: 0, chainBytes: 0 };
+  #chain: ({ readonly id: string } & ChainSize) | null = null;
+  #toldSmall = false;
+  /** There is no room but what the chain itself takes. */
+  #isToEnd = false;
 
+  /** `notice` is told what an operator should know. */
   constructor(
     private readonly points: DomainPoints,
     private readonly shelf: Shelf,
     private readonly limits: RoomLimits,
+    private readonly notice: (text: string) => void,
   ) {}
 
   /** Whether the next point is to begin a chain of its own. */
   beginsChain(chainId: string | null): boolean {
     const { maxBytes, retention } = this.limits;
-    if (chainId === null || chainId !== this.#chain.id) return false;
+    if (this.#chain === null || (chainId !== null && chainId !== this.#chain.id)) return false;
+    if (this.#isToEnd) return true;
     return beginsChain(this.#chain, { maxBytes, ages: hasRules(retention) || maxBytes !== Infinity });
+  }
+
+  /** Of the points that were there before this process: the chain that the next one would go on with. */
+  async begin(): Promise<void> {
+    try {
+      const current = await this.points.current();
+      if (current)
+        this.#chain = { id: current.image.chainId, ...(await this.points.chainBytes(current.image.chainId)) };
+    } catch (thrown) {
+      this.notice(asDormouseError(thrown).message);
+    }
   }
 
   /** Counts a point that was taken, and prunes now and then. */
   async took({ image }: PointRecord): Promise<void> {
-    const { chainId, storedBytes, sequence } = image;
-    if (chainId !== this.#chain.id) this.#chain = { id: chainId, wholeBytes: storedBytes, chainBytes: 0 };
-    if (sequence === 0) this.#chain.wholeBytes = storedBytes;
-    this.#chain.chainBytes += storedBytes;
+    const { id, wholeBytes, chainBytes } = this.#chain ?? { id: '', wholeBytes: 0, chainBytes: 0 };
+    const { chainId, storedBytes } = image;
+    this.#chain =
+      id === chainId
+        ? { id, wholeBytes: Math.max(wholeBytes, storedBytes), chainBytes: chainBytes + storedBytes }
+        : { id: chainId, wholeBytes: storedBytes, chainBytes: storedBytes };
+    if (id !== chainId) this.#isToEnd = false;
     if (this.#usedBytes !== null) this.#usedBytes += storedBytes;
-    if (++this.#sincePruned < pruneEvery || !hasRules(this.limits.retention)) return;
-    await this.#prune();
+    this.#tellSmall();
+    if (++this.#sincePruned >= pruneEvery && hasRules(this.limits.retention)) await this.#prune();
   }
 
+  #tellSmall(): void {
+    const { maxBytes } = this.limits;
+    const wholeBytes = this.#chain?.wholeBytes ?? 0;
+    if (this.#toldSmall || 2 * wholeBytes <= maxBytes) return;
+    this.#toldSmall = true;
+    this.notice(
+      `${mib(maxBytes)} are less than two whole images of ${mib(wholeBytes)}: more is taken while one chain follows another`,
+    );
+  }
+
+  /** What cannot be pruned is told, and keeps no point from being taken. */
   async #prune(): Promise<void> {
     this.#sincePruned = 0;
-    const { freedBytes } = await this.points.prune(this.limits.retention);
-    if (this.#usedBytes !== null) this.#usedBytes -= freedBytes;
+    try {
+      const { freedBytes } = await this.points.prune(this.limits.retention);
+      if (this.#usedBytes !== null) this.#usedBytes -= freedBytes;
+    } catch (thrown) {
+      this.notice(`the points are not pruned: ${asDormouseError(thrown).message}`);
+    }
   }
 
   async #used(): Promise<number> {
@@ -70,8 +105,18 @@ export class StoreRoom {
     );
   }
 
+  /** A chain that takes all the room goes when another is there; not if what is pinned beside it takes it, or a whole image is too large. */
+  #endsChain(points: readonly Point[]): boolean {
+    const chain = this.#chain;
+    if (chain === null || chain.wholeBytes > this.limits.maxBytes || chain.chainBytes <= chain.wholeBytes)
+      return false;
+    if (points.some(({ pinned, image }) => pinned && image.chainId !== chain.id)) return false;
+    this.#isToEnd = true;
+    return true;
+  }
+
   /** Makes room for a point that goes on with that chain. NO_SPACE if nothing is left that may be forgotten. */
-  async make(headChain: string | null, notice: (text: string) => void): Promise<void> {
+  async make(headChain: string | null): Promise<void> {
     await this.#requireFree();
     const { maxBytes } = this.limits;
     if (maxBytes === Infinity || (await this.#used()) < maxBytes) return;
@@ -83,8 +128,9 @@ export class StoreRoom {
         headChain ?? points.at(-1)?.image.chainId ?? null,
       );
       const why = `its points take ${mib(used)} of ${mib(maxBytes)}`;
+      if (going.length === 0 && this.#endsChain(points)) return;
       if (going.length === 0) throw new DormouseError('NO_SPACE', `${why}, and no older point may go`);
-      notice(`${why}: the oldest ${going.length} are forgotten`);
+      this.notice(`${why}: the oldest ${going.length} are forgotten`);
       await this.points.forget(going);
       await this.points.collect();
       this.#usedBytes = null;

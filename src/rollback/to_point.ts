@@ -35,7 +35,7 @@ function safetyRecord(
   return {
     version: 1,
     id,
-    takenAt: new Date().toISOString(),
+    takenAt: new Date(Date.now() - pauseMs).toISOString(),
     domain: { uuid, name, domid, type, vcpus },
     hostKind: host.kind,
     image: {

@@ -6,8 +6,16 @@ import { randomBytes } from 'node:crypto';
 import { leasedImages, leavingPoints } from './leases.js';
 import type { Lineage } from './lineage.js';
 import { type DomainNames, folders, imageOfTombstone } from './names.js';
-import { decode, encode, pointRecord } from './record.js';
+import { encode } from './record.js';
 import type { Shelf } from './shelf.js';
+
+export interface Collectable {
+  readonly shelf: Shelf;
+  readonly names: DomainNames;
+  readonly lineage: Lineage;
+  /** The image of a point; null if the point went. STORE_DAMAGED. */
+  readonly imageOf: (id: string) => Promise<string | null>;
+}
 
 export interface Collected {
   /** Names of images that went, or would with `dryRun`. */
@@ -21,14 +29,16 @@ interface Named {
   readonly leased: ReadonlySet<string>;
 }
 
-async function namedImages(shelf: Shelf, names: DomainNames, without: ReadonlySet<string>): Promise<Named> {
+async function namedImages(
+  { shelf, names, imageOf }: Collectable,
+  without: ReadonlySet<string>,
+): Promise<Named> {
   const leased = await leasedImages(shelf, names);
   const ofPoints: string[] = [];
   for (const id of await shelf.list(names.folder('points'))) {
     if (without.has(id)) continue;
-    const name = names.of('points', id);
-    const bytes = await shelf.get(name);
-    if (bytes) ofPoints.push(decode(pointRecord, bytes, name).image.name);
+    const image = await imageOf(id);
+    if (image !== null) ofPoints.push(image);
   }
   return { ofPoints, leased };
 }
@@ -41,12 +51,11 @@ const same = (a: Named, b: Named): boolean =>
  * because another tool forgot a point meanwhile is no damage.
  */
 async function neededImages(
-  shelf: Shelf,
-  names: DomainNames,
-  lineage: Lineage,
+  from: Collectable,
   without: ReadonlySet<string> = new Set(),
 ): Promise<Set<string>> {
-  for (let named = await namedImages(shelf, names, without); ;) {
+  const { lineage } = from;
+  for (let named = await namedImages(from, without); ;) {
     try {
       const [points, held] = [
         await lineage.closure(named.ofPoints),
@@ -54,7 +63,7 @@ async function neededImages(
       ];
       return new Set([...points, ...held]);
     } catch (thrown) {
-      const now = await namedImages(shelf, names, without);
+      const now = await namedImages(from, without);
       if (same(named, now)) throw thrown;
       named = now;
       lineage.forget();
@@ -80,13 +89,12 @@ async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
  * image that is needed cannot be read. With `dryRun` nothing is, and the points `without` count as gone.
  */
 export async function collect(
-  shelf: Shelf,
-  names: DomainNames,
-  lineage: Lineage,
+  from: Collectable,
   { dryRun = false, without }: { readonly dryRun?: boolean; readonly without?: ReadonlySet<string> } = {},
 ): Promise<Collected> {
+  const { shelf, names } = from;
   const images = await shelf.list(names.folder('images'));
-  const needed = await neededImages(shelf, names, lineage, without);
+  const needed = await neededImages(from, without);
   // The youngest first: no image is ever there without those that it needs.
   const unneeded = images.filter((name) => !needed.has(name)).reverse();
   if (dryRun) return { removed: unneeded, freedBytes: await bytesOf(shelf, names, unneeded) };
@@ -94,7 +102,7 @@ export async function collect(
   await dropPositions(shelf, names);
   for (const folder of folders) await shelf.sweep(names.folder(folder), needed);
   if (unneeded.length === 0) return { removed: [], freedBytes: 0 };
-  return await bury(shelf, names, lineage, unneeded);
+  return await bury(from, unneeded);
 }
 
 async function bytesOf(shelf: Shelf, names: DomainNames, images: readonly string[]): Promise<number> {
@@ -103,19 +111,15 @@ async function bytesOf(shelf: Shelf, names: DomainNames, images: readonly string
   return bytes;
 }
 
-async function bury(
-  shelf: Shelf,
-  names: DomainNames,
-  lineage: Lineage,
-  images: readonly string[],
-): Promise<Collected> {
+async function bury(from: Collectable, images: readonly string[]): Promise<Collected> {
+  const { shelf, names, lineage } = from;
   const random = randomBytes(6).toString('hex');
   const stone = (image: string): string => names.tombstone(image, random);
   const removed: string[] = [];
   let freedBytes = 0;
   try {
     for (const image of images) await shelf.putIfAbsent(stone(image), encode({ version: 1 }));
-    const needed = await neededImages(shelf, names, lineage);
+    const needed = await neededImages(from);
     for (const image of images.filter((name) => !needed.has(name))) {
       freedBytes += await bytesOf(shelf, names, [image]);
       if (await shelf.delete(names.of('images', image))) removed.push(image);

@@ -1,11 +1,11 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
 import { DormouseError } from '../errors.js';
-import { buriedImages, collect, type Collected } from './collect.js';
+import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { DomainNames, imageNameOf } from './names.js';
-import { isPointId, nextPointId, selectPoint } from './point_id.js';
+import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
 import { decode, encode, pointRecord, type PointRecord, positionRecord } from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
 import type { Shelf } from './shelf.js';
@@ -69,7 +69,10 @@ export class DomainPoints {
   async list(): Promise<Point[]> {
     const pinned = new Set(await this.shelf.list(this.#names.folder('pins')));
     const points: Point[] = [];
-    for (const id of await this.ids()) {
+    const ids = await this.ids();
+    const there = new Set(ids);
+    for (const id of this.#records.keys()) if (!there.has(id)) this.#records.delete(id);
+    for (const id of ids) {
       const record = await this.#record(id);
       // One that went meanwhile is not there.
       if (record) points.push({ ...record, pinned: pinned.has(id) });
@@ -101,10 +104,21 @@ export class DomainPoints {
 
   /** By what a user wrote. POINT_NOT_FOUND, USAGE. */
   async find(typed: string): Promise<PointRecord> {
-    const id = selectPoint(await this.ids(), typed, this.uuid);
+    const beforeMs = timeTyped(typed);
+    const id =
+      beforeMs === null ? selectPoint(await this.ids(), typed, this.uuid) : await this.#lastUntil(beforeMs);
     const record = await this.#record(id);
     if (!record) throw new DormouseError('POINT_NOT_FOUND', `point ${id} went meanwhile`);
     return record;
+  }
+
+  async #lastUntil(ms: number): Promise<string> {
+    const found = (await this.list()).filter(({ takenAt }) => Date.parse(takenAt) <= ms).at(-1);
+    if (found) return found.id;
+    throw new DormouseError(
+      'POINT_NOT_FOUND',
+      `${this.uuid} has no point of ${new Date(ms).toISOString()} or before`,
+    );
   }
 
   /** The path of its image. */
@@ -132,13 +146,17 @@ export class DomainPoints {
 
   /**
    * A name for the next point, leased with the image that it may be an increment of. That one stays only if nobody was about to
-   * remove it, or what it needs, before the lease was published.
+   * remove it, or what it needs, before the lease was published, and all of it is there. `held`: what else stays leased.
    */
-  async begin(lease: ImageLease, nowMs: number, parentImage: string | null): Promise<BegunPoint> {
+  async begin(
+    lease: ImageLease,
+    nowMs: number,
+    parentImage: string | null,
+    held: readonly string[] = [],
+  ): Promise<BegunPoint> {
     const id = nextPointId(nowMs, (await this.ids()).at(-1) ?? null);
     const imageName = imageNameOf(id);
-    const parents = parentImage === null ? [] : [parentImage];
-    await lease.hold([imageName, ...parents]);
+    await lease.hold([imageName, ...(parentImage === null ? [] : [parentImage]), ...held]);
     const parentStays = parentImage !== null && (await this.#stays(parentImage));
     const imagePath = await this.shelf.imagePath(this.#names.of('images', imageName));
     return { id, imageName, imagePath, parentStays };
@@ -146,9 +164,12 @@ export class DomainPoints {
 
   async #stays(image: string): Promise<boolean> {
     const buried = await buriedImages(this.shelf, this.#names);
+    // After the tombstones: one that was dropped meanwhile left no image.
+    const there = new Set(await this.shelf.list(this.#names.folder('images')));
+    this.#lineage.forget(there);
     try {
       const needed = await this.#lineage.closure([image]);
-      return [...needed].every((name) => !buried.has(name));
+      return [...needed].every((name) => there.has(name) && !buried.has(name));
     } catch (thrown) {
       if (thrown instanceof DormouseError && thrown.code === 'STORE_DAMAGED') return false;
       throw thrown;
@@ -206,9 +227,28 @@ export class DomainPoints {
     }
   }
 
+  #collectable(): Collectable {
+    return {
+      ...{ shelf: this.shelf, names: this.#names, lineage: this.#lineage },
+      imageOf: async (id) => (await this.#record(id))?.image.name ?? null,
+    };
+  }
+
   /** As `collect` of collect.ts. */
   async collect(options: { readonly dryRun?: boolean } = {}): Promise<Collected> {
-    return collect(this.shelf, this.#names, this.#lineage, options);
+    return collect(this.#collectable(), options);
+  }
+
+  /** What the points of a chain and all that they need take, and the largest image of it. STORE_DAMAGED. */
+  async chainBytes(chainId: string): Promise<{ wholeBytes: number; chainBytes: number }> {
+    const ofChain = (await this.list()).filter(({ image }) => image.chainId === chainId);
+    let [wholeBytes, chainBytes] = [0, 0];
+    for (const name of await this.#lineage.closure(ofChain.map(({ image }) => image.name))) {
+      const bytes = (await this.shelf.size(this.#names.of('images', name))) ?? 0;
+      chainBytes += bytes;
+      wholeBytes = Math.max(wholeBytes, bytes);
+    }
+    return { wholeBytes, chainBytes };
   }
 
   /** Keeps what the rules say, forgets the rest and `also`, and removes the images that nobody needs any more. */
@@ -230,6 +270,6 @@ export class DomainPoints {
 
   /** What a collection would remove if these points were forgotten. */
   async #wouldGo(leaving: readonly string[]): Promise<Collected> {
-    return collect(this.shelf, this.#names, this.#lineage, { dryRun: true, without: new Set(leaving) });
+    return collect(this.#collectable(), { dryRun: true, without: new Set(leaving) });
   }
 }

@@ -46,7 +46,8 @@ export const nodeFiles: FileCalls = {
   async read(path, most) {
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
     try {
-      const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(most) });
+      const { size } = await file.stat();
+      const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(Math.min(size + 1, most)) });
       return buffer.subarray(0, bytesRead);
     } finally {
       await file.close();

@@ -6,25 +6,30 @@ import { createHash } from 'node:crypto';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 
-function textOf(path: string): string {
+/** Null if there is no such file; '' if it cannot be read, of which nothing follows. */
+function textIfThere(path: string): string | null {
   try {
     return readFileSync(path, 'utf8').trim();
-  } catch {
-    return '';
+  } catch (thrown) {
+    return ['ENOENT', 'ESRCH'].includes((thrown as NodeJS.ErrnoException).code ?? '') ? null : '';
   }
 }
 
+const textOf = (path: string): string => textIfThere(path) ?? '';
+
 const short = (text: string): string => createHash('sha256').update(text).digest('hex').slice(0, 12);
 
-/** Clock ticks after boot at which it started (proc(5), field 22); null if there is no such process, or a zombie. */
+/** Clock ticks after boot at which it started (proc(5), field 22); null if there is no such process, or a zombie; '' if it cannot be told. */
 function startOf(pid: number): string | null {
-  const text = textOf(`/proc/${pid}/stat`);
+  const text = textIfThere(`/proc/${pid}/stat`);
+  if (text === null || text === '') return text;
   const [state = '', ...fields] = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return text === '' || 'ZX'.includes(state) ? null : (fields[18] ?? null);
+  return 'ZX'.includes(state) ? null : (fields[18] ?? '');
 }
 
 function placeOf(): [machine: string, boot: string, namespace: string] {
-  const machine = textOf('/etc/machine-id') || hostname();
+  // Clones of a machine often keep its id, seldom its name.
+  const machine = `${textOf('/etc/machine-id')} ${hostname()}`;
   const boot = textOf('/proc/sys/kernel/random/boot_id');
   let namespace = '0';
   try {
@@ -52,7 +57,9 @@ function isDead(holder: string): boolean {
   const [ownMachine, ownBoot, ownNamespace] = placeOf();
   if (machine !== ownMachine) return false;
   if (boot !== ownBoot) return true;
-  return namespace === ownNamespace && startOf(Number(pid)) !== start;
+  if (namespace !== ownNamespace) return false;
+  const now = startOf(Number(pid));
+  return now === null || (now !== '' && now !== start);
 }
 
 /** Whoever keeps things in a store. */

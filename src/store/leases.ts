@@ -22,7 +22,11 @@ class Note {
 
   protected async put(bytes: Buffer): Promise<void> {
     const name = this.names.note(this.kind, randomBytes(6).toString('hex'));
-    await this.shelf.putIfAbsent(name, bytes);
+    await this.shelf.putIfAbsent(name, bytes).catch(async (thrown: unknown) => {
+      // It may be there all the same, and nobody would take it back while this process lives.
+      await this.shelf.delete(name).catch(() => undefined);
+      throw thrown;
+    });
     const before = this.#name;
     this.#name = name;
     if (before !== null) await this.shelf.delete(before);

@@ -60,9 +60,9 @@ export class Lineage {
     return read;
   }
 
-  /** To read all of them anew. */
-  forget(): void {
-    this.#known.clear();
+  /** To read all of them anew, but those that are there for certain. */
+  forget(but: ReadonlySet<string> = new Set()): void {
+    for (const name of this.#known.keys()) if (!but.has(name)) this.#known.delete(name);
   }
 
   /**

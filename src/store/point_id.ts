@@ -3,8 +3,6 @@ import { DormouseError } from '../errors.js';
 
 const form = /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)\.(\d{3})$/u;
 
-export const isPointId = (text: string): boolean => form.test(text);
-
 export const pointIdOf = (ms: number): string =>
   new Date(ms).toISOString().replace(/[-:Z]/gu, '').replace('T', '-');
 
@@ -13,6 +11,11 @@ export function timeOfPointId(id: string): number {
   const [, year, month, day, hour, minute, second, ms] = form.exec(id) ?? [];
   return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}.${ms}Z`);
 }
+
+export const isPointId = (text: string): boolean => {
+  const ms = timeOfPointId(text);
+  return !Number.isNaN(ms) && pointIdOf(ms) === text;
+};
 
 /** That of now, but always after `previous`: clocks go backwards, chains do not. */
 export function nextPointId(nowMs: number, previous: string | null): string {
@@ -32,8 +35,8 @@ function oneOf(found: readonly string[], typed: string, of: string): string {
 }
 
 /**
- * What a user wrote: an id or how it begins, `latest`, `latest~2` (the second before it), `@TIME` (the last one at or before
- * it; as Date reads it). POINT_NOT_FOUND. `ids` ascending.
+ * What a user wrote: an id or how it begins, `latest`, `latest~2` (the second before it). POINT_NOT_FOUND. `ids`
+ * ascending.
  */
 export function selectPoint(ids: readonly string[], typed: string, of: string): string {
   const back = /^latest(?:~(\d{1,9}))?$/u.exec(typed);
@@ -47,12 +50,14 @@ export function selectPoint(ids: readonly string[], typed: string, of: string): 
       typed,
       of,
     );
-  if (!typed.startsWith('@')) {
-    const begins = ids.filter((id) => id.startsWith(typed));
-    return begins.includes(typed) ? typed : oneOf(begins, typed, of);
-  }
+  const begins = ids.filter((id) => id.startsWith(typed));
+  return begins.includes(typed) ? typed : oneOf(begins, typed, of);
+}
+
+/** `@TIME` as a user wrote it, in milliseconds since 1970; null for what is none. USAGE. */
+export function timeTyped(typed: string): number | null {
+  if (!typed.startsWith('@')) return null;
   const at = Date.parse(typed.slice(1));
-  if (Number.isNaN(at))
-    throw new DormouseError('USAGE', `'${typed.slice(1)}' is no time, such as 2026-11-22T18:35`);
-  return oneOf(ids.filter((id) => timeOfPointId(id) <= at).slice(-1), typed, of);
+  if (!Number.isNaN(at)) return at;
+  throw new DormouseError('USAGE', `'${typed.slice(1)}' is no time, such as 2026-11-22T18:35`);
 }

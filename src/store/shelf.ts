@@ -9,7 +9,7 @@ export interface Shelf {
   readonly description: string;
   /** Keeps the bytes under the name, whole or not at all; false if there is something of that name already. */
   putIfAbsent(name: string, bytes: Buffer): Promise<boolean>;
-  /** At most 1 MiB; null if there is nothing of that name. */
+  /** At most 4 MiB; null if there is nothing of that name. */
   get(name: string): Promise<Buffer | null>;
   /** The last parts of all names that begin with `folder/`, sorted; none where there is no such folder. Of the root: ``. */
   list(folder: string): Promise<readonly string[]>;

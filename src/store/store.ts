@@ -7,6 +7,8 @@ import { decode, encode, storeRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
 export class PointStore {
+  readonly #points = new Map<string, DomainPoints>();
+
   private constructor(readonly shelf: Shelf) {}
 
   /**
@@ -35,7 +37,9 @@ export class PointStore {
   }
 
   points(uuid: string): DomainPoints {
-    return new DomainPoints(this.shelf, uuid);
+    const points = this.#points.get(uuid) ?? new DomainPoints(this.shelf, uuid);
+    this.#points.set(uuid, points);
+    return points;
   }
 
   /** Those that have points, by uuid. */

@@ -104,16 +104,24 @@ async function takePoints(
   if (typed.file !== undefined || incrementalFrom !== undefined)
     throw new DormouseError('USAGE', 'with --store there is no file and no --incremental-from');
   const taken: TakenPoint[] = [];
-  await context.withProgress(`checkpoint ${domain}`, (options) =>
-    context.services.protect(host, domain, typed.store, {
-      ...{ count: count ?? 1, everyMs: interval, mode, reason: 'checkpoint', patient: false },
-      ...{ retention: {}, overBudget: 'take', minFreeBytes: 0, signal: context.signal },
-      ...given({ compression, suspendTimeoutMs: typed.suspendTimeout, onProgress: options.onProgress }),
-      notice: (words) => context.warn(words),
-      onPoint: (point) => taken.push(point),
-    }),
-  );
-  return taken;
+  try {
+    await context.withProgress(`checkpoint ${domain}`, (options) =>
+      context.services.protect(host, domain, typed.store, {
+        ...{ count: count ?? 1, everyMs: interval, mode, reason: 'checkpoint', patient: false },
+        ...{ retention: {}, overBudget: 'take', minFreeBytes: 0, signal: context.signal },
+        ...given({ compression, suspendTimeoutMs: typed.suspendTimeout, onProgress: options.onProgress }),
+        notice: (words) => context.warn(words),
+        onPoint: (point) => taken.push(point),
+      }),
+    );
+    return taken;
+  } catch (thrown) {
+    const [error, last] = [asDormouseError(thrown), taken.at(-1)];
+    if (!last) throw error;
+    const kept = `kept: ${taken.length} of ${count} points, the last is ${last.record.id}`;
+    const done = { points: taken.map(({ record, path }) => describePoint(record, path)) };
+    throw changed(error, { details: [...error.details, kept], done });
+  }
 }
 
 async function runInto(context: Context, typed: Input & { readonly store: string }): Promise<Outcome> {
