@@ -1,7 +1,11 @@
-// What the functions of the steps share: native/binding/{step,step_memory,step_live}.cc.
+// What the functions of the steps share:
+// native/binding/{step,step_memory,step_live,step_rewind}.cc.
 #pragma once
+#include <vector>
+
 #include "binding/registry.h"
 #include "image/format.h"
+#include "step/pieces.h"
 
 namespace dormouse::binding {
 
@@ -24,6 +28,18 @@ inline uint64_t arg_nr_pfns(const Napi::CallbackInfo& info, size_t i) {
 inline Napi::Value by_class(Napi::Env env, const uint64_t counts[16]) {
   Napi::Array out = Napi::Array::New(env, 16);
   for (uint32_t i = 0; i < 16; ++i) out.Set(i, num(env, counts[i]));
+  return out;
+}
+
+// [first, count][]
+inline Napi::Value pieces_value(Napi::Env env, const std::vector<step::Piece>& pieces) {
+  Napi::Array out = Napi::Array::New(env, pieces.size());
+  for (uint32_t i = 0; i < pieces.size(); ++i) {
+    Napi::Array piece = Napi::Array::New(env, 2);
+    piece.Set(0u, num(env, pieces[i].first));
+    piece.Set(1u, num(env, pieces[i].count));
+    out.Set(i, piece);
+  }
   return out;
 }
 

@@ -174,17 +174,6 @@ Napi::Value live_capture(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), copied);
 }
 
-Napi::Value describe(Napi::Env env, const std::vector<step::Piece>& pieces) {
-  Napi::Array out = Napi::Array::New(env, pieces.size());
-  for (uint32_t i = 0; i < pieces.size(); ++i) {
-    Napi::Array piece = Napi::Array::New(env, 2);
-    piece.Set(0u, num(env, pieces[i].first));
-    piece.Set(1u, num(env, pieces[i].count));
-    out.Set(i, piece);
-  }
-  return out;
-}
-
 // Pages of a piece: fewer than a word of the set would only make more pieces.
 uint64_t arg_pages(const Napi::CallbackInfo& info, size_t i) {
   const uint64_t pages = arg_u64(info, i);
@@ -197,7 +186,7 @@ Napi::Value memory_pieces(const Napi::CallbackInfo& info) {
   auto memory = held<host::DomainMemory>(info, 0);
   const uint64_t nr_pfns = arg_u64(info, 1);
   need_range(0, nr_pfns, memory->nr_pfns(), "pfns");
-  return describe(info.Env(), step::cut_pieces(*memory, nr_pfns, arg_pages(info, 2), nullptr));
+  return pieces_value(info.Env(), step::cut_pieces(*memory, nr_pfns, arg_pages(info, 2), nullptr));
 }
 
 // livePieces(live, memory, pages) -> [first, count][]
@@ -205,8 +194,8 @@ Napi::Value live_pieces(const Napi::CallbackInfo& info) {
   auto live = held<step::LivePass>(info, 0);
   auto memory = held<host::DomainMemory>(info, 1);
   const step::PendingSet& pending = live->pending();
-  return describe(info.Env(),
-                  step::cut_pieces(*memory, pending.nr_pfns(), arg_pages(info, 2), &pending));
+  return pieces_value(info.Env(),
+                      step::cut_pieces(*memory, pending.nr_pfns(), arg_pages(info, 2), &pending));
 }
 
 // livePut(live, writer, lane, first, count) -> pages put, by class

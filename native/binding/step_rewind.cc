@@ -67,17 +67,6 @@ Napi::Value rewind_compare(const Napi::CallbackInfo& info) {
   return num(info.Env(), differing);
 }
 
-Napi::Value as_pairs(Napi::Env env, const std::vector<step::Piece>& pieces) {
-  Napi::Array out = Napi::Array::New(env, pieces.size());
-  for (uint32_t i = 0; i < pieces.size(); ++i) {
-    Napi::Array pair = Napi::Array::New(env, 2);
-    pair.Set(0u, num(env, pieces[i].first));
-    pair.Set(1u, num(env, pieces[i].count));
-    out.Set(i, pair);
-  }
-  return out;
-}
-
 Napi::Value as_numbers(Napi::Env env, const std::vector<uint64_t>& pfns) {
   Napi::Array out = Napi::Array::New(env, pfns.size());
   for (uint32_t i = 0; i < pfns.size(); ++i) out.Set(i, num(env, pfns[i]));
@@ -86,12 +75,7 @@ Napi::Value as_numbers(Napi::Env env, const std::vector<uint64_t>& pfns) {
 
 // rewindMissing(rewind) -> [firstChunk, count][]
 Napi::Value rewind_missing(const Napi::CallbackInfo& info) {
-  return as_pairs(info.Env(), held<step::Rewind>(info, 0)->missing());
-}
-
-// rewindCandidates(rewind) -> pages that differ, or may
-Napi::Value rewind_candidates(const Napi::CallbackInfo& info) {
-  return num(info.Env(), held<step::Rewind>(info, 0)->candidates());
+  return pieces_value(info.Env(), held<step::Rewind>(info, 0)->missing());
 }
 
 // rewindKeep(rewind, lane, firstChunk, count)
@@ -121,8 +105,8 @@ Napi::Value rewind_plan(const Napi::CallbackInfo& info) {
     pins.Set(i, table);
   }
   Napi::Object out = Napi::Object::New(env);
-  out.Set("gained", as_pairs(env, plan.gained));
-  out.Set("lost", as_pairs(env, plan.lost));
+  out.Set("gained", pieces_value(env, plan.gained));
+  out.Set("lost", pieces_value(env, plan.lost));
   out.Set("tables", as_numbers(env, plan.tables));
   out.Set("unpinned", as_numbers(env, plan.unpinned));
   out.Set("pins", pins);
@@ -177,7 +161,6 @@ void add_rewind_steps(Napi::Object out) {
   add<rewind_merge>(out, "rewindMerge");
   add<rewind_compare>(out, "rewindCompare");
   add<rewind_missing>(out, "rewindMissing");
-  add<rewind_candidates>(out, "rewindCandidates");
   add<rewind_keep>(out, "rewindKeep");
   add<rewind_plan>(out, "rewindPlan");
   add<rewind_write>(out, "rewindWrite");

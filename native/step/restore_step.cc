@@ -90,16 +90,20 @@ bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t la
   return true;
 }
 
+void make_p2m_leaf(const host::FrameMaps& maps, uint64_t k, uint64_t* out) {
+  for (uint64_t i = 0; i < kEntries; ++i) {
+    const uint64_t pfn = k * kEntries + i;
+    const uint64_t mfn = pfn < maps.nr_pfns ? maps.p2m[pfn] & host::kMfnMask : host::kNoMfn;
+    out[i] = mfn == host::kNoMfn ? ~0ull : mfn;
+  }
+}
+
 bool write_p2m_leaves(host::DomainMemory& memory, const uint64_t* leaf_pfns, uint64_t n_leaves,
                       Fault* fault) {
   const host::FrameMaps maps = memory.maps();
   alignas(64) uint64_t leaf[kEntries];
   for (uint64_t k = 0; k < n_leaves; ++k) {
-    for (uint64_t i = 0; i < kEntries; ++i) {
-      const uint64_t pfn = k * kEntries + i;
-      const uint64_t mfn = pfn < maps.nr_pfns ? maps.p2m[pfn] & host::kMfnMask : host::kNoMfn;
-      leaf[i] = mfn == host::kNoMfn ? ~0ull : mfn;
-    }
+    make_p2m_leaf(maps, k, leaf);
     if (!memory.copy_in(&leaf_pfns[k], 1, reinterpret_cast<const uint8_t*>(leaf), fault))
       return false;
   }

@@ -20,8 +20,11 @@ bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const u
 bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uint8_t* levels,
                      uint64_t n, Fault* fault);
 
-// Writes the leaf level of the guest's own p2m: entry i of the whole list is the machine frame of
+// Leaf k of the guest's own p2m, kPageSize bytes: entry i of the whole list is the machine frame of
 // pfn i, or all ones where it has none.
+void make_p2m_leaf(const host::FrameMaps& maps, uint64_t k, uint64_t* out);
+
+// Writes the leaf level of the guest's own p2m.
 bool write_p2m_leaves(host::DomainMemory& memory, const uint64_t* leaf_pfns, uint64_t n_leaves,
                       Fault* fault);
 

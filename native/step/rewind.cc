@@ -158,14 +158,6 @@ bool Rewind::check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const 
   return true;
 }
 
-void Rewind::make_leaf(const host::FrameMaps& maps, uint64_t k, uint64_t* out) const {
-  for (uint64_t i = 0; i < kEntries; ++i) {
-    const uint64_t pfn = k * kEntries + i;
-    const uint64_t mfn = pfn < maps.nr_pfns ? maps.p2m[pfn] & host::kMfnMask : host::kNoMfn;
-    out[i] = mfn == host::kNoMfn ? ~0ull : mfn;
-  }
-}
-
 void Rewind::keep_page(uint64_t pfn, const uint8_t* body) {
   if (kept_at_[pfn] != kNotKept || next_kept_.load(std::memory_order_relaxed) >= max_kept_) return;
   const uint64_t at = next_kept_.fetch_add(1);
@@ -193,7 +185,7 @@ bool Rewind::compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t i
     const uint8_t* wanted = body;
     const auto leaf = leaf_at_.find(pfn);
     if (now && leaf != leaf_at_.end()) {
-      make_leaf(maps, leaf->second, reinterpret_cast<uint64_t*>(room.wanted));
+      make_p2m_leaf(maps, leaf->second, reinterpret_cast<uint64_t*>(room.wanted));
       wanted = room.wanted;
     } else if (now && level != 0) {
       Fault moved;  // a frame that the guest gave back since: the log or the next look tells
@@ -334,7 +326,7 @@ bool Rewind::write_page(host::DomainMemory& memory, uint64_t pfn, const uint8_t*
   const int level = host::table_level(wanted_type(pfn));
   const auto leaf = leaf_at_.find(pfn);
   if (leaf != leaf_at_.end()) {
-    make_leaf(memory.maps(), leaf->second, reinterpret_cast<uint64_t*>(room.wanted));
+    make_p2m_leaf(memory.maps(), leaf->second, reinterpret_cast<uint64_t*>(room.wanted));
     body = room.wanted;
   } else if (level != 0) {
     if (!localise_body(memory.maps(), pfn, level, body, room.wanted, fault)) return false;

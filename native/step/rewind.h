@@ -81,7 +81,6 @@ class Rewind {
   bool fits(uint64_t pfn, uint64_t entry) const;
   bool has(uint64_t pfn) const;
   bool check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const;
-  void make_leaf(const host::FrameMaps& maps, uint64_t k, uint64_t* out) const;
   void add_leaf_of(uint64_t pfn);
   void keep_page(uint64_t pfn, const uint8_t* body);
   bool compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t chunk, uint64_t* differing,

@@ -3,13 +3,13 @@ import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
 import { realPath, syncFile } from '../image/file.js';
 import { ImageReader } from '../image/reader.js';
-import { KeyStore } from '../trust/key_store.js';
+import { isTrustedKey } from '../trust/key_store.js';
 import { chunksPerStep, encodingLanes, runOverRange } from '../worker/pool.js';
 
 /** What this host signs it vouches for, and an increment's pages are mostly its parent's. */
 function requireTrusted(reader: ImageReader): void {
-  const key = reader.signer?.key;
-  if (key && new KeyStore().isTrusted(key)) return;
+  const key = reader.signer?.key ?? null;
+  if (isTrustedKey(key)) return;
   const { path } = reader;
   throw new DormouseError(
     'IMAGE_INCOMPATIBLE',

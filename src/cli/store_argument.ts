@@ -2,9 +2,8 @@
 import * as z from 'zod';
 import { checkpointModes } from '../domain/checkpoint_mode.js';
 import { consistencies } from '../image/format.js';
-import type { Point } from '../store/domain_points.js';
 import { type PointRecord, pointReasons } from '../store/record.js';
-import type { Retention } from '../store/retention.js';
+import { type Retention, type RetentionRule, retentionRules } from '../store/retention.js';
 import { figures } from './documents.js';
 import { parseCount, parseSize } from './parse.js';
 import type { VerbOption } from './verb.js';
@@ -36,7 +35,7 @@ export const pointDocument = z.object({
 });
 
 /** A point as the documents show it. */
-export function describePoint(record: PointRecord | Point, path: string): z.infer<typeof pointDocument> {
+export function describePoint(record: PointRecord, path: string): z.infer<typeof pointDocument> {
   const { domain, image, parent, reason, mode, pauseMs, elapsedMs, takenAt, disks } = record;
   const { uuid, name, domid } = domain;
   const { imageId, chainId, sequence, consistency, memoryBytes, storedBytes, changedPages } = image;
@@ -47,9 +46,7 @@ export function describePoint(record: PointRecord | Point, path: string): z.infe
   };
 }
 
-const rules = ['last', 'secondly', 'minutely', 'hourly', 'daily', 'weekly'] as const;
-
-const ruleSays: Readonly<Record<(typeof rules)[number], string>> = {
+const ruleSays: Readonly<Record<RetentionRule, string>> = {
   last: 'keep the newest n points',
   secondly: 'keep the newest point of each of the last n seconds that have one',
   minutely: 'the same of minutes',
@@ -58,25 +55,27 @@ const ruleSays: Readonly<Record<(typeof rules)[number], string>> = {
   weekly: 'the same of weeks',
 };
 
-export const retentionOptions: readonly VerbOption[] = rules.map((rule) => ({
+export const retentionOptions: readonly VerbOption[] = retentionRules.map((rule) => ({
   flags: `--keep-${rule} <n>`,
   says: ruleSays[rule],
 }));
 
 const maybeCount = z.string().transform(parseCount).optional();
+type Field = `keep${Capitalize<RetentionRule>}`;
+const fieldOf = (rule: RetentionRule): Field =>
+  `keep${rule.charAt(0).toUpperCase()}${rule.slice(1)}` as Field;
 
-export const retentionFields = {
-  ...{ keepLast: maybeCount, keepSecondly: maybeCount, keepMinutely: maybeCount },
-  ...{ keepHourly: maybeCount, keepDaily: maybeCount, keepWeekly: maybeCount },
-};
-type RetentionInput = { readonly [Name in keyof typeof retentionFields]?: number | undefined };
+export const retentionFields = Object.fromEntries(
+  retentionRules.map((rule) => [fieldOf(rule), maybeCount]),
+) as Record<Field, typeof maybeCount>;
 
-export function retentionOf(input: RetentionInput): Retention {
-  const { keepLast: last, keepSecondly: secondly, keepMinutely: minutely } = input;
-  const { keepHourly: hourly, keepDaily: daily, keepWeekly: weekly } = input;
-  const given = Object.entries({ last, secondly, minutely, hourly, daily, weekly });
-  return Object.fromEntries(given.filter(([, count]) => count !== undefined));
-}
+export const retentionOf = (input: { readonly [Name in Field]?: number | undefined }): Retention =>
+  Object.fromEntries(
+    retentionRules.flatMap((rule) => {
+      const count = input[fieldOf(rule)];
+      return count === undefined ? [] : [[rule, count] as const];
+    }),
+  );
 
 /** A size, in bytes. */
 export const maybeSize = z.string().transform(parseSize).optional();

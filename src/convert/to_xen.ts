@@ -18,7 +18,7 @@ import {
   type StreamManifest,
 } from '../xenstream/stream_manifest.js';
 import { fileRequests } from '../trust/config_requests.js';
-import { KeyStore } from '../trust/key_store.js';
+import { isTrustedKey } from '../trust/key_store.js';
 import { parseStream, type StreamVisitor } from '../xenstream/stream_parser.js';
 import { standardStream } from '../xenstream/standard_stream.js';
 import {
@@ -53,8 +53,7 @@ export interface ToXenResult {
 }
 
 /** KEY_INVALID. */
-const isTrusted = ({ signer }: ImageReader): boolean =>
-  signer !== null && new KeyStore().isTrusted(signer.key);
+const isTrusted = ({ signer }: ImageReader): boolean => isTrustedKey(signer?.key ?? null);
 
 /** Of an image that no trusted key signed; `config` is what the file says. KEY_INVALID. */
 function notesOn(reader: ImageReader, config: string): string[] {

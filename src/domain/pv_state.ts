@@ -93,13 +93,16 @@ export function startInfoPfn(state: Pick<DomainState, 'vcpus'>): number {
   return Number(startInfoField(first.basic).get());
 }
 
-/** The shared info page of a domain that goes back in place: events pend and are masked as they were then. */
-export function sharedInfoInPlace(old: Buffer, p2mRootFrame: bigint): Buffer {
-  const page = Buffer.from(old);
+/** The p2m is found by its root, never by the list of lists. */
+function withP2mRoot(page: Buffer, frame: bigint): Buffer {
   page.writeBigUInt64LE(0n, sharedInfo.frameListList);
-  page.writeBigUInt64LE(p2mRootFrame << 12n, sharedInfo.p2mCr3);
+  page.writeBigUInt64LE(frame << 12n, sharedInfo.p2mCr3);
   return page;
 }
+
+/** The shared info page of a domain that goes back in place: events pend and are masked as they were then. */
+export const sharedInfoInPlace = (old: Buffer, p2mRootFrame: bigint): Buffer =>
+  withP2mRoot(Buffer.from(old), p2mRootFrame);
 
 /**
  * The shared info page of a new domain: vcpu_info and arch of the old one, no event pending, every channel masked, the
@@ -114,7 +117,5 @@ export function newSharedInfo(old: Buffer, p2mRootFrame: bigint): Buffer {
   }
   page.fill(0xff, sharedInfo.evtchnMask, sharedInfo.wallClock);
   old.copy(page, sharedInfo.arch, sharedInfo.arch, sharedInfo.end);
-  page.writeBigUInt64LE(0n, sharedInfo.frameListList);
-  page.writeBigUInt64LE(p2mRootFrame << 12n, sharedInfo.p2mCr3);
-  return page;
+  return withP2mRoot(page, p2mRootFrame);
 }

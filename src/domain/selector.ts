@@ -1,5 +1,6 @@
 /** How a user names a domain. */
 import { DormouseError } from '../errors.js';
+import { anyUuid } from '../uuid.js';
 
 interface Named {
   readonly domid: number;
@@ -8,7 +9,6 @@ interface Named {
 }
 
 const id = /^\d+$/;
-const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /**
  * The domain that is meant. As xl has it, digits only are a domid and never a name; anything else is a uuid, or else a name: nobody
@@ -26,7 +26,7 @@ export function selectDomain<T extends Named>(all: readonly T[], selector: strin
 /** Why a new domain must not have that name, which stands for another one; null if it may. */
 export function nameFault(name: string): string | null {
   if (id.test(name)) return `'${name}' is no name for a domain: digits stand for the domain of that id`;
-  if (uuidForm.test(name))
+  if (anyUuid.test(name))
     return `'${name}' is no name for a domain: a uuid stands for the domain that has it`;
   return null;
 }

@@ -87,12 +87,8 @@ export function startInfoRings(page: Buffer): { storePfn: number; consolePfn: nu
 /** Writes what a new domain must find in its start info (public/xen.h, struct start_info). */
 export function patchStartInfo(page: Buffer, patch: StartInfoPatch): void {
   page.writeBigUInt64LE(BigInt(patch.nrPages), 32);
-  page.writeBigUInt64LE(patch.sharedInfoFrame << 12n, 40);
   page.writeUInt32LE(0, 48);
-  page.writeBigUInt64LE(patch.storeFrame, 56);
-  page.writeUInt32LE(patch.storePort, 64);
-  page.writeBigUInt64LE(patch.consoleFrame, 72);
-  page.writeUInt32LE(patch.consolePort, 80);
+  moveStartInfo(page, patch);
 }
 
 /** Writes what is the domain's own into the start info of one that goes back in place; the rest is as it was then. */

@@ -8,6 +8,7 @@ import { totalPages } from '../pfn/counts.js';
 import { MAX_PFNS, consistencies } from './format.js';
 import { decodeMessage, encodeMessage } from './message.js';
 import { domainTypes } from '../domain/type.js';
+import { lowerUuid } from '../uuid.js';
 
 const text = (most: number) => z.string().max(most);
 const count = z.int().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -50,7 +51,7 @@ export const manifestSchema = z
     consistency: z.enum(consistencies),
     domain: z.object({
       name: text(256),
-      uuid: z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/),
+      uuid: z.string().regex(lowerUuid),
       type: z.enum(domainTypes),
       vcpus: z.int().min(1).max(8192),
       maxMemoryKib: count,

@@ -11,9 +11,10 @@ import type { Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import type { SignRoot } from '../image/signature.js';
 import { type Consistency, FULL_MAP_EVERY } from '../image/format.js';
-import { type CommittedImage, ImageWriter, parentOf, type ParentImage } from '../image/writer.js';
+import { ImageWriter, parentOf, type ParentImage } from '../image/writer.js';
 import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
 import type { ImageLease } from '../store/leases.js';
+import { recordOf } from './record_of.js';
 import type { PointRecord } from '../store/record.js';
 import type { PointStore } from '../store/store.js';
 import { imageSigner } from '../trust/key_store.js';
@@ -130,14 +131,17 @@ export class PointSession {
       readonly tookMs: number;
     },
   ): Promise<TakenPoint> {
-    const { captured, taken, from } = point;
-    const record = recordOf(this.session, begun, point, from);
+    const { captured, taken, from, options, tookMs } = point;
+    const { host, info } = this.session;
+    const { mode, reason } = options;
+    const { atMs, pauseMs, source } = taken;
+    const record = recordOf(host, info, begun, captured, {
+      ...{ consistency: source.consistency, parent: from, reason, mode, atMs, pauseMs, elapsedMs: tookMs },
+    });
     try {
       await this.points.publish(record);
     } catch (thrown) {
       this.session.abortEpoch();
-      // Nobody's image goes with the next collection if not now.
-      await this.points.withdraw(begun).catch(() => undefined);
       throw thrown;
     }
     this.session.commitEpoch();
@@ -170,17 +174,10 @@ export class PointSession {
     };
   }
 
-  /** Null if no image can be taken on it; then it is said why. */
-  async #openBefore(
-    { path, imageId, root }: Head,
-    signal: AbortSignal | undefined,
-  ): Promise<ImageReader | null> {
+  /** What an image that is damaged, missing or another one now can only tell by an error: null, and it is said why. */
+  async #ofImage<T>(open: () => Promise<T>): Promise<T | null> {
     try {
-      const reader = await openParent(path, { signed: this.sign !== null, whole: false, signal });
-      if (reader.imageId === imageId && reader.root === root && reader.nrPfns <= this.session.geometry.nrPfns)
-        return reader;
-      reader.close();
-      throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is not what its point says`);
+      return await open();
     } catch (thrown) {
       const { code, message } = asDormouseError(thrown);
       if (!code.startsWith('IMAGE_')) throw thrown;
@@ -189,17 +186,12 @@ export class PointSession {
     }
   }
 
-  /** A map of all pages needs the parent open. Null if it cannot be read: then it is told why. */
-  async #withReaderIfDue(image: ParentImage): Promise<ParentImage | null> {
-    if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
-    try {
-      return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
-    } catch (thrown) {
-      const { code, message } = asDormouseError(thrown);
-      if (!code.startsWith('IMAGE_')) throw thrown;
-      this.notice(`a new chain is begun: ${message}`);
-      return null;
-    }
+  async #openBefore({ path, imageId, root }: Head, signal: AbortSignal | undefined): Promise<ImageReader> {
+    const reader = await openParent(path, { signed: this.sign !== null, whole: false, signal });
+    if (reader.imageId === imageId && reader.root === root && reader.nrPfns <= this.session.geometry.nrPfns)
+      return reader;
+    reader.close();
+    throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is not what its point says`);
   }
 
   /** By the tracker if this session took the parent and knows what changed since, else by the parent's page hashes. */
@@ -215,10 +207,11 @@ export class PointSession {
       ...(sign && { sign }),
       ...(compression && { compression }),
     };
-    const parent = head?.image && session.continues ? await this.#withReaderIfDue(head.image) : null;
+    const image = session.continues ? head?.image : null;
+    const parent = image ? await this.#ofImage(() => withReaderIfDue(image)) : null;
     if (parent)
       return { writer: await created(path, { ...common, parent, closesParent: true }), whole: false };
-    const reader = head && (await this.#openBefore(head, signal));
+    const reader = head && (await this.#ofImage(() => this.#openBefore(head, signal)));
     if (!reader) return { writer: await created(path, common), whole: true };
     const increment = { parent: parentOf(reader), closesParent: true, skipUnchanged: true, complete: true };
     return { writer: await created(path, { ...common, ...increment }), whole: true };
@@ -234,6 +227,12 @@ export class PointSession {
   }
 }
 
+/** A map of all pages needs the parent open. */
+async function withReaderIfDue(image: ParentImage): Promise<ParentImage> {
+  if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
+  return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
+}
+
 async function created(
   path: string,
   options: Parameters<typeof ImageWriter.create>[1],
@@ -244,42 +243,4 @@ async function created(
     options.parent?.reader?.close();
     throw thrown;
   }
-}
-
-function recordOf(
-  session: CaptureSession,
-  { id, imageName }: BegunPoint,
-  {
-    captured,
-    taken,
-    options,
-    tookMs,
-  }: {
-    readonly captured: Captured;
-    readonly taken: Taken;
-    readonly options: PointOptions;
-    readonly tookMs: number;
-  },
-  parent: string | null,
-): PointRecord {
-  const { info, host } = session;
-  const { counts, memoryBytes, storedBytes, committed } = captured;
-  const { imageId, root, chainId, sequence } = committed satisfies CommittedImage;
-  const { uuid, name, domid, type, vcpus } = info;
-  return {
-    version: 1,
-    id,
-    takenAt: new Date(taken.atMs).toISOString(),
-    domain: { uuid, name, domid, type, vcpus },
-    hostKind: host.kind,
-    image: {
-      ...{ name: imageName, imageId, root, chainId, sequence },
-      consistency: taken.source.consistency,
-      ...{ storedBytes, memoryBytes },
-      changedPages: session.geometry.nrPfns - counts.sameAsParent,
-    },
-    parent,
-    ...{ reason: options.reason, mode: options.mode, pauseMs: taken.pauseMs, elapsedMs: tookMs },
-    disks: { kind: 'none' },
-  };
 }

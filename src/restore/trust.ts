@@ -4,7 +4,7 @@ import { DormouseError } from '../errors.js';
 import type { DomainWanted } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { configRequests } from '../trust/config_requests.js';
-import { KeyStore } from '../trust/key_store.js';
+import { isTrustedKey } from '../trust/key_store.js';
 import { keyLine } from '../trust/key_text.js';
 import { shellWord } from '../trust/shell_word.js';
 import { buildConfig, parseXlConfig } from '../xenstream/xl_config.js';
@@ -35,7 +35,7 @@ export type SignerState = 'trusted' | 'unknown' | 'unsigned';
 /** KEY_INVALID if this host's keys cannot be relied upon. */
 export function signerState(key: Buffer | null): SignerState {
   if (key === null) return 'unsigned';
-  return new KeyStore().isTrusted(key) ? 'trusted' : 'unknown';
+  return isTrustedKey(key) ? 'trusted' : 'unknown';
 }
 
 const typedFor = ({ path }: Restored, { typed }: TrustOptions): NonNullable<TrustOptions['typed']> =>

@@ -1,9 +1,9 @@
 /** `rollback` to a point of a store, which keeps the domain as it was before as a point too. */
 import type { Captured } from '../capture/write_image.js';
 import type { Host } from '../host/contract.js';
-import type { DomainInfo } from '../domain/state.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { asDormouseError, DormouseError } from '../errors.js';
+import { recordOf } from '../protect/record_of.js';
 import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 import { PointStore } from '../store/store.js';
@@ -18,34 +18,6 @@ export interface PointRollbackOptions extends OperationOptions {
 export interface PointRollbackResult extends RollbackResult {
   readonly point: string;
   readonly safetyPoint: string | null;
-}
-
-function safetyRecord(
-  host: Host,
-  { uuid, name, domid, type, vcpus }: DomainInfo,
-  { id, imageName }: BegunPoint,
-  {
-    image,
-    pauseMs,
-    parent,
-  }: { readonly image: Captured; readonly pauseMs: number; readonly parent: string | null },
-): PointRecord {
-  const { imageId, root, chainId, sequence, nrPfns } = image.committed;
-  const { storedBytes, memoryBytes } = image;
-  return {
-    version: 1,
-    id,
-    takenAt: new Date(Date.now() - pauseMs).toISOString(),
-    domain: { uuid, name, domid, type, vcpus },
-    hostKind: host.kind,
-    image: {
-      ...{ name: imageName, imageId, root, chainId, sequence, consistency: 'suspend-point' },
-      ...{ storedBytes, memoryBytes, changedPages: nrPfns },
-    },
-    parent,
-    ...{ reason: 'before-rollback', mode: 'light', pauseMs, elapsedMs: pauseMs },
-    disks: { kind: 'none' },
-  };
 }
 
 /** A name for the safety point, leased together with the point that the domain goes back to. POINT_NOT_FOUND. */
@@ -86,12 +58,15 @@ export async function rollbackToPoint(
   const { begun, drop } = await begin(points, record);
   try {
     const safe = async (image: Captured, pauseMs: number): Promise<void> => {
-      try {
-        await points.publish(safetyRecord(host, info, begun, { image, pauseMs, parent }));
-      } catch (thrown) {
-        await points.withdraw(begun).catch(() => undefined);
-        throw thrown;
-      }
+      const atMs = Date.now() - pauseMs;
+      const times = { atMs, pauseMs, elapsedMs: pauseMs };
+      const occasion = {
+        parent,
+        reason: 'before-rollback',
+        mode: 'light',
+        consistency: 'suspend-point',
+      } as const;
+      await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times }));
     };
     const path = await points.imagePath(record);
     const kept = safety ? { safety: begun.imagePath, safe } : {};

@@ -176,11 +176,16 @@ export class DomainPoints {
     }
   }
 
-  /** The commit of a point, whose image is there. OUTPUT_EXISTS if another tool took the same id. */
+  /** The commit of a point, whose image is there. OUTPUT_EXISTS if another tool took the same id; else a failure leaves no image. */
   async publish(record: PointRecord): Promise<void> {
     const name = this.#names.of('points', record.id);
-    if (!(await this.shelf.putIfAbsent(name, encode(pointRecord.parse(record)))))
-      throw new DormouseError('OUTPUT_EXISTS', `there is a point ${record.id} already`);
+    const isNew = await this.shelf
+      .putIfAbsent(name, encode(pointRecord.parse(record)))
+      .catch(async (thrown: unknown) => {
+        await this.#withdraw(record).catch(() => undefined);
+        throw thrown;
+      });
+    if (!isNew) throw new DormouseError('OUTPUT_EXISTS', `there is a point ${record.id} already`);
     this.#records.set(record.id, record);
   }
 
@@ -188,10 +193,9 @@ export class DomainPoints {
    * After a publication that failed: its record may be there all the same, and goes before the image. If it cannot be removed both
    * stay, and are a whole point.
    */
-  async withdraw({ id, imageName }: Pick<BegunPoint, 'id' | 'imageName'>): Promise<void> {
+  async #withdraw({ id, image }: PointRecord): Promise<void> {
     await this.shelf.delete(this.#names.of('points', id));
-    this.#records.delete(id);
-    await this.shelf.delete(this.#names.of('images', imageName));
+    await this.shelf.delete(this.#names.of('images', image.name));
   }
 
   /** False if it was so already. POINT_NOT_FOUND. */

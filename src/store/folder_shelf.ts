@@ -26,6 +26,32 @@ function failed(path: string, does: 'read' | 'written', thrown: unknown): unknow
   });
 }
 
+/** With errors of files as errors of the list. */
+async function telling<T>(path: string, does: 'read' | 'written', body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (thrown) {
+    throw failed(path, does, thrown);
+  }
+}
+
+/** The same, but `missing` where there is no such file. */
+async function ifThere<T, M>(
+  path: string,
+  does: 'read' | 'written',
+  missing: M,
+  body: () => Promise<T>,
+): Promise<T | M> {
+  return await telling(path, does, async () => {
+    try {
+      return await body();
+    } catch (thrown) {
+      if (isMissing(thrown)) return missing;
+      throw thrown;
+    }
+  });
+}
+
 export class FolderShelf implements Shelf {
   readonly description: string;
 
@@ -73,7 +99,7 @@ export class FolderShelf implements Shelf {
     const path = this.#path(name);
     const folder = dirname(path);
     const temporary = join(folder, `.${this.holder.name}.${randomBytes(6).toString('hex')}.new`);
-    try {
+    return await telling(path, 'written', async () => {
       await this.#makeFolder(folder);
       let linked: boolean;
       try {
@@ -85,71 +111,44 @@ export class FolderShelf implements Shelf {
       // Of another's the name may not be on disk yet either.
       await this.files.syncFolder(folder);
       return linked;
-    } catch (thrown) {
-      throw failed(path, 'written', thrown);
-    }
+    });
   }
 
   async get(name: string): Promise<Buffer | null> {
     const path = this.#path(name);
-    try {
-      const bytes = await this.files.read(path, largestBytes);
-      if (bytes.length < largestBytes) return bytes;
-      throw new DormouseError('STORE_DAMAGED', `${path} is larger than anything that is kept there`);
-    } catch (thrown) {
-      if (isMissing(thrown)) return null;
-      throw failed(path, 'read', thrown);
-    }
+    const bytes = await ifThere(path, 'read', null, () => this.files.read(path, largestBytes));
+    if (bytes === null || bytes.length < largestBytes) return bytes;
+    throw new DormouseError('STORE_DAMAGED', `${path} is larger than anything that is kept there`);
   }
 
   async list(folder: string): Promise<readonly string[]> {
     const path = folder === '' ? this.root : this.#path(folder);
-    try {
-      return (await this.files.list(path)).filter((name) => !name.startsWith('.')).sort();
-    } catch (thrown) {
-      if (isMissing(thrown)) return [];
-      throw failed(path, 'read', thrown);
-    }
+    const names = await ifThere(path, 'read', [], () => this.files.list(path));
+    return names.filter((name) => !name.startsWith('.')).sort();
   }
 
   async size(name: string): Promise<number | null> {
     const path = this.#path(name);
-    try {
-      return await this.files.usedBytes(path);
-    } catch (thrown) {
-      if (isMissing(thrown)) return null;
-      throw failed(path, 'read', thrown);
-    }
+    return await ifThere(path, 'read', null, () => this.files.usedBytes(path));
   }
 
   async delete(name: string): Promise<boolean> {
     const path = this.#path(name);
-    try {
+    return await ifThere(path, 'written', false, async () => {
       await this.files.unlink(path);
       await this.files.syncFolder(dirname(path));
       return true;
-    } catch (thrown) {
-      if (isMissing(thrown)) return false;
-      throw failed(path, 'written', thrown);
-    }
+    });
   }
 
   async imagePath(name: string): Promise<string> {
     const path = this.#path(name);
-    try {
-      await this.#makeFolder(dirname(path));
-      return path;
-    } catch (thrown) {
-      throw failed(path, 'written', thrown);
-    }
+    await telling(path, 'written', () => this.#makeFolder(dirname(path)));
+    return path;
   }
 
   async freeBytes(): Promise<number> {
-    try {
-      return await this.files.freeBytes(this.root);
-    } catch (thrown) {
-      throw failed(this.root, 'read', thrown);
-    }
+    return await telling(this.root, 'read', () => this.files.freeBytes(this.root));
   }
 
   /** `.HOLDER.RANDOM.new`, or the image writer's own `.NAME.RANDOM.partial`. */
@@ -162,11 +161,8 @@ export class FolderShelf implements Shelf {
 
   async sweep(folder: string, inUse: ReadonlySet<string>): Promise<void> {
     const path = this.#path(folder);
-    try {
-      for (const name of await this.files.list(path))
-        if (this.#isLeftOver(name, inUse)) await this.files.unlink(join(path, name)).catch(() => undefined);
-    } catch (thrown) {
-      if (!isMissing(thrown)) throw failed(path, 'read', thrown);
-    }
+    const names = await ifThere(path, 'read', [], () => this.files.list(path));
+    for (const name of names)
+      if (this.#isLeftOver(name, inUse)) await this.files.unlink(join(path, name)).catch(() => undefined);
   }
 }

@@ -1,10 +1,10 @@
 /** Where things of a domain are on the shelf. */
+import { lowerUuid } from '../uuid.js';
 import type { Holder } from './holder.js';
 
 export const storeMarker = 'dormouse-store.json';
 
-const uuidForm = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u;
-export const isDomainFolder = (name: string): boolean => uuidForm.test(name);
+export const isDomainFolder = (name: string): boolean => lowerUuid.test(name);
 
 export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving', 'positions'] as const;
 export type Folder = (typeof folders)[number];

@@ -1,14 +1,10 @@
 /** Which points are kept: a pure function from what there is to what may go. */
 
+export const retentionRules = ['last', 'secondly', 'minutely', 'hourly', 'daily', 'weekly'] as const;
+export type RetentionRule = (typeof retentionRules)[number];
+
 /** How many of each are kept; the newest point of a second, a minute ... stands for it. Points that several rules keep count for each. */
-export interface Retention {
-  readonly last?: number;
-  readonly secondly?: number;
-  readonly minutely?: number;
-  readonly hourly?: number;
-  readonly daily?: number;
-  readonly weekly?: number;
-}
+export type Retention = { readonly [Rule in RetentionRule]?: number };
 
 export interface Kept {
   readonly id: string;
@@ -22,7 +18,7 @@ export interface Candidate {
   readonly pinned: boolean;
 }
 
-type Period = Exclude<keyof Retention, 'last'>;
+type Period = Exclude<RetentionRule, 'last'>;
 
 const two = (value: number): string => String(value).padStart(2, '0');
 const dayOf = (at: Date): string => `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
@@ -38,8 +34,7 @@ const periods: Readonly<Record<Period, (at: Date) => string>> = {
   weekly: (at) => dayOf(new Date(at.getTime() - ((at.getDay() + 6) % 7) * dayMs)),
 };
 
-export const hasRules = (retention: Retention): boolean =>
-  Object.values(retention).some((count) => count !== undefined);
+export const hasRules = (retention: Retention): boolean => Object.keys(retention).length > 0;
 
 /** The points, newest first, each with what keeps it. Without any rule all are kept. */
 export function keep(points: readonly Candidate[], retention: Retention): Kept[] {

@@ -4,6 +4,7 @@
  * a share of the host beyond what the guest itself had, and every value has a form and a bound.
  */
 import type { DomainType } from '../domain/type.js';
+import { anyUuid } from '../uuid.js';
 
 export type Rule = (value: unknown) => boolean;
 export interface Shape {
@@ -62,7 +63,6 @@ const maxVcpus = 8192;
 
 /** Nothing that is a path, an option or of meaning to a shell: scripts and completions are handed it. */
 export const plainName = /^[\p{L}\p{N}_][\p{L}\p{N}_ .+:@-]{0,255}$/u;
-const uuid = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/;
 /** The guest's own kernel is told this; it leads nowhere on the host. */
 const guestWords = /^[^\p{C}]{0,4096}$/u;
 
@@ -101,7 +101,7 @@ export function allowedOf(type: DomainType): Shape {
     c_info: {
       type: word(type),
       name: text(plainName),
-      uuid: text(uuid),
+      uuid: text(anyUuid),
       hap: yesNo,
       oos: yesNo,
       ssidref: zero,

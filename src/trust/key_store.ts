@@ -260,6 +260,9 @@ export class KeyStore {
   }
 }
 
+/** Whether the images that it signs are trusted here; null is nobody's key. KEY_INVALID. */
+export const isTrustedKey = (key: Buffer | null): boolean => key !== null && new KeyStore().isTrusted(key);
+
 /** What a key of this host is called where nobody gave it a name. */
 export const ownLabel = (): string => hostname().replace(/[\p{C}]/gu, '?') || 'this host';
 

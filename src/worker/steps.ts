@@ -173,8 +173,6 @@ export interface StepsNative {
     firstUnit: number,
     count: number,
   ): number;
-  /** Pages that differ or may. */
-  rewindCandidates(rewind: RewindHandle): number;
   /** Chunks with such pages whose content is not kept. */
   rewindMissing(rewind: RewindHandle): Piece[];
   rewindKeep(rewind: RewindHandle, lane: number, firstChunk: number, count: number): void;

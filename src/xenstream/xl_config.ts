@@ -5,16 +5,14 @@ import type { Manifest } from '../image/manifest.js';
 import { xlHeaderBytes } from './stream_format.js';
 import { streamInvalid } from './frames/byte_reader.js';
 import { withoutTrailingNuls } from '../domain/trailing_nuls.js';
+import { anyUuid } from '../uuid.js';
 
 const configSchema = z.looseObject({
   c_info: z
     .looseObject({
       type: z.string().optional(),
       name: z.string().min(1).max(256).optional(),
-      uuid: z
-        .string()
-        .regex(/^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/)
-        .optional(),
+      uuid: z.string().regex(anyUuid).optional(),
     })
     .optional(),
   b_info: z

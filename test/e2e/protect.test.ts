@@ -1,69 +1,28 @@
 /** Points of a running guest: each is the memory at its instant, whatever was pruned, and a new session goes on with the chain. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestImage } from '../../src/digest/digest.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { PointSession, type TakenPoint } from '../../src/protect/point_session.js';
-import { protect, type ProtectOptions, type ProtectResult } from '../../src/protect/protect.js';
 import { restore } from '../../src/restore/restore.js';
 import type { PointRecord } from '../../src/store/record.js';
-import { PointStore } from '../../src/store/store.js';
-import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { steps } from '../../src/worker/steps.js';
-import { closeWorkers } from '../../src/worker/pool.js';
+import { failNextRecord, pointStage, type PointStage, runProtect, uuidOf } from '../support/point_stage.js';
 import { bootGuest, finalDigest, type GuestPlan, untouchedDigest } from '../support/guests.js';
-import { startTestHost } from '../support/hosts.js';
-
-interface Stage {
-  readonly host: EmbeddedHost;
-  readonly dir: string;
-  readonly store: PointStore;
-}
-
-async function setUp(t: TestContext): Promise<Stage> {
-  const host = await startTestHost(t, { memoryMib: 256 });
-  const root = mkdtempSync(join(tmpdir(), 'dormouse-points-'));
-  t.after(async () => {
-    await closeWorkers();
-    rmSync(root, { recursive: true, force: true });
-  });
-  const dir = join(root, 'store');
-  return { host, dir, store: await PointStore.open(dir, { create: true }) };
-}
 
 const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 31, steps: 2500, rate: 1000, memoryMib: 16 };
 
-const defaults = {
-  everyMs: 30,
-  patient: true,
-  mode: 'light',
-  reason: 'protect',
-  retention: {},
-  overBudget: 'take',
-  minFreeBytes: 0,
-} as const;
-
-function run(stage: Stage, options: Partial<ProtectOptions>): Promise<ProtectResult> {
-  const signal = new AbortController().signal;
-  return protect(stage.host, 'guest', stage.dir, { ...defaults, signal, ...options });
-}
-
-const images = ({ dir }: Stage, { domain }: PointRecord): string[] =>
+const images = ({ dir }: PointStage, { domain }: PointRecord): string[] =>
   readdirSync(join(dir, domain.uuid, 'images')).sort();
 
-async function uuidOf({ host }: Stage): Promise<string> {
-  return (await host.find('guest')).uuid;
-}
-
 test('each point restores to its own instant and runs on as the untouched guest', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   const untouched = await untouchedDigest(stage.host, plan);
   await bootGuest(stage.host, 'guest', plan);
-  const result = await run(stage, { count: 40 });
+  const result = await runProtect(stage, { count: 40 });
   assert.deepEqual([result.points, result.failed, result.skipped, result.ended], [40, 0, 0, 'count']);
   const points = stage.store.points(await uuidOf(stage));
   const records = await points.list();
@@ -87,10 +46,10 @@ test('each point restores to its own instant and runs on as the untouched guest'
 });
 
 test('pruned points go, and what is left restores as before', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   // It writes to the same few pages again and again.
   await bootGuest(stage.host, 'guest', { ...plan, program: 'counter', steps: 100_000 });
-  await run(stage, { count: 40 });
+  await runProtect(stage, { count: 40 });
   const points = stage.store.points(await uuidOf(stage));
   const before = await points.list();
   const pinned = before[5];
@@ -113,7 +72,7 @@ test('pruned points go, and what is left restores as before', async (t) => {
   }
 });
 
-async function takeSome(stage: Stage, count: number): Promise<TakenPoint[]> {
+async function takeSome(stage: PointStage, count: number): Promise<TakenPoint[]> {
   const notices: string[] = [];
   const session = await PointSession.open(stage.host, 'guest', stage.store, (text) => notices.push(text));
   const taken: TakenPoint[] = [];
@@ -127,7 +86,7 @@ async function takeSome(stage: Stage, count: number): Promise<TakenPoint[]> {
 }
 
 test('a new session goes on with the chain by what the images hold', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   const untouched = await untouchedDigest(stage.host, plan);
   await bootGuest(stage.host, 'guest', plan);
   const first = await takeSome(stage, 2);
@@ -149,14 +108,13 @@ test('a new session goes on with the chain by what the images hold', async (t) =
 });
 
 test('a point whose record cannot be put is none, and the next one holds what it held', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   const untouched = await untouchedDigest(stage.host, plan);
   await bootGuest(stage.host, 'guest', plan);
   const session = await PointSession.open(stage.host, 'guest', stage.store);
   const { record } = await session.take({ mode: 'light', reason: 'protect' });
   await sleep(50);
-  const { points } = session;
-  t.mock.method(points, 'publish', () => Promise.reject(new Error('the store is away')), { times: 1 });
+  failNextRecord(t);
   await assert.rejects(session.take({ mode: 'light', reason: 'protect' }), /away/u);
   assert.deepEqual(images(stage, record), [record.image.name]);
   const next = await session.take({ mode: 'light', reason: 'protect' });
@@ -167,13 +125,13 @@ test('a point whose record cannot be put is none, and the next one holds what it
 });
 
 test('with a limit the oldest chains go, and the points that stay can be read', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   await bootGuest(stage.host, 'guest', { ...plan, steps: 100_000 });
   const notices: string[] = [];
-  await run(stage, { count: 1 });
+  await runProtect(stage, { count: 1 });
   const points = stage.store.points(await uuidOf(stage));
   const maxBytes = 3 * (await points.usedBytes());
-  const result = await run(stage, { count: 60, maxBytes, notice: (text) => notices.push(text) });
+  const result = await runProtect(stage, { count: 60, maxBytes, notice: (text) => notices.push(text) });
   assert.equal(result.points, 60);
   assert.ok((await points.usedBytes()) < 1.5 * maxBytes, `${await points.usedBytes()} bytes`);
   const left = await points.list();
@@ -184,12 +142,12 @@ test('with a limit the oldest chains go, and the points that stay can be read', 
 });
 
 test('without room on the disk nothing is taken and nothing goes; told to stop it ends', async (t) => {
-  const stage = await setUp(t);
+  const stage = await pointStage(t);
   await bootGuest(stage.host, 'guest', { ...plan, steps: 100_000 });
-  await run(stage, { count: 2 });
+  await runProtect(stage, { count: 2 });
   const stop = new AbortController();
   const notices: string[] = [];
-  const running = run(stage, {
+  const running = runProtect(stage, {
     minFreeBytes: 2 ** 60,
     signal: stop.signal,
     notice: (text) => {

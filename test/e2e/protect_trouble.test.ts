@@ -1,65 +1,25 @@
 /** Stores that lose things, are damaged or too small while points are taken: what is taken can be restored, and it goes on. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { verifyImage } from '../../src/image/verify.js';
 import { PointSession } from '../../src/protect/point_session.js';
-import { protect, type ProtectOptions, type ProtectResult } from '../../src/protect/protect.js';
 import type { Point } from '../../src/store/domain_points.js';
 import { PointStore } from '../../src/store/store.js';
-import type { EmbeddedHost } from '../../src/host/embedded/host.js';
-import { closeWorkers } from '../../src/worker/pool.js';
+import { failNextRecord, pointStage, type PointStage, runProtect, uuidOf } from '../support/point_stage.js';
 import { bootGuest, type GuestPlan } from '../support/guests.js';
-import { startTestHost } from '../support/hosts.js';
-
-interface Stage {
-  readonly host: EmbeddedHost;
-  readonly dir: string;
-  readonly store: PointStore;
-}
-
-async function setUp(t: TestContext): Promise<Stage> {
-  const host = await startTestHost(t, { memoryMib: 256 });
-  const root = mkdtempSync(join(tmpdir(), 'dormouse-points-'));
-  t.after(async () => {
-    await closeWorkers();
-    rmSync(root, { recursive: true, force: true });
-  });
-  const dir = join(root, 'store');
-  return { host, dir, store: await PointStore.open(dir, { create: true }) };
-}
 
 const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 31, steps: 1e6, rate: 1000, memoryMib: 16 };
 
-const defaults = {
-  everyMs: 30,
-  patient: true,
-  mode: 'light',
-  reason: 'protect',
-  retention: {},
-  overBudget: 'take',
-  minFreeBytes: 0,
-} as const;
-
-function run(stage: Stage, options: Partial<ProtectOptions>): Promise<ProtectResult> {
-  const signal = new AbortController().signal;
-  return protect(stage.host, 'guest', stage.dir, { ...defaults, signal, ...options });
-}
-
-async function uuidOf({ host }: Stage): Promise<string> {
-  return (await host.find('guest')).uuid;
-}
-
-async function booted(t: TestContext): Promise<Stage & { folder: string }> {
-  const stage = await setUp(t);
+async function booted(t: TestContext): Promise<PointStage & { folder: string }> {
+  const stage = await pointStage(t);
   await bootGuest(stage.host, 'guest', plan);
   return { ...stage, folder: join(stage.dir, await uuidOf(stage)) };
 }
 
 /** As another process sees it. */
-async function pointsNow(stage: Stage): Promise<{ list: Point[]; broken: string[] }> {
+async function pointsNow(stage: PointStage): Promise<{ list: Point[]; broken: string[] }> {
   const points = (await PointStore.open(stage.dir, { create: false })).points(await uuidOf(stage));
   const [list, broken] = [await points.list(), [] as string[]];
   for (const point of list) {
@@ -99,7 +59,7 @@ test('a lease that somebody removed, and points that somebody forgot: the next p
   const other = (await PointStore.open(stage.dir, { create: false })).points(await uuidOf(stage));
   await other.prune({ last: 0 });
   assert.deepEqual(readdirSync(join(stage.folder, 'images')), []);
-  t.mock.method(session.points, 'publish', () => Promise.reject(new Error('away')), { times: 1 });
+  failNextRecord(t);
   await assert.rejects(take(), /away/u);
   await take();
   await take();
@@ -110,11 +70,11 @@ test('a lease that somebody removed, and points that somebody forgot: the next p
 
 test('damaged records keep nobody from taking points', async (t) => {
   const stage = await booted(t);
-  await run(stage, { count: 2 });
+  await runProtect(stage, { count: 2 });
   const { list } = await pointsNow(stage);
   for (const { id } of list) writeFileSync(join(stage.folder, 'points', id), '{');
   const notices: string[] = [];
-  const result = await run(stage, {
+  const result = await runProtect(stage, {
     count: 12,
     retention: { last: 3 },
     notice: (text) => notices.push(text),
@@ -125,15 +85,16 @@ test('damaged records keep nobody from taking points', async (t) => {
 
 test('a session that goes on with a chain begins none before it is long, and a limit holds over many', async (t) => {
   const stage = await booted(t);
-  await run(stage, { count: 2, retention: { last: 30 } });
-  await run(stage, { count: 12, retention: { last: 30 } });
+  await runProtect(stage, { count: 2, retention: { last: 30 } });
+  await runProtect(stage, { count: 12, retention: { last: 30 } });
   const first = (await pointsNow(stage)).list;
   assert.deepEqual(
     first.map(({ image }) => image.sequence),
     first.map((_, i) => i),
   );
   const maxBytes = 2.2 * (first[0]?.image.storedBytes ?? 0);
-  for (let i = 0; i < 12; i++) assert.equal((await run(stage, { count: 2, maxBytes })).points, 2, `run ${i}`);
+  for (let i = 0; i < 12; i++)
+    assert.equal((await runProtect(stage, { count: 2, maxBytes })).points, 2, `run ${i}`);
   const { list, broken } = await pointsNow(stage);
   assert.deepEqual(broken, []);
   assert.ok(list.length < 26, `${list.length} points are left`);

@@ -1,8 +1,5 @@
 /** A domain is taken back to points of a store: it goes on as the untouched guest, and the store knows where it goes on from. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestDomain, digestImage } from '../../src/digest/digest.js';
@@ -10,12 +7,11 @@ import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { PointSession } from '../../src/protect/point_session.js';
 import { rollbackToPoint } from '../../src/rollback/to_point.js';
-import { DomainPoints } from '../../src/store/domain_points.js';
+import type { DomainPoints } from '../../src/store/domain_points.js';
 import type { PointRecord } from '../../src/store/record.js';
 import { PointStore } from '../../src/store/store.js';
-import { closeWorkers } from '../../src/worker/pool.js';
+import { failNextRecord, pointStage, uuidOf } from '../support/point_stage.js';
 import { bootGuest, finalDigest, type GuestPlan, untouchedDigest } from '../support/guests.js';
-import { startTestHost } from '../support/hosts.js';
 
 interface Stage {
   readonly host: EmbeddedHost;
@@ -27,17 +23,10 @@ interface Stage {
 const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 41, steps: 3000, rate: 1500, memoryMib: 16 };
 
 async function setUp(t: TestContext): Promise<Stage> {
-  const host = await startTestHost(t, { memoryMib: 128 });
-  const root = mkdtempSync(join(tmpdir(), 'dormouse-back-'));
-  t.after(async () => {
-    await closeWorkers();
-    rmSync(root, { recursive: true, force: true });
-  });
-  const dir = join(root, 'store');
-  const store = await PointStore.open(dir, { create: true });
+  const { host, dir, store } = await pointStage(t, 128);
   const untouched = await untouchedDigest(host, plan);
-  const domid = await bootGuest(host, 'guest', plan);
-  return { host, dir, untouched, points: store.points((await host.info(domid)).uuid) };
+  await bootGuest(host, 'guest', plan);
+  return { host, dir, untouched, points: store.points(await uuidOf({ host })) };
 }
 
 async function take({ host, dir }: Stage, count: number): Promise<PointRecord[]> {
@@ -89,9 +78,7 @@ test('without its safety point nothing goes back; the point that it goes to stay
   const { host, dir, points } = stage;
   const [first] = await take(stage, 2);
   assert.ok(first);
-  t.mock.method(DomainPoints.prototype, 'publish', () => Promise.reject(new Error('the store is away')), {
-    times: 1,
-  });
+  failNextRecord(t);
   await assert.rejects(rollbackToPoint(host, 'guest', dir, first.id, { safety: true }), /away/u);
   assert.equal((await points.ids()).length, 2);
   assert.equal((await points.collect()).removed.length, 0, 'the image of the safety point went');

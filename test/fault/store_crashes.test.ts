@@ -52,12 +52,7 @@ class Stage {
       const needs = before ? [{ name: parent ?? '', imageId: before.imageId, root: before.root }] : [];
       const descent = descentOf(begun.id, needs, before ? 'changes' : 'full');
       await this.files.writeUnnamed(begun.imagePath, Buffer.from(JSON.stringify(descent)));
-      try {
-        await points.publish(recordOf(begun.id, begun.imageName, descent));
-      } catch (thrown) {
-        await points.withdraw(begun).catch(() => undefined);
-        throw thrown;
-      }
+      await points.publish(recordOf(begun.id, begun.imageName, descent));
       this.told.there.add(begun.id);
       return begun.imageName;
     } finally {

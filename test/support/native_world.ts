@@ -161,7 +161,6 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.rewindCreate': [reader, words(1n), 3, 16],
     'step.rewindMerge': [rewind, Buffer.alloc(imagePages / 8, 3)],
     'step.rewindMissing': [rewind],
-    'step.rewindCandidates': [rewind],
     'step.rewindKeep': [rewind, 0, 0, 1],
     'step.rewindLook': [rewind, memory],
     'step.rewindCompare': [rewind, memory, 0, 0, 1],

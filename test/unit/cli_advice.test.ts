@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { onHost } from '../../src/cli/advice.js';
+import { rewindingAdvice } from '../../src/domain/states.js';
 import { DormouseError } from '../../src/errors.js';
 import { guestOptions } from '../../src/host/embedded/guest_config.js';
 import { cli, services } from '../support/cli.js';
@@ -35,6 +37,14 @@ test('a command line in advice means the host that was meant', async () => {
   assert.match(await told('host start --memory 4G'), /`dormouse host status` /u);
   assert.match(await told('domstate nobody --host embedded:zz'), /`dormouse list --host embedded:zz`/u);
   assert.match(await told('domstate nobody --host embedded:zz --bad'), /See `dormouse domstate --help`/u);
+});
+
+test('so does that of verbs that came later', () => {
+  assert.equal(
+    onHost(rewindingAdvice('a'), '--host embedded:zz'),
+    'Roll it back again (`dormouse rollback a --image FILE --no-safety --host embedded:zz`) or end it ' +
+      '(`dormouse destroy a --host embedded:zz`).',
+  );
 });
 
 test('--host and --name that are two hosts are refused', async () => {

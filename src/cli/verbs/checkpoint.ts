@@ -41,6 +41,12 @@ function pathsOf({ file, count, interval, store }: Input): string[] {
   return Array.from({ length: count }, (_, i) => file.replaceAll('%d', String(i + 1)));
 }
 
+/** What stopped a series, with what it has nevertheless. */
+function stoppedEarly(thrown: unknown, kept: string, done: Readonly<Record<string, unknown>>): DormouseError {
+  const error = asDormouseError(thrown);
+  return changed(error, { details: [...error.details, `kept: ${kept}`], done });
+}
+
 /** All of the series; what stops it early says which images there are. */
 async function takeAll(
   context: Context,
@@ -56,10 +62,8 @@ async function takeAll(
     const [first, last] = [results[0], results.at(-1)];
     if (!first || !last) throw thrown;
     const files = first === last ? first.path : `${first.path} to ${last.path}`;
-    const kept = `kept: ${results.length} of ${paths.length} images, whole: ${files}`;
-    const error = asDormouseError(thrown);
-    const done = { checkpoints: results };
-    throw changed(error, { details: [...error.details, kept], done });
+    const kept = `${results.length} of ${paths.length} images, whole: ${files}`;
+    throw stoppedEarly(thrown, kept, { checkpoints: results });
   }
 }
 
@@ -116,11 +120,11 @@ async function takePoints(
     );
     return taken;
   } catch (thrown) {
-    const [error, last] = [asDormouseError(thrown), taken.at(-1)];
-    if (!last) throw error;
-    const kept = `kept: ${taken.length} of ${count} points, the last is ${last.record.id}`;
-    const done = { points: taken.map(({ record, path }) => describePoint(record, path)) };
-    throw changed(error, { details: [...error.details, kept], done });
+    const last = taken.at(-1);
+    if (!last) throw thrown;
+    const kept = `${taken.length} of ${count} points, the last is ${last.record.id}`;
+    const points = taken.map(({ record, path }) => describePoint(record, path));
+    throw stoppedEarly(thrown, kept, { points });
   }
 }
 

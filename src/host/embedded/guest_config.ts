@@ -6,6 +6,7 @@ import * as z from 'zod';
 import { DormouseError } from '../../errors.js';
 import type { DomainSpec } from '../contract.js';
 import { type GuestOptions, guestPrograms } from './hypervisor.js';
+import { anyUuid } from '../../uuid.js';
 
 function wholeTo(most: number): z.ZodNumber {
   const says = `a whole number from 0 to ${most}`;
@@ -62,8 +63,7 @@ function parseJson(text: string): unknown {
 export function checkSpec(spec: DomainSpec): void {
   if (!/^[^/\p{Cc}\p{Z}]{1,64}$/u.test(spec.name))
     throw invalid(`not a domain name (1 to 64 characters, no blank or slash): ${JSON.stringify(spec.name)}`);
-  if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(spec.uuid))
-    throw invalid(`not a uuid: ${JSON.stringify(spec.uuid)}`);
+  if (!anyUuid.test(spec.uuid)) throw invalid(`not a uuid: ${JSON.stringify(spec.uuid)}`);
   if (spec.vcpus < 1 || spec.vcpus > maxVcpus) throw invalid(`vcpus: 1 to ${maxVcpus}, not ${spec.vcpus}`);
   if (spec.maxMemoryKib < 4 || spec.maxMemoryKib % 4 !== 0 || spec.maxMemoryKib > 2 ** 32)
     throw invalid(`maxMemoryKib: a multiple of 4, not ${spec.maxMemoryKib}`);
