@@ -9,7 +9,7 @@ import { readConfigFile } from './config_file.js';
 import type { Context } from './context.js';
 import { domainSpec } from './create_spec.js';
 import { parseConfig } from './domain_config.js';
-import { flag, maybeText, text } from './input.js';
+import { flag, maybeText } from './input.js';
 import { given, type VerbOption } from './verb.js';
 
 export const trustOptions: readonly VerbOption[] = [
@@ -20,17 +20,18 @@ export const trustOptions: readonly VerbOption[] = [
 ];
 
 export const trustFields = {
-  ...{ file: text, scratch: maybeText, name: maybeText, config: maybeText },
+  ...{ scratch: maybeText, name: maybeText, config: maybeText },
   ...{ trustConfig: flag, force: flag },
 };
 
 /** `paused` is of `restore` alone. */
 export type RestoreInput = z.output<z.ZodObject<typeof trustFields>> & { readonly paused?: boolean };
 
-/** How the file is restored, with room for an option. */
+/** How `what` (a file, or a point of a store) is restored, with room for an option. */
 export async function typedOf(
   context: Context,
   input: RestoreInput,
+  what: readonly string[],
 ): Promise<NonNullable<CheckOptions['typed']>> {
   const host = await hostWords(context.globals);
   const values = (['name', 'scratch'] as const).flatMap((name) => {
@@ -40,7 +41,7 @@ export async function typedOf(
   const flags = (['paused', 'force'] as const).filter((name) => input[name]).map((name) => `--${name}`);
   return {
     before: ['dormouse', ...(host === '' ? [] : [host]), 'restore'].join(' '),
-    after: [...flags, ...values, shellWord(input.file)].join(' '),
+    after: [...flags, ...values, ...what.map(shellWord)].join(' '),
   };
 }
 

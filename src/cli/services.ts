@@ -14,6 +14,7 @@ import type { SignerState, signerState } from '../restore/trust.js';
 import type { checkImage } from '../restore/check.js';
 import type { protect } from '../protect/protect.js';
 import type { listPoints, pinPoint, prunePoints, verifyPoints } from '../store/by_name.js';
+import type { restorePoint } from '../restore/from_point.js';
 import type { restore } from '../restore/restore.js';
 import type { rollback } from '../rollback/rollback.js';
 import type { rollbackToPoint } from '../rollback/to_point.js';
@@ -27,6 +28,7 @@ export interface Services {
   readonly hostStatus: typeof hostStatus;
   readonly save: typeof save;
   readonly restore: typeof restore;
+  readonly restorePoint: typeof restorePoint;
   readonly checkImage: typeof checkImage;
   readonly checkpoint: typeof checkpoint;
   readonly rollback: typeof rollback;
@@ -68,6 +70,7 @@ export const engine: Services = {
   hostStatus: async (name) => await (await lifecycle()).hostStatus(name),
   save: async (...args) => await (await import('../save/save.js')).save(...args),
   restore: async (...args) => await (await import('../restore/restore.js')).restore(...args),
+  restorePoint: async (...args) => await (await import('../restore/from_point.js')).restorePoint(...args),
   checkImage: async (...args) => await (await import('../restore/check.js')).checkImage(...args),
   checkpoint: async (...args) => await (await import('../checkpoint/checkpoint.js')).checkpoint(...args),
   rollback: async (...args) => await (await import('../rollback/rollback.js')).rollback(...args),

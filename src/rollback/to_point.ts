@@ -2,9 +2,9 @@
 import type { Captured } from '../capture/write_image.js';
 import type { Host } from '../host/contract.js';
 import type { OperationOptions } from '../domain/progress.js';
-import { asDormouseError, DormouseError } from '../errors.js';
+import { asDormouseError } from '../errors.js';
 import { recordOf } from '../protect/record_of.js';
-import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
+import { type BegunPoint, type DomainPoints, leaves } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 import { PointStore } from '../store/store.js';
 import { rollback, type RollbackResult } from './rollback.js';
@@ -28,11 +28,7 @@ async function begin(
   const lease = points.lease();
   try {
     const begun = await points.begin(lease, Date.now(), record.image.name);
-    if (!begun.parentStays)
-      throw new DormouseError(
-        'POINT_NOT_FOUND',
-        `point ${record.id} is being pruned, or its images are damaged`,
-      );
+    if (!begun.parentStays) throw leaves(record);
     return { begun, drop: () => lease.drop() };
   } catch (thrown) {
     await lease.drop().catch(() => undefined);

@@ -1,5 +1,6 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
 import { DormouseError } from '../errors.js';
+import { requireImage } from '../image/image_file.js';
 import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
@@ -27,6 +28,10 @@ export interface Pruned extends Collected {
   readonly forgotten: readonly string[];
   readonly kept: readonly Kept[];
 }
+
+/** What is told of a point whose image nobody may rely on. */
+export const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
+  new DormouseError('POINT_NOT_FOUND', `point ${id} is being pruned, or its images are damaged`);
 
 export class DomainPoints {
   readonly #names: DomainNames;
@@ -160,6 +165,28 @@ export class DomainPoints {
     const parentStays = parentImage !== null && (await this.#stays(parentImage));
     const imagePath = await this.shelf.imagePath(this.#names.of('images', imageName));
     return { id, imageName, imagePath, parentStays };
+  }
+
+  /**
+   * Runs `use` with the paths of these points' images, which stay meanwhile with all that they need. POINT_NOT_FOUND if one is about to
+   * go, IMAGE_INCOMPATIBLE if another image has its name.
+   */
+  async reading<T>(records: readonly PointRecord[], use: (paths: string[]) => Promise<T>): Promise<T> {
+    const lease = this.lease();
+    try {
+      await lease.hold(records.map(({ image }) => image.name));
+      const paths: string[] = [];
+      for (const record of records) {
+        if (!(await this.#stays(record.image.name))) throw leaves(record);
+        const path = await this.imagePath(record);
+        await requireImage(path, record.image);
+        paths.push(path);
+      }
+      return await use(paths);
+    } finally {
+      // What `use` made is there; a lease that stays is dropped once this process is dead.
+      await lease.drop().catch(() => undefined);
+    }
   }
 
   async #stays(image: string): Promise<boolean> {

@@ -33,6 +33,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     hostStatus: () => missing('hostStatus'),
     save: () => missing('save'),
     restore: () => missing('restore'),
+    restorePoint: () => missing('restorePoint'),
     checkImage: () => missing('checkImage'),
     signerState: () => missing('signerState'),
     keys: {

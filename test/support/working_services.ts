@@ -155,6 +155,11 @@ export function working(): Services {
     save: () => Promise.resolve(saved),
     restore: () =>
       Promise.resolve({ domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [], phases, ...sizes }),
+    restorePoint: () =>
+      Promise.resolve({
+        ...{ path: 'p.dmi', point: point.id, domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [] },
+        ...{ phases, ...sizes },
+      }),
     checkImage: (_host, path) =>
       Promise.resolve({
         ...{ path, from: 'dormouse', imageId, name: 'web1', signer: 'unsigned' },

@@ -169,6 +169,8 @@ test('what is no command line is a usage error', async () => {
     'image inspect a.xl',
     'image verify a.xl',
     'restore --config a.cfg --trust-config a.dmi',
+    'restore a.dmi latest',
+    'restore web1 --store s --scratch d',
     'checkpoint web1 c-%d.dmi',
     'checkpoint web1 c.dmi --interval 100ms',
     'checkpoint web1',

@@ -26,7 +26,7 @@ export interface ArgumentWords {
 }
 
 const hosts = ['embedded', 'xen'];
-const paths = /^(file|folder|image|in|out|config|path)$/u;
+const paths = /^(file|file-or-domain|folder|image|in|out|config|path)$/u;
 
 function kindOf(name: string, choices: readonly string[] | undefined): Kind {
   if (choices !== undefined) return choices;

@@ -3,6 +3,7 @@ import type { CheckResult } from '../../restore/check.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, printable } from '../../render/units.js';
 import { restoreChoices, trustFields, trustOptions, typedOf } from '../restore_choices.js';
+import { text } from '../input.js';
 import { defineVerb } from '../verb.js';
 
 const signers = {
@@ -62,12 +63,12 @@ export const imageCheck = defineVerb({
     signer: z.enum(['trusted', 'unknown', 'unsigned']).nullable(),
     findings: z.array(z.object({ code: z.string(), message: z.string(), details: z.array(z.string()) })),
   }),
-  input: z.object({ ...trustFields }),
+  input: z.object({ file: text, ...trustFields }),
   cancellable: true,
   async run(context, input) {
     const { file: path } = input;
     const checked = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
+      const chosen = await restoreChoices(context, host, input, await typedOf(context, input, [path]));
       return context.withProgress(`check ${path}`, (options) =>
         context.services.checkImage(host, path, { ...options, ...chosen }),
       );

@@ -4,19 +4,63 @@ import { restoreChoices, trustFields, trustOptions, typedOf } from '../restore_c
 import { renderParts } from '../../render/summary.js';
 import { renderFacts } from '../../render/table.js';
 import { formatBytes, formatDuration, formatRate, printable } from '../../render/units.js';
-import { flag } from '../input.js';
+import type { Host } from '../../host/contract.js';
+import type { RestoreResult } from '../../restore/restore.js';
+import { DormouseError } from '../../errors.js';
+import type { Context } from '../context.js';
+import { flag, maybeText, text } from '../input.js';
+import { storeOption } from '../store_argument.js';
 import { defineVerb } from '../verb.js';
+
+const input = z.object({
+  ...{ fileOrDomain: text, point: maybeText, store: maybeText, paused: flag },
+  ...trustFields,
+});
+type Input = z.output<typeof input>;
+
+type Restored = RestoreResult & { readonly path: string; readonly point: string | null };
+
+/** What is restored, as it is typed. USAGE. */
+function wordsOf({ fileOrDomain, point, store, scratch }: Input): string[] {
+  if (store === undefined) {
+    if (point === undefined) return [fileOrDomain];
+    throw new DormouseError('USAGE', 'a point is of a store: say --store FOLDER');
+  }
+  if (scratch !== undefined)
+    throw new DormouseError('USAGE', '--scratch is for files of xl save, of which a store has none');
+  return [fileOrDomain, point ?? 'latest', '--store', store];
+}
+
+async function restoreIt(context: Context, host: Host, typed: Input): Promise<Restored> {
+  const words = wordsOf(typed);
+  const chosen = await restoreChoices(context, host, typed, await typedOf(context, typed, words));
+  const { fileOrDomain, point, store, paused } = typed;
+  return context.withProgress(`restore ${fileOrDomain}`, async (progress) => {
+    const options = { ...progress, paused, ...chosen };
+    if (store !== undefined)
+      return await context.services.restorePoint(host, store, fileOrDomain, point ?? 'latest', options);
+    const restored = await context.services.restore(host, fileOrDomain, options);
+    return { ...restored, path: fileOrDomain, point: null };
+  });
+}
 
 export const restore = defineVerb({
   name: 'restore',
-  summary: 'Builds a new domain from an image or an xl save file and lets it run',
+  summary: 'Builds a new domain from an image, an xl save file or a point, and lets it run',
   details:
-    'The file is checked whole before a domain is made, and is never changed or removed. A file of xl save (plain or ' +
-    'gzip) becomes a temporary image on the way, which needs room beside it or in --scratch. A configuration that names ' +
-    'paths, scripts, devices or other things of the host is used only if a key trusted here signed the image, or with ' +
-    '--trust-config; --config gives another one.',
-  args: [{ form: '<file>', says: 'an image of save or of checkpoint, or a file of xl save' }],
+    'With --store it is a point, which no prune takes away meanwhile. A file is checked whole before a domain is made, and is never ' +
+    'changed or removed. A file of xl save (plain or gzip) becomes a temporary image on the way, which needs room beside it or in ' +
+    '--scratch. A configuration that names paths, scripts, devices or other things of the host is used only if a key trusted here ' +
+    'signed the image, or with --trust-config; --config gives another one.',
+  args: [
+    {
+      form: '<file-or-domain>',
+      says: 'an image of save or of checkpoint, or a file of xl save; with --store the domain: its uuid, or the name that it had at its last point',
+    },
+    { form: '[point]', says: 'as `points` shows it, or how that begins; latest (default), latest~2, @TIME' },
+  ],
   options: [
+    storeOption,
     { flags: '-p, --paused', says: 'leave the new domain paused' },
     {
       flags: '--scratch <folder>',
@@ -28,9 +72,14 @@ export const restore = defineVerb({
     { command: 'dormouse restore web1.dmi', says: 'web1 goes on where it was saved' },
     { command: 'dormouse restore --trust-config web1.xl', says: 'web1 is taken over from xl save' },
     { command: 'dormouse restore -p --name copy web1.dmi', says: 'a paused copy under another name' },
+    {
+      command: 'dormouse restore --name then web1 latest~1 --store /srv/points',
+      says: 'web1 as it was at the point before the last one',
+    },
   ],
   document: z.object({
     path: z.string(),
+    point: z.string().nullable(),
     domid: figures.count,
     name: z.string(),
     from: z.enum(['dormouse', 'xl', 'xl-gzip']),
@@ -42,32 +91,28 @@ export const restore = defineVerb({
     phases,
     notes: z.array(z.string()),
   }),
-  input: z.object({ ...trustFields, paused: flag }),
+  input,
   cancellable: true,
   changes: true,
-  async run(context, input) {
-    const { file: path, paused } = input;
-    const result = await context.withHost(async (host) => {
-      const chosen = await restoreChoices(context, host, input, await typedOf(context, input));
-      return context.withProgress(`restore ${path}`, (options) =>
-        context.services.restore(host, path, { ...options, paused, ...chosen }),
-      );
-    });
-    const text = renderFacts([
+  async run(context, typed) {
+    const { paused } = typed;
+    const result = await context.withHost((host) => restoreIt(context, host, typed));
+    const { path, point, notes } = result;
+    const facts = renderFacts([
       ['restored', `${printable(result.name)} (domain ${result.domid}), ${paused ? 'paused' : 'running'}`],
-      [
-        result.from === 'dormouse' ? 'image' : 'taken over from xl',
-        result.from === 'dormouse' ? result.imageId : printable(path),
-      ],
+      point === null
+        ? result.from === 'dormouse'
+          ? ['image', result.imageId]
+          : ['taken over from xl', printable(path)]
+        : ['point', point],
       ['memory', formatBytes(result.memoryBytes)],
       ['took', `${formatDuration(result.elapsedMs)}, ${formatRate(result.memoryBytes, result.elapsedMs)}`],
       ['  of that', context.globals.verbose ? renderParts(result.phases) : undefined],
     ]);
-    const { notes } = result;
     return {
-      document: { ...result, path, paused, notes: [...notes] },
+      document: { ...result, paused, notes: [...notes] },
       guest: paused ? 'paused' : 'running',
-      text: text + notes.map((note) => `note: ${printable(note)}\n`).join(''),
+      text: facts + notes.map((note) => `note: ${printable(note)}\n`).join(''),
     };
   },
 });
