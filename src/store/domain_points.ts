@@ -1,6 +1,5 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
 import { DormouseError } from '../errors.js';
-import { requireImage } from '../image/image_file.js';
 import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
@@ -169,7 +168,7 @@ export class DomainPoints {
 
   /**
    * Runs `use` with the paths of these points' images, which stay meanwhile with all that they need. POINT_NOT_FOUND if one is about to
-   * go, IMAGE_INCOMPATIBLE if another image has its name.
+   * go, STORE_DAMAGED if another image has its name.
    */
   async reading<T>(records: readonly PointRecord[], use: (paths: string[]) => Promise<T>): Promise<T> {
     const lease = this.lease();
@@ -178,9 +177,8 @@ export class DomainPoints {
       const paths: string[] = [];
       for (const record of records) {
         if (!(await this.#stays(record.image.name))) throw leaves(record);
-        const path = await this.imagePath(record);
-        await requireImage(path, record.image);
-        paths.push(path);
+        await this.#lineage.require(record.image, `point ${record.id}`);
+        paths.push(await this.imagePath(record));
       }
       return await use(paths);
     } finally {

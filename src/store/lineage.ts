@@ -78,7 +78,7 @@ export class Lineage {
       const descent = await this.#descent(name);
       if (!descent && !mayMiss.has(name)) throw damaged(`image ${name} is missing, and points need it`);
       for (const need of descent?.needs ?? []) {
-        await this.#require(need, name);
+        await this.require(need, name);
         if (descent?.mapKind === 'changes') open.push(need.name);
         else all.add(need.name);
       }
@@ -86,10 +86,11 @@ export class Lineage {
     return all;
   }
 
-  async #require({ name, imageId, root }: Descent['needs'][number], child: string): Promise<void> {
+  /** STORE_DAMAGED if that image is not there, or another one under its name. */
+  async require({ name, imageId, root }: Descent['needs'][number], by: string): Promise<void> {
     const found = await this.#descent(name);
-    if (!found) throw damaged(`image ${name} is missing, and ${child} needs it`);
+    if (!found) throw damaged(`image ${name} is missing, and ${by} needs it`);
     if (found.imageId !== imageId || found.root !== root)
-      throw damaged(`${name} is another image than the one that ${child} needs`);
+      throw damaged(`${name} is another image than the one that ${by} needs`);
   }
 }

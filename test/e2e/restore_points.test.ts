@@ -109,5 +109,5 @@ test('what cannot be restored leaves no domain and no lease', async (t) => {
   renameSync(second, `${second}.away`);
   await fails('POINT_NOT_FOUND', 'guest', taken[1]?.id ?? '');
   copyFileSync(first, second);
-  await fails('IMAGE_INCOMPATIBLE', 'guest', taken[1]?.id ?? '');
+  await fails('STORE_DAMAGED', 'guest', taken[1]?.id ?? '');
 });

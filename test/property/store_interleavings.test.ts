@@ -1,7 +1,7 @@
 /**
- * A writer, two collectors and somebody who pins, at one domain's points at once: every call they make is a turn, whose turn it is
- * is random, and each may die at any of its turns. No point that is published ever lacks an image that it needs; a point that was
- * pinned stays; and once the dead are known to be dead one collection leaves nothing that nobody needs.
+ * A writer, two collectors, somebody who pins and one who reads, at one domain's points at once: every call they make is a turn, whose turn
+ * it is is random, and each may die at any of its turns. No point that is published ever lacks an image that it needs; a point that was
+ * pinned stays, and what is read for as long as it is read; and once the dead are known to be dead one collection leaves nothing that nobody needs.
  */
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
@@ -51,6 +51,7 @@ class World {
   readonly things = new Things();
   readonly turns = new Turns();
   readonly pinned = new Set<string>();
+  readOfForgotten = 0;
   clock = Date.parse('2026-01-01T00:00:00.000Z');
 
   descent(name: string): Descent | null {
@@ -70,8 +71,8 @@ class World {
     return this.things.lastParts(`${uuid}/points`);
   }
 
-  /** What the published points need, by a walk of its own; fails if any of it is not there. */
-  needed(): Set<string> {
+  /** What the published points need, or these alone, by a walk of its own; fails if any of it is not there. */
+  needed(ids: readonly string[] = this.ids()): Set<string> {
     const needed = new Set<string>();
     const visit = (name: string, by: string, mapped: boolean): void => {
       const descent = this.descent(name);
@@ -80,7 +81,7 @@ class World {
       if (!mapped) return;
       for (const need of descent.needs) visit(need.name, name, descent.mapKind === 'changes');
     };
-    for (const id of this.ids()) visit(`${id}.dmi`, `point ${id}`, true);
+    for (const id of ids) visit(`${id}.dmi`, `point ${id}`, true);
     return needed;
   }
 }
@@ -130,6 +131,25 @@ async function pin(world: World, actor: string, times: number, dice: Dice): Prom
   }
 }
 
+/** One point or two at a time, which may have been forgotten meanwhile. */
+async function read(world: World, actor: string, times: number, dice: Dice): Promise<void> {
+  const { points } = world.points(actor);
+  for (let i = 0; i < times; i++) {
+    const records = (await points.list()).filter(() => dice.below(3) === 0).slice(-2);
+    const ids = records.map(({ id }) => id);
+    const use = async (): Promise<void> => {
+      for (let turn = 0; turn < 6; turn++) {
+        world.needed(ids);
+        await points.ids();
+      }
+      if (ids.some((id) => !world.ids().includes(id))) world.readOfForgotten++;
+    };
+    await points.reading(records, use).catch((thrown: unknown) => {
+      if (!(thrown instanceof DormouseError && thrown.code === 'POINT_NOT_FOUND')) throw thrown;
+    });
+  }
+}
+
 async function mayDie(actor: Promise<void>): Promise<void> {
   try {
     await actor;
@@ -138,11 +158,12 @@ async function mayDie(actor: Promise<void>): Promise<void> {
   }
 }
 
-async function run(seed: number, deaths: number): Promise<void> {
+/** Readings of points that were forgotten while they were read. */
+async function run(seed: number, deaths: number): Promise<number> {
   const world = new World();
   const dice = new Dice(seed);
   await world.turns.play([write(world, 'first', 3, dice)], dice, () => undefined);
-  const actors = ['writer', 'collector', 'another', 'pinner'];
+  const actors = ['writer', 'collector', 'another', 'pinner', 'reader'];
   const dies = new Map(actors.slice(0, deaths).map((actor) => [actor, dice.below(120)] as const));
   let turn = 0;
   const playing = [
@@ -150,6 +171,7 @@ async function run(seed: number, deaths: number): Promise<void> {
     prune(world, 'collector', 3, dice),
     prune(world, 'another', 2, dice),
     pin(world, 'pinner', 1, dice),
+    read(world, 'reader', 3, dice),
   ].map(mayDie);
   await world.turns.play(playing, dice, () => {
     for (const [actor, at] of dies) if (turn === at) world.turns.dead.add(actor);
@@ -159,6 +181,7 @@ async function run(seed: number, deaths: number): Promise<void> {
   world.needed();
   for (const id of world.pinned) assert.ok(world.ids().includes(id), `${id} was pinned and is gone`);
   await recover(world);
+  return world.readOfForgotten;
 }
 
 /** All of them are dead now, or ended. */
@@ -180,9 +203,14 @@ async function recover(world: World): Promise<void> {
 const numRuns = Number(process.env.DORMOUSE_STORE_RUNS ?? 400);
 
 for (const deaths of [0, 1, 3])
-  test(`no point loses what it needs, ${deaths} of four dying`, async () => {
+  test(`no point loses what it needs, ${deaths} of five dying`, async (t) => {
+    let readOfForgotten = 0;
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 - 1 }), (seed) => run(seed, deaths)),
+      fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 - 1 }), async (seed) => {
+        readOfForgotten += await run(seed, deaths);
+      }),
       { numRuns, includeErrorInReport: true },
     );
+    t.diagnostic(`${readOfForgotten} readings of points that were forgotten meanwhile`);
+    assert.ok(readOfForgotten > 0);
   });
