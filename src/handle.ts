@@ -14,6 +14,8 @@ export type TrackerHandle = Handle<'tracker'>;
 export type LiveHandle = Handle<'live pass'>;
 /** A domain on its way back to an image. */
 export type RewindHandle = Handle<'rewind'>;
+/** What differs between two images. */
+export type DiffHandle = Handle<'diff'>;
 export type OutputHandle = Handle<'output'>;
 /** A machine of the embedded host, in its own process. */
 export type MachineHandle = Handle<'machine'>;

@@ -15,6 +15,7 @@ class DigestTable;
 class ContentTracker;
 class LivePass;
 class Rewind;
+class ImageDiff;
 }  // namespace dormouse::step
 namespace dormouse::embedded {
 class MachineMap;
@@ -60,5 +61,7 @@ template <>
 constexpr KindInfo kKind<xen::DomainBuilder> = {11, "builder of the xen host"};
 template <>
 constexpr KindInfo kKind<step::Rewind> = {12, "rewind"};
+template <>
+constexpr KindInfo kKind<step::ImageDiff> = {14, "diff"};
 
 }  // namespace dormouse::binding

@@ -11,6 +11,7 @@
 #include "image/writer.h"
 #include "step/content_tracker.h"
 #include "step/digest_step.h"
+#include "step/image_diff.h"
 #include "step/live_pass.h"
 #include "step/restore_step.h"
 #include "step/rewind.h"
@@ -26,6 +27,7 @@ using Digests = Registry<step::DigestTable>;
 using Trackers = Registry<step::ContentTracker>;
 using LivePasses = Registry<step::LivePass>;
 using Rewinds = Registry<step::Rewind>;
+using Diffs = Registry<step::ImageDiff>;
 
 // saveStep(memory, writer, lane, firstPfn, count) -> pages put, by class (array of 16)
 Napi::Value save_step(const Napi::CallbackInfo& info) {
@@ -133,8 +135,8 @@ Napi::Value digest_finish(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), text);
 }
 
-// openObjects() -> how many memories, writers, readers, digests, trackers, live passes and rewinds
-// are registered (leak tests)
+// openObjects() -> how many memories, writers, readers, digests, trackers, live passes, rewinds and
+// diffs are registered (leak tests)
 Napi::Value open_objects(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("memories", num(info.Env(), Memories::get().count()));
@@ -144,6 +146,7 @@ Napi::Value open_objects(const Napi::CallbackInfo& info) {
   out.Set("trackers", num(info.Env(), Trackers::get().count()));
   out.Set("livePasses", num(info.Env(), LivePasses::get().count()));
   out.Set("rewinds", num(info.Env(), Rewinds::get().count()));
+  out.Set("diffs", num(info.Env(), Diffs::get().count()));
   return out;
 }
 
@@ -166,6 +169,7 @@ Napi::Object init_step(Napi::Env env) {
   add_memory_steps(out);
   add_live_steps(out);
   add_rewind_steps(out);
+  add_diff_steps(out);
   return out;
 }
 

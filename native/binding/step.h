@@ -1,5 +1,5 @@
 // What the functions of the steps share:
-// native/binding/{step,step_memory,step_live,step_rewind}.cc.
+// native/binding/{step,step_memory,step_live,step_rewind,step_diff}.cc.
 #pragma once
 #include <vector>
 
@@ -13,6 +13,7 @@ namespace dormouse::binding {
 void add_memory_steps(Napi::Object out);
 void add_live_steps(Napi::Object out);
 void add_rewind_steps(Napi::Object out);
+void add_diff_steps(Napi::Object out);
 
 // What a step puts through a writer's lane, or takes through a reader's.
 inline LaneUse lane_of(const Napi::CallbackInfo& info, size_t object, size_t lane, uint32_t lanes) {

@@ -74,6 +74,10 @@ class ImageReader final : public Reader {
   bool has_hashes() const;
   // Fills them in for one chunk, where its file has none.
   bool hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) override;
+  // Whether the file of a page that has a body holds the page's hash.
+  bool hash_stored(const PlacedRun& run) const {
+    return sources_[places_[run.chunk].source].hashes_stored;
+  }
   // Of a page that counts: what its content hashes to; zero where it has none. Only once all chunks
   // have their hashes.
   pfn::Hash128 page_hash(const PlacedRun& run, uint64_t pfn) const;

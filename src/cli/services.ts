@@ -2,6 +2,7 @@
 import type { checkpoint } from '../checkpoint/checkpoint.js';
 import type { DemoResult, DemoTalk } from '../demo/demo.js';
 import type { digestDomain, digestImage } from '../digest/digest.js';
+import type { diffPoints } from '../diff/points.js';
 import type { dumpCore } from '../dump/dump_core.js';
 import type { Host } from '../host/contract.js';
 import type { hostStatus, startHost, stopHost } from '../host/embedded/lifecycle.js';
@@ -38,6 +39,7 @@ export interface Services {
   readonly prunePoints: typeof prunePoints;
   readonly pinPoint: typeof pinPoint;
   readonly verifyPoints: typeof verifyPoints;
+  readonly diffPoints: typeof diffPoints;
   readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
   readonly digestImage: typeof digestImage;
@@ -81,6 +83,7 @@ export const engine: Services = {
   prunePoints: async (...args) => await (await points()).prunePoints(...args),
   pinPoint: async (...args) => await (await points()).pinPoint(...args),
   verifyPoints: async (...args) => await (await points()).verifyPoints(...args),
+  diffPoints: async (...args) => await (await import('../diff/points.js')).diffPoints(...args),
   dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),

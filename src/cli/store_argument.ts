@@ -6,13 +6,23 @@ import { type PointRecord, pointReasons } from '../store/record.js';
 import { type Retention, type RetentionRule, retentionRules } from '../store/retention.js';
 import { figures } from './documents.js';
 import { parseCount, parseSize } from './parse.js';
-import type { VerbOption } from './verb.js';
+import type { VerbArgument, VerbOption } from './verb.js';
 
 export const storeOption: VerbOption = {
   flags: '--store <folder>',
   says: 'where the points are',
 };
 export const storeField = z.string({ error: 'say where the points are: --store FOLDER' });
+
+/** How a user names a domain of a store, which need not exist any more, and a point of it. */
+export const storedDomain: VerbArgument = {
+  form: '<domain>',
+  says: 'its uuid, or the name that it had at its last point',
+};
+export const typedPoint: VerbArgument = {
+  form: '<point>',
+  says: 'as `points` shows it, or how that begins; latest, latest~2, @TIME',
+};
 
 export const pointDocument = z.object({
   point: z.string(),

@@ -4,6 +4,22 @@ import type { DomainState } from './state.js';
 
 export const hvmRecord = { end: 0, header: 1, cpu: 2, xsave: 16 } as const;
 
+/** Xen's names, in lower case, of the types of records. */
+export const hvmRecordNames: Readonly<Record<number, string>> = {
+  ...{
+    1: 'header',
+    2: 'cpu',
+    3: 'pic',
+    4: 'ioapic',
+    5: 'lapic',
+    6: 'lapic_regs',
+    7: 'pci_irq',
+    8: 'isa_irq',
+  },
+  ...{ 9: 'pci_link', 10: 'pit', 11: 'rtc', 12: 'hpet', 13: 'pmtimer', 14: 'mtrr', 15: 'viridian_domain' },
+  ...{ 16: 'cpu_xsave', 17: 'viridian_vcpu', 18: 'vmce_vcpu', 19: 'tsc_adjust', 20: 'cpu_msr' },
+};
+
 export interface HvmRecord {
   readonly type: number;
   /** The vCPU, where it is a record of one. */

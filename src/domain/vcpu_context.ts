@@ -100,10 +100,14 @@ export function moveStartInfo(page: Buffer, own: Omit<StartInfoPatch, 'nrPages'>
   page.writeUInt32LE(own.consolePort, 80);
 }
 
-/** Blanks what differs between two equal guests on two machines: frames, ports and flags. */
+/** Bytes [first, end) of start info that differ between two equal guests on two machines: frames, ports and flags. */
+export const startInfoBlanks = [
+  [40, 52],
+  [56, 84],
+] as const;
+
 export function blankStartInfo(page: Buffer): void {
-  page.fill(0, 40, 52);
-  page.fill(0, 56, 84);
+  for (const [first, end] of startInfoBlanks) page.fill(0, first, end);
 }
 
 /**

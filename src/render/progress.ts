@@ -23,7 +23,7 @@ export interface ProgressView {
   stop(): void;
 }
 
-const classWords: readonly (readonly [keyof PageCounts, string])[] = [
+export const classWords: readonly (readonly [keyof PageCounts, string])[] = [
   ['data', 'data'],
   ['zero', 'zero'],
   ['table', 'tables'],

@@ -176,8 +176,7 @@ export class DomainPoints {
       await lease.hold(records.map(({ image }) => image.name));
       const paths: string[] = [];
       for (const record of records) {
-        if (!(await this.#stays(record.image.name))) throw leaves(record);
-        await this.#lineage.require(record.image, `point ${record.id}`);
+        await this.#requireStays(record);
         paths.push(await this.imagePath(record));
       }
       return await use(paths);
@@ -187,18 +186,34 @@ export class DomainPoints {
     }
   }
 
-  async #stays(image: string): Promise<boolean> {
-    const buried = await buriedImages(this.shelf, this.#names);
-    // After the tombstones: one that was dropped meanwhile left no image.
-    const there = new Set(await this.shelf.list(this.#names.folder('images')));
-    this.#lineage.forget(there);
+  async #requireStays(record: PointRecord): Promise<void> {
     try {
-      const needed = await this.#lineage.closure([image]);
-      return [...needed].every((name) => there.has(name) && !buried.has(name));
+      if (!(await this.#remains(record.image.name))) throw leaves(record);
+      await this.#lineage.require(record.image, `point ${record.id}`);
+    } catch (thrown) {
+      // Images of a point that was forgotten meanwhile may be gone, which is no damage.
+      const isThere = await this.shelf.get(this.#names.of('points', record.id));
+      throw isThere ? thrown : leaves(record);
+    }
+  }
+
+  async #stays(image: string): Promise<boolean> {
+    try {
+      return await this.#remains(image);
     } catch (thrown) {
       if (thrown instanceof DormouseError && thrown.code === 'STORE_DAMAGED') return false;
       throw thrown;
     }
+  }
+
+  /** False if somebody is about to remove it or what it needs, who did not see a lease. STORE_DAMAGED. */
+  async #remains(image: string): Promise<boolean> {
+    const buried = await buriedImages(this.shelf, this.#names);
+    // After the tombstones: one that was dropped meanwhile left no image.
+    const there = new Set(await this.shelf.list(this.#names.folder('images')));
+    this.#lineage.forget(there);
+    const needed = await this.#lineage.closure([image]);
+    return [...needed].every((name) => there.has(name) && !buried.has(name));
   }
 
   /** The commit of a point, whose image is there. OUTPUT_EXISTS if another tool took the same id; else a failure leaves no image. */

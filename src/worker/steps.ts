@@ -5,6 +5,7 @@
 import type { Buffer } from 'node:buffer';
 import { addon } from '../addon.js';
 import type {
+  DiffHandle,
   DigestHandle,
   LiveHandle,
   MemoryHandle,
@@ -203,6 +204,23 @@ export interface StepsNative {
     count: number,
   ): [put: number, same: number];
   rewindRelease(rewind: RewindHandle): boolean;
+  /**
+   * Two images, page by page. `sameFiles`: for each file of `from` the number of that of `to` which it is, or one that `to` does not have: a
+   * page in one slot of one file for both is not read.
+   */
+  diffCreate(from: ReaderHandle, to: ReaderHandle, sameFiles: readonly number[]): DiffHandle;
+  /** Bytes [first, end) of a page count as zeroes. */
+  diffBlank(diff: DiffHandle, ofTo: boolean, pfn: number, first: number, end: number): void;
+  /**
+   * First of `from`, then of `to`: takes the hashes that its files hold, where it was opened with them, and answers which chunks have pages
+   * that are to be looked at all the same; pieces of at most `most`. Blocks the caller.
+   */
+  diffSeek(diff: DiffHandle, ofTo: boolean, most: number): Piece[];
+  /** Looks at them. */
+  diffLook(diff: DiffHandle, ofTo: boolean, lane: number, firstChunk: number, count: number): void;
+  /** Once all was looked at: runs `first, count` of the pages that differ, by their classes in the one and in the other. */
+  diffFinish(diff: DiffHandle): { from: number; to: number; runs: Float64Array }[];
+  diffRelease(diff: DiffHandle): boolean;
   openObjects(): {
     memories: number;
     writers: number;
@@ -211,6 +229,7 @@ export interface StepsNative {
     trackers: number;
     livePasses: number;
     rewinds: number;
+    diffs: number;
   };
 }
 

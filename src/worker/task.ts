@@ -2,6 +2,7 @@
 import { asDormouseError, type ErrorCode, type ErrorPlace } from '../errors.js';
 import { type PassKind, steps } from './steps.js';
 import type {
+  DiffHandle,
   DigestHandle,
   LiveHandle,
   MemoryHandle,
@@ -42,6 +43,7 @@ export type Task =
       count: number;
     }
   | { step: 'rewind-keep'; rewind: RewindHandle; lane: number; first: number; count: number }
+  | { step: 'diff-look'; diff: DiffHandle; ofTo: boolean; lane: number; first: number; count: number }
   | {
       step: 'digest-domain';
       memory: MemoryHandle;
@@ -88,6 +90,9 @@ function runStep(task: Task): number[] | null {
       return null;
     case 'rewind-place':
       return steps().rewindPlace(task.rewind, task.memory, lane, first, count);
+    case 'diff-look':
+      steps().diffLook(task.diff, task.ofTo, lane, first, count);
+      return null;
     case 'digest-domain':
       steps().digestDomainStep(task.memory, task.digest, first, count);
       return null;

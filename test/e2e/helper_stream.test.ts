@@ -25,7 +25,16 @@ import { helperTarget, silentReceiver } from '../support/helper_target.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
 import { BufferSource, writtenBy } from '../support/stream_bytes.js';
 
-const noObjects = { memories: 0, writers: 0, readers: 0, digests: 0, trackers: 0, livePasses: 0, rewinds: 0 };
+const noObjects = {
+  memories: 0,
+  writers: 0,
+  readers: 0,
+  digests: 0,
+  trackers: 0,
+  livePasses: 0,
+  rewinds: 0,
+  diffs: 0,
+};
 const xlConfig = JSON.stringify({ c_info: { type: 'pv', name: 'guest' }, b_info: { max_vcpus: 2 } });
 
 async function setUp(t: TestContext): Promise<EmbeddedHost> {

@@ -25,7 +25,16 @@ import type { MemoryHandle } from '../../src/handle.js';
 
 const programs: readonly GuestPlan['program'][] = ['idle', 'counter', 'writer', 'churner', 'crasher'];
 const trackers: readonly TrackerKind[] = ['log-dirty', 'content'];
-const noObjects = { memories: 0, writers: 0, readers: 0, digests: 0, trackers: 0, livePasses: 0, rewinds: 0 };
+const noObjects = {
+  memories: 0,
+  writers: 0,
+  readers: 0,
+  digests: 0,
+  trackers: 0,
+  livePasses: 0,
+  rewinds: 0,
+  diffs: 0,
+};
 
 async function setUp(t: TestContext, memoryMib = 512): Promise<{ host: EmbeddedHost; dir: string }> {
   const host = await startTestHost(t, { memoryMib });

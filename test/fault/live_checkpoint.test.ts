@@ -13,7 +13,16 @@ import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { plainHost, type TrackerKind } from '../support/plain_host.js';
 import type { CheckpointMode } from '../../src/domain/checkpoint_mode.js';
 
-const noObjects = { memories: 0, writers: 0, readers: 0, digests: 0, trackers: 0, livePasses: 0, rewinds: 0 };
+const noObjects = {
+  memories: 0,
+  writers: 0,
+  readers: 0,
+  digests: 0,
+  trackers: 0,
+  livePasses: 0,
+  rewinds: 0,
+  diffs: 0,
+};
 
 async function assertGivenBack(host: EmbeddedHost, what: string): Promise<void> {
   const info = await host.find('guest');

@@ -50,6 +50,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     prunePoints: () => missing('prunePoints'),
     pinPoint: () => missing('pinPoint'),
     verifyPoints: () => missing('verifyPoints'),
+    diffPoints: () => missing('diffPoints'),
     dumpCore: () => missing('dumpCore'),
     digestDomain: () => missing('digestDomain'),
     digestImage: () => missing('digestImage'),

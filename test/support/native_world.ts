@@ -67,6 +67,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const [byLog, byContent] = [false, true].map((content) => steps().liveCreate(guestPages, content, 64));
   // Of an image of another size than the guest: what would write to it is refused.
   const rewind = steps().rewindCreate(reader, words(), null, 16);
+  const diff = steps().diffCreate(reader, reader, [1]);
   const some = Buffer.alloc(300, 'abc ');
   const readPath = join(dir, `${number}.fd`);
   const readFd = openSync(readPath, 'w+');
@@ -167,6 +168,11 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.rewindPlan': [rewind, memory, true],
     'step.rewindWrite': [rewind, memory, 2],
     'step.rewindPlace': [rewind, memory, 0, 0, 1],
+    'step.diffCreate': [reader, reader, [0]],
+    'step.diffBlank': [diff, true, 3, 40, 52],
+    'step.diffSeek': [diff, false, 8],
+    'step.diffLook': [diff, false, 0, 0, 1],
+    'step.diffFinish': [diff],
     'embedded.openMachine': [layout],
     'embedded.openView': [machine.map, { domain, kind: 'live', epoch: 0, consume: false }],
     'embedded.openAsXen': [machine.map, { domain, translated: true, p2mPfns: words(1n) }],
@@ -197,7 +203,19 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   };
   for (const name of ['machineInfo', 'machineLayout', 'domids']) right[`hypervisor.${name}`] = [machine.id];
   for (const name of ofOneDomain) right[`hypervisor.${name}`] = [machine.id, 1];
-  const handles = [reader, memory, building, stream, writer, output, digest, tracker, rewind, byLog ?? 0];
+  const handles = [
+    reader,
+    memory,
+    building,
+    stream,
+    writer,
+    output,
+    digest,
+    tracker,
+    rewind,
+    diff,
+    byLog ?? 0,
+  ];
   return { handles: [...handles, machine.id, machine.map], right };
 }
 

@@ -190,6 +190,24 @@ export function working(): Services {
     pinPoint: () => Promise.resolve({ point: point.id, changed: true }),
     verifyPoints: () =>
       Promise.resolve({ points: 2, images: 2, findings: [{ point: point.id, image: null, what: 'gone' }] }),
+    diffPoints: () =>
+      Promise.resolve({
+        ...{ name: 'web1', from: '20251231-000000.000', to: point.id, nrPfns: 128, differingPages: 3 },
+        pages: [
+          { from: 'data', to: 'data', count: 2, runs: [[3, 2]] },
+          { from: 'zero', to: 'table', count: 1, runs: [[9, 1]] },
+        ],
+        vcpus: [
+          {
+            vcpu: 0,
+            online: 'both',
+            registers: [{ name: 'rip', from: '0x01', to: '0x02' }],
+            other: ['xsave'],
+          },
+          { vcpu: 1, online: 'to', registers: [], other: [] },
+        ],
+        ...{ state: ['sharedInfo'], elapsedMs: 12.5 },
+      }),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),

@@ -9,7 +9,7 @@ import { packageRoot } from '../../src/addon.js';
 const layers: readonly (readonly string[])[] = [
   ['cli', 'demo', 'helper'],
   ['render'],
-  ['save', 'restore', 'checkpoint', 'rollback', 'transfer', 'convert', 'digest', 'dump'],
+  ['save', 'restore', 'checkpoint', 'rollback', 'transfer', 'convert', 'digest', 'dump', 'diff'],
   ['protect'],
   ['capture', 'store'],
   ['xenstream', 'host', 'worker', 'trust'],
@@ -37,6 +37,7 @@ const engine = [
   'convert',
   'digest',
   'dump',
+  'diff',
   'capture',
 ];
 

@@ -20,6 +20,7 @@ import { keyForget, keyList, keyShow, keyTrust } from '../verbs/key.js';
 import { list } from '../verbs/list.js';
 import { pause } from '../verbs/pause.js';
 import { pointPin, pointUnpin, pointVerify } from '../verbs/point.js';
+import { pointDiff } from '../verbs/point_diff.js';
 import { points } from '../verbs/points.js';
 import { protect } from '../verbs/protect.js';
 import { prune } from '../verbs/prune.js';
@@ -46,6 +47,7 @@ export const verbs: readonly Verb[] = [
   pointPin,
   pointUnpin,
   pointVerify,
+  pointDiff,
   digest,
   dumpCore,
   imageInspect,
@@ -67,7 +69,7 @@ export const verbs: readonly Verb[] = [
 /** First words that several verbs share. */
 export const groups: Readonly<Record<string, string>> = {
   image: 'Inspects, verifies, checks and converts images',
-  point: 'Pins and verifies points of a domain',
+  point: 'Pins, verifies and compares points of a domain',
   key: 'Shows and trusts the keys that sign images',
   host: 'Starts, stops and describes embedded hosts',
 };

@@ -1,13 +1,10 @@
 import * as z from 'zod';
 import { counted } from '../../render/units.js';
 import { flag, text } from '../input.js';
-import { storeField, storeOption } from '../store_argument.js';
-import { defineVerb, type VerbArgument } from '../verb.js';
+import { storedDomain, storeField, storeOption, typedPoint } from '../store_argument.js';
+import { defineVerb } from '../verb.js';
 
-const args: readonly VerbArgument[] = [
-  { form: '<domain>', says: 'its uuid, or the name that it had at its last point' },
-  { form: '<point>', says: 'as `points` shows it, or how that begins; latest, latest~2, @TIME' },
-];
+const args = [storedDomain, typedPoint];
 const pinDocument = z.object({ point: z.string(), changed: z.boolean() });
 const pinInput = z.object({ domain: text, point: text, store: storeField });
 
@@ -59,7 +56,7 @@ export const pointVerify = defineVerb({
   details:
     'Each record, image and ancestor is there and is the one that is meant. With --read-data every byte of every image is read too, each ' +
     'once however many points need it. Exit code 3 if anything is damaged.',
-  args: [args[0] ?? { form: '<domain>', says: '' }],
+  args: [storedDomain],
   options: [storeOption, { flags: '--read-data', says: 'read the images whole' }],
   examples: [
     {

@@ -3,7 +3,7 @@ import type { Point } from '../../store/domain_points.js';
 import { renderTable } from '../../render/table.js';
 import { formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
 import { flag, maybeText } from '../input.js';
-import { describePoint, pointDocument, storeField, storeOption } from '../store_argument.js';
+import { describePoint, pointDocument, storedDomain, storeField, storeOption } from '../store_argument.js';
 import { defineVerb } from '../verb.js';
 
 const head = ['POINT', 'DOMAIN', 'SIZE', 'CHANGED', 'PAUSE', 'MODE', 'IMAGE', ''];
@@ -59,7 +59,7 @@ export const points = defineVerb({
   details:
     'SIZE is what the point takes by itself, CHANGED the pages that are not as in the point before. A point is named by its time in UTC or ' +
     'how that begins, `latest`, `latest~2` (the second before it) or `@TIME` (the last one at or before that time).',
-  args: [{ form: '[domain]', says: 'its uuid, or the name that it had at its last point' }],
+  args: [{ ...storedDomain, form: '[domain]' }],
   options: [
     storeOption,
     { flags: '--tree', says: 'what a domain left behind when it was taken back is indented' },

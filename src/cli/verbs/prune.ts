@@ -9,6 +9,7 @@ import {
   retentionFields,
   retentionOf,
   retentionOptions,
+  storedDomain,
   storeField,
   storeOption,
 } from '../store_argument.js';
@@ -21,10 +22,7 @@ export const prune = defineVerb({
     'Points that no --keep rule keeps are forgotten, and those that are named. Without either only what killed tools have left is ' +
     'removed. Pinned points stay. An image goes when no point is built on it any more, so less room may come free ' +
     'than the points took. If anything of the store that counts cannot be read, nothing is removed (STORE_DAMAGED).',
-  args: [
-    { form: '<domain>', says: 'its uuid, or the name that it had at its last point' },
-    { form: '[points...]', says: 'points to forget, whatever the rules say' },
-  ],
+  args: [storedDomain, { form: '[points...]', says: 'points to forget, whatever the rules say' }],
   options: [storeOption, ...retentionOptions, { flags: '--dry-run', says: 'only say what would go' }],
   examples: [
     {
