@@ -16,6 +16,8 @@ export type LiveHandle = Handle<'live pass'>;
 export type RewindHandle = Handle<'rewind'>;
 /** What differs between two images. */
 export type DiffHandle = Handle<'diff'>;
+/** Pages of an image on their way to their places in an output. */
+export type PageFileHandle = Handle<'page file'>;
 export type OutputHandle = Handle<'output'>;
 /** A machine of the embedded host, in its own process. */
 export type MachineHandle = Handle<'machine'>;

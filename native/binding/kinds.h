@@ -16,6 +16,7 @@ class ContentTracker;
 class LivePass;
 class Rewind;
 class ImageDiff;
+class PageFile;
 }  // namespace dormouse::step
 namespace dormouse::embedded {
 class MachineMap;
@@ -63,5 +64,7 @@ template <>
 constexpr KindInfo kKind<step::Rewind> = {12, "rewind"};
 template <>
 constexpr KindInfo kKind<step::ImageDiff> = {14, "diff"};
+template <>
+constexpr KindInfo kKind<step::PageFile> = {15, "page file"};
 
 }  // namespace dormouse::binding

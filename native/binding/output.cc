@@ -4,60 +4,12 @@
 #include <memory>
 
 #include "binding/entry.h"
-#include "binding/registry.h"
-#include "image/aligned_bytes.h"
-#include "image/output_file.h"
+#include "binding/sequential_output.h"
+#include "binding/step.h"
 #include "step/page_batch.h"
+#include "step/page_file.h"
 
 namespace dormouse::binding {
-
-constexpr uint64_t kStageBytes = 4ull << 20;
-constexpr uint64_t kAlignment = 4096;
-
-class SequentialOutput {
- public:
-  SequentialOutput(std::unique_ptr<image::OutputFile> file, image::AlignedBytes stage)
-      : file_(std::move(file)), stage_(std::move(stage)) {}
-
-  bool write(const uint8_t* bytes, uint64_t n, Fault* fault) {
-    need(!sealed_, "the output is sealed");
-    while (n > 0) {
-      const uint64_t taken = std::min(n, kStageBytes - filled_);
-      memcpy(stage_.get() + filled_, bytes, taken);
-      filled_ += taken;
-      bytes += taken;
-      n -= taken;
-      if (filled_ == kStageBytes && !flush(fault)) return false;
-    }
-    return true;
-  }
-
-  bool seal(Fault* fault) {
-    sealed_ = true;
-    return filled_ == 0 || flush(fault);
-  }
-  bool publish(Fault* fault) {
-    need(sealed_, "the output is not sealed");
-    return file_->publish(written_, fault);
-  }
-  int descriptor() const { return file_->descriptor(); }
-
- private:
-  bool flush(Fault* fault) {
-    const uint64_t whole = (filled_ + kAlignment - 1) / kAlignment * kAlignment;
-    memset(stage_.get() + filled_, 0, whole - filled_);
-    if (!file_->write_at(file_->reserve(whole), stage_.get(), whole, fault)) return false;
-    written_ += filled_;
-    filled_ = 0;
-    return true;
-  }
-
-  std::unique_ptr<image::OutputFile> file_;
-  image::AlignedBytes stage_;
-  uint64_t filled_ = 0;
-  uint64_t written_ = 0;
-  bool sealed_ = false;
-};
 
 namespace {
 
@@ -76,7 +28,7 @@ Napi::Value create(const Napi::CallbackInfo& info) {
   Fault fault;
   auto file =
       image::OutputFile::create({arg_text(info, 0), arg_bool(info, 1), true, false}, &fault);
-  auto stage = image::allocate_aligned(kStageBytes);
+  auto stage = image::allocate_aligned(SequentialOutput::kStageBytes);
   if (file && !stage) fault.raise("NO_MEMORY", "no memory for an output buffer");
   if (fault) return failed(info.Env(), fault);
   auto output = std::make_shared<SequentialOutput>(std::move(file), std::move(stage));
@@ -114,6 +66,27 @@ Napi::Value write_pages(const Napi::CallbackInfo& info) {
   return entries;
 }
 
+// pageFile(output, reader, packed, leafPfns: BigUint64Array) -> {file, bytes}; the bytes that the
+// pages will be in are left out
+Napi::Value page_file(const Napi::CallbackInfo& info) {
+  auto reader = arg_image(info, 1);
+  const Output output(info);
+  const auto words = arg_words(info, 3);
+  step::PageFilePlan plan = {0, arg_bool(info, 2), {}};
+  for (size_t i = 0; i < words.ElementLength(); ++i) {
+    need_range(words[i], 1, reader->nr_pfns(), "pfns");
+    plan.leaves.push_back(words[i]);
+  }
+  plan.base = output->end();
+  const auto file = std::make_shared<step::PageFile>(std::move(reader), output->file(), plan);
+  Fault fault;
+  if (!output->skip(file->bytes(), &fault)) return failed(info.Env(), fault);
+  Napi::Object made = Napi::Object::New(info.Env());
+  made.Set("file", give<step::PageFile>(info.Env(), file));
+  made.Set("bytes", num(info.Env(), file->bytes()));
+  return made;
+}
+
 Napi::Value seal(const Napi::CallbackInfo& info) {
   Fault fault;
   const Output output(info);
@@ -134,6 +107,7 @@ Napi::Object init_output(Napi::Env env) {
   add<create>(exports, "create");
   add<write>(exports, "write");
   add<write_pages>(exports, "writePages");
+  add<page_file>(exports, "pageFile");
   add<seal>(exports, "seal");
   add<publish>(exports, "publish");
   add<release<SequentialOutput>>(exports, "close");

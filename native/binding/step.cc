@@ -13,6 +13,7 @@
 #include "step/digest_step.h"
 #include "step/image_diff.h"
 #include "step/live_pass.h"
+#include "step/page_file.h"
 #include "step/restore_step.h"
 #include "step/rewind.h"
 #include "step/save_step.h"
@@ -28,6 +29,7 @@ using Trackers = Registry<step::ContentTracker>;
 using LivePasses = Registry<step::LivePass>;
 using Rewinds = Registry<step::Rewind>;
 using Diffs = Registry<step::ImageDiff>;
+using PageFiles = Registry<step::PageFile>;
 
 // saveStep(memory, writer, lane, firstPfn, count) -> pages put, by class (array of 16)
 Napi::Value save_step(const Napi::CallbackInfo& info) {
@@ -75,8 +77,7 @@ Napi::Value digest_create(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value digest_create_of_image(const Napi::CallbackInfo& info) {
-  auto reader = std::dynamic_pointer_cast<image::ImageReader>(held<image::Reader>(info, 0));
-  need(reader != nullptr, "no reader of an image");
+  const auto reader = arg_image(info, 0);
   return give<step::DigestTable>(info.Env(), std::make_shared<step::DigestTable>(reader->map()));
 }
 
@@ -135,8 +136,8 @@ Napi::Value digest_finish(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), text);
 }
 
-// openObjects() -> how many memories, writers, readers, digests, trackers, live passes, rewinds and
-// diffs are registered (leak tests)
+// openObjects() -> how many memories, writers, readers, digests, trackers, live passes, rewinds,
+// diffs and page files are registered (leak tests)
 Napi::Value open_objects(const Napi::CallbackInfo& info) {
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("memories", num(info.Env(), Memories::get().count()));
@@ -147,6 +148,7 @@ Napi::Value open_objects(const Napi::CallbackInfo& info) {
   out.Set("livePasses", num(info.Env(), LivePasses::get().count()));
   out.Set("rewinds", num(info.Env(), Rewinds::get().count()));
   out.Set("diffs", num(info.Env(), Diffs::get().count()));
+  out.Set("pageFiles", num(info.Env(), PageFiles::get().count()));
   return out;
 }
 
@@ -170,6 +172,7 @@ Napi::Object init_step(Napi::Env env) {
   add_live_steps(out);
   add_rewind_steps(out);
   add_diff_steps(out);
+  add_export_steps(out);
   return out;
 }
 

@@ -1,10 +1,11 @@
 // What the functions of the steps share:
-// native/binding/{step,step_memory,step_live,step_rewind,step_diff}.cc.
+// native/binding/{step,step_memory,step_live,step_rewind,step_diff,step_export}.cc.
 #pragma once
 #include <vector>
 
 #include "binding/registry.h"
 #include "image/format.h"
+#include "image/image_reader.h"
 #include "step/pieces.h"
 
 namespace dormouse::binding {
@@ -14,10 +15,17 @@ void add_memory_steps(Napi::Object out);
 void add_live_steps(Napi::Object out);
 void add_rewind_steps(Napi::Object out);
 void add_diff_steps(Napi::Object out);
+void add_export_steps(Napi::Object out);
 
 // What a step puts through a writer's lane, or takes through a reader's.
 inline LaneUse lane_of(const Napi::CallbackInfo& info, size_t object, size_t lane, uint32_t lanes) {
   return LaneUse(arg_u64(info, object), arg_u32(info, lane), lanes);
+}
+
+inline std::shared_ptr<image::ImageReader> arg_image(const Napi::CallbackInfo& info, size_t i) {
+  auto reader = std::dynamic_pointer_cast<image::ImageReader>(held<image::Reader>(info, i));
+  need(reader != nullptr, "no reader of an image");
+  return reader;
 }
 
 inline uint64_t arg_nr_pfns(const Napi::CallbackInfo& info, size_t i) {

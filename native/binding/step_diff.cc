@@ -6,12 +6,6 @@
 namespace dormouse::binding {
 namespace {
 
-std::shared_ptr<image::ImageReader> arg_image(const Napi::CallbackInfo& info, size_t i) {
-  auto reader = std::dynamic_pointer_cast<image::ImageReader>(held<image::Reader>(info, i));
-  need(reader != nullptr, "no reader of an image");
-  return reader;
-}
-
 step::DiffSide arg_side(const Napi::CallbackInfo& info, size_t i) {
   return arg_bool(info, i) ? step::kTo : step::kFrom;
 }

@@ -11,8 +11,7 @@ namespace {
 
 // rewindCreate(reader, leafPfns: BigUint64Array, startInfoPfn or null, maxKept) -> rewind
 Napi::Value rewind_create(const Napi::CallbackInfo& info) {
-  auto reader = std::dynamic_pointer_cast<image::ImageReader>(held<image::Reader>(info, 0));
-  need(reader != nullptr, "argument 1 is no image");
+  auto reader = arg_image(info, 0);
   const auto words = arg_words(info, 1);
   std::vector<uint64_t> leaves(words.Data(), words.Data() + words.ElementLength());
   for (const uint64_t pfn : leaves) need_range(pfn, 1, reader->nr_pfns(), "pfns");

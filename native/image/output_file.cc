@@ -175,6 +175,12 @@ uint64_t OutputFile::reserve(uint64_t bytes) {
   return offset;
 }
 
+uint64_t OutputFile::skip(uint64_t bytes) {
+  std::lock_guard<std::mutex> hold(ahead_lock_);
+  allocates_ = false;
+  return next_.fetch_add(bytes);
+}
+
 // Turns direct I/O off, for good; several lanes may want it at once. False if it stays on.
 bool OutputFile::end_direct() {
   std::lock_guard<std::mutex> hold(direct_lock_);

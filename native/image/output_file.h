@@ -29,6 +29,8 @@ class OutputFile {
 
   // Gives out the next `bytes` (whole pages) of the file. Thread-safe.
   uint64_t reserve(uint64_t bytes);
+  // The same, to be written in part: what is not stays a hole where the file system has any.
+  uint64_t skip(uint64_t bytes);
   // For reading back what was written; stays this object's.
   int descriptor() const { return fd_; }
   // Whether what is written goes to the disk itself, and not into the page cache.

@@ -10,6 +10,7 @@ import { ByteSource } from '../xenstream/byte_source.js';
 import { OutputFile } from '../image/output_file.js';
 import { LayoutPlayer, PfnSet, stockLayout } from '../xenstream/page_layout.js';
 import type { ConvertOptions, ConvertProgress } from './progress.js';
+import { isTrusted, refuseHollow } from './fitness.js';
 import * as format from '../xenstream/stream_format.js';
 import {
   readStreamManifest,
@@ -18,7 +19,6 @@ import {
   type StreamManifest,
 } from '../xenstream/stream_manifest.js';
 import { fileRequests } from '../trust/config_requests.js';
-import { isTrustedKey } from '../trust/key_store.js';
 import { parseStream, type StreamVisitor } from '../xenstream/stream_parser.js';
 import { standardStream } from '../xenstream/standard_stream.js';
 import {
@@ -33,7 +33,6 @@ import {
 } from '../xenstream/stream_writer.js';
 import { pageBytes, descriptorHalf, lowHalf } from '../pfn/page_words.js';
 import { hasBody } from '../pfn/page_type.js';
-import { mostPfnsFor } from '../pfn/proportion.js';
 
 const { libxcRecord: rec } = format;
 
@@ -51,9 +50,6 @@ export interface ToXenResult {
   /** What `restore` would not have taken from the image as it is, and `xl restore` takes from the file. */
   readonly notes: readonly string[];
 }
-
-/** KEY_INVALID. */
-const isTrusted = ({ signer }: ImageReader): boolean => isTrustedKey(signer?.key ?? null);
 
 /** Of an image that no trusted key signed; `config` is what the file says. KEY_INVALID. */
 function notesOn(reader: ImageReader, config: string): string[] {
@@ -121,17 +117,14 @@ async function toXen(inPath: string, outPath: string, options: ConvertOptions): 
 }
 
 function refuseUnfit(reader: ImageReader): void {
-  const refuse = (why: string) => {
-    throw new DormouseError('IMAGE_NOT_RESTORABLE', `${reader.path}: ${why}`, {
-      place: { path: reader.path },
-    });
-  };
   if (reader.header.consistency === 'paused' || reader.manifest.consistency === 'paused')
-    refuse('taken of a paused guest, which xl restore could not bring to life');
-  const pages = memoryBytesOf(reader.counts) / pageBytes;
+    throw new DormouseError(
+      'IMAGE_NOT_RESTORABLE',
+      `${reader.path}: taken of a paused guest, which xl restore could not bring to life`,
+      { place: { path: reader.path } },
+    );
   // The file lists every pfn, and who reads it takes memory for each.
-  if (reader.nrPfns > mostPfnsFor(pages) && !isTrusted(reader))
-    refuse(`no trusted key signed it, and it has ${reader.nrPfns} pfns for ${pages} pages`);
+  refuseHollow(reader);
 }
 
 /** The layout to write; every page with a frame must be in it, once. */

@@ -91,6 +91,43 @@ function split(whole: string, bytes: Buffer, layout: Layout): StatePart[] {
   });
 }
 
+/** Where the fields are. */
+function placesOf(layout: Layout): ReadonlyMap<string, readonly [at: number, bytes: number]> {
+  let at = 0;
+  return new Map(layout.map(([name, bytes]) => [name, [(at += bytes) - bytes, bytes]]));
+}
+
+/** Of vcpu_guest_context: the vCPU is up, its FPU's state is there, it executes in its kernel. */
+const contextFlags = { fpu: 1n, inKernel: 4n, online: 32n } as const;
+
+const sameNames =
+  'r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi rip rflags rsp fs_base ' +
+  'cr0 cr2 cr3 cr4 dr0 dr1 dr2 dr3 dr6 dr7';
+
+/**
+ * The vcpu_guest_context of a PVH or HVM vCPU by its CPU record, as Xen makes one for whoever asks (arch_get_info_guest). Null if it is no
+ * such record.
+ */
+export function contextOfHvm(cpu: Buffer): Buffer | null {
+  if (cpu.length !== bytesOf(hvmCpu)) return null;
+  const [from, to] = [placesOf(hvmCpu), placesOf(pvContext)];
+  const context = Buffer.alloc(vcpuContextBytes);
+  const copy = (source: string, target = source): void => {
+    const [at, bytes] = from.get(source) ?? [0, 0];
+    cpu.copy(context, to.get(target)?.[0], at, at + bytes);
+  };
+  for (const name of sameNames.split(' ')) copy(name);
+  for (const name of ['cs', 'ss', 'ds', 'es', 'fs', 'gs'])
+    context.writeUInt16LE(cpu.readUInt16LE(from.get(`${name}_sel`)?.[0] ?? 0), to.get(name)?.[0] ?? 0);
+  copy('fpu_regs', 'fpu_ctxt');
+  const inKernel = (cpu.readUInt16LE(from.get('cs_sel')?.[0] ?? 0) & 3) === 0;
+  copy('gs_base', inKernel ? 'gs_base_kernel' : 'gs_base_user');
+  copy('shadow_gs', inKernel ? 'gs_base_user' : 'gs_base_kernel');
+  const flags = contextFlags.online | contextFlags.fpu | (inKernel ? contextFlags.inKernel : 0n);
+  context.writeBigUInt64LE(flags, to.get('flags')?.[0] ?? 0);
+  return context;
+}
+
 /** What two equal guests differ in is left out, as of a digest. */
 function ofContext(type: DomainType, { id, basic, extended, xsave, msrs }: VcpuState): StatePart[] {
   const isPv = type === 'pv' && basic.length === vcpuContextBytes;

@@ -2,13 +2,19 @@
 import type { Buffer } from 'node:buffer';
 import { addon, native } from '../addon.js';
 import { hasBody } from '../pfn/page_type.js';
-import type { MemoryHandle, OutputHandle } from '../handle.js';
+import type { MemoryHandle, OutputHandle, PageFileHandle, ReaderHandle } from '../handle.js';
 import { pageBytes, typeOf } from '../pfn/page_words.js';
 
 interface OutputAddon {
   create(path: string, directIo: boolean): OutputHandle;
   write(handle: OutputHandle, bytes: Buffer): void;
   writePages(handle: OutputHandle, memory: MemoryHandle, firstPfn: number, count: number): BigUint64Array;
+  pageFile(
+    handle: OutputHandle,
+    reader: ReaderHandle,
+    packed: boolean,
+    leafPfns: BigUint64Array,
+  ): { file: PageFileHandle; bytes: number };
   /** Writes what is buffered; nothing can be written after it. Returns the descriptor. */
   seal(handle: OutputHandle): number;
   publish(handle: OutputHandle): void;
@@ -57,6 +63,19 @@ export class OutputFile {
     const entries = native(() => outputAddon().writePages(this.handle, memory, firstPfn, count));
     for (const entry of entries) if (hasBody(typeOf(entry))) this.#bytes += pageBytes;
     return entries;
+  }
+
+  /**
+   * The next bytes are for an image's pages: `packed`, those with content one after the other by pfn, else each at its pfn. Steps write them
+   * through the handle, which is the caller's to release; pages of zeroes, and those without a frame, are holes. What was written before
+   * is whole pages. `leafPfns`: where the guest has its own p2m, which is written as if each pfn had the frame of that number. NO_SPACE,
+   * IMAGE_WRITE_FAILED.
+   */
+  imagePages(reader: ReaderHandle, packed: boolean, leafPfns: readonly number[]): PageFileHandle {
+    const leaves = BigUint64Array.from(leafPfns, BigInt);
+    const { file, bytes } = native(() => outputAddon().pageFile(this.handle, reader, packed, leaves));
+    this.#bytes += bytes;
+    return file;
   }
 
   /** A path under which this process can read what was written; ends the writing. */

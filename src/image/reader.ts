@@ -42,9 +42,10 @@ export interface ChunkEntry {
 }
 
 const classBit = (name: PageClass): number => 1 << classNumber(name);
-const FRAME_CLASSES = (['data', 'zero', 'table', 'alloc'] as const)
-  .map(classBit)
-  .reduce((mask, bit) => mask | bit);
+const classBits = (names: readonly PageClass[]): number =>
+  names.map(classBit).reduce((mask, bit) => mask | bit);
+const CONTENT_CLASSES = classBits(['data', 'zero', 'table']);
+const FRAME_CLASSES = CONTENT_CLASSES | classBit('alloc');
 
 /** Header, footer and manifest say some things twice; they must agree. */
 function checkAgreement({ header, footer }: ImageFile, manifest: Manifest): void {
@@ -188,7 +189,16 @@ export class ImageReader {
 
   /** Runs `[first, count]` of pfns that need a frame: all but those of class noFrame and broken. Ascending. */
   frameRuns(): [first: number, count: number][] {
-    const flat = this.native().classRuns(this.handle, FRAME_CLASSES, false);
+    return this.runsOf(FRAME_CLASSES);
+  }
+
+  /** The same of those that have content, be it zeroes. */
+  contentRuns(): [first: number, count: number][] {
+    return this.runsOf(CONTENT_CLASSES);
+  }
+
+  private runsOf(classes: number): [first: number, count: number][] {
+    const flat = this.native().classRuns(this.handle, classes, false);
     const runs: [number, number][] = [];
     for (let i = 0; i < flat.length; i += 3) runs.push([flat[i] ?? 0, flat[i + 1] ?? 0]);
     return runs;

@@ -9,6 +9,7 @@ import type {
   DigestHandle,
   LiveHandle,
   MemoryHandle,
+  PageFileHandle,
   ReaderHandle,
   RewindHandle,
   TrackerHandle,
@@ -221,6 +222,13 @@ export interface StepsNative {
   /** Once all was looked at: runs `first, count` of the pages that differ, by their classes in the one and in the other. */
   diffFinish(diff: DiffHandle): { from: number; to: number; runs: Float64Array }[];
   diffRelease(diff: DiffHandle): boolean;
+  /** Puts units of an image into a writer as they are. */
+  copyStep(reader: ReaderHandle, writer: WriterHandle, lane: number, firstUnit: number, count: number): void;
+  /** The same of pfns without a frame, which are in no unit. */
+  copyHoles(reader: ReaderHandle, writer: WriterHandle, lane: number, firstPfn: number, count: number): void;
+  /** Reads and checks chunks and writes their pages. */
+  pageFilePut(file: PageFileHandle, lane: number, firstChunk: number, count: number): void;
+  pageFileRelease(file: PageFileHandle): boolean;
   openObjects(): {
     memories: number;
     writers: number;
@@ -230,6 +238,7 @@ export interface StepsNative {
     livePasses: number;
     rewinds: number;
     diffs: number;
+    pageFiles: number;
   };
 }
 

@@ -6,6 +6,7 @@ import type {
   DigestHandle,
   LiveHandle,
   MemoryHandle,
+  PageFileHandle,
   ReaderHandle,
   RewindHandle,
   WriterHandle,
@@ -43,6 +44,15 @@ export type Task =
       count: number;
     }
   | { step: 'rewind-keep'; rewind: RewindHandle; lane: number; first: number; count: number }
+  | {
+      step: 'copy' | 'copy-holes';
+      reader: ReaderHandle;
+      writer: WriterHandle;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | { step: 'page-file'; file: PageFileHandle; lane: number; first: number; count: number }
   | { step: 'diff-look'; diff: DiffHandle; ofTo: boolean; lane: number; first: number; count: number }
   | {
       step: 'digest-domain';
@@ -90,6 +100,15 @@ function runStep(task: Task): number[] | null {
       return null;
     case 'rewind-place':
       return steps().rewindPlace(task.rewind, task.memory, lane, first, count);
+    case 'copy':
+      steps().copyStep(task.reader, task.writer, lane, first, count);
+      return null;
+    case 'copy-holes':
+      steps().copyHoles(task.reader, task.writer, lane, first, count);
+      return null;
+    case 'page-file':
+      steps().pageFilePut(task.file, lane, first, count);
+      return null;
     case 'diff-look':
       steps().diffLook(task.diff, task.ofTo, lane, first, count);
       return null;

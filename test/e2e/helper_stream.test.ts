@@ -34,6 +34,7 @@ const noObjects = {
   livePasses: 0,
   rewinds: 0,
   diffs: 0,
+  pageFiles: 0,
 };
 const xlConfig = JSON.stringify({ c_info: { type: 'pv', name: 'guest' }, b_info: { max_vcpus: 2 } });
 

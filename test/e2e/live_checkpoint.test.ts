@@ -34,6 +34,7 @@ const noObjects = {
   livePasses: 0,
   rewinds: 0,
   diffs: 0,
+  pageFiles: 0,
 };
 
 async function setUp(t: TestContext, memoryMib = 512): Promise<{ host: EmbeddedHost; dir: string }> {

@@ -22,6 +22,7 @@ const noObjects = {
   livePasses: 0,
   rewinds: 0,
   diffs: 0,
+  pageFiles: 0,
 };
 
 async function assertGivenBack(host: EmbeddedHost, what: string): Promise<void> {

@@ -51,6 +51,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     pinPoint: () => missing('pinPoint'),
     verifyPoints: () => missing('verifyPoints'),
     diffPoints: () => missing('diffPoints'),
+    exportPoint: () => missing('exportPoint'),
     dumpCore: () => missing('dumpCore'),
     digestDomain: () => missing('digestDomain'),
     digestImage: () => missing('digestImage'),

@@ -68,6 +68,8 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   // Of an image of another size than the guest: what would write to it is refused.
   const rewind = steps().rewindCreate(reader, words(), null, 16);
   const diff = steps().diffCreate(reader, reader, [1]);
+  const wide = native(() => outputAddon().create(join(dir, `${number}.raw`), false));
+  const pageFile = native(() => outputAddon().pageFile(wide, reader, false, words())).file;
   const some = Buffer.alloc(300, 'abc ');
   const readPath = join(dir, `${number}.fd`);
   const readFd = openSync(readPath, 'w+');
@@ -173,6 +175,10 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.diffSeek': [diff, false, 8],
     'step.diffLook': [diff, false, 0, 0, 1],
     'step.diffFinish': [diff],
+    'step.copyStep': [reader, stream, 0, 0, 1],
+    'step.copyHoles': [reader, stream, 0, 0, imagePages],
+    'output.pageFile': [wide, reader, true, words(3n)],
+    'step.pageFilePut': [pageFile, 0, 0, 1],
     'embedded.openMachine': [layout],
     'embedded.openView': [machine.map, { domain, kind: 'live', epoch: 0, consume: false }],
     'embedded.openAsXen': [machine.map, { domain, translated: true, p2mPfns: words(1n) }],
@@ -226,6 +232,7 @@ const ofOneDomain =
 
 interface OutputAddon {
   create(path: string, directIo: boolean): number;
+  pageFile(output: number, reader: number, packed: boolean, leafPfns: BigUint64Array): { file: number };
 }
 function outputAddon(): OutputAddon {
   return addon('output') as OutputAddon;

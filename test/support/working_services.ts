@@ -208,6 +208,11 @@ export function working(): Services {
         ],
         ...{ state: ['sharedInfo'], elapsedMs: 12.5 },
       }),
+    exportPoint: (_store, _domain, _point, path, { as }) =>
+      Promise.resolve({
+        ...{ point: point.id, path, as, name: 'web1', imageId: as === 'image' ? imageId : null },
+        ...{ counts, memoryBytes: 128 * 4096, fileBytes: 540_000, elapsedMs: 12.5, notes: ['a note'] },
+      }),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),

@@ -5,11 +5,11 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { diffStates } from '../../src/diff/state_diff.js';
-import { type StatePart, statePartsOf } from '../../src/domain/registers.js';
+import { contextOfHvm, type StatePart, statePartsOf } from '../../src/domain/registers.js';
 import type { DomainState } from '../../src/domain/state.js';
 import { vcpuContextBytes } from '../../src/domain/vcpu_context.js';
 import { hvmRecord } from '../support/hvm_record.js';
-import { tempDir } from '../support/images.js';
+import { random, tempDir } from '../support/images.js';
 
 const empty = Buffer.alloc(0);
 const blobs = { extended: empty, xsave: empty, msrs: empty };
@@ -147,4 +147,35 @@ test('a context of another form is one part', () => {
   const short = (byte: number): DomainState => pvState(Buffer.alloc(64, byte));
   const found = diffStates({ type: 'pv', state: short(1) }, { type: 'pv', state: short(2) });
   assert.deepEqual(found.vcpus, [{ vcpu: 1, online: 'both', registers: [], other: ['basic'] }]);
+});
+
+test('a PVH vCPU has its registers in the context that a core dump holds', () => {
+  const partsOf = (type: 'pv' | 'pvh', state: DomainState): Map<string, bigint> =>
+    new Map(
+      statePartsOf(type, state).vcpus[0]?.parts.map(({ name, bytes }) => [
+        name,
+        BigInt(`0x${Buffer.from(bytes).reverse().toString('hex') || '0'}`),
+      ]),
+    );
+  for (const ring of [0, 3]) {
+    const next = random(11 + ring);
+    const cpu = Buffer.from(Array.from({ length: cpuRecordBytes }, () => next(256)));
+    // cs_sel: 18 registers, 4 of control and 6 of debugging are before it.
+    cpu.writeUInt32LE(8 + ring, 512 + 28 * 8);
+    const context = contextOfHvm(cpu);
+    assert.ok(context);
+    const [hvm, pv] = [partsOf('pvh', hvmState(hvmRecord(2, 0, cpu))), partsOf('pv', pvState(context))];
+    assert.equal(context.readBigUInt64LE(512), ring === 0 ? 0x25n : 0x21n);
+    const [base, shadow] = [hvm.get('gs_base'), hvm.get('shadow_gs')];
+    const expected = new Map([...pv.keys()].map((name) => [name, 0n]));
+    for (const name of pv.keys())
+      if (hvm.has(name) && !/^(.s|flags|error_code)$/u.test(name)) expected.set(name, hvm.get(name) ?? 0n);
+    for (const name of ['cs', 'ss', 'ds', 'es', 'fs', 'gs'])
+      expected.set(name, (hvm.get(`${name}_sel`) ?? 0n) & 0xffffn);
+    expected.set('fpu_ctxt', hvm.get('fpu_regs') ?? 0n);
+    expected.set('gs_base_kernel', (ring === 0 ? base : shadow) ?? 0n);
+    expected.set('gs_base_user', (ring === 0 ? shadow : base) ?? 0n);
+    assert.deepEqual(pv, expected);
+  }
+  assert.equal(contextOfHvm(Buffer.alloc(cpuRecordBytes - 8)), null);
 });

@@ -21,6 +21,7 @@ import { list } from '../verbs/list.js';
 import { pause } from '../verbs/pause.js';
 import { pointPin, pointUnpin, pointVerify } from '../verbs/point.js';
 import { pointDiff } from '../verbs/point_diff.js';
+import { pointExport } from '../verbs/point_export.js';
 import { points } from '../verbs/points.js';
 import { protect } from '../verbs/protect.js';
 import { prune } from '../verbs/prune.js';
@@ -48,6 +49,7 @@ export const verbs: readonly Verb[] = [
   pointUnpin,
   pointVerify,
   pointDiff,
+  pointExport,
   digest,
   dumpCore,
   imageInspect,
@@ -69,7 +71,7 @@ export const verbs: readonly Verb[] = [
 /** First words that several verbs share. */
 export const groups: Readonly<Record<string, string>> = {
   image: 'Inspects, verifies, checks and converts images',
-  point: 'Pins, verifies and compares points of a domain',
+  point: 'Pins, verifies, compares and exports points of a domain',
   key: 'Shows and trusts the keys that sign images',
   host: 'Starts, stops and describes embedded hosts',
 };

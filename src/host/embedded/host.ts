@@ -1,7 +1,5 @@
 /** The embedded host as a tool sees it: the host contract over one connection. */
-import { Buffer } from 'node:buffer';
 import { asDormouseError, DormouseError } from '../../errors.js';
-import { version } from '../../version.js';
 import type {
   Builder,
   Capabilities,
@@ -32,20 +30,8 @@ import type { HostEvent } from './protocol.js';
 import { type HostReport, type OpArgs, packNumbers, unpackNumbers } from './ops.js';
 import { RemoteXenstore } from './remote_xenstore.js';
 import type { Downtime } from '../../domain/operation.js';
+import { hypervisorNote } from '../../domain/hypervisor_note.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
-
-/** Where the part of a guest's address space begins that is the hypervisor's. */
-const xenVirtualStart = 0xffff_8000_0000_0000n;
-
-/** What Xen would say of itself (XENVER_*): version 0.0 and these words, so that nobody takes this host for a Xen. */
-function hypervisorNote(): Buffer {
-  const out = Buffer.alloc(1280);
-  out.write(`-${version}`.slice(0, 15), 16, 'latin1');
-  out.write('dormouse-embedded', 176, 'latin1');
-  out.writeBigUInt64LE(xenVirtualStart, 1264);
-  out.writeBigUInt64LE(4096n, 1272);
-  return out;
-}
 
 class RemoteLease implements Lease {
   #released: Promise<void> | undefined;
@@ -239,7 +225,11 @@ export class EmbeddedHost implements Host {
 
   async coreState(domid: number): Promise<CoreState> {
     const { vcpus, sharedInfo } = await this.readState(domid);
-    return { contexts: vcpus.map(({ basic }) => basic), sharedInfo, hypervisor: hypervisorNote() };
+    return {
+      contexts: vcpus.map(({ basic }) => basic),
+      sharedInfo,
+      hypervisor: hypervisorNote('dormouse-embedded'),
+    };
   }
 
   async tracker(lease: Lease): Promise<Tracker> {
