@@ -14,6 +14,8 @@ namespace dormouse::image {
 namespace {
 
 constexpr uint64_t kAllocateStep = 256ull << 20;
+// What is less than this costs more to hand to the disk by itself than to hold back.
+constexpr uint64_t kSyncBytes = 256ull << 10;
 
 bool is_full(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
 
@@ -208,7 +210,8 @@ bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fau
     return raise(fault, "write", offset + done);
   }
   // Without this the page cache would hold everything back until the one fsync.
-  if (!direct_) sync_file_range(fd_, off_t(offset), off_t(n), SYNC_FILE_RANGE_WRITE);
+  if (!direct_ && n >= kSyncBytes)
+    sync_file_range(fd_, off_t(offset), off_t(n), SYNC_FILE_RANGE_WRITE);
   return true;
 }
 
