@@ -3,19 +3,15 @@
 // grows, frames are taken away and tables are pinned while nobody copies.
 #pragma once
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "host/host.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/handles.h"
+#include "host/xen/pv_state.h"
+#include "host/xen/writable_pages.h"
 
 namespace dormouse::xen {
-
-struct TableToPin {
-  uint64_t pfn;
-  uint32_t level;  // 1..4
-};
 
 // Frame numbers are machine frames (PV) or pfns (PVH, HVM).
 struct RingFrames {
@@ -67,26 +63,15 @@ class DomainBuilder : public host::DomainMemory {
 
  private:
   DomainBuilder(std::shared_ptr<Handles> xen, uint32_t domid)
-      : xen_(std::move(xen)), domid_(domid) {}
-  // Mapped pages of kChunkPages pfns, and which.
-  struct MappedChunk {
-    uint64_t number = 0;
-    std::shared_ptr<ForeignPages> pages;
-  };
+      : xen_(std::move(xen)), domid_(domid), pages_(xen_, domid_, frames_) {}
   bool populate_batch(std::vector<xen_pfn_t>* batch, Fault* fault);
-  std::shared_ptr<ForeignPages> map_chunk(uint64_t chunk, Fault* fault);
-  uint8_t* page(uint64_t pfn, MappedChunk* last, Fault* fault);
-  bool set_shared_info(const Bytes& page, Fault* fault);
-  bool set_vcpu(const VcpuBlobs& vcpu, Fault* fault);
   bool set_param(uint64_t index, uint64_t value, RingFrames* rings, Fault* fault);
 
   std::shared_ptr<Handles> xen_;
   uint32_t domid_;
   bool pv_ = false;
   std::vector<uint64_t> frames_;
-  std::mutex map_lock_;
-  // Mapped at first use, anew once more of its pfns have frames; who copies holds the old one.
-  std::vector<std::shared_ptr<ForeignPages>> chunks_;
+  WritablePages pages_;
 };
 
 }  // namespace dormouse::xen

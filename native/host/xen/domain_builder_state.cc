@@ -1,9 +1,9 @@
-// The state half of DomainBuilder: policies, vCPUs, shared info, HVM context and parameters.
+// The state half of DomainBuilder: policies, HVM context and parameters.
 #include <cerrno>
-#include <cstddef>
 #include <cstring>
 
 #include "host/xen/domain_builder.h"
+#include "host/xen/pv_state.h"
 
 namespace dormouse::xen {
 namespace {
@@ -24,55 +24,6 @@ bool set_tsc(const Handles& xen, uint32_t domid, const Bytes& body, Fault* fault
   return xc_domain_set_tsc_info(xen.xc(), domid, tsc.mode, tsc.nsec, tsc.khz, tsc.incarnation) ==
              0 ||
          raise_errno(fault, "settscinfo", domid);
-}
-
-bool set_basic(const Handles& xen, uint32_t domid, const VcpuBlobs& vcpu, Fault* fault) {
-  vcpu_guest_context_any_t context = {};
-  if (vcpu.basic.size() != sizeof context.x64)
-    return damaged(fault, "a vCPU context of a wrong size");
-  std::memcpy(&context, vcpu.basic.data(), vcpu.basic.size());
-  context.x64.flags |= VGCF_online;
-  return xc_vcpu_setcontext(xen.xc(), domid, vcpu.id, &context) == 0 ||
-         raise_errno(fault, "setvcpucontext", domid);
-}
-
-bool set_extended(const Handles& xen, uint32_t domid, const VcpuBlobs& vcpu, Fault* fault) {
-  if (vcpu.extended.empty()) return true;
-  xen_domctl op = {};
-  if (vcpu.extended.size() > sizeof op.u)
-    return damaged(fault, "an extended vCPU context of a wrong size");
-  std::memcpy(&op.u, vcpu.extended.data(), vcpu.extended.size());
-  op.u.ext_vcpucontext.vcpu = vcpu.id;
-  return domctl(xen, domid, XEN_DOMCTL_set_ext_vcpucontext, &op) == 0 ||
-         raise_errno(fault, "set_ext_vcpucontext", domid);
-}
-
-bool set_xsave(const Handles& xen, uint32_t domid, const VcpuBlobs& vcpu, Fault* fault) {
-  if (vcpu.xsave.empty()) return true;
-  HypercallBuffer buffer(xen, vcpu.xsave.size());
-  if (!buffer.data()) return raise_errno(fault, "hypercall buffer", domid);
-  std::memcpy(buffer.data(), vcpu.xsave.data(), vcpu.xsave.size());
-  xen_domctl op = {};
-  op.u.vcpuextstate.vcpu = vcpu.id;
-  op.u.vcpuextstate.size = vcpu.xsave.size();
-  set_xen_guest_handle_raw(op.u.vcpuextstate.buffer, buffer.as<uint64_t>());
-  return domctl(xen, domid, XEN_DOMCTL_setvcpuextstate, &op) == 0 ||
-         raise_errno(fault, "setvcpuextstate", domid);
-}
-
-bool set_msrs(const Handles& xen, uint32_t domid, const VcpuBlobs& vcpu, Fault* fault) {
-  if (vcpu.msrs.empty()) return true;
-  if (vcpu.msrs.size() % sizeof(xen_domctl_vcpu_msr_t) != 0)
-    return damaged(fault, "vCPU MSRs of a wrong size");
-  HypercallBuffer buffer(xen, vcpu.msrs.size());
-  if (!buffer.data()) return raise_errno(fault, "hypercall buffer", domid);
-  std::memcpy(buffer.data(), vcpu.msrs.data(), vcpu.msrs.size());
-  xen_domctl op = {};
-  op.u.vcpu_msrs.vcpu = vcpu.id;
-  op.u.vcpu_msrs.msr_count = uint32_t(vcpu.msrs.size() / sizeof(xen_domctl_vcpu_msr_t));
-  set_xen_guest_handle_raw(op.u.vcpu_msrs.msrs, buffer.as<xen_domctl_vcpu_msr_t>());
-  return domctl(xen, domid, XEN_DOMCTL_set_vcpu_msrs, &op) == 0 ||
-         raise_errno(fault, "set_vcpu_msrs", domid);
 }
 
 template <typename T>
@@ -120,36 +71,13 @@ bool DomainBuilder::shared_info_frame(uint64_t* frame, Fault* fault) const {
   return true;
 }
 
-// All of the page but the wall clock, which stays this host's.
-bool DomainBuilder::set_shared_info(const Bytes& from, Fault* fault) {
-  constexpr size_t kClock = offsetof(shared_info_t, wc_version);
-  constexpr size_t kArch = offsetof(shared_info_t, arch);
-  if (from.size() != host::kPageSize) return damaged(fault, "shared info of a wrong size");
-  uint64_t frame = 0;
-  if (!shared_info_frame(&frame, fault)) return false;
-  const xen_pfn_t list = frame;
-  int error = 0;
-  ForeignPages page;
-  if (!page.map(xen_, domid_, &list, 1, &error, true) || error != 0) {
-    if (error) errno = error < 0 ? -error : error;
-    return raise_errno(fault, "mapping shared info", domid_);
-  }
-  std::memcpy(page.writable_data(), from.data(), kClock);
-  std::memcpy(page.writable_data() + kArch, from.data() + kArch, sizeof(arch_shared_info_t));
-  return true;
-}
-
-bool DomainBuilder::set_vcpu(const VcpuBlobs& vcpu, Fault* fault) {
-  return set_basic(*xen_, domid_, vcpu, fault) && set_extended(*xen_, domid_, vcpu, fault) &&
-         set_xsave(*xen_, domid_, vcpu, fault) && set_msrs(*xen_, domid_, vcpu, fault);
-}
-
 bool DomainBuilder::set_pv_state(const StateBlobs& state, Fault* fault) {
   unmap();
-  if (!set_tsc(*xen_, domid_, state.tsc_info, fault) || !set_shared_info(state.shared_info, fault))
+  if (!set_tsc(*xen_, domid_, state.tsc_info, fault) ||
+      !set_shared_info(xen_, domid_, state.shared_info, {true}, fault))
     return false;
   for (const VcpuBlobs& vcpu : state.vcpus)
-    if (!set_vcpu(vcpu, fault)) return false;
+    if (!set_pv_vcpu(*xen_, domid_, vcpu, fault)) return false;
   return true;
 }
 
