@@ -47,6 +47,22 @@ export interface VcpuState {
   readonly msrs: Buffer;
 }
 
+/** What ties a domain to others, for going back in place to an instant at which it stood still from outside. */
+export interface DomainLinks {
+  /** Why it cannot go back to this instant; then nothing else is here. Else empty. */
+  readonly unfit: string;
+  /** Which start of the domain this is of: its id and the boot of its host. Another start of it has other ties. */
+  readonly start: string;
+  /** Frames of the grant table, of version 1. */
+  readonly grants: Buffer;
+  /** For each event channel, by port, a byte: EVTCHNSTAT_* (public/event_channel.h), 132 for a timer. */
+  readonly channels: Buffer;
+  /** Of the page that holds the words of all channels. */
+  readonly eventArrayPfn: number;
+  /** The devices and what their rings are, as text. */
+  readonly devices: string;
+}
+
 /** Everything of a domain's state that is not memory. */
 export interface DomainState {
   readonly vcpus: readonly VcpuState[];
@@ -58,6 +74,8 @@ export interface DomainState {
   readonly msrPolicy: Buffer;
   readonly hvmContext: Buffer;
   readonly hvmParams: Buffer;
+  /** Where the host can go back to it in place, and was asked in a pause. */
+  readonly links?: DomainLinks | undefined;
 }
 
 /** What a core dump holds beside memory, as Xen's own tools write it. */

@@ -16,6 +16,15 @@ const blob = z.custom<Buffer>((value) => Buffer.isBuffer(value), 'expected bytes
 
 const vcpu = z.object({ id: z.int().min(0).max(8191), basic: blob, extended: blob, xsave: blob, msrs: blob });
 
+const links = z.object({
+  unfit: text(1024),
+  start: text(256),
+  grants: blob,
+  channels: blob,
+  eventArrayPfn: z.int().min(0).max(MAX_PFNS),
+  devices: text(1 << 20),
+});
+
 const state = z.object({
   vcpus: z.array(vcpu).max(8192),
   sharedInfo: blob,
@@ -24,6 +33,7 @@ const state = z.object({
   msrPolicy: blob,
   hvmContext: blob,
   hvmParams: blob,
+  links: links.optional(),
 });
 
 const geometry = z.object({

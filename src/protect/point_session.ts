@@ -135,6 +135,8 @@ export class PointSession {
     const { host, info } = this.session;
     const { mode, reason } = options;
     const { atMs, pauseMs, source } = taken;
+    const unfit = source.state.links?.unfit ?? '';
+    if (unfit !== '') this.notice(`point ${begun.id} is none to roll back to in place: ${unfit}`);
     const record = recordOf(host, info, begun, captured, {
       ...{ consistency: source.consistency, parent: from, reason, mode, atMs, pauseMs, elapsedMs: tookMs },
     });

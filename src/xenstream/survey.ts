@@ -13,7 +13,7 @@ type State = Manifest['state'];
 type Vcpu = State['vcpus'][number];
 
 /** Libxc records whose body manifest.state holds, and where. */
-export const stateFields: ReadonlyMap<number, Exclude<keyof State, 'vcpus'>> = new Map([
+export const stateFields: ReadonlyMap<number, Exclude<keyof State, 'vcpus' | 'links'>> = new Map([
   [rec.sharedInfo, 'sharedInfo'],
   [rec.tscInfo, 'tscInfo'],
   [rec.cpuidPolicy, 'cpuidPolicy'],

@@ -44,8 +44,8 @@ struct Seen {
 };
 
 // A guest that stands in the shadow in its first `times` pauses, and of which pause number `fails`
-// cannot be looked at.
-Seen pausing(int times, int fails = -1, char how = 'v') {
+// cannot be looked at; in the first `restless` it is not at rest.
+Seen pausing(int times, int fails = -1, char how = 'v', int restless = 0) {
   Seen seen;
   int pauses = 0;
   const auto fails_now = [&](char which) { return which == how && pauses == fails; };
@@ -66,8 +66,13 @@ Seen pausing(int times, int fails = -1, char how = 'v') {
     out->back().id = 3;
     return true;
   };
+  const auto rests = [&](bool* at_rest, Fault* fault) {
+    if (fails_now('r')) return fault->raise("INTERNAL", "r");
+    *at_rest = pauses > restless;
+    return true;
+  };
   Fault fault;
-  seen.good = pause_outside_shadow({pause, unpause, vcpus}, &seen.in_shadow, &fault);
+  seen.good = pause_outside_shadow({pause, unpause, vcpus, rests}, &seen.in_shadow, &fault);
   return seen;
 }
 
@@ -85,5 +90,8 @@ int main() {
   check(pausing(5, 2, 't').calls == "pupu" && !pausing(5, 2, 't').good, "nor after an exception");
   check(pausing(5, 2, 'p').calls == "pup" && !pausing(5, 2, 'p').good, "one that cannot be paused");
   check(pausing(5, 2, 'u').calls == "pupu" && !pausing(5, 2, 'u').good, "nor unpaused");
+  check(pausing(5, 2, 'r').calls == "pupu" && !pausing(5, 2, 'r').good, "nor looked at");
+  check(pausing(0, -1, 'r', 2).calls == "pupup", "let go on until it is at rest");
+  check(pausing(0, -1, 'r', 100).calls == "pupupupupupupup", "but not for ever");
   return failures == 0 ? 0 : 1;
 }

@@ -49,7 +49,11 @@ const { content = false, does, throws, maxPages = 64, files = [] } = JSON.parse(
 const api = createRequire(import.meta.url)(addon) as XenNative;
 api.open();
 const quiet = (): void => undefined;
-const store = { read: () => Promise.resolve(null), close: quiet } as unknown as XenXenstore;
+const store = {
+  read: () => Promise.resolve(null),
+  list: () => Promise.resolve([]),
+  close: quiet,
+} as unknown as XenXenstore;
 const host = new XenHost(api, '4_17', store, new XenLeases(runDir, watcher, quiet), quiet);
 const lease = await host.acquire(5, 'checkpoint');
 const memory = await host.openMemory(5);

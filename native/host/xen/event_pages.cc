@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
+#include "host/xen/event_words.h"
+
 namespace dormouse::xen {
 namespace {
 
-constexpr size_t kWords = host::kPageSize / 4;
-// xen/include/public/event_channel.h: pending 31, masked 30, linked 29, busy 28, link 0-16.
-constexpr uint32_t kMasked = 1u << 30, kReservedBits = 0x0ffe0000, kLinkMax = (1 << 17) - 1;
 constexpr uint32_t kFewFree = 16;
 // A control block: bits of the priorities that have events, a reserved word, their queues' heads.
 constexpr size_t kHeads = 2, kPriorities = 16, kControlWords = kHeads + kPriorities;
@@ -16,11 +15,11 @@ constexpr uint32_t kQueryPages = 1024;
 }  // namespace
 
 bool looks_like_event_words(const uint32_t* words) {
-  if (words[kWords - 1] != kMasked) return false;
+  if (words[kEventWords - 1] != kEventMasked) return false;
   uint32_t unused = 0;
-  for (size_t i = 0; i < kWords; ++i) {
-    if (words[i] & kReservedBits) return false;
-    unused += words[i] == kMasked;
+  for (size_t i = 0; i < kEventWords; ++i) {
+    if (words[i] & kEventReserved) return false;
+    unused += words[i] == kEventMasked;
   }
   return unused >= kFewFree;
 }
@@ -32,8 +31,8 @@ bool looks_like_control_block(const uint32_t* words) {
     any |= words[i];
     highest = std::max(highest, words[i]);
   }
-  if (any == 0 || highest > kLinkMax) return false;
-  return std::all_of(words + kControlWords, words + kWords,
+  if (any == 0 || highest > kEventLink) return false;
+  return std::all_of(words + kControlWords, words + kEventWords,
                      [](uint32_t word) { return word == 0; });
 }
 

@@ -13,13 +13,14 @@ constexpr uint8_t kSti = 0xfb, kMovToSegment = 0x8e;
 constexpr int kTriesMax = 8;
 constexpr useconds_t kRunUs = 200;
 
-bool find_in_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault) {
+bool look(const Pauses& pauses, std::vector<uint32_t>* in_shadow, bool* rests, Fault* fault) {
   std::vector<StoppedVcpu> vcpus;
   if (!pauses.vcpus(&vcpus, fault)) return false;
   in_shadow->clear();
   for (const StoppedVcpu& vcpu : vcpus)
     if (may_be_in_shadow(vcpu)) in_shadow->push_back(vcpu.id);
-  return true;
+  *rests = true;
+  return !pauses.rests || pauses.rests(rests, fault);
 }
 
 }  // namespace
@@ -34,13 +35,14 @@ bool may_be_in_shadow(const StoppedVcpu& vcpu) {
 bool pause_outside_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault) {
   for (int tries = 1;; ++tries) {
     if (!pauses.pause(fault)) return false;
-    if (!guarded(fault, [&] { return find_in_shadow(pauses, in_shadow, fault); })) {
+    bool rests = true;
+    if (!guarded(fault, [&] { return look(pauses, in_shadow, &rests, fault); })) {
       // The first fault is the one to tell.
       Fault second;
       pauses.unpause(&second);
       return false;
     }
-    if (in_shadow->empty() || tries == kTriesMax) return true;
+    if ((in_shadow->empty() && rests) || tries == kTriesMax) return true;
     if (!pauses.unpause(fault)) return false;
     usleep(kRunUs);
   }

@@ -27,10 +27,13 @@ bool may_be_in_shadow(const StoppedVcpu& vcpu);
 struct Pauses {
   std::function<bool(Fault*)> pause, unpause;
   std::function<bool(std::vector<StoppedVcpu>*, Fault*)> vcpus;
+  // Whether it is at rest otherwise; may be none.
+  std::function<bool(bool*, Fault*)> rests;
 };
 
-// Pauses, and lets it run on for a moment as long as a vCPU stands in the shadow; `in_shadow` are
-// those that still do after the last try. After a fault it is not paused, but for one of unpausing.
+// Pauses, and lets it run on for a moment as long as a vCPU stands in the shadow or it is not at
+// rest; `in_shadow` are those that still do after the last try. After a fault it is not paused, but
+// for one of unpausing.
 bool pause_outside_shadow(const Pauses& pauses, std::vector<uint32_t>* in_shadow, Fault* fault);
 
 }  // namespace dormouse::xen

@@ -5,7 +5,8 @@
 
 namespace dormouse::xen {
 
-bool XenPause::begin(XenMemory* memory, std::vector<uint32_t>* in_shadow, Fault* fault) {
+bool XenPause::begin(XenMemory* memory, DomainLinks* links, std::vector<uint32_t>* in_shadow,
+                     Fault* fault) {
   const auto pause = [&](Fault* why) {
     if (xc_domain_pause(xen_->xc(), domid_) != 0) return raise_errno(why, "pause", domid_);
     *stands_ = 1;
@@ -16,8 +17,14 @@ bool XenPause::begin(XenMemory* memory, std::vector<uint32_t>* in_shadow, Fault*
   const auto vcpus = [&](std::vector<StoppedVcpu>* out, Fault* why) {
     return !visible || stopped_vcpus(*xen_, domid_, *memory, out, why);
   };
-  return pause_outside_shadow({pause, [this](Fault* why) { return end(why); }, vcpus}, in_shadow,
-                              fault);
+  const auto rests = [&](bool* at_rest, Fault* why) {
+    bool soon = false;
+    if (links && !links->look(&soon, why)) return false;
+    *at_rest = !soon;
+    return true;
+  };
+  return pause_outside_shadow({pause, [this](Fault* why) { return end(why); }, vcpus, rests},
+                              in_shadow, fault);
 }
 
 bool XenPause::end(Fault* fault) {
@@ -27,6 +34,7 @@ bool XenPause::end(Fault* fault) {
 }
 
 bool XenStoppable::prepare(bool logged, Fault* fault) {
+  links_.prepare();
   return read_policies(*xen_, domid_, &state_, fault) && (!logged || shared_.prepare(fault));
 }
 
@@ -41,6 +49,12 @@ bool XenStoppable::read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* 
 
 bool XenStoppable::read_registers(Fault* fault) {
   return xen::read_registers(xen_, domid_, &state_, fault);
+}
+
+bool XenStoppable::captured(Fault*) {
+  LinksBlobs links;
+  links_.read(&links);
+  return captured_(state_, links);
 }
 
 }  // namespace dormouse::xen

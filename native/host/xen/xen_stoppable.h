@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/xen/domain_links.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/shared_pages.h"
 #include "host/xen/stopped_capture.h"
@@ -21,8 +22,8 @@ class XenPause {
     *stands_ = 0;
   }
   // Outside the interrupt shadow, where `memory` (it may be null) shows the domain's code.
-  // `in_shadow`: vCPUs that did not leave it.
-  bool begin(XenMemory* memory, std::vector<uint32_t>* in_shadow, Fault* fault);
+  // `in_shadow`: vCPUs that did not leave it. At rest, if it can be had, where `links` is not null.
+  bool begin(XenMemory* memory, DomainLinks* links, std::vector<uint32_t>* in_shadow, Fault* fault);
   bool end(Fault* fault);
 
  private:
@@ -33,25 +34,29 @@ class XenPause {
 
 class XenStoppable : public Stoppable {
  public:
-  using Captured = std::function<bool(const StateBlobs&)>;
+  using Captured = std::function<bool(const StateBlobs&, const LinksBlobs&)>;
 
   // `event_pages` are written by Xen past its log; `stands` as of XenPause.
   XenStoppable(std::shared_ptr<Handles> xen, uint32_t domid, std::shared_ptr<XenMemory> memory,
-               std::vector<uint64_t> event_pages, Captured captured, uint8_t* stands)
+               RingEnds rings, std::vector<uint64_t> event_pages, Captured captured,
+               uint8_t* stands)
       : xen_(std::move(xen)),
         domid_(domid),
         pause_(xen_, domid, stands),
         memory_(std::move(memory)),
         event_pages_(std::move(event_pages)),
         captured_(std::move(captured)),
-        shared_(xen_, domid) {}
+        shared_(xen_, domid),
+        links_(xen_, domid, memory_, rings, event_pages_) {}
 
   bool prepare(bool logged, Fault* fault) override;
-  bool stop(Fault* fault) override { return pause_.begin(memory_.get(), &in_shadow_, fault); }
+  bool stop(Fault* fault) override {
+    return pause_.begin(memory_.get(), &links_, &in_shadow_, fault);
+  }
   bool read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) override;
   bool read_registers(Fault* fault) override;
   bool catch_up(bool logged, Fault* fault) override { return memory_->catch_up(logged, fault); }
-  bool captured(Fault*) override { return captured_(state_); }
+  bool captured(Fault*) override;
   bool go_on(Fault* fault) override { return pause_.end(fault); }
   const std::vector<uint32_t>& in_shadow() const { return in_shadow_; }
 
@@ -63,6 +68,7 @@ class XenStoppable : public Stoppable {
   std::vector<uint64_t> event_pages_;
   Captured captured_;
   SharedPages shared_;
+  DomainLinks links_;
   StateBlobs state_;
   std::vector<uint32_t> in_shadow_;
 };

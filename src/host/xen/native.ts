@@ -13,8 +13,8 @@ import { native, packageRoot } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import type { Downtime } from '../../domain/operation.js';
 import type { CpuPolicy } from '../../domain/cpu_policy.js';
-import type { CoreState, DomainState, MemoryGeometry } from '../../domain/state.js';
-import type { XenBuilderHandle, XenMemoryHandle } from '../../handle.js';
+import type { CoreState, DomainLinks, DomainState, MemoryGeometry } from '../../domain/state.js';
+import type { XenBuilderHandle, XenMemoryHandle, XenRewriterHandle } from '../../handle.js';
 
 /** What XEN_DOMCTL_getdomaininfo says: `flags` are XEN_DOMINF_*, `emulation` is XEN_X86_EMU_*, pages are of 4096 bytes. */
 export interface NativeDomain {
@@ -34,6 +34,16 @@ export interface NativeDomain {
 export interface NativeCapture extends Omit<Downtime, 'snapshotMs'> {
   /** vCPUs that stood right after `sti` or `mov ss` however often they were let on. */
   readonly inShadow: readonly number[];
+}
+
+/** What it knows of a domain's links. */
+export type NativeLinks = Omit<DomainLinks, 'devices' | 'start'>;
+
+/** Of the rings that every domain has; the frame is a machine frame (PV) or a pfn, 0 where xenstore names none. */
+export interface RingEnds {
+  readonly storeFrame: number;
+  readonly storePort: number;
+  readonly consolePort: number;
 }
 
 export interface XenNative {
@@ -71,8 +81,9 @@ export interface XenNative {
     memory: XenMemoryHandle,
     work: unknown,
     eventPages: BigUint64Array,
-    standing: (state: DomainState) => void,
+    standing: (state: DomainState, links: NativeLinks) => void,
     stands: Uint8Array,
+    rings: RingEnds,
   ): NativeCapture;
   unpause(domid: number): void;
   /** A suspended domain goes on; its suspend call returns 1, "cancelled". */
@@ -151,6 +162,28 @@ export interface XenNative {
   builderUnmap(builder: XenBuilderHandle): void;
   /** Idempotent. */
   builderClose(builder: XenBuilderHandle): boolean;
+
+  /** For each event channel of the domain a byte, as in DomainLinks. */
+  channels(domid: number): Buffer;
+  /** Of a domain whose memory is mapped: the same memory, to be written to once begun. */
+  rewriterOpen(domid: number, memory: XenMemoryHandle): XenRewriterHandle;
+  /** For `adoptMemory`. */
+  rewriterExport(rewriter: XenRewriterHandle): unknown;
+  /** HOST_LACKS if somebody has mapped a grant that is to be another one. */
+  rewriterCheckGrants(rewriter: XenRewriterHandle, links: NativeLinks): void;
+  /** From here on the domain is none that could run. */
+  rewriterBegin(rewriter: XenRewriterHandle): void;
+  /** All pages are written: page tables, registers, grants; each channel of a device is raised once. PAGE_TABLE_INVALID. */
+  rewriterLand(
+    rewriter: XenRewriterHandle,
+    state: DomainState,
+    links: NativeLinks,
+    rings: RingEnds,
+    pfns: BigUint64Array,
+    levels: Uint8Array,
+  ): void;
+  /** Idempotent. */
+  rewriterClose(rewriter: XenRewriterHandle): boolean;
 }
 
 const buildDir = join(packageRoot, 'build/Release');

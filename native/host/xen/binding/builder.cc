@@ -6,18 +6,16 @@
 #include "binding/entry.h"
 #include "binding/external.h"
 #include "binding/registry.h"
-#include "host/xen/domain_builder.h"
+#include "host/xen/binding/state_arguments.h"
 
 namespace dormouse::xen {
 namespace {
 
 using binding::add;
 using binding::arg_bytes;
-using binding::arg_object;
 using binding::arg_u32;
 using binding::arg_u64;
 using binding::arg_words;
-using binding::need;
 using binding::num;
 
 const std::shared_ptr<Handles>& (*open_handles)() = nullptr;
@@ -28,10 +26,6 @@ Napi::Value done(Napi::Env env, bool good, const Fault& fault) {
 
 std::shared_ptr<DomainBuilder> builder_of(const Napi::CallbackInfo& info) {
   return binding::held<DomainBuilder>(info, 0);
-}
-
-Bytes bytes_of(const Napi::Uint8Array& array) {
-  return Bytes(array.Data(), array.Data() + array.ByteLength());
 }
 
 // builderOpen(domid) -> builder
@@ -116,41 +110,14 @@ Napi::Value shared_info_frame(const Napi::CallbackInfo& info) {
 
 // builderPin(builder, pfns: BigUint64Array, levels: Uint8Array)
 Napi::Value pin(const Napi::CallbackInfo& info) {
-  auto pfns = arg_words(info, 1);
-  auto levels = arg_bytes(info, 2);
-  need(pfns.ElementLength() == levels.ElementLength(), "not a level for each pfn");
-  std::vector<TableToPin> tables(pfns.ElementLength());
-  for (size_t i = 0; i < tables.size(); ++i) {
-    need(levels.Data()[i] >= 1 && levels.Data()[i] <= 4, "no level of a page table");
-    tables[i] = {pfns.Data()[i], levels.Data()[i]};
-  }
   Fault fault;
-  return done(info.Env(), builder_of(info)->pin(tables, &fault), fault);
-}
-
-StateBlobs blobs_of(const Napi::Object& state) {
-  StateBlobs out;
-  const auto blob = [](const Napi::Object& from, const char* name) {
-    return bytes_of(binding::bytes_field(from, name));
-  };
-  const auto vcpus = binding::array_field(state, "vcpus");
-  for (uint32_t i = 0; i < vcpus.Length(); ++i) {
-    const auto from = binding::object_at(vcpus, i);
-    out.vcpus.push_back({uint32_t(binding::field(from, "id")), blob(from, "basic"),
-                         blob(from, "extended"), blob(from, "xsave"), blob(from, "msrs")});
-  }
-  out.shared_info = blob(state, "sharedInfo");
-  out.tsc_info = blob(state, "tscInfo");
-  out.hvm_context = blob(state, "hvmContext");
-  out.hvm_params = blob(state, "hvmParams");
-  return out;
+  return done(info.Env(), builder_of(info)->pin(tables_argument(info, 1), &fault), fault);
 }
 
 // builderSetPvState(builder, DomainState)
 Napi::Value set_pv_state(const Napi::CallbackInfo& info) {
   Fault fault;
-  return done(info.Env(), builder_of(info)->set_pv_state(blobs_of(arg_object(info, 1)), &fault),
-              fault);
+  return done(info.Env(), builder_of(info)->set_pv_state(state_argument(info, 1), &fault), fault);
 }
 
 // builderSetHvmState(builder, DomainState, storePort, consolePort) -> [store gfn, console gfn]
@@ -158,7 +125,7 @@ Napi::Value set_hvm_state(const Napi::CallbackInfo& info) {
   Fault fault;
   RingFrames rings = {};
   const RingPorts ports = {arg_u32(info, 3), arg_u32(info, 2)};
-  if (!builder_of(info)->set_hvm_state(blobs_of(arg_object(info, 1)), ports, &rings, &fault))
+  if (!builder_of(info)->set_hvm_state(state_argument(info, 1), ports, &rings, &fault))
     return done(info.Env(), false, fault);
   Napi::Array out = Napi::Array::New(info.Env(), 2);
   out.Set(0u, num(info.Env(), rings.store));

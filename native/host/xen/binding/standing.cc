@@ -3,6 +3,7 @@
 #include "binding/entry.h"
 #include "binding/external.h"
 #include "binding/registry.h"
+#include "host/xen/binding/state_arguments.h"
 #include "host/xen/core_state.h"
 #include "host/xen/xen_stoppable.h"
 
@@ -74,6 +75,16 @@ Napi::Array numbers(Napi::Env env, const std::vector<uint32_t>& from) {
   return out;
 }
 
+// DomainLinks of the contract, but for the devices.
+Napi::Object describe(Napi::Env env, const LinksBlobs& links) {
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("unfit", Napi::String::New(env, links.unfit));
+  out.Set("grants", buffer_of(env, links.grants));
+  out.Set("channels", buffer_of(env, links.channels));
+  out.Set("eventArrayPfn", num(env, links.event_array));
+  return out;
+}
+
 // A byte in which to tell whether the domain stands by our pause, also after an error.
 uint8_t* stands_of(const Napi::CallbackInfo& info, size_t i) {
   auto bytes = binding::arg_bytes(info, i);
@@ -87,7 +98,7 @@ Napi::Value pause_watched(const Napi::CallbackInfo& info) {
   std::vector<uint32_t> in_shadow;
   XenPause pause(open_handles(), arg_u32(info, 0), stands_of(info, 2));
   Fault fault;
-  if (!pause.begin(memory.get(), &in_shadow, &fault)) return failed(info.Env(), fault);
+  if (!pause.begin(memory.get(), nullptr, &in_shadow, &fault)) return failed(info.Env(), fault);
   return numbers(info.Env(), in_shadow);
 }
 
@@ -109,7 +120,7 @@ Napi::Object describe(Napi::Env env, const StopTimes& times,
   return out;
 }
 
-// captureStopped(domid, memory, work, eventPages, standing(state), stands)
+// captureStopped(domid, memory, work, eventPages, standing(state, links), stands, rings)
 // -> { inShadow, stopMs, ... }
 Napi::Value capture(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -117,14 +128,14 @@ Napi::Value capture(const Napi::CallbackInfo& info) {
   const auto standing = info[4].As<Napi::Function>();
   Fault fault;
   // Not by Call(), so that what is thrown stays as it is, and no exception of C++.
-  const auto captured = [&](const StateBlobs& blobs) {
-    const napi_value state = describe(env, blobs);
-    if (napi_call_function(env, env.Undefined(), standing, 1, &state, nullptr) == napi_ok)
+  const auto captured = [&](const StateBlobs& blobs, const LinksBlobs& links) {
+    const napi_value arguments[] = {describe(env, blobs), describe(env, links)};
+    if (napi_call_function(env, env.Undefined(), standing, 2, arguments, nullptr) == napi_ok)
       return true;
     return fault.raise("INTERNAL", "JavaScript could not be called in the pause");
   };
-  XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1), pfns_of(info, 3),
-                      captured, stands_of(info, 5));
+  XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1),
+                      rings_argument(info, 6), pfns_of(info, 3), captured, stands_of(info, 5));
   const auto work = binding::take_over<host::StoppedWork>(info, 2);
   StopTimes times;
   if (capture_stopped(domain, *work, &times, &fault))
