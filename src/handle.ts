@@ -26,3 +26,4 @@ export type MappedMachineHandle = Handle<'mapped machine'>;
 /** A memory of the xen host's addon, before the main one adopts it. */
 export type XenMemoryHandle = Handle<'memory of the xen host'>;
 export type XenBuilderHandle = Handle<'builder of the xen host'>;
+export type XenRewriterHandle = Handle<'rewriter of the xen host'>;

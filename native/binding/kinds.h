@@ -24,6 +24,7 @@ class MachineMap;
 namespace dormouse::xen {
 class XenMemory;
 class DomainBuilder;
+class DomainRewriter;
 }  // namespace dormouse::xen
 
 namespace dormouse::binding {
@@ -62,6 +63,8 @@ template <>
 constexpr KindInfo kKind<xen::DomainBuilder> = {11, "builder of the xen host"};
 template <>
 constexpr KindInfo kKind<step::Rewind> = {12, "rewind"};
+template <>
+constexpr KindInfo kKind<xen::DomainRewriter> = {13, "rewriter of the xen host"};
 template <>
 constexpr KindInfo kKind<step::ImageDiff> = {14, "diff"};
 template <>

@@ -27,6 +27,21 @@ Napi::Value rewind_create(const Napi::CallbackInfo& info) {
   return give<step::Rewind>(info.Env(), std::move(rewind));
 }
 
+// rewindKeepFrames(rewind, alonePfns: BigUint64Array)
+Napi::Value rewind_keep_frames(const Napi::CallbackInfo& info) {
+  auto rewind = held<step::Rewind>(info, 0);
+  const auto words = arg_words(info, 1);
+  std::vector<uint64_t> alone(words.Data(), words.Data() + words.ElementLength());
+  for (const uint64_t pfn : alone) need_range(pfn, 1, rewind->nr_pfns(), "pfns");
+  rewind->keep_frames(std::move(alone));
+  return info.Env().Undefined();
+}
+
+// rewindSuspectAll(rewind) -> whether it could
+Napi::Value rewind_suspect_all(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), held<step::Rewind>(info, 0)->suspect_all());
+}
+
 // The memory of argument i, which is as large as the image.
 std::shared_ptr<host::DomainMemory> memory_of(const Napi::CallbackInfo& info, size_t i,
                                               const step::Rewind& rewind) {
@@ -156,6 +171,8 @@ Napi::Value rewind_place(const Napi::CallbackInfo& info) {
 
 void add_rewind_steps(Napi::Object out) {
   add<rewind_create>(out, "rewindCreate");
+  add<rewind_keep_frames>(out, "rewindKeepFrames");
+  add<rewind_suspect_all>(out, "rewindSuspectAll");
   add<rewind_look>(out, "rewindLook");
   add<rewind_merge>(out, "rewindMerge");
   add<rewind_compare>(out, "rewindCompare");

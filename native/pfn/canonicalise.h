@@ -42,6 +42,10 @@ TableResult canonicalise_running(const FrameMaps& maps, int level, const uint64_
 TableResult localise(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
 TableResult localise_scalar(const FrameMaps&, int level, const uint64_t*, uint64_t*);
 
+// In the very domain that canonicalise_running() took the table of: with what was lent to it.
+TableResult localise_running(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst);
+using Localise = decltype(&localise);
+
 // The instruction set the run-time dispatch chose: "scalar", "avx2" or "avx512".
 const char* simd_level();
 

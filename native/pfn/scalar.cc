@@ -40,6 +40,14 @@ TableFault frame_to_mfn(const FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
   return *mfn < kFrameCount ? TableFault::none : TableFault::pfn_no_frame;
 }
 
+// The same domain still has what the hypervisor lent it.
+TableFault frame_or_mark_to_mfn(const FrameMaps& maps, uint64_t pfn, uint64_t* mfn) {
+  if (!(pfn & kXenFrameMark)) return frame_to_mfn(maps, pfn, mfn);
+  *mfn = pfn & ~kXenFrameMark;
+  if (*mfn >= maps.nr_mfns) return TableFault::mfn_out_of_range;
+  return load_once(maps.m2p + *mfn) == kNobodysFrame ? TableFault::none : TableFault::foreign_mfn;
+}
+
 using Translate = TableFault (*)(const FrameMaps&, uint64_t, uint64_t*);
 
 template <Translate translate, bool zero_xen_slots>
@@ -98,6 +106,10 @@ TableResult canonicalise_running(const FrameMaps& maps, int level, const uint64_
 
 TableResult localise_scalar(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
   return translate_table<frame_to_mfn, false>(maps, level, src, dst);
+}
+
+TableResult localise_running(const FrameMaps& maps, int level, const uint64_t* src, uint64_t* dst) {
+  return translate_table<frame_or_mark_to_mfn, false>(maps, level, src, dst);
 }
 
 bool is_zero_page_scalar(const void* page) {

@@ -3,7 +3,6 @@
 #include <cinttypes>
 #include <cstdio>
 
-#include "pfn/canonicalise.h"
 #include "step/placer.h"
 
 namespace dormouse::step {
@@ -45,9 +44,9 @@ bool place_blanks(host::DomainMemory& memory, const image::BlankPages& blanks, F
 }  // namespace
 
 bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
-                   uint8_t* out, Fault* fault) {
-  const pfn::TableResult result = pfn::localise(
-      maps, level, reinterpret_cast<const uint64_t*>(body), reinterpret_cast<uint64_t*>(out));
+                   uint8_t* out, Fault* fault, pfn::Localise localise) {
+  const pfn::TableResult result = localise(maps, level, reinterpret_cast<const uint64_t*>(body),
+                                           reinterpret_cast<uint64_t*>(out));
   if (result.fault == pfn::TableFault::none) return true;
   char text[160];
   std::snprintf(text, sizeof text,

@@ -2,6 +2,7 @@
 #pragma once
 #include "host/host.h"
 #include "image/reader.h"
+#include "pfn/canonicalise.h"
 
 namespace dormouse::step {
 
@@ -14,7 +15,7 @@ bool restore_step(host::DomainMemory& memory, image::Reader& reader, uint32_t la
 // Turns one canonical table into the new domain's: `out` is not `body`. IMAGE_DAMAGED naming pfn,
 // level, entry and why.
 bool localise_body(const host::FrameMaps& maps, uint64_t pfn, int level, const uint8_t* body,
-                   uint8_t* out, Fault* fault);
+                   uint8_t* out, Fault* fault, pfn::Localise localise = pfn::localise);
 
 // Localises the tables that lie in canonical form in the memory of a domain being built.
 bool localise_tables(host::DomainMemory& memory, const uint64_t* pfns, const uint8_t* levels,

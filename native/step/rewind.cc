@@ -98,6 +98,36 @@ bool Rewind::allocate(uint64_t max_kept, Fault* fault) {
   }
   kept_ = static_cast<uint8_t*>(at);
   madvise(kept_, max_kept_ * host::kPageSize, MADV_HUGEPAGE);  // advice
+  uint64_t bodies = 0;
+  for (const uint8_t wanted : wanted_) bodies += image::class_has_body(wanted & 15);
+  keep_all_ = bodies <= max_kept_;
+  return true;
+}
+
+void Rewind::keep_frames(std::vector<uint64_t> alone) {
+  frames_stay_ = true;
+  localise_ = pfn::localise_running;
+  leaf_at_.clear();
+  alone_ = std::move(alone);
+}
+
+// A leaf of the p2m that is to be another one is of a time at which a page had another frame.
+bool Rewind::check_frames_stay(host::DomainMemory& memory, Fault* fault) const {
+  for (const uint64_t leaf : leaves_) {
+    if (!has(leaf)) continue;
+    uint64_t entry = 0;
+    if (!memory.query(leaf, 1, &entry, fault)) return false;
+    const uint8_t* now = page_now(memory, leaf, entry, scratch().now, fault);
+    if (*fault) return false;
+    const uint64_t at = kept_at_[leaf];
+    if (now && at != kNotKept &&
+        std::memcmp(now, kept_ + at * host::kPageSize, host::kPageSize) == 0)
+      continue;
+    fault->pfn = leaf;
+    return fault->raise("HOST_LACKS",
+                        "pages of the domain have other frames than in the image, as after "
+                        "ballooning: such an image cannot be gone back to in place");
+  }
   return true;
 }
 
@@ -150,6 +180,7 @@ bool Rewind::check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const 
     const uint64_t target = (entry & pfn::kPteFrame) >> pfn::kFrameShift;
     const bool super = (entry & pfn::superpage_bits(level)) != 0;
     if (!super && target < nr_pfns() && wants_frame(target)) continue;
+    if (!super && frames_stay_ && (target & pfn::kXenFrameMark)) continue;
     fault->pfn = pfn;
     return fault->raise("IMAGE_DAMAGED", "page table at pfn " + std::to_string(pfn) +
                                              " of the image is not valid: entry " +
@@ -189,7 +220,7 @@ bool Rewind::compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t i
       wanted = room.wanted;
     } else if (now && level != 0) {
       Fault moved;  // a frame that the guest gave back since: the log or the next look tells
-      if (localise_body(maps, pfn, level, body, room.wanted, &moved))
+      if (localise_body(maps, pfn, level, body, room.wanted, &moved, localise_))
         take_xen_slots(level, now, room.wanted);
       else
         now = nullptr;
@@ -200,8 +231,10 @@ bool Rewind::compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t i
       ++*differing;
       candidates_.add(pfn);
     }
-    // What the log named meanwhile may be a candidate of the next merge: it is kept then.
-    if ((differs || pfn == start_info_) && leaf == leaf_at_.end()) keep_page(pfn, body);
+    // What the log named meanwhile may be a candidate of the next merge: it is kept then, at the
+    // latest.
+    if ((differs || keep_all_ || pfn == start_info_) && leaf == leaf_at_.end())
+      keep_page(pfn, body);
   }
   return true;
 }
@@ -239,6 +272,12 @@ bool Rewind::compare(host::DomainMemory& memory, uint32_t lane, uint32_t first, 
   return true;
 }
 
+bool Rewind::suspect_all() {
+  if (!keep_all_) return false;
+  candidates_.fill();
+  return true;
+}
+
 std::vector<Piece> Rewind::missing() const {
   std::vector<bool> wanted(reader_->nr_chunks());
   const image::ReaderMap& map = reader_->map();
@@ -273,6 +312,8 @@ bool Rewind::keep(uint32_t lane, uint32_t first, uint32_t count, Fault* fault) {
 }
 
 bool Rewind::plan(host::DomainMemory& memory, bool whole, RewindPlan* plan, Fault* fault) {
+  for (const uint64_t pfn : alone_) candidates_.remove(pfn);
+  if (frames_stay_ && !check_frames_stay(memory, fault)) return false;
   uint64_t pfns[64], entries[64];
   for (uint64_t first = 0; first < nr_pfns(); first += 64) {
     if (candidates_.count_word(first) == 0) continue;
@@ -329,7 +370,8 @@ bool Rewind::write_page(host::DomainMemory& memory, uint64_t pfn, const uint8_t*
     make_p2m_leaf(memory.maps(), leaf->second, reinterpret_cast<uint64_t*>(room.wanted));
     body = room.wanted;
   } else if (level != 0) {
-    if (!localise_body(memory.maps(), pfn, level, body, room.wanted, fault)) return false;
+    if (!localise_body(memory.maps(), pfn, level, body, room.wanted, fault, localise_))
+      return false;
     const uint8_t* now = page_now(memory, pfn, entry, room.now, fault);
     if (!now) return false;
     take_xen_slots(level, now, room.wanted);

@@ -10,6 +10,7 @@
 
 #include "host/host.h"
 #include "image/image_reader.h"
+#include "pfn/canonicalise.h"
 #include "step/pending_set.h"
 #include "step/pieces.h"
 
@@ -34,10 +35,14 @@ struct RewindCounts {
 class Rewind {
  public:
   static constexpr uint64_t kNone = ~0ull;
-  // `leaves`: where the image has the guest's own p2m, in order. It is not taken from the image: it
-  // follows from the frames. `start_info`: put back whatever is in it; kNone: there is none.
+  // `leaves`: where the image has the guest's own p2m, in order. Unless frames stay, it is not
+  // taken from the image: it follows from the frames. `start_info`: put back whatever is in it;
+  // kNone: there is none.
   Rewind(std::shared_ptr<image::ImageReader> reader, std::vector<uint64_t> leaves,
          uint64_t start_info);
+  // Before anything else. The image is of a domain that has the same frames: HOST_LACKS from plan()
+  // where the p2m says otherwise. `alone` are pages that stay as they are.
+  void keep_frames(std::vector<uint64_t> alone);
   ~Rewind();
   Rewind(const Rewind&) = delete;
   Rewind& operator=(const Rewind&) = delete;
@@ -49,6 +54,9 @@ class Rewind {
   // Looks at the type and the frame of every page: those that differ, or moved since the last look,
   // are candidates. The first look comes before any compare().
   bool look(host::DomainMemory& memory, Fault* fault);
+  // Takes every page for one that may differ, if what it is to hold is kept of all of them: nothing
+  // need be compared before they are written.
+  bool suspect_all();
   // Adds a host's dirty log.
   void merge(const uint8_t* bitmap) { candidates_.merge(0, nr_pfns(), bitmap); }
   // Compares units [first, first + count) of the image with the domain as it is; pages that differ
@@ -82,6 +90,7 @@ class Rewind {
   bool has(uint64_t pfn) const;
   bool check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const;
   void add_leaf_of(uint64_t pfn);
+  bool check_frames_stay(host::DomainMemory& memory, Fault* fault) const;
   void keep_page(uint64_t pfn, const uint8_t* body);
   bool compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t chunk, uint64_t* differing,
                      Fault* fault);
@@ -103,6 +112,10 @@ class Rewind {
   std::vector<uint32_t> kept_at_;
   PendingSet candidates_;
   bool looked_ = false;
+  bool frames_stay_ = false;
+  pfn::Localise localise_ = pfn::localise;
+  std::vector<uint64_t> alone_;
+  bool keep_all_ = false;  // there is room for all of the image
   uint8_t* kept_ = nullptr;
   uint64_t max_kept_ = 0;
   std::atomic<uint64_t> next_kept_{0};

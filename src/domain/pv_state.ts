@@ -75,9 +75,13 @@ export function canonicaliseVcpus(
   });
 }
 
-/** Registers with machine frames of the new domain. IMAGE_DAMAGED if one names a pfn without a frame. */
-export function localiseVcpus(vcpus: readonly VcpuState[], toFrames: Translate): VcpuState[] {
-  return translateVcpus(vcpus, toFrames, false, true, (vcpu, frame) => {
+/** Registers with machine frames of the domain; `suspended` as above. IMAGE_DAMAGED if one names a pfn without a frame. */
+export function localiseVcpus(
+  vcpus: readonly VcpuState[],
+  toFrames: Translate,
+  suspended = true,
+): VcpuState[] {
+  return translateVcpus(vcpus, toFrames, false, suspended, (vcpu, frame) => {
     const hex = frame.toString(16);
     return new DormouseError(
       'IMAGE_DAMAGED',

@@ -170,6 +170,23 @@ export interface Rewriter extends Builder {
   }): Promise<void>;
 }
 
+/** The instant that a domain is to go back to. */
+export interface RewindTarget {
+  /** Of the image, which was taken of the paused domain. */
+  readonly state: DomainState;
+  /** Disks that it writes to stay as they are now. */
+  readonly keepDisks: boolean;
+}
+
+/** A domain on its way back to an instant at which it was paused. Its frames stay where they are. */
+export interface Rewinder {
+  /**
+   * All pages are as they were: page tables, registers and what ties it to others follow, its devices are put back and the lease's
+   * pause is taken back. `state` holds machine frames.
+   */
+  complete(rest: { readonly pins: readonly TablePin[]; readonly state: DomainState }): Promise<void>;
+}
+
 /** A domain that an image is to become, for a look at what stands against it. */
 export interface DomainWanted {
   readonly spec: DomainSpec;
@@ -311,8 +328,19 @@ export interface Host {
    * not of one that was left half rewritten. After an error it is as it was. DOMAIN_WRONG_STATE, NO_MEMORY.
    */
   rewrite?(lease: Lease, part?: RewritePart): Promise<Rewriter>;
-  /** A view of a domain's memory that may be written to once `rewrite` returned; until then it is read. */
-  openToRewrite?(domid: number): Promise<MemoryView>;
+  /**
+   * Takes a domain that the lease holds paused, or that was left half rewound, off its devices, so that it can go back in place to an
+   * image that was taken of it paused. Absent where the host cannot. Before anything of it has changed an error leaves it as it was;
+   * after that it is `rewinding`. HOST_LACKS, DOMAIN_WRONG_STATE.
+   */
+  rewind?(lease: Lease, target: RewindTarget): Promise<Rewinder>;
+  /** What stands against that, as far as it can be seen while the domain runs. */
+  rewindObstacles?(domid: number, target: RewindTarget): Promise<readonly Obstacle[]>;
+  /**
+   * A view of a domain's memory that may be written to once `rewrite` or `rewind` returned; until then it is read. `alone`: pfns of
+   * pages that are not gone back to, as others go on with them.
+   */
+  openToRewrite?(domid: number): Promise<MemoryView & { readonly alone?: readonly number[] }>;
 
   /**
    * A new domain of an image, on a host whose own toolstack creates domains and runs this program to fill them; absent

@@ -17,19 +17,30 @@ const mostKeptBytes = 512 * 1024 ** 2;
 
 export type Plan = ReturnType<ReturnType<typeof steps>['rewindPlan']>;
 
+/** Of a domain at its suspend point: its start info (none of one that is not PV) is put back whatever it holds. */
+export interface FromSuspendPoint {
+  readonly startInfoPfn: number | null;
+}
+
+/** Of a domain that was paused: every page has the frame that it had then; these pages stay as they are. */
+export interface FromPause {
+  readonly alonePfns: readonly number[];
+}
+
 export class Difference {
   readonly #handle: RewindHandle;
 
   constructor(
     private readonly reader: ImageReader,
     private readonly memory: MemoryHandle,
-    startInfoPfn: number | null,
+    from: FromSuspendPoint | FromPause,
   ) {
-    const leaves = startInfoPfn === null ? [] : reader.manifest.geometry.p2mFrames;
+    const leaves = BigUint64Array.from(reader.manifest.geometry.p2mFrames, BigInt);
     const most = Math.min(reader.nrPfns, mostKeptBytes / pageBytes);
-    this.#handle = native(() =>
-      steps().rewindCreate(reader.handle, BigUint64Array.from(leaves, BigInt), startInfoPfn, most),
-    );
+    const startInfoPfn = 'startInfoPfn' in from ? from.startInfoPfn : null;
+    this.#handle = native(() => steps().rewindCreate(reader.handle, leaves, startInfoPfn, most));
+    if ('alonePfns' in from)
+      native(() => steps().rewindKeepFrames(this.#handle, BigUint64Array.from(from.alonePfns, BigInt)));
   }
 
   /** Types and frames of all pages. */
@@ -66,6 +77,11 @@ export class Difference {
         });
       },
     });
+  }
+
+  /** After a pass over a guest that ran: of one that stands all pages may differ. False if they must be compared again. */
+  suspectAll(): boolean {
+    return steps().rewindSuspectAll(this.#handle);
   }
 
   merge(logged: Buffer): void {

@@ -10,21 +10,31 @@ import type { DomainInfo } from '../domain/state.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, Tracker } from '../host/contract.js';
 import type { ImageWriter } from '../image/writer.js';
+import type { SafetyTaken } from './job.js';
+
+export interface KeptSafe {
+  readonly image: Captured | null;
+  readonly taken: () => SafetyTaken;
+  /** What the log named until then. */
+  readonly logged: readonly Buffer[];
+}
 
 export interface Ground {
   readonly lease: Lease;
   /** While the guest runs: what the log named since the last time; null where there is no log to be read then. */
   changes(): Promise<Buffer | null>;
+  /** Right before the domain is held, its memory open: looks up what takes long and is wanted then. */
+  prepare(): Promise<void>;
   /** Of a domain that is held, or about to be: all that was named since `changes`; null: anything may have changed. */
   lastChanges(): Promise<Buffer | null>;
   /** Of a domain that is held: it gets its safety image, if it is to have one. */
-  keepSafe(pauseMs: () => number): Promise<{ image: Captured | null; logged: readonly Buffer[] }>;
+  keepSafe(pauseMs: () => number): Promise<KeptSafe>;
   /** Gives the domain back. */
   end(): Promise<void>;
 }
 
 async function trackerOf(host: Host, lease: Lease, info: DomainInfo): Promise<Tracker | null> {
-  if (info.rewinding || (await host.capabilities())['log-dirty'] !== true) return null;
+  if (info.rewinding) return null;
   try {
     return await host.tracker(lease);
   } catch (thrown) {
@@ -33,15 +43,18 @@ async function trackerOf(host: Host, lease: Lease, info: DomainInfo): Promise<Tr
   }
 }
 
-export async function plainGround(host: Host, info: DomainInfo): Promise<Ground> {
+/** `safe`: of a domain whose safety image is there. */
+export async function plainGround(host: Host, info: DomainInfo, safe?: KeptSafe): Promise<Ground> {
   const lease = await host.acquire(info.domid, 'rollback');
   try {
     const tracker = await trackerOf(host, lease, info);
     return {
       lease,
       changes: async () => (tracker ? await tracker.readAndClear() : null),
+      prepare: async () => await tracker?.prepare(),
       lastChanges: async () => (tracker ? await tracker.peek() : null),
-      keepSafe: () => Promise.resolve({ image: null, logged: [] }),
+      keepSafe: () =>
+        Promise.resolve(safe ?? { image: null, taken: () => ({ atMs: 0, pauseMs: 0 }), logged: [] }),
       end: () => lease.release(),
     };
   } catch (thrown) {
@@ -77,11 +90,15 @@ class SafeGround implements Ground {
     return Promise.resolve(null);
   }
 
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+
   lastChanges(): Promise<Buffer | null> {
     return this.session.loggedSince();
   }
 
-  async keepSafe(pauseMs: () => number): Promise<{ image: Captured; logged: readonly Buffer[] }> {
+  async keepSafe(pauseMs: () => number): Promise<KeptSafe> {
     const { session, options, operation } = this;
     const writer = this.#written;
     if (!writer) throw new DormouseError('INTERNAL', 'the safety image was written already');
@@ -92,7 +109,8 @@ class SafeGround implements Ground {
     session.commitEpoch();
     // The snapshot wrote to start info when it let the guest go on in its suspend point.
     const since = await session.loggedSince();
-    return { image, logged: [logged, since].filter((bitmap) => bitmap !== null) };
+    const taken = (): SafetyTaken => ({ atMs: Date.now() - pauseMs(), pauseMs: pauseMs() });
+    return { image, taken, logged: [logged, since].filter((bitmap) => bitmap !== null) };
   }
 
   async end(): Promise<void> {
@@ -101,6 +119,37 @@ class SafeGround implements Ground {
     } finally {
       await this.session.end();
     }
+  }
+}
+
+/** Without copy-on-write the image is of a moment before: what the guest does until it stands is in neither. */
+async function groundAfterImage(
+  host: Host,
+  info: DomainInfo,
+  path: string,
+  operation: Operation,
+  options: OperationOptions,
+): Promise<Ground> {
+  const session = await CaptureSession.open(host, String(info.domid), 'rollback');
+  try {
+    const writer = await newImage(path, session.geometry, 'paused', options);
+    try {
+      const { source, pauseMs, atMs } = await session.take(writer, {
+        ...options,
+        mode: 'light',
+        whole: true,
+      });
+      const image = await commitImage(writer, source, { pauseMs, operation, signal: options.signal });
+      session.commitEpoch();
+      const safe = { image, taken: () => ({ atMs, pauseMs }), logged: [] };
+      await session.end();
+      return await plainGround(host, info, safe);
+    } catch (thrown) {
+      await writer.abandon();
+      throw thrown;
+    }
+  } finally {
+    await session.end();
   }
 }
 
@@ -113,6 +162,7 @@ export async function safeGround(
   options: OperationOptions,
 ): Promise<Ground> {
   const have = (await host.capabilities())['cow-snapshot'];
+  if (have !== true && host.rewind) return groundAfterImage(host, info, path, operation, options);
   if (have !== true) throw new DormouseError('HOST_LACKS', `a safety image needs cow-snapshot: ${have}`);
   const session = await CaptureSession.open(host, String(info.domid), 'rollback');
   try {

@@ -19,7 +19,8 @@ export interface PvPoint {
   readonly state: DomainState;
 }
 
-function requireFrame(reader: ImageReader, pfn: number, what: string): void {
+/** IMAGE_DAMAGED where the image has no such page. */
+export function requireFrame(reader: ImageReader, pfn: number, what: string): void {
   if (pfn < reader.nrPfns && !['noFrame', 'broken'].includes(reader.pageEntry(pfn).pageClass)) return;
   throw new DormouseError('IMAGE_DAMAGED', `${what}: pfn ${pfn} has no frame`, { place: { pfn } });
 }

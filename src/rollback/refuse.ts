@@ -6,11 +6,12 @@ import { sharedInfoBytes } from '../domain/vcpu_context.js';
 import { DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
+import type { RollbackOptions } from './job.js';
 
 /** HOST_LACKS where the host cannot rewrite a domain in place. */
 export async function requireRewrite(host: Host): Promise<void> {
   const have = (await host.capabilities()).rewrite;
-  if (have !== true || !host.rewrite || !host.openToRewrite)
+  if (have !== true || !(host.rewrite ?? host.rewind) || !host.openToRewrite)
     throw new DormouseError('HOST_LACKS', `a rollback needs rewrite: ${String(have)}`);
 }
 
@@ -54,18 +55,40 @@ export function requireOwnImage(
     );
   if (domain.type !== info.type)
     throw notOf(`the image is of a ${domain.type} domain, ${info.name} is a ${info.type} one`);
-  if (domain.vcpus !== info.vcpus)
+  // All vCPUs of a PV domain that goes back to a pause are set up anew.
+  const setsUpVcpus = consistency === 'paused' && domain.type === 'pv';
+  if (domain.vcpus !== info.vcpus && !setsUpVcpus)
     throw notOf(`the image has ${domain.vcpus} vCPUs, ${info.name} has ${info.vcpus}`);
   if (geometry.nrPfns !== nrPfns)
     throw notOf(`the image has ${geometry.nrPfns} pfns, ${info.name} has ${nrPfns}`);
-  if (consistency === 'paused')
+  if (consistency === 'paused' && !host.rewind)
     throw new DormouseError(
       'IMAGE_NOT_RESTORABLE',
       'the image was taken of a paused guest, not at its suspend point: this host cannot go back to it',
+    );
+  if (consistency !== 'paused' && !host.rewrite)
+    throw new DormouseError(
+      'IMAGE_NOT_RESTORABLE',
+      "the image was taken at the guest's suspend point: this host goes back in place only to light ones",
     );
   if (domain.type !== 'pv') return;
   if (geometry.guestWidth !== 8)
     throw notOf('the image holds a 32-bit PV guest; only 64-bit ones are handled');
   if (state.sharedInfo.length !== sharedInfoBytes)
     throw new DormouseError('IMAGE_DAMAGED', `shared info has ${state.sharedInfo.length} bytes`);
+}
+
+/** What the host has against it, seen before anything is begun; of a domain that is half rewound it has nothing. */
+export async function requireNoObstacle(
+  host: Host,
+  { domid, rewinding }: DomainInfo,
+  reader: ImageReader,
+  { keepDisks = false }: RollbackOptions,
+): Promise<void> {
+  if (rewinding || reader.manifest.consistency !== 'paused') return;
+  const target = { state: reader.manifest.state, keepDisks };
+  const [first, ...others] = (await host.rewindObstacles?.(domid, target)) ?? [];
+  if (!first) return;
+  const details = others.map(({ message }) => message);
+  throw new DormouseError(first.code, first.message, { place: { domid }, details });
 }

@@ -1,25 +1,24 @@
 /** `rollback`: a domain goes back in place to what an image holds of it. */
 import { performance } from 'node:perf_hooks';
-import type { Captured } from '../capture/write_image.js';
 import { type Downtime, Operation, Pause, type Phases } from '../domain/operation.js';
-import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
 import { rewindingAdvice } from '../domain/states.js';
 import { asDormouseError, changed, DormouseError, inFile } from '../errors.js';
-import type { Host, MemoryView, Rewriter } from '../host/contract.js';
+import type { Host } from '../host/contract.js';
 import { ImageReader } from '../image/reader.js';
 import { laneCount } from '../worker/pool.js';
 import { Difference, type Plan } from './difference.js';
-import { type Ground, plainGround, safeGround } from './ground.js';
-import { ownEnds, type PvPoint, pvPointOf, pvStateInPlace } from './pv_in_place.js';
-import { requireOwnImage, requireRewrite, requireSafetyPossible, requireThere } from './refuse.js';
-
-export interface RollbackOptions extends OperationOptions {
-  /** Path of a light image of the domain as it is right before it goes back; it must not exist. Without: there is none. */
-  readonly safety?: string;
-  /** Called when that image is there, before the domain goes back; what it throws leaves the domain as it is. */
-  readonly safe?: (image: Captured, pauseMs: number) => Promise<void>;
-}
+import { backToPause } from './from_pause.js';
+import { backToSuspendPoint } from './from_suspend_point.js';
+import { plainGround, safeGround } from './ground.js';
+import type { Job, RollbackOptions, Stage } from './job.js';
+import {
+  requireNoObstacle,
+  requireOwnImage,
+  requireRewrite,
+  requireSafetyPossible,
+  requireThere,
+} from './refuse.js';
 
 export interface RollbackResult {
   readonly path: string;
@@ -40,25 +39,9 @@ export interface RollbackResult {
   readonly downtime: Downtime;
 }
 
-/** `before`: the domain is as it was; `rewinding`: neither that nor what it is to be; `whole`: it is back. */
-type Stage = 'before' | 'rewinding' | 'whole';
-
 /** Most readings of the log before the domain is stopped; they end when little is left to be read of the image. */
 const mostReadings = 8;
 const littleChunks = 2;
-
-interface Job {
-  readonly host: Host;
-  readonly info: DomainInfo;
-  readonly reader: ImageReader;
-  /** Null for a domain that is not PV. */
-  readonly point: PvPoint | null;
-  readonly ground: Ground;
-  readonly memory: MemoryView;
-  readonly difference: Difference;
-  readonly options: RollbackOptions;
-  readonly reached: (stage: Stage) => void;
-}
 
 /** While the guest runs, where it does: every page is compared, and then what changes meanwhile is followed. */
 async function findLive({ ground, memory, difference, options }: Job): Promise<void> {
@@ -81,7 +64,7 @@ async function findLive({ ground, memory, difference, options }: Job): Promise<v
 /** The domain is held, its safety image written, and all that differs known. Until this returns nothing of it has changed. */
 async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: string | null }> {
   const { host, info, ground, memory, difference, options } = job;
-  if (info.rewinding) return { plan: difference.plan(true), safety: null };
+  if (info.rewinding) return { plan: job.way.plan(job), safety: null };
   const startedMs = performance.now();
   const [, logged] = await Promise.all([
     pause.until('stop', host.holdPaused(ground.lease)),
@@ -90,15 +73,15 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   memory.catchUp?.(logged !== null);
   pause.done('find');
   const safe = await ground.keepSafe(() => performance.now() - startedMs);
-  if (safe.image) await options.safe?.(safe.image, performance.now() - startedMs);
+  if (safe.image) await options.safe?.(safe.image, safe.taken());
   pause.done('snapshot');
   for (const bitmap of [logged, ...safe.logged]) if (bitmap) difference.merge(bitmap);
   if (!logged) {
     difference.look();
-    await difference.compare(options);
+    if (!difference.suspectAll()) await difference.compare(options);
   }
   await difference.keep(difference.missing());
-  const plan = difference.plan(false);
+  const plan = job.way.plan(job);
   pause.done('find');
   // With its safety image named the rollback is decided.
   if (safe.image === null && options.signal?.aborted)
@@ -106,52 +89,16 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   return { plan, safety: safe.image?.path ?? null };
 }
 
-/** A domain that was left half rewound has no page tables to go by: all of them are made again. */
-async function beginRewriting(job: Job, { pins: _, ...part }: Plan): Promise<Rewriter> {
-  const { host, info, reader, point, ground } = job;
-  const { geometry } = reader.manifest;
-  if (!host.rewrite) throw new DormouseError('INTERNAL', 'the host cannot rewrite');
-  if (!info.rewinding) {
-    const rings = point?.rings ?? null;
-    const rewriter = await host.rewrite(ground.lease, { ...part, geometry, rings });
-    job.reached('rewinding');
-    return rewriter;
-  }
-  const rewriter = await host.rewrite(ground.lease);
-  await rewriter.setGeometry(geometry);
-  await rewriter.populate(reader.frameRuns());
-  return rewriter;
-}
-
-/** From here on the domain runs again only once it is whole: nothing is cancelled. Pages that were put back. */
-async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
-  const { info, reader, point, memory, difference } = job;
-  const rewriter = await beginRewriting(job, plan);
-  pause.done('state');
-  const writing = difference.write();
-  const asking = point && ownEnds(rewriter, point);
-  const [put, own] = await Promise.allSettled([writing, asking]);
-  if (put.status === 'rejected') throw put.reason as Error;
-  if (own.status === 'rejected') throw own.reason as Error;
-  pause.done('copy');
-  const state = point && own.value ? pvStateInPlace(memory.handle, point, own.value) : reader.manifest.state;
-  pause.done('state');
-  // A domain that was left half rewound is held by nobody's pause but that.
-  await rewriter.complete({ pins: plan.pins, state, release: info.rewinding !== true });
-  job.reached('whole');
-  pause.done('resume');
-  return put.value;
-}
-
 type Done = Omit<RollbackResult, 'path' | 'elapsedMs' | 'phases'>;
 
 async function goBack(job: Job, operation: Operation): Promise<Done> {
   const { host, info, reader } = job;
   await findLive(job);
+  await job.ground.prepare();
   operation.done('live');
   const pause = new Pause();
   const { plan, safety } = await stand(job, pause);
-  const putPages = await rewind(job, plan, pause);
+  const putPages = await job.way.rewind(job, plan, pause);
   operation.done('pause');
   const { domid, name } = info;
   const { paused } = await host.info(domid);
@@ -163,18 +110,19 @@ async function goBack(job: Job, operation: Operation): Promise<Done> {
 }
 
 async function withDifference(
-  base: Pick<Job, 'host' | 'info' | 'reader' | 'ground' | 'options' | 'reached'>,
+  base: Omit<Job, 'way' | 'memory' | 'difference'>,
   operation: Operation,
 ): Promise<Done> {
   const { host, info, reader } = base;
   if (!host.openToRewrite) throw new DormouseError('INTERNAL', 'the host cannot rewrite');
-  const point = info.type === 'pv' ? pvPointOf(reader) : null;
+  const way =
+    reader.manifest.consistency === 'paused' ? backToPause(info, reader) : backToSuspendPoint(info, reader);
   const memory = await host.openToRewrite(info.domid);
   try {
-    const difference = new Difference(reader, memory.handle, point?.startInfoPfn ?? null);
+    const difference = new Difference(reader, memory.handle, way.from(memory));
     try {
       operation.done('prepare');
-      return await goBack({ ...base, point, memory, difference }, operation);
+      return await goBack({ ...base, way, memory, difference }, operation);
     } finally {
       difference.close();
     }
@@ -254,6 +202,7 @@ export async function rollback(
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
     requireOwnImage(host, info, await host.geometry(info.domid), reader);
+    await requireNoObstacle(host, info, reader, options);
     const done = await rollBackTo(host, info, reader, path, options, operation);
     operation.done('settle');
     return { path, ...done, elapsedMs: operation.totalMs, phases: operation.parts() };

@@ -7,9 +7,10 @@ import { recordOf } from '../protect/record_of.js';
 import { type BegunPoint, type DomainPoints, leaves } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 import { PointStore } from '../store/store.js';
+import type { RollbackOptions, SafetyTaken } from './job.js';
 import { rollback, type RollbackResult } from './rollback.js';
 
-export interface PointRollbackOptions extends OperationOptions {
+export interface PointRollbackOptions extends OperationOptions, Pick<RollbackOptions, 'keepDisks'> {
   /** Keep the domain as it is before as a point. */
   readonly safety: boolean;
   readonly notice?: (text: string) => void;
@@ -53,15 +54,11 @@ export async function rollbackToPoint(
   const parent = (await points.current())?.id ?? null;
   const { begun, drop } = await begin(points, record);
   try {
-    const safe = async (image: Captured, pauseMs: number): Promise<void> => {
-      const atMs = Date.now() - pauseMs;
+    const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
+    const consistency = copiesOnWrite ? 'suspend-point' : 'paused';
+    const safe = async (image: Captured, { atMs, pauseMs }: SafetyTaken): Promise<void> => {
       const times = { atMs, pauseMs, elapsedMs: pauseMs };
-      const occasion = {
-        parent,
-        reason: 'before-rollback',
-        mode: 'light',
-        consistency: 'suspend-point',
-      } as const;
+      const occasion = { parent, reason: 'before-rollback', mode: 'light', consistency } as const;
       await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times }));
     };
     const path = await points.imagePath(record);

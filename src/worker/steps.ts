@@ -163,6 +163,10 @@ export interface StepsNative {
     startInfoPfn: number | null,
     maxKept: number,
   ): RewindHandle;
+  /** Before anything else: the image is of a time at which the domain had the same frames. `alone` pages stay as they are. */
+  rewindKeepFrames(rewind: RewindHandle, alonePfns: BigUint64Array): void;
+  /** Takes every page for one that may differ, if the content of all is kept: then nothing need be compared. Whether it did. */
+  rewindSuspectAll(rewind: RewindHandle): boolean;
   /** Looks at all types and frames; first of all, and where the host's log may not tell of them. Blocks the caller. */
   rewindLook(rewind: RewindHandle, memory: MemoryHandle): void;
   /** Adds the pages of a dirty log to those that may differ. */

@@ -162,6 +162,8 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.livePut': [byLog, stream, 0, 0, 1],
     'step.memoryPieces': [memory, guestPages, 64],
     'step.rewindCreate': [reader, words(1n), 3, 16],
+    'step.rewindKeepFrames': [rewind, words(1n)],
+    'step.rewindSuspectAll': [rewind],
     'step.rewindMerge': [rewind, Buffer.alloc(imagePages / 8, 3)],
     'step.rewindMissing': [rewind],
     'step.rewindKeep': [rewind, 0, 0, 1],

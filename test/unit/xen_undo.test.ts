@@ -105,6 +105,21 @@ describe('what the watcher undoes', { skip: noFakeXen }, () => {
     return saver;
   }
 
+  test('one that is half rewound stays paused, whatever else is undone', (t) => {
+    const left = new Scene(t, ['logdirty', 'pause'], { pauses: 'p' });
+    writeFileSync(join(left.run, '5.rewinding'), uuid);
+    const { status, said } = left.undo();
+    assert.equal(status, 0, said);
+    assert.match(said, /left it paused: it is half rewound/);
+    assert.equal(left.read('pauses'), 'p');
+    assert.equal(left.read('calls'), 'log off\n');
+    assert.deepEqual(readdirSync(left.run), ['5.rewinding'], 'the mark stays, the lease is over');
+    const other = new Scene(t, ['pause'], { pauses: 'p' });
+    writeFileSync(join(other.run, '5.rewinding'), uuid.replace('0', 'f'));
+    assert.equal(other.undo().status, 0);
+    assert.equal(other.read('pauses'), '', 'a mark of another domain of that id says nothing');
+  });
+
   test('a guest that was suspended is resumed; a request that was not taken is withdrawn', (t) => {
     const gone = new Scene(t, ['suspend 0a', 'suspended'], { suspended: '', [`store/${asked}`]: '0a' });
     gone.assertDone(gone.undo(), ['resume']);

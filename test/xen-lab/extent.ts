@@ -25,6 +25,11 @@ export const contents = {
 };
 /** Random moments at which a process is killed. */
 export const kills = setting('DORMOUSE_LAB_KILLS', 50, 6);
+/** Times that a guest is taken back in place, and tools that are killed at that. */
+export const rollbacks = {
+  times: setting('DORMOUSE_LAB_ROLLBACKS', 10, 2),
+  kills: setting('DORMOUSE_LAB_ROLLBACK_KILLS', 25, 2),
+};
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
 export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 3);
 /** Memory of the guests that dormouse and xl work on side by side, and their types. */

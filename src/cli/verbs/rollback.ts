@@ -7,13 +7,14 @@ import { renderFacts } from '../../render/table.js';
 import { formatDuration, printable } from '../../render/units.js';
 import type { Context } from '../context.js';
 import { downtime, figures, phases } from '../documents.js';
-import { maybeText, text } from '../input.js';
+import { flag, maybeText, text } from '../input.js';
 import { storeOption } from '../store_argument.js';
 import { defineVerb } from '../verb.js';
 
 const input = z.object({
   ...{ domain: text, point: maybeText, store: maybeText, image: maybeText },
   safety: z.union([z.string(), z.literal(false)]).optional(),
+  keepDisks: flag,
 });
 type Input = z.output<typeof input>;
 
@@ -29,8 +30,9 @@ function filesOf({ image, safety, point }: Input): { image: string; safety?: str
 type WentBack = Omit<PointRollbackResult, 'point'> & { readonly point: string | null };
 
 function goBack(context: Context, host: Host, typed: Input): Promise<WentBack> {
-  const { domain, store, point, image, safety } = typed;
-  return context.withProgress(`rollback ${domain}`, async (options) => {
+  const { domain, store, point, image, safety, keepDisks } = typed;
+  return context.withProgress(`rollback ${domain}`, async (progress) => {
+    const options = { ...progress, keepDisks };
     if (store === undefined) {
       const files = filesOf(typed);
       const done = await context.services.rollback(host, domain, files.image, { ...options, ...files });
@@ -52,7 +54,8 @@ export const rollback = defineVerb({
   summary: 'Takes a domain back, in place, to a point or an image of it',
   details:
     'The domain keeps its id and goes on from the moment of the point or image, as paused as it is now; what it did since is lost, ' +
-    'unless it is kept: with --store as a point, else by --safety. Disks and network are not taken back.\n' +
+    'unless it is kept: with --store as a point, else by --safety. Disks stay as they are: ' +
+    'on Xen a domain that writes to one is refused without --keep-disks.\n' +
     'The whole image is read and checked while the guest runs, and only pages that differ are put back in the pause. With ' +
     '--safety the pause is longer: the new image is complete and on disk before the domain goes back.\n' +
     'Once it goes back it is not stopped half way, by signals neither. If the tool dies then, the domain stays paused ' +
@@ -69,6 +72,10 @@ export const rollback = defineVerb({
     },
     { flags: '--safety <file>', says: 'a light image of the domain as it is now; must not exist' },
     { flags: '--no-safety', says: 'keep it nowhere: there is no way back' },
+    {
+      flags: '--keep-disks',
+      says: 'go back although disks that the domain writes to stay as they are: its file systems must bear it',
+    },
   ],
   examples: [
     {

@@ -1,7 +1,6 @@
 /** The host contract on real Xen. Building domains goes through libxl; the rest through the hypervisor's own interface. */
 import { notice as toStderr } from '../../notice.js';
 import { randomBytes } from 'node:crypto';
-import { availableParallelism } from 'node:os';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import { native, nativeCall, nativePromise } from '../../addon.js';
 import { steps } from '../../worker/steps.js';
@@ -19,6 +18,8 @@ import type {
   MemoryView,
   Obstacle,
   OperationKind,
+  Rewinder,
+  RewindTarget,
   Snapshot,
   StoppedCapture,
   Tracker,
@@ -35,10 +36,14 @@ import { loadXen, type NativeDomain, watcherPath, type XenNative } from './nativ
 import { xenObstacles } from './obstacles.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
+import { describeDevices, findDevices } from './devices.js';
+import { beginRewinding, openRewriter, rewindObstacles, ringEnds, startOf, ringPfns } from './rewinding.js';
+import { XenPauses } from './pauses.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
 import { XenXenstore } from './xenstore.js';
-import type { XenMemoryHandle } from '../../handle.js';
+import type { XenMemoryHandle, XenRewriterHandle } from '../../handle.js';
+import { noFrame } from '../../pfn/page_words.js';
 import { requireName, selectDomain } from '../../domain/selector.js';
 import type { Downtime } from '../../domain/operation.js';
 import type { CoreState, DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -85,9 +90,12 @@ export class XenHost implements Host {
   readonly xenstore: XenXenstore;
   readonly #api: XenNative;
   readonly #leases: XenLeases;
+  readonly #pauses: XenPauses;
   /** Memories kept mapped as long as the lease of their domain. */
   readonly #mapped = new Map<number, XenMemoryHandle>();
   readonly #held = new Map<number, XenLease>();
+  /** Of views that were opened to be written to. */
+  readonly #rewriters = new Map<number, XenRewriterHandle>();
   /** Stopped while their domain is suspended; null where none was found. */
   readonly #monitors = new Map<number, Monitor | null>();
   readonly #notice: (text: string) => void;
@@ -101,6 +109,7 @@ export class XenHost implements Host {
   ) {
     this.#api = api;
     this.#leases = leases;
+    this.#pauses = new XenPauses(api, notice);
     this.#notice = notice;
     this.xenstore = xenstore;
     this.description = `Xen ${release.replace('_', '.')}`;
@@ -112,7 +121,7 @@ export class XenHost implements Host {
       'cow-snapshot': noSnapshots,
       'log-dirty': (this.#api.capabilities() & shadowPaging) !== 0 ? true : noShadow,
       'cooperative-suspend': true,
-      rewrite: 'rewrite: domains of Xen cannot be rolled back in place yet',
+      rewrite: true,
       create: true,
       'xl-config': true,
     }));
@@ -293,74 +302,31 @@ export class XenHost implements Host {
   holdPaused(lease: Lease): Promise<void> {
     return nativeCall(() => {
       const held = this.#heldBy(lease);
-      const { domid } = held;
-      const memory = this.#mapped.get(domid) ?? null;
-      // Ours is one more of the pauses that Xen counts: somebody else's stays.
-      const line = this.#isPaused(domid) ? 'pause over' : 'pause';
-      const inShadow = this.#pausing(held, line, (stands) =>
-        this.#api.pauseOutsideShadow(domid, memory, stands),
-      );
-      this.#tellShadow(domid, inShadow);
-      this.#sure(held, line);
+      this.#pauses.hold(held, this.#mapped.get(held.domid) ?? null);
     });
   }
 
   async captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime> {
     // There is no pause to be made short, and the journal must tell ours from the other one.
-    if (this.#isPaused(lease.domid)) return captureByCalls(this, lease, capture);
-    return nativeCall(() => this.#captureInOneCall(this.#heldBy(lease), capture));
-  }
-
-  #captureInOneCall(held: XenLease, { memory, tracker, live, maxPages, standing }: StoppedCapture): Downtime {
-    const { domid } = held;
+    const { domid } = lease;
+    if (this.#pauses.isPaused(domid)) return captureByCalls(this, lease, capture);
+    const held = this.#heldBy(lease);
+    const { tracker } = capture;
     const mapped = this.#mapped.get(domid);
     if (mapped === undefined || !(tracker === null || tracker instanceof XenLog))
       throw new DormouseError('INTERNAL', `domain ${domid} is not followed`, { place: { domid } });
-    const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
-    const eventPages = BigUint64Array.from(tracker?.eventPages ?? [], BigInt);
-    const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
-      const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
-      return this.#api.captureStopped(domid, mapped, work, eventPages, standing, stands);
-    });
-    held.strike('pause');
-    this.#tellShadow(domid, inShadow);
-    return { ...parts, snapshotMs: 0 };
-  }
-
-  #isPaused(domid: number): boolean {
-    return hasFlag(native(() => this.#api.domain(domid)).flags, 'paused');
-  }
-
-  /** The pause is in force. */
-  #sure(held: XenLease, line: 'pause' | 'pause over'): void {
-    if (line === 'pause') return;
-    held.note('pause');
-    held.strike(line);
-  }
-
-  /** What fails has been taken back, unless `stands` says that it could not be: then that is for the lease's end. */
-  #pausing<T>(held: XenLease, line: 'pause' | 'pause over', pause: (stands: Uint8Array) => T): T {
-    const stands = new Uint8Array(1);
-    held.note(line);
-    try {
-      return pause(stands);
-    } catch (thrown) {
-      try {
-        if (stands[0] === 0) held.strike(line);
-        else this.#sure(held, line);
-      } catch {
-        // The first error is the one to tell. What the journal says too much the lease's end finds undone.
-      }
-      throw thrown;
-    }
-  }
-
-  #tellShadow(domid: number, inShadow: readonly number[]): void {
-    if (inShadow.length === 0) return;
-    this.#notice(
-      `domain ${domid}: vCPU ${inShadow.join(', ')} stands right after sti or mov ss, which no image can tell: rolled back, ` +
-        'it may take an interrupt one instruction too early',
-    );
+    const [rings, found, eventPages] = await Promise.all([
+      ringEnds(this.xenstore, domid),
+      findDevices(this.xenstore, domid),
+      tracker?.eventPages ?? nativePromise(() => this.#api.eventPages(mapped)),
+    ]);
+    const ends = {
+      rings,
+      devices: describeDevices(found),
+      start: startOf(domid),
+      eventPages: BigUint64Array.from(eventPages, BigInt),
+    };
+    return nativeCall(() => this.#pauses.capture(held, mapped, capture, ends));
   }
 
   releasePaused(lease: Lease): Promise<void> {
@@ -402,6 +368,48 @@ export class XenHost implements Host {
         if (!lasting) api.closeMemory(memory);
       },
     };
+  }
+
+  async openToRewrite(domid: number): Promise<MemoryView & { readonly alone: readonly number[] }> {
+    const live = await this.openMemory(domid);
+    const mapped = this.#mapped.get(domid);
+    if (mapped === undefined) throw new DormouseError('INTERNAL', `domain ${domid} is not leased`);
+    const { rewriter, view } = openRewriter(this.#api, domid, mapped);
+    this.#rewriters.set(domid, rewriter);
+    const isPv = domainType(native(() => this.#api.domain(domid))) === 'pv';
+    const toPfn = (frame: number): number | null => {
+      const pfn = steps().framesToPfns(live.handle, BigUint64Array.of(BigInt(frame)))[0] ?? noFrame;
+      return pfn === noFrame ? null : Number(pfn);
+    };
+    const alone = await ringPfns(this.xenstore, domid, isPv ? toPfn : null);
+    const close = (): void => {
+      this.#rewriters.delete(domid);
+      view.close();
+      live.close();
+    };
+    return { ...live, handle: view.handle, kind: 'rewrite', alone, close };
+  }
+
+  rewindObstacles(domid: number, target: RewindTarget): Promise<readonly Obstacle[]> {
+    return rewindObstacles({ api: this.#api, xenstore: this.xenstore, domid, target });
+  }
+
+  rewind(lease: Lease, target: RewindTarget): Promise<Rewinder> {
+    const held = this.#heldBy(lease);
+    const { domid } = held;
+    const rewriter = this.#rewriters.get(domid);
+    if (rewriter === undefined)
+      throw new DormouseError('INTERNAL', `the memory of domain ${domid} is not open to be rewritten`);
+    const endLog = (): void => {
+      if (!held.has('logdirty')) return;
+      native(() => this.#api.logDirtyOff(domid));
+      held.strike('logdirty');
+    };
+    return beginRewinding({
+      ...{ api: this.#api, xenstore: this.xenstore, domid, target, held, rewriter, endLog },
+      ...{ marks: this.#leases.marks, uuid: uuidOf(native(() => this.#api.domain(domid)).handle) },
+      releasePaused: () => this.releasePaused(lease),
+    });
   }
 
   readState(domid: number): Promise<DomainState> {
@@ -477,6 +485,7 @@ export class XenHost implements Host {
       dying: hasFlag(flags, 'dying'),
       shutdown: shutdownReason(flags),
       building: false,
+      rewinding: this.#leases.marks.has(domid, uuidOf(domain.handle)),
       cpuTimeNs,
     };
   }

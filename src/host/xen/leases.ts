@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { DormouseError } from '../../errors.js';
 import { makeFolders } from '../../folders.js';
 import type { Ending, Lease, OperationKind } from '../contract.js';
+import { RewindMarks } from './rewind_marks.js';
 
 /** What a journal may hold, in the watcher's words. */
 export type Undoable =
@@ -252,12 +253,14 @@ export class BuildLease extends Journalled {
 }
 
 export class XenLeases {
+  readonly marks: RewindMarks;
   readonly #runDir: string;
   readonly #watcherPath: string;
   readonly #notice: (text: string) => void;
 
   /** `notice` is told what was undone of a process that died. */
   constructor(runDir: string, watcherPath: string, notice: (text: string) => void) {
+    this.marks = new RewindMarks(runDir);
     this.#runDir = runDir;
     this.#watcherPath = watcherPath;
     this.#notice = notice;

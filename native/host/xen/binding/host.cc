@@ -6,6 +6,7 @@
 #include "binding/registry.h"
 #include "host/xen/binding/builder.h"
 #include "host/xen/binding/machine.h"
+#include "host/xen/binding/rewriter.h"
 #include "host/xen/binding/standing.h"
 #include "host/xen/control.h"
 #include "host/xen/event_pages.h"
@@ -335,6 +336,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add<geometry>(exports, "geometry");
   add_builder(env, exports, handles);
   add_machine(env, exports, handles);
+  add_rewriter(exports, handles);
   add_standing(exports, handles);
   return exports;
 }

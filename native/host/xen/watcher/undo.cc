@@ -133,12 +133,14 @@ Undone of(bool good) { return good ? Undone::kYes : Undone::kFailed; }
 
 // What is done is struck, so that trying again does it once; what fails keeps nothing else from it.
 // Without knowing whether the image is there, that which has the domain stand stays.
-Undone undo_steps(const Handles& xen, const xc_domaininfo_t& info, Found found, Journal* journal) {
+Undone undo_steps(const Handles& xen, const xc_domaininfo_t& info, Found found, bool rewinding,
+                  Journal* journal) {
   const uint32_t domid = info.domain;
   const bool known = found != Found::kUnknown;
   bool good = known;
   if (journal->log_dirty) good = undo_log_dirty(xen, domid) && journal->strike("logdirty") && good;
-  const bool may_unpause = known || (info.flags & XEN_DOMINF_shutdown);
+  const bool may_unpause = !rewinding && (known || (info.flags & XEN_DOMINF_shutdown));
+  if (rewinding) std::printf("left it paused: it is half rewound\n");
   if (may_unpause && (journal->pause || journal->pause_over))
     good = undo_pause(xen, domid, journal->pause_over) && journal->strike("pause") && good;
   if (!known || (journal->suspend.empty() && !journal->suspended)) return of(good);
@@ -155,7 +157,16 @@ bool leave_paused(const Handles& xen, uint32_t domid, const xc_domaininfo_t& inf
   return true;
 }
 
-Undone undo(const std::string& key, const Lock& lock, Journal* journal) {
+// Whether a rollback has begun to make another of the domain (src/host/xen/rewinding.ts).
+bool is_rewinding(const std::string& run_dir, const std::string& key, const Lock& lock) {
+  const int fd = open(path_of(run_dir, key, "rewinding").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const std::string uuid = read_small(fd);
+  close(fd);
+  return uuid == lock.uuid;
+}
+
+Undone undo(const std::string& key, const Lock& lock, bool rewinding, Journal* journal) {
   Fault fault;
   const Found found = find_image(journal->saved);
   const bool is_saved = found == Found::kThere;
@@ -176,7 +187,7 @@ Undone undo(const std::string& key, const Lock& lock, Journal* journal) {
   if (journal->destroy || (is_saved && !journal->saved.then_pause))
     return of(destroy(domid, "ended it, as it was saved"));
   if (is_saved && !leave_paused(*xen, domid, info)) return Undone::kFailed;
-  return undo_steps(*xen, info, found, journal);
+  return undo_steps(*xen, info, found, rewinding, journal);
 }
 
 // The file at `path` is still the one that is open as fd.
@@ -207,7 +218,7 @@ UndoResult undo_locked(int fd, const std::string& run_dir, const std::string& ke
   const std::string journal_path = path_of(run_dir, key, "journal");
   Journal journal;
   if (!read_journal(journal_path, &journal)) return UndoResult::kFailed;
-  const Undone undone = undo(key, lock, &journal);
+  const Undone undone = undo(key, lock, is_rewinding(run_dir, key, lock), &journal);
   if (undone == Undone::kFailed) return UndoResult::kFailed;
   if (undone == Undone::kPending) return UndoResult::kPending;
   // Only now: a monitor that saw the domain suspended would give it up.

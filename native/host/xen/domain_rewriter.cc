@@ -1,0 +1,207 @@
+#include "host/xen/domain_rewriter.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "host/xen/event_words.h"
+
+namespace dormouse::xen {
+namespace {
+
+constexpr uint32_t kQueryPages = 1024;
+// What others do with a page that was granted to them; Xen's to say.
+constexpr uint16_t kInUse = GTF_reading | GTF_writing;
+
+bool is_pinned_table(uint64_t entry, int level) {
+  const auto type = host::type_of(entry);
+  return (type & host::kPinned) && host::table_level(type) == level;
+}
+
+grant_entry_v1 wanted_grant(const LinksBlobs& links, size_t i, const grant_entry_v1& now) {
+  grant_entry_v1 out = {};
+  if ((i + 1) * sizeof out <= links.grants.size())
+    std::memcpy(&out, links.grants.data() + i * sizeof out, sizeof out);
+  out.flags = uint16_t((out.flags & ~kInUse) | (now.flags & kInUse));
+  return out;
+}
+
+bool same_grant(const grant_entry_v1& a, const grant_entry_v1& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+}  // namespace
+
+std::shared_ptr<DomainRewriter> DomainRewriter::open(std::shared_ptr<Handles> xen, uint32_t domid,
+                                                     std::shared_ptr<XenMemory> memory,
+                                                     Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen, domid, &info, fault)) return nullptr;
+  std::shared_ptr<DomainRewriter> out(new DomainRewriter(std::move(xen), domid, std::move(memory)));
+  out->pv_ = !is_hvm(info);
+  return out;
+}
+
+// Calls visit(pfn, entry) for every pfn that has a frame.
+template <typename Visit>
+bool DomainRewriter::each_entry(const Visit& visit, Fault* fault) {
+  uint64_t entries[kQueryPages];
+  for (uint64_t first = next_present(0); first < nr_pfns();
+       first = next_present(first + kQueryPages)) {
+    const uint32_t n = uint32_t(std::min<uint64_t>(kQueryPages, nr_pfns() - first));
+    if (!query(first, n, entries, fault)) return false;
+    for (uint32_t i = 0; i < n; ++i)
+      if (host::mfn_of(entries[i]) != host::kNoMfn) visit(first + i, entries[i]);
+  }
+  return true;
+}
+
+bool DomainRewriter::list_frames(Fault* fault) {
+  std::vector<uint64_t> frames(nr_pfns(), host::kNoMfn);
+  const auto note = [&](uint64_t pfn, uint64_t entry) {
+    if (host::has_body(host::type_of(entry))) frames[pfn] = pv_ ? host::mfn_of(entry) : pfn;
+  };
+  if (!each_entry(note, fault)) return false;
+  pages_.unmap();
+  frames_ = std::move(frames);
+  return true;
+}
+
+bool DomainRewriter::check_grants(const LinksBlobs& links, Fault* fault) {
+  GrantTable table;
+  if (!table.map(xen_, domid_, false, fault)) return false;
+  for (size_t i = GNTTAB_NR_RESERVED_ENTRIES; i < table.entries(); ++i) {
+    const grant_entry_v1 now = table.data()[i];
+    if (!(now.flags & kInUse) || same_grant(now, wanted_grant(links, i, now))) continue;
+    return fault->raise("HOST_LACKS", "its grant " + std::to_string(i) + " is mapped by domain " +
+                                          std::to_string(now.domid) +
+                                          ", and not by a backend that can be taken off");
+  }
+  return true;
+}
+
+// None is up, blocked or polling any more: those that are to be are set up again.
+bool DomainRewriter::reset_vcpus(Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  for (uint32_t id = 0; id <= info.max_vcpu_id; ++id)
+    if (xc_vcpu_setcontext(xen_->xc(), domid_, id, nullptr) != 0 && errno != ENOENT &&
+        errno != ESRCH)
+      return raise_errno(fault, "resetting a vCPU", domid_);
+  return true;
+}
+
+bool DomainRewriter::unpin_tables(Fault* fault) {
+  std::vector<uint64_t> tables[5];
+  const auto note = [&](uint64_t, uint64_t entry) {
+    for (int level = 1; level <= 4; ++level)
+      if (is_pinned_table(entry, level)) tables[level].push_back(host::mfn_of(entry));
+  };
+  if (!each_entry(note, fault)) return false;
+  for (int level = 4; level >= 1; --level)
+    for (const uint64_t frame : tables[level]) {
+      mmuext_op op = {};
+      op.cmd = MMUEXT_UNPIN_TABLE;
+      op.arg1.mfn = frame;
+      if (xc_mmuext_op(xen_->xc(), &op, 1, domid_) != 0)
+        return raise_errno(fault, "unpinning a page table", domid_);
+    }
+  uint64_t left = 0;
+  const auto count = [&](uint64_t, uint64_t entry) {
+    left += host::table_level(host::type_of(entry)) != 0;
+  };
+  if (!each_entry(count, fault)) return false;
+  return left == 0 || fault->raise("INTERNAL", std::to_string(left) + " of its page tables are " +
+                                                   "still in use without a vCPU");
+}
+
+bool DomainRewriter::begin(Fault* fault) {
+  // A vCPU of a PVH domain does not survive this: Xen 4.17 has it run on garbage afterwards.
+  return (!pv_ || (reset_vcpus(fault) && unpin_tables(fault))) && list_frames(fault);
+}
+
+bool DomainRewriter::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* src, Fault* fault) {
+  return pages_.copy_in(pfns, n, src, fault);
+}
+
+bool DomainRewriter::put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state,
+                                   Fault* fault) {
+  if (!pv_) {
+    Bytes context = state.hvm_context;
+    return xc_domain_hvm_setcontext(xen_->xc(), domid_, context.data(), uint32_t(context.size())) ==
+               0 ||
+           raise_errno(fault, "sethvmcontext", domid_);
+  }
+  for (const TableToPin& table : pins) {
+    const uint64_t frame = table.pfn < frames_.size() ? frames_[table.pfn] : host::kNoMfn;
+    if (!pin_table(*xen_, domid_, table, frame, fault)) return false;
+  }
+  if (!set_shared_info(xen_, domid_, state.shared_info, {false}, fault)) return false;
+  for (const VcpuBlobs& vcpu : state.vcpus)
+    if (!set_pv_vcpu(*xen_, domid_, vcpu, fault)) return false;
+  return true;
+}
+
+bool DomainRewriter::put_grants(const LinksBlobs& links, Fault* fault) {
+  GrantTable table;
+  if (!table.map(xen_, domid_, true, fault)) return false;
+  for (size_t i = GNTTAB_NR_RESERVED_ENTRIES; i < table.entries(); ++i) {
+    const grant_entry_v1 wanted = wanted_grant(links, i, table.data()[i]);
+    if (!same_grant(table.data()[i], wanted)) table.data()[i] = wanted;
+  }
+  return true;
+}
+
+// Xen keeps the end of each queue of events for itself: what was in it then is in none now.
+bool DomainRewriter::clear_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
+  alignas(8) uint32_t words[kEventWords];
+  auto* const page = reinterpret_cast<uint8_t*>(words);
+  if (!pages_.copy_out(&links.event_array, 1, page, fault)) return false;
+  for (size_t port = 0; port < std::min(links.channels.size(), kEventWords); ++port)
+    if (is_device_channel(links.channels, rings, port))
+      words[port] &= ~(kEventPending | kEventLinked | kEventLink);
+  return pages_.copy_in(&links.event_array, 1, page, fault);
+}
+
+// A ring waits for ever for an event that was lost; one too many does no harm.
+bool DomainRewriter::raise_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
+  xenevtchn_handle* const events = xenevtchn_open(nullptr, 0);
+  if (!events) return raise_errno(fault, "opening event channels", domid_);
+  bool good = true;
+  for (size_t port = 0; good && port < links.channels.size(); ++port) {
+    if (!is_device_channel(links.channels, rings, port) ||
+        links.channels[port] != EVTCHNSTAT_interdomain)
+      continue;
+    const auto local = xenevtchn_bind_interdomain(events, domid_, uint32_t(port));
+    if (local < 0) {
+      good = raise_errno(fault, "binding an event channel", domid_);
+      break;
+    }
+    good = xenevtchn_notify(events, evtchn_port_t(local)) == 0 ||
+           raise_errno(fault, "raising an event", domid_);
+    xenevtchn_unbind(events, evtchn_port_t(local));
+  }
+  xenevtchn_close(events);
+  return good;
+}
+
+// One that has crashed, or shut down otherwise, since.
+bool DomainRewriter::forget_shutdown(Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  if (!(info.flags & XEN_DOMINF_shutdown)) return true;
+  xen_domctl op = {};
+  return domctl(*xen_, domid_, XEN_DOMCTL_resumedomain, &op) == 0 ||
+         raise_errno(fault, "resumedomain", domid_);
+}
+
+bool DomainRewriter::land(const std::vector<TableToPin>& pins, const StateBlobs& state,
+                          const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
+  const bool cleared = clear_events(links, rings, fault);
+  // A page that is mapped here to be written to can be no page table.
+  pages_.unmap();
+  return cleared && put_registers(pins, state, fault) && put_grants(links, fault) &&
+         forget_shutdown(fault) && raise_events(links, rings, fault);
+}
+
+}  // namespace dormouse::xen

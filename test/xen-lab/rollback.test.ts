@@ -1,0 +1,121 @@
+/** Guests are protected and taken back in place, with their network at work; tools are killed at that. */
+import assert from 'node:assert/strict';
+import { after, before, describe, test, type TestContext } from 'node:test';
+import { rollbacks } from './extent.js';
+import { Guest } from './guests.js';
+import { startLab, type Lab } from './lab.js';
+import { random } from './random.js';
+
+const store = '/images/points';
+const seed = Number(process.env.DORMOUSE_LAB_SEED ?? Math.floor(Math.random() * 2 ** 31));
+
+interface Points {
+  readonly points: readonly { readonly point: string }[];
+}
+interface WentBack {
+  readonly putPages: number;
+  readonly pauseMs: number;
+  readonly safetyPoint: string | null;
+}
+
+describe('rollback in place on real Xen', () => {
+  let lab: Lab;
+  before(async () => {
+    lab = await startLab({ cpus: 5 });
+  });
+  after(() => lab.stop());
+
+  /** What xl says of the guest and its devices, but for the time that it ran and its state. */
+  const seenByXl = (name: string): Promise<string> =>
+    lab.must(
+      `xl list ${name} | awk '{ print $1, $2, $3, $4 }'; xl network-list ${name}; xl block-list ${name}; xl vcpu-list ${name} | awk '{ print $1, $3 }'`,
+    );
+
+  const dormouse = (command: string): Promise<string> =>
+    lab.must(`dormouse --json ${command}`, { timeoutMs: 900_000 });
+
+  async function pointsOf(name: string): Promise<string[]> {
+    const { points } = JSON.parse(await dormouse(`points ${name} --store ${store}`)) as Points;
+    return points.map(({ point }) => point);
+  }
+
+  /** Takes it back and has it check itself: it counts on from the point. */
+  async function goBack(
+    t: TestContext,
+    guest: Guest,
+    point: string,
+    more = '--no-safety',
+  ): Promise<WentBack> {
+    const seen = (await guest.ticks()).length;
+    const said = await dormouse(`rollback ${guest.name} ${point} --store ${store} ${more}`);
+    const done = JSON.parse(said) as WentBack;
+    t.diagnostic(`${guest.name} to ${point}: ${done.putPages} pages, paused ${Math.round(done.pauseMs)} ms`);
+    const ticks = await guest.waitTicks(4);
+    const counts = (await guest.ticks()).slice(Math.max(0, seen - 1)).map(({ count }) => count);
+    const back = counts.some((count, i) => i > 0 && count <= (counts[i - 1] ?? 0));
+    assert.ok(back, `it counts on: ${counts.join()}`);
+    const last = ticks.at(-1);
+    assert.deepEqual([last?.netLost, last?.netBad, last?.bad], [0, 0, 0]);
+    assert.ok((last?.netReceived ?? 0) > (ticks[0]?.netReceived ?? Infinity), 'its network goes on');
+    return done;
+  }
+
+  /** Kills a rollback at a random moment, half of the time once the domain is no more what it was. */
+  async function kill(name: string, domid: number, point: string, dice: () => number): Promise<string> {
+    const mark = `/run/dormouse/xen/${domid}.rewinding`;
+    const late = dice() < 0.5;
+    const delay = (dice() * (late ? 0.8 : 12)).toFixed(3);
+    const wait = late ? `until [ -e ${mark} ] || ! kill -0 $pid; do :; done 2>/dev/null;` : '';
+    await lab.must(
+      `dormouse rollback ${name} ${point} --store ${store} --no-safety >/dev/null 2>&1 & pid=$!; ${wait} sleep ${delay}; kill -9 $pid; wait $pid; true`,
+      { timeoutMs: 900_000 },
+    );
+    return `${late ? 'rewinding' : 'begin'} + ${delay} s`;
+  }
+
+  for (const [type, address] of [
+    ['pvh', 111],
+    ['pv', 112],
+  ] as const)
+    test(`${type}: to points of a protection, as often as one likes, xl none the wiser`, async (t) => {
+      const dice = random(seed);
+      t.diagnostic(`DORMOUSE_LAB_SEED=${seed}`);
+      const guest = await Guest.create(lab, { name: `back-${type}`, type, vcpus: 2, address });
+      const { name } = guest;
+      const asXlSawIt = await seenByXl(name);
+      const domid = await guest.domid();
+      await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count 4`, {
+        timeoutMs: 900_000,
+      });
+      await guest.waitTicks(2);
+      const points = await pointsOf(name);
+      assert.equal(points.length, 4);
+      const any = (): string => points[Math.floor(dice() * points.length)] ?? '';
+      for (let i = 0; i < rollbacks.times; i++) await goBack(t, guest, any());
+      const { safetyPoint } = await goBack(t, guest, any(), '');
+      assert.ok(safetyPoint);
+      await goBack(t, guest, safetyPoint);
+      for (let i = 0; i < rollbacks.kills; i++) {
+        const moment = await kill(name, domid, any(), dice);
+        const reason = (await dormouse(`domstate --reason ${name}`)).includes('rewinding');
+        t.diagnostic(`${name} killed at ${moment}: ${reason ? 'half rewound' : 'as it was, or back'}`);
+        if (reason) {
+          const { code, stderr } = await lab.exec(`dormouse unpause ${name}`);
+          assert.equal(code, 4, stderr);
+          await goBack(t, guest, any());
+        }
+        await guest.waitTicks(2);
+      }
+      await guest.crash();
+      await guest.waitState((state) => state?.[4] === 'c');
+      await goBack(t, guest, any());
+      assert.equal(await seenByXl(name), asXlSawIt);
+      await lab.must(
+        `xl save ${name} /images/${name}.xl && xl restore /images/${name}.xl && rm /images/${name}.xl`,
+        { timeoutMs: 900_000 },
+      );
+      await guest.restoredOn(lab);
+      await guest.waitTicks(3);
+      await lab.must(`xl shutdown -w ${name}`, { timeoutMs: 200_000 });
+    });
+});
