@@ -18,7 +18,7 @@ export const exitCodes = {
   0: 'done',
   1: 'failed',
   2: 'usage or configuration',
-  3: 'findings: the image is damaged or cannot be restored here',
+  3: 'findings: the image is damaged or cannot be restored here, or bisect cannot decide',
   4: 'no such domain, or in the wrong state',
   5: 'the host cannot do this, or is not there',
   10: 'no such image',
@@ -169,6 +169,11 @@ const kinds = {
     advice: 'The half-built domain was removed; the image is untouched.',
   },
   RESULT_LOST: { exit: 1, guest: 'untouched', advice: 'Make room where stdout goes, and run it again.' },
+  COMMAND_FAILED: {
+    exit: 1,
+    guest: 'untouched',
+    advice: 'COMMAND says good with 0, cannot be judged with 125, bad with another code below 128.',
+  },
   KEY_INVALID: {
     exit: 1,
     guest: 'untouched',

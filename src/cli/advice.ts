@@ -3,7 +3,7 @@ import type { Globals } from './context.js';
 
 /** Verbs that work on a host, and mean another one without its name. */
 const ofHost =
-  /`dormouse (?=(?:create|list|domstate|pause|unpause|destroy|save|restore|checkpoint|rollback|protect|digest|dump-core|host \w+)\b)([^`]*)`/gu;
+  /`dormouse (?=(?:create|list|domstate|pause|unpause|destroy|save|restore|checkpoint|rollback|bisect|protect|digest|dump-core|host \w+)\b)([^`]*)`/gu;
 
 /** Those command lines with `words` at their end, but for the ones that name a host already. */
 export function onHost(text: string, words: string): string {

@@ -44,6 +44,11 @@ export class Context {
     if (this.globals.verbose) this.streams.stderr.write(`dormouse: ${printable(message)}\n`);
   }
 
+  /** A step that is done, as a line on stderr where progress is shown. */
+  step(line: string): void {
+    if (this.style() !== 'none') this.streams.stderr.write(`${printable(line)}\n`);
+  }
+
   /** Progress of a verb that speaks for itself (demo): stdout, or nothing with --json or -q. */
   say(line: string): void {
     if (!this.globals.json && !this.globals.quiet) this.streams.stdout.write(`${line}\n`);

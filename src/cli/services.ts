@@ -1,4 +1,5 @@
 /** The engine as the verbs see it; each part is loaded when it is first used, so that `list` need not load codecs. */
+import type { bisect } from '../bisect/bisect.js';
 import type { checkpoint } from '../checkpoint/checkpoint.js';
 import type { DemoResult, DemoTalk } from '../demo/demo.js';
 import type { digestDomain, digestImage } from '../digest/digest.js';
@@ -35,6 +36,7 @@ export interface Services {
   readonly checkpoint: typeof checkpoint;
   readonly rollback: typeof rollback;
   readonly rollbackToPoint: typeof rollbackToPoint;
+  readonly bisect: typeof bisect;
   readonly protect: typeof protect;
   readonly listPoints: typeof listPoints;
   readonly prunePoints: typeof prunePoints;
@@ -80,6 +82,7 @@ export const engine: Services = {
   rollback: async (...args) => await (await import('../rollback/rollback.js')).rollback(...args),
   rollbackToPoint: async (...args) =>
     await (await import('../rollback/to_point.js')).rollbackToPoint(...args),
+  bisect: async (...args) => await (await import('../bisect/bisect.js')).bisect(...args),
   protect: async (...args) => await (await import('../protect/protect.js')).protect(...args),
   listPoints: async (...args) => await (await points()).listPoints(...args),
   prunePoints: async (...args) => await (await points()).prunePoints(...args),

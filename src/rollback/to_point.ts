@@ -13,6 +13,8 @@ import { rollback, type RollbackResult } from './rollback.js';
 export interface PointRollbackOptions extends OperationOptions, Pick<RollbackOptions, 'keepDisks'> {
   /** Keep the domain as it is before as a point. */
   readonly safety: boolean;
+  /** Called when that point is there, before the domain goes back; what it throws leaves the domain as it is. */
+  readonly kept?: (safetyPoint: string) => Promise<void>;
   readonly notice?: (text: string) => void;
 }
 
@@ -60,6 +62,7 @@ export async function rollbackToPoint(
       const times = { atMs, pauseMs, elapsedMs: pauseMs };
       const occasion = { parent, reason: 'before-rollback', mode: 'light', consistency } as const;
       await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times }));
+      await options.kept?.(begun.id);
     };
     const path = await points.imagePath(record);
     const kept = safety ? { safety: begun.imagePath, safe } : {};

@@ -71,10 +71,12 @@ async function neededImages(
   }
 }
 
-/** Only the last time that a domain was taken back counts. */
+/** Besides the last one a return counts as long as there is a point from before it: what went on from a forgotten point follows from it. */
 async function dropPositions(shelf: Shelf, names: DomainNames): Promise<void> {
   const positions = await shelf.list(names.folder('positions'));
-  for (const name of positions.slice(0, -1)) await shelf.delete(names.of('positions', name));
+  const [oldest] = await shelf.list(names.folder('points'));
+  for (const name of positions.slice(0, -1))
+    if (oldest === undefined || name < oldest) await shelf.delete(names.of('positions', name));
 }
 
 /** Tombstones of the dead and what they were about to forget, which nobody drops else. */

@@ -3,6 +3,7 @@ import { DormouseError } from '../errors.js';
 import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
+import { lineOf, type Return } from './line.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { DomainNames, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
@@ -89,21 +90,59 @@ export class DomainPoints {
     return id === undefined ? null : this.#record(id);
   }
 
+  /** When the domain was taken back, ascending. */
+  async #returnIds(): Promise<string[]> {
+    return (await this.shelf.list(this.#names.folder('positions'))).filter(isPointId);
+  }
+
+  /** Null for one that went meanwhile. */
+  async #return(id: string): Promise<Return | null> {
+    const name = this.#names.of('positions', id);
+    const bytes = await this.shelf.get(name);
+    return bytes && { id, point: decode(positionRecord, bytes, name).point };
+  }
+
+  /** That of now, but after all that happened to the domain: the order of names is what says what goes on from what. */
+  async #nextId(nowMs: number): Promise<string> {
+    const last = [(await this.ids()).at(-1), (await this.#returnIds()).at(-1)];
+    const known = last.filter((id) => id !== undefined).sort();
+    return nextPointId(nowMs, known.at(-1) ?? null);
+  }
+
   /** The point that the domain goes on from: the last one, or the one that it was taken back to since. Null: none, or it went. */
   async current(): Promise<PointRecord | null> {
-    const back = (await this.shelf.list(this.#names.folder('positions'))).filter(isPointId).at(-1);
+    const back = (await this.#returnIds()).at(-1);
     const last = (await this.ids()).at(-1);
     if (back === undefined || (last !== undefined && last > back))
       return last === undefined ? null : this.#record(last);
-    const name = this.#names.of('positions', back);
-    const bytes = await this.shelf.get(name);
-    return bytes ? this.#record(decode(positionRecord, bytes, name).point) : null;
+    const to = await this.#return(back);
+    return to && this.#record(to.point);
   }
 
   /** The domain was taken back to that point: what it does from now on goes on from there. */
   async wentBack(point: string, nowMs: number): Promise<void> {
-    const id = nextPointId(nowMs, (await this.ids()).at(-1) ?? null);
+    const id = await this.#nextId(nowMs);
     await this.shelf.putIfAbsent(this.#names.of('positions', id), encode({ version: 1, point }));
+  }
+
+  /**
+   * The points that lead from one to another, both among them, the oldest first. Those that were forgotten are passed over. Null if the
+   * first is no ancestor of the second. STORE_DAMAGED, STORE_INVALID, IMAGE_READ_FAILED.
+   */
+  async line(from: string, to: string): Promise<PointRecord[] | null> {
+    const returns: Return[] = [];
+    for (const id of await this.#returnIds()) {
+      const one = await this.#return(id);
+      if (one) returns.push(one);
+    }
+    const records = new Map((await this.list()).map((point) => [point.id, point]));
+    const links = [...records.values()].map(({ id, parent, domain }) => ({
+      id,
+      parent,
+      domid: domain.domid,
+    }));
+    const line = lineOf(links, returns, from, to);
+    return line && line.map((id) => records.get(id)).filter((record) => record !== undefined);
   }
 
   /** By what a user wrote. POINT_NOT_FOUND, USAGE. */
@@ -158,7 +197,7 @@ export class DomainPoints {
     parentImage: string | null,
     held: readonly string[] = [],
   ): Promise<BegunPoint> {
-    const id = nextPointId(nowMs, (await this.ids()).at(-1) ?? null);
+    const id = await this.#nextId(nowMs);
     const imageName = imageNameOf(id);
     await lease.hold([imageName, ...(parentImage === null ? [] : [parentImage]), ...held]);
     const parentStays = parentImage !== null && (await this.#stays(parentImage));

@@ -5,10 +5,8 @@ import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
 import { type FileCalls, nodeFiles } from './files.js';
 import { type Holder, thisProcess } from './holder.js';
-import type { Shelf } from './shelf.js';
+import { largestBytes, requireName, type Shelf } from './shelf.js';
 
-/** Records are some hundred bytes; a lease names a few images, a prune's note the points that go. */
-const largestBytes = 4 << 20;
 const codeOf = (thrown: unknown): string => (thrown as NodeJS.ErrnoException).code ?? '';
 const isMissing = (thrown: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes(codeOf(thrown));
 
@@ -64,8 +62,7 @@ export class FolderShelf implements Shelf {
   }
 
   #path(name: string): string {
-    if (!/^[0-9A-Za-z][\w.~-]*(?:\/[0-9A-Za-z][\w.~-]*)*$/u.test(name))
-      throw new DormouseError('INTERNAL', `'${name}' is no name of a thing in a store`);
+    requireName(name);
     return join(this.root, name);
   }
 

@@ -1,17 +1,31 @@
 /**
  * Where a store keeps its things: small enough that an object store can be one. Names are `part/part/...` of letters, digits,
- * `.`, `_`, `~` and `-`, none beginning with a dot. What a call has done is durable when it returns.
+ * `.`, `_`, `~` and `-`, each part beginning with a letter or a digit; no name is the folder of another. What a call has done is durable
+ * when it returns. What must hold of each shelf is tested by test/support/shelf_contract.ts.
  */
 import type { Buffer } from 'node:buffer';
+import { DormouseError } from '../errors.js';
+
+/** Records are some hundred bytes; a lease names a few images, a prune's note the points that go. */
+export const largestBytes = 4 << 20;
+
+/** INTERNAL for what is no name of a thing or a folder. */
+export function requireName(name: string): void {
+  if (!/^[0-9A-Za-z][\w.~-]*(?:\/[0-9A-Za-z][\w.~-]*)*$/u.test(name))
+    throw new DormouseError('INTERNAL', `'${name}' is no name of a thing in a store`);
+}
 
 export interface Shelf {
   /** For messages. */
   readonly description: string;
   /** Keeps the bytes under the name, whole or not at all; false if there is something of that name already. */
   putIfAbsent(name: string, bytes: Buffer): Promise<boolean>;
-  /** At most 4 MiB; null if there is nothing of that name. */
+  /** All of it; null if there is nothing of that name. STORE_DAMAGED for what has 4 MiB or more: nothing that is kept so does. */
   get(name: string): Promise<Buffer | null>;
-  /** The last parts of all names that begin with `folder/`, sorted; none where there is no such folder. Of the root: ``. */
+  /**
+   * What follows in all names that begin with `folder/`, up to the next `/`: sorted, each once. Of the root: ``. A folder may be listed
+   * for which there are no names any more, or not yet.
+   */
   list(folder: string): Promise<readonly string[]>;
   /** Bytes that the thing of that name takes; null if there is none. */
   size(name: string): Promise<number | null>;

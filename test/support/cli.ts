@@ -45,6 +45,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     checkpoint: () => missing('checkpoint'),
     rollback: () => missing('rollback'),
     rollbackToPoint: () => missing('rollbackToPoint'),
+    bisect: () => missing('bisect'),
     protect: () => missing('protect'),
     listPoints: () => missing('listPoints'),
     prunePoints: () => missing('prunePoints'),

@@ -1,7 +1,8 @@
 /** A shelf in memory, of which each call can be delayed, fail, or be the last that its caller makes. */
 import { Buffer } from 'node:buffer';
 import type { Descent } from '../../src/store/lineage.js';
-import type { Shelf } from '../../src/store/shelf.js';
+import { DormouseError } from '../../src/errors.js';
+import { largestBytes, requireName, type Shelf } from '../../src/store/shelf.js';
 
 /** What the shelf's caller has died of: nothing that it was about to do happens any more. */
 export class Crash extends Error {}
@@ -32,6 +33,7 @@ export class MemoryShelf implements Shelf {
   ) {}
 
   async #call<T>(call: string, name: string, body: () => T): Promise<T> {
+    if (call !== 'list' || name !== '') requireName(name);
     await this.around(call, name, false);
     const result = body();
     await this.around(call, name, true);
@@ -39,7 +41,7 @@ export class MemoryShelf implements Shelf {
   }
 
   putIfAbsent(name: string, bytes: Buffer): Promise<boolean> {
-    return this.putImage(name, { bytes });
+    return this.putImage(name, { bytes: Buffer.from(bytes) });
   }
 
   putImage(name: string, thing: Thing): Promise<boolean> {
@@ -51,15 +53,26 @@ export class MemoryShelf implements Shelf {
   }
 
   get(name: string): Promise<Buffer | null> {
-    return this.#call('get', name, () => this.things.get(name)?.bytes ?? null);
+    return this.#call('get', name, () => {
+      const bytes = this.things.get(name)?.bytes;
+      if (bytes && bytes.length >= largestBytes)
+        throw new DormouseError('STORE_DAMAGED', `${name} is larger than anything that is kept there`);
+      return bytes ? Buffer.from(bytes) : null;
+    });
   }
 
   list(folder: string): Promise<readonly string[]> {
     return this.#call('list', folder, () => this.things.lastParts(folder));
   }
 
+  async #named<T>(name: string, body: () => T): Promise<T> {
+    await Promise.resolve();
+    requireName(name);
+    return body();
+  }
+
   size(name: string): Promise<number | null> {
-    return Promise.resolve(this.things.get(name)?.bytes.length ?? null);
+    return this.#named(name, () => this.things.get(name)?.bytes.length ?? null);
   }
 
   delete(name: string): Promise<boolean> {
@@ -67,14 +80,15 @@ export class MemoryShelf implements Shelf {
   }
 
   imagePath(name: string): Promise<string> {
-    return Promise.resolve(name);
+    return this.#named(name, () => name);
   }
 
   freeBytes(): Promise<number> {
     return Promise.resolve(Infinity);
   }
 
-  sweep(): Promise<void> {
-    return Promise.resolve();
+  /** A put is there at once or never. */
+  sweep(folder: string): Promise<void> {
+    return this.#named(folder, () => undefined);
   }
 }

@@ -105,7 +105,8 @@ export class SimulatedFiles implements FileCalls {
     folder.durable = new Map(folder.names);
   }
 
-  #fill(file: File, bytes: Buffer): void {
+  #fill(file: File, given: Buffer): void {
+    const bytes = Buffer.from(given);
     this.#step();
     file.bytes = bytes.subarray(0, bytes.length / 2);
     this.#step();
@@ -150,7 +151,7 @@ export class SimulatedFiles implements FileCalls {
     this.#step(false);
     const inode = this.#at(path);
     if (isFolder(inode)) throw errno('EISDIR');
-    return inode.bytes.subarray(0, most);
+    return Buffer.from(inode.bytes.subarray(0, most));
   }
 
   async list(path: string): Promise<string[]> {

@@ -176,6 +176,19 @@ export function working(): Services {
     rollback: (_host, _selector, path) => Promise.resolve(rolledBack(path)),
     rollbackToPoint: () =>
       Promise.resolve({ ...rolledBack('p.dmi'), point: point.id, safetyPoint: '20260101-000001.000' }),
+    bisect: (_host, _selector, _store, { onTrial, leave }) => {
+      const trials = [
+        { point: point.id, verdict: 'good' as const, exitCode: 0, why: null, elapsedMs: 12.5 },
+        { point: '20260101-000003.000', verdict: 'bad' as const, exitCode: 1, why: null, elapsedMs: 12.5 },
+        { point: '20260101-000002.000', verdict: 'skip' as const, exitCode: null, why: 'gone', elapsedMs: 2 },
+      ];
+      for (const trial of trials) onTrial?.(trial, { suspects: 2, trials: 1 });
+      const suspects = trials.slice(1).map((trial) => trial.point);
+      return Promise.resolve({
+        ...{ domid: 1, name: 'web1', lastGood: point.id, firstBad: null, suspects, points: 3, trials },
+        ...{ safetyPoint: '20260101-000004.000', left: leave, paused: false, elapsedMs: 40 },
+      });
+    },
     protect: (_host, _selector, _store, { onPoint }) => {
       onPoint?.({ record: point, path: 'p.dmi', copiedPages: 0 }, false);
       const figures = { points: 3, skipped: 1, failed: 2, storedBytes: 200_000, longestPauseMs: 0.12 };

@@ -23,6 +23,11 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
     'rollback web1 --image a.dmi --no-safety',
     /^rolled back: +web1 \(domain 1\), running\n[^]*3 put back, 125 the same\n[^]*paused for: +0\.750 ms\n$/,
   ],
+  bisect: [
+    'bisect web1 --store s --good 2026 --bad latest --leave good -- test -f ok',
+    /^first bad: +one of 20260101-000003\.000, [^]*tried: +3 of 3 points\n[^]*, at the last good point, running\n/,
+    3,
+  ],
   protect: [
     'protect web1 --store s --count 3',
     /^protected: +web1 .*\npoints: +3 points, 1 skipped for their pause, 2 failures\n/,
@@ -170,6 +175,12 @@ test('what is no command line is a usage error', async () => {
     'rollback web1 --no-safety',
     'rollback web1 --image a.dmi',
     'rollback web1 --safety b.dmi',
+    'bisect web1 --store s --good 2026 --bad latest',
+    'bisect web1 --store s --good 2026 -- true',
+    'bisect web1 --good 2026 --bad latest -- true',
+    'bisect web1 --store s --good 2026 --bad latest --no-safety -- true',
+    'bisect web1 --store s --good 2026 --bad latest --leave there -- true',
+    'bisect web1 --store s --good 2026 --bad latest --timeout long -- true',
     'digest',
     'digest web1 --image a.dmi',
     'image convert --to core a.xl a.dmi',
@@ -354,4 +365,33 @@ test('--host and the name of an embedded host reach the engine', async () => {
   await cli(given, ['host', 'stop', '--host', 'embedded:lab']);
   await cli(given, ['host', 'stop', '--name', 'other']);
   assert.deepEqual(asked, ['embedded:lab', 'lab', 'other']);
+});
+
+test('bisect tells each step where progress is shown, and knows the host that COMMAND is to ask', async () => {
+  const line =
+    'bisect web1 --host embedded:lab --store s --good 2026 --bad latest --timeout 2m -- sh -c true';
+  const asked: unknown[] = [];
+  const given = working();
+  const told: typeof given = {
+    ...given,
+    bisect: (host, selector, store, options) => {
+      asked.push([selector, store, options.command, options.env, options.timeoutMs, options.leave]);
+      return given.bisect(host, selector, store, options);
+    },
+  };
+  const plain = await cli(told, line.split(' '));
+  assert.deepEqual(asked, [
+    ['web1', 's', ['sh', '-c', 'true'], { DORMOUSE_HOST: 'embedded:lab' }, 120_000, 'before'],
+  ]);
+  assert.equal(
+    plain.stderr,
+    [
+      'bisect web1: 20260101-000000.123 is good (exit 0, 12.5 ms); 2 points left, about 1 step',
+      'bisect web1: 20260101-000003.000 is bad (exit 1, 12.5 ms); 2 points left, about 1 step',
+      'bisect web1: 20260101-000002.000 is skipped (gone, 2.00 ms); 2 points left, about 1 step',
+      '',
+    ].join('\n'),
+  );
+  for (const quiet of ['--json', '-q', '--no-progress'])
+    assert.equal((await cli(told, [quiet, ...line.split(' ')])).stderr, '', quiet);
 });

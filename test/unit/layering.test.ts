@@ -9,7 +9,7 @@ import { packageRoot } from '../../src/addon.js';
 const layers: readonly (readonly string[])[] = [
   ['cli', 'demo', 'helper'],
   ['render'],
-  ['save', 'restore', 'checkpoint', 'rollback', 'transfer', 'convert', 'digest', 'dump', 'diff'],
+  ['save', 'restore', 'checkpoint', 'rollback', 'bisect', 'transfer', 'convert', 'digest', 'dump', 'diff'],
   ['protect'],
   ['capture', 'store'],
   ['xenstream', 'host', 'worker', 'trust'],
@@ -33,6 +33,7 @@ const engine = [
   'restore',
   'checkpoint',
   'rollback',
+  'bisect',
   'transfer',
   'convert',
   'digest',

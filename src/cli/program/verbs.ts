@@ -1,6 +1,7 @@
 /** The one table that names the verbs: parser, help, documentation and tests are driven by it. */
 import { globalOptions } from '../global_options.js';
 import type { Verb } from '../verb.js';
+import { bisect } from '../verbs/bisect.js';
 import { checkpoint } from '../verbs/checkpoint.js';
 import { completion } from '../verbs/completion.js';
 import { create } from '../verbs/create.js';
@@ -42,6 +43,7 @@ export const verbs: readonly Verb[] = [
   restore,
   checkpoint,
   rollback,
+  bisect,
   protect,
   points,
   prune,
