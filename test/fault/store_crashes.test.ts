@@ -19,11 +19,14 @@ class Told {
   readonly there = new Set<string>();
   /** It may be there or not. */
   readonly unsure = new Set<string>();
+  /** Points of which the domain goes on from one, `` for none; null once one of them was to go. */
+  at: string[] | null = [''];
 }
 
 class Stage {
   readonly files = new SimulatedFiles();
   readonly told = new Told();
+  readonly pinned = new Set<string>();
   clock = Date.parse('2026-01-01T00:00:00.000Z');
 
   points(name: string): DomainPoints {
@@ -48,26 +51,43 @@ class Stage {
     try {
       const begun = await points.begin(lease, this.clock++, parent);
       this.told.unsure.add(begun.id);
+      this.told.at?.push(begun.id);
       const before = parent !== null && begun.parentStays ? await this.descent(parent) : null;
       const needs = before ? [{ name: parent ?? '', imageId: before.imageId, root: before.root }] : [];
       const descent = descentOf(begun.id, needs, before ? 'changes' : 'full');
       await this.files.writeUnnamed(begun.imagePath, Buffer.from(JSON.stringify(descent)));
       await points.publish(recordOf(begun.id, begun.imageName, descent));
       this.told.there.add(begun.id);
+      this.told.at = [begun.id];
       return begun.imageName;
     } finally {
       await lease.drop().catch(() => undefined);
     }
   }
 
+  async goBack(points: DomainPoints, id: string): Promise<void> {
+    this.told.at?.push(id);
+    await points.wentBack(id, this.clock++);
+    this.told.at = [id];
+  }
+
+  /** From when that returns it stays, whatever goes. */
+  async pin(points: DomainPoints, id: string): Promise<void> {
+    await points.pin(id);
+    this.pinned.add(id);
+  }
+
   async forget(points: DomainPoints, ids: readonly string[]): Promise<void> {
-    for (const id of ids) {
+    for (const id of ids.filter((one) => !this.pinned.has(one))) {
       this.told.there.delete(id);
+      if (this.told.at?.includes(id)) this.told.at = null;
       this.told.unsure.add(id);
     }
     await points.prune({ last: 100 }, { also: ids });
   }
 }
+
+type History = (stage: Stage) => Promise<void>;
 
 /** A chain of three, of which the older two go; a chain of its own, of which the older one goes; then the first chain. */
 async function script(stage: Stage): Promise<void> {
@@ -76,15 +96,40 @@ async function script(stage: Stage): Promise<void> {
   for (let i = 0; i < 3; i++) image = await stage.take(points, image);
   await stage.forget(points, (await points.ids()).slice(0, 2));
   image = await stage.take(points, null);
-  await points.pin((await points.ids()).at(-1) ?? '');
+  await stage.pin(points, (await points.ids()).at(-1) ?? '');
   await stage.take(points, image);
   await stage.forget(points, (await points.ids()).slice(0, 1));
   await points.collect();
 }
 
-async function untilItFails(stage: Stage): Promise<void> {
+/** Points on the last one, on one that the domain was taken back to, and whole ones; some are pinned, some go; sessions come and go. */
+function randomHistory(seed: number): History {
+  return async (stage) => {
+    const dice = new Dice(seed);
+    let points = stage.points('first');
+    for (let turns = 8 + dice.below(8); turns > 0; turns--) {
+      const ids = await points.ids();
+      const some = ids[dice.below(Math.max(1, ids.length))] ?? '';
+      const what = dice.below(12);
+      if (ids.length < 2 || what < 4) {
+        const current = dice.below(4) === 0 ? null : await points.current();
+        await stage.take(points, current?.image.name ?? null);
+      } else if (what < 6) await stage.goBack(points, some);
+      else if (what < 8) await stage.pin(points, some);
+      else if (what < 11)
+        await stage.forget(
+          points,
+          ids.filter(() => dice.below(3) === 0),
+        );
+      else points = stage.points('first');
+    }
+    await points.collect();
+  };
+}
+
+async function untilItFails(stage: Stage, history: History): Promise<void> {
   try {
-    await script(stage);
+    await history(stage);
   } catch (thrown) {
     if (thrown instanceof Crash) return;
     const { code } = asDormouseError(thrown);
@@ -101,6 +146,8 @@ async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints
   assert.ok(removed.length <= 5);
   const ids = (await points.list()).map(({ id }) => id);
   for (const id of told.there) assert.ok(ids.includes(id), `${id} was told to be there`);
+  const current = (await points.current())?.id ?? '';
+  assert.ok(told.at?.includes(current) ?? true, `it goes on from ${current}, not ${told.at?.join() ?? ''}`);
   for (const id of ids) assert.ok(told.there.has(id) || told.unsure.has(id), `${id} comes from nowhere`);
   const needed = new Set<string>();
   for (const id of ids) for (const name of await points.needs(`${id}.dmi`)) needed.add(name);
@@ -113,17 +160,21 @@ async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints
 }
 
 /** How many steps there are, and each of them gone wrong. */
-async function eachStep(wrong: (at: number) => AtStep, powerLoss: Dice | null): Promise<number> {
+async function eachStep(
+  wrong: (at: number) => AtStep,
+  powerLoss: Dice | null,
+  history: History = script,
+): Promise<number> {
   const whole = new Stage();
   await prepare(whole);
   const before = whole.files.steps;
-  await script(whole);
+  await history(whole);
   const last = whole.files.steps;
   for (let at = before + 1; at <= last; at++) {
     const stage = new Stage();
     await prepare(stage);
     stage.files.atStep = wrong(at);
-    await untilItFails(stage);
+    await untilItFails(stage, history);
     stage.files.revive(powerLoss);
     try {
       await checkAfter(stage, stage.points('next'));
@@ -164,3 +215,24 @@ for (const what of ['EIO', 'ENOSPC'] as const)
       const cases = await eachStep(at(what, forEver), null);
       t.diagnostic(`${cases} cases`);
     });
+
+/** DORMOUSE_STORE_CASES, in whole histories. */
+const mostCases = Number(process.env.DORMOUSE_STORE_CASES ?? 2000);
+
+test(`random histories, ${mostCases} cases and more`, async (t) => {
+  const first = Number(process.env.DORMOUSE_STORE_SEED ?? 1 + Math.floor(Math.random() * 1e9));
+  t.diagnostic(`DORMOUSE_STORE_SEED=${first}`);
+  let [cases, seed] = [0, first];
+  for (; cases < mostCases; seed++) {
+    const history = randomHistory(seed);
+    const each = (wrong: (at: number) => AtStep, powerLoss: Dice | null = null): Promise<number> =>
+      eachStep(wrong, powerLoss, history).catch((cause: unknown) => {
+        throw new Error(`history ${seed}: ${(cause as Error).message}`, { cause });
+      });
+    cases += await each(at('crash'));
+    for (let loss = 0; loss < 4; loss++) cases += await each(at('crash'), new Dice(seed * 4 + loss));
+    for (const what of ['EIO', 'ENOSPC'] as const)
+      for (const forEver of [false, true]) cases += await each(at(what, forEver));
+  }
+  t.diagnostic(`${cases} cases of ${seed - first} histories`);
+});
