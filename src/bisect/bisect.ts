@@ -66,9 +66,9 @@ export interface BisectResult {
   readonly elapsedMs: number;
 }
 
-/** Of one point alone: it cannot be judged, and the domain was not touched for it. */
+/** Of one point alone, where the domain was not touched for it: it cannot be judged. */
 const ofPoint: readonly ErrorCode[] = [
-  ...(['POINT_NOT_FOUND', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED'] as const),
+  ...(['POINT_NOT_FOUND', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'HOST_LACKS'] as const),
   ...(['IMAGE_INCOMPATIBLE', 'IMAGE_NOT_RESTORABLE'] as const),
 ];
 
@@ -144,8 +144,8 @@ class Bisection {
     try {
       found = { ...(await this.#judge(at)), why: null };
     } catch (thrown) {
-      const { code, message } = asDormouseError(thrown);
-      if (!ofPoint.includes(code)) throw thrown;
+      const { code, message, guest } = asDormouseError(thrown);
+      if (!ofPoint.includes(code) || guest !== 'untouched') throw thrown;
       found = { verdict: 'skip', exitCode: null, why: message };
     }
     this.#known[at] = found.verdict;
@@ -187,7 +187,7 @@ class Bisection {
 
 /**
  * Finds the first point at which COMMAND fails, between a good and a later bad one that it led to. The domain is taken back to one after
- * the other and runs while COMMAND runs, else it stands. In the end, and after any error, it goes back to where it was, which is kept as
+ * the other, runs while COMMAND runs there and stands in between. In the end, and after any error, it goes back to where it was, which is kept as
  * a point that is pinned until then; after a result to where `leave` says. If the tool dies it stays where it is. Errors: those of a
  * rollback and of a store, USAGE (points that are no ends, COMMAND that cannot be started), COMMAND_FAILED, CANCELLED.
  */
@@ -205,5 +205,5 @@ export async function bisect(
   const points = (await PointStore.open(folder, { create: false })).points(info.uuid);
   const line = await lineBetween(points, options);
   const place = { host, info, folder, points };
-  return await new Bisection(place, await Excursion.begin(place, options), line, options).run();
+  return await new Bisection(place, new Excursion(place, options), line, options).run();
 }

@@ -3,6 +3,7 @@ import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
 import { asDormouseError, changed, DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
+import { requireWayBack } from '../rollback/rollback.js';
 import { rollbackToPoint } from '../rollback/to_point.js';
 import type { DomainPoints } from '../store/domain_points.js';
 import { shellWord } from '../trust/shell_word.js';
@@ -16,6 +17,8 @@ export type Rolling = <T>(
 export interface ExcursionOptions {
   /** Keep the domain as it is before as a point; without it nothing leads back there. */
   readonly safety: boolean;
+  /** Disks that the domain writes to stay as they are now, on hosts that have such. */
+  readonly keepDisks?: boolean;
   readonly rolling?: Rolling;
   readonly notice?: (text: string) => void;
 }
@@ -33,38 +36,27 @@ export class Excursion {
   /** It is, or was, at a point. */
   #away = false;
 
-  private constructor(
+  constructor(
     private readonly place: Place,
     private readonly options: ExcursionOptions,
   ) {}
-
-  /** The domain stands from here on, unless it is let run. LOCKED while another tool works on it. */
-  static async begin(place: Place, options: ExcursionOptions): Promise<Excursion> {
-    const { host, info } = place;
-    const lease = await host.acquire(info.domid, 'rollback');
-    try {
-      await host.pause(info.domid);
-    } finally {
-      await lease.release();
-    }
-    return new Excursion(place, options);
-  }
 
   /** The domain as it was before, once it is kept. */
   get safetyPoint(): string | null {
     return this.#safetyPoint;
   }
 
-  /** Before the first time it is kept as it is, as a point that nobody forgets meanwhile. Errors: those of `rollbackToPoint`. */
+  /**
+   * The first time it is kept as it is, as a point that leads back and that nobody forgets meanwhile. It stands when it is there. Errors: those
+   * of `rollbackToPoint`.
+   */
   async #goTo(point: string, signal?: AbortSignal): Promise<void> {
-    const { host, info, folder, points } = this.place;
-    const { safety, rolling, notice } = this.options;
-    const kept = async (safetyPoint: string): Promise<void> => {
-      await points.pin(safetyPoint);
-      this.#safetyPoint = safetyPoint;
-    };
+    const { host, info, folder } = this.place;
+    const { safety, keepDisks = false, rolling, notice } = this.options;
     const chosen = {
-      ...{ safety: safety && this.#safetyPoint === null, kept },
+      ...{ safety: safety && this.#safetyPoint === null, keepDisks, leavePaused: true },
+      kept: (safetyPoint: string, path: string) => this.#keep(safetyPoint, path),
+      touched: () => (this.#away = true),
       ...(signal && { signal }),
       ...(notice && { notice }),
     };
@@ -74,7 +66,25 @@ export class Excursion {
       return rollbackToPoint(host, String(info.domid), folder, point, shown);
     };
     await (rolling ? rolling(point, roll) : roll({}));
-    this.#away = true;
+  }
+
+  async #keep(safetyPoint: string, path: string): Promise<void> {
+    const { host, info, points } = this.place;
+    const { keepDisks = false } = this.options;
+    await requireWayBack(host, info, path, { keepDisks }).catch((thrown: unknown) => {
+      const { code, message } = asDormouseError(thrown);
+      if (code !== 'HOST_LACKS' && !code.startsWith('IMAGE_')) throw thrown;
+      throw new DormouseError(
+        'DOMAIN_WRONG_STATE',
+        `nothing would lead back to where ${info.name} is now: ${message}`,
+        {
+          cause: thrown,
+          advice: 'Begin while the domain runs, or again; or say `--no-safety` and where to leave it.',
+        },
+      );
+    });
+    await points.pin(safetyPoint);
+    this.#safetyPoint = safetyPoint;
   }
 
   /** Takes it to the point and runs `body` there, with the domain running or not. It stands again then. DOMAIN_NOT_FOUND if it is gone. */
@@ -87,8 +97,8 @@ export class Excursion {
     await this.#goTo(point, signal);
     if (runs) await host.unpause(info.domid);
     const result = await body();
-    await this.#requireThere();
-    await host.pause(info.domid);
+    const { paused } = await this.#requireThere();
+    if (!paused) await host.pause(info.domid);
     return result;
   }
 
@@ -103,17 +113,24 @@ export class Excursion {
   /** To a point, or where it was; it goes on as paused as it was then. */
   async end(point: string | null): Promise<void> {
     const to = point ?? this.#safetyPoint;
-    if (to !== null) await this.#goTo(to);
+    if (to === null) return;
+    await this.#goTo(to);
     await this.#letGo();
   }
 
-  /** Its safety point is one like any other from then on. */
+  /** As paused as it was. */
   async #letGo(): Promise<void> {
-    const { host, info, points } = this.place;
-    if (!info.paused) await host.unpause(info.domid);
+    const { host, info } = this.place;
+    const { paused } = await host.info(info.domid);
+    if (paused !== info.paused) await (paused ? host.unpause(info.domid) : host.pause(info.domid));
+    await this.#unpin();
+  }
+
+  /** Its safety point is one like any other from then on. */
+  async #unpin(): Promise<void> {
     const safetyPoint = this.#safetyPoint;
     if (safetyPoint === null) return;
-    await points.unpin(safetyPoint).catch((thrown: unknown) => {
+    await this.place.points.unpin(safetyPoint).catch((thrown: unknown) => {
       this.options.notice?.(`point ${safetyPoint} stays pinned: ${asDormouseError(thrown).message}`);
     });
   }
@@ -124,15 +141,17 @@ export class Excursion {
     const { host, info } = this.place;
     const to = this.#safetyPoint ?? otherwise;
     try {
-      const { rewinding = false } = await this.#requireThere();
-      // One that is half rewound stands already.
-      if (!rewinding) await host.pause(info.domid);
-      const goes = this.#away || rewinding;
-      if (goes) await this.#goTo(to);
+      const { rewinding = false, paused } = await this.#requireThere();
+      if (!this.#away && !rewinding) {
+        await this.#unpin();
+        return error;
+      }
+      if (!paused) await host.pause(info.domid);
+      await this.#goTo(to);
       await this.#letGo();
       const where = to === this.#safetyPoint ? 'is back where it was' : `is at point ${to}`;
       return changed(error, {
-        message: goes ? `${error.message}; ${info.name} ${where}` : error.message,
+        message: `${error.message}; ${info.name} ${where}`,
         guest: info.paused || info.shutdown !== null ? 'untouched' : 'resumed',
       });
     } catch (thrown) {
@@ -145,15 +164,17 @@ export class Excursion {
     const { name } = this.place.info;
     const kept = to === this.#safetyPoint ? 'As it was before it is' : 'Of the good point it is';
     if (late.code === 'HOST_DIED') return late;
+    const [domain, folder] = [name, this.place.folder].map(shellWord);
+    const there = `${domain} ${to} --store ${folder}`;
     if (late.code === 'DOMAIN_NOT_FOUND')
       return changed(late, {
         message: `${name} is gone: COMMAND ended it, or somebody else did`,
         cause: error.code === late.code ? error.cause : error,
         guest: 'gone',
-        advice: `${kept} kept as point ${to}: \`dormouse restore\` makes a new domain of its image, whose path \`dormouse points --json\` has.`,
+        advice: `${kept} kept as point ${to}: \`dormouse restore ${there}\` makes a new domain of it.`,
       });
-    const [domain, folder] = [name, this.place.folder].map(shellWord);
-    const back = `dormouse rollback ${domain} ${to} --store ${folder} --no-safety`;
+    const disks = this.options.keepDisks === true ? ' --keep-disks' : '';
+    const back = `dormouse rollback ${there} --no-safety${disks}`;
     return changed(late, {
       message: `${error.message}; then ${name} could not be brought back: ${late.message}`,
       cause: error,

@@ -15,6 +15,10 @@ export interface RollbackOptions extends OperationOptions {
   readonly safe?: (image: Captured, taken: SafetyTaken) => Promise<void>;
   /** Disks that the domain writes to stay as they are now. Without, on a host with such disks: HOST_LACKS. */
   readonly keepDisks?: boolean;
+  /** It is paused once it is back, though it ran before. */
+  readonly leavePaused?: boolean;
+  /** Called from when the domain is not what it was, whatever becomes of the rollback. */
+  readonly touched?: () => void;
 }
 
 /** Of a safety image: when the domain stood for it (milliseconds since 1970), and for how long. */

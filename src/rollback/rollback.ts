@@ -27,7 +27,7 @@ export interface RollbackResult {
   readonly imageId: string;
   /** Path of the safety image. */
   readonly safety: string | null;
-  /** Whether the domain is paused now, as it was before. */
+  /** Whether the domain is paused now. */
   readonly paused: boolean;
   /** Pages that differed and were put back, and those that were left alone. */
   readonly putPages: number;
@@ -89,6 +89,25 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   return { plan, safety: safe.image?.path ?? null };
 }
 
+/** One that is to be left paused is so from here on, unless nothing of it is changed. */
+async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
+  const { host, info, options, way } = job;
+  // One that was left half rewound stands already, and takes no pause.
+  if (options.leavePaused !== true || info.paused || info.rewinding) return way.rewind(job, plan, pause);
+  const at: { stage: Stage } = { stage: 'before' };
+  const reached = (stage: Stage): void => {
+    at.stage = stage;
+    job.reached(stage);
+  };
+  try {
+    await host.pause(info.domid);
+    return await way.rewind({ ...job, reached }, plan, pause);
+  } catch (thrown) {
+    if (at.stage === 'before') await host.unpause(info.domid).catch(() => undefined);
+    throw thrown;
+  }
+}
+
 type Done = Omit<RollbackResult, 'path' | 'elapsedMs' | 'phases'>;
 
 async function goBack(job: Job, operation: Operation): Promise<Done> {
@@ -98,7 +117,7 @@ async function goBack(job: Job, operation: Operation): Promise<Done> {
   operation.done('live');
   const pause = new Pause();
   const { plan, safety } = await stand(job, pause);
-  const putPages = await job.way.rewind(job, plan, pause);
+  const putPages = await rewind(job, plan, pause);
   operation.done('pause');
   const { domid, name } = info;
   const { paused } = await host.info(domid);
@@ -157,7 +176,10 @@ async function rollBackTo(
   operation: Operation,
 ): Promise<Done> {
   let stage: Stage = info.rewinding ? 'rewinding' : 'before';
-  const reached = (now: Stage) => (stage = now);
+  const reached = (now: Stage): void => {
+    stage = now;
+    options.touched?.();
+  };
   try {
     const { safety } = options;
     const ground =
@@ -179,9 +201,19 @@ async function rollBackTo(
   }
 }
 
+async function requirePossible(
+  host: Host,
+  info: DomainInfo,
+  reader: ImageReader,
+  options: RollbackOptions,
+): Promise<void> {
+  requireOwnImage(host, info, await host.geometry(info.domid), reader);
+  await requireNoObstacle(host, info, reader, options);
+}
+
 /**
  * Takes a domain back in place to an image of it: memory, page types and registers, and of these only what differs. It keeps its
- * id and its ports, and goes on as paused as it was; of one that has crashed that is forgotten. The image, its whole chain, is
+ * id and its ports, and goes on as paused as it was (or paused, with `leavePaused`); of one that has crashed that is forgotten. The image, its whole chain, is
  * read and checked while the guest runs. A failure, a cancel or the death of the tool before the domain is touched leaves it as
  * it was; after that it stays paused (`rewinding`) until a rollback has made it whole, or it is destroyed.
  * Errors: HOST_LACKS, DOMAIN_NOT_FOUND, DOMAIN_WRONG_STATE, LOCKED, NO_MEMORY, IMAGE_NOT_FOUND, IMAGE_READ_FAILED,
@@ -201,11 +233,28 @@ export async function rollback(
   if (options.safety !== undefined) requireSafetyPossible(info);
   const reader = await ImageReader.open(path, { lanes: laneCount });
   try {
-    requireOwnImage(host, info, await host.geometry(info.domid), reader);
-    await requireNoObstacle(host, info, reader, options);
+    await requirePossible(host, info, reader, options);
     const done = await rollBackTo(host, info, reader, path, options, operation);
     operation.done('settle');
     return { path, ...done, elapsedMs: operation.totalMs, phases: operation.parts() };
+  } finally {
+    reader.close();
+  }
+}
+
+/**
+ * Whether the domain, as it stands, could be taken back in place to that image of it: HOST_LACKS, IMAGE_NOT_RESTORABLE, IMAGE_INCOMPATIBLE if
+ * not, and IMAGE_DAMAGED.
+ */
+export async function requireWayBack(
+  host: Host,
+  info: DomainInfo,
+  path: string,
+  options: Pick<RollbackOptions, 'keepDisks'>,
+): Promise<void> {
+  const reader = await ImageReader.open(path, { lanes: laneCount });
+  try {
+    await requirePossible(host, info, reader, options);
   } finally {
     reader.close();
   }

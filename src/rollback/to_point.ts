@@ -10,11 +10,12 @@ import { PointStore } from '../store/store.js';
 import type { RollbackOptions, SafetyTaken } from './job.js';
 import { rollback, type RollbackResult } from './rollback.js';
 
-export interface PointRollbackOptions extends OperationOptions, Pick<RollbackOptions, 'keepDisks'> {
+export interface PointRollbackOptions
+  extends OperationOptions, Pick<RollbackOptions, 'keepDisks' | 'leavePaused' | 'touched'> {
   /** Keep the domain as it is before as a point. */
   readonly safety: boolean;
   /** Called when that point is there, before the domain goes back; what it throws leaves the domain as it is. */
-  readonly kept?: (safetyPoint: string) => Promise<void>;
+  readonly kept?: (safetyPoint: string, path: string) => Promise<void>;
   readonly notice?: (text: string) => void;
 }
 
@@ -62,7 +63,7 @@ export async function rollbackToPoint(
       const times = { atMs, pauseMs, elapsedMs: pauseMs };
       const occasion = { parent, reason: 'before-rollback', mode: 'light', consistency } as const;
       await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times }));
-      await options.kept?.(begun.id);
+      await options.kept?.(begun.id, image.path);
     };
     const path = await points.imagePath(record);
     const kept = safety ? { safety: begun.imagePath, safe } : {};

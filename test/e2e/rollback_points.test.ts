@@ -73,6 +73,23 @@ test('back to a point, on from there, and back to what was before', async (t) =>
   assert.equal(await finalDigest(host, 'guest', plan), stage.untouched);
 });
 
+test('it is left paused at the point, though it ran', async (t) => {
+  const stage = await setUp(t);
+  const { host, dir, points } = stage;
+  const [first] = await take(stage, 2);
+  assert.ok(first);
+  const back = await rollbackToPoint(host, 'guest', dir, first.id, { safety: true, leavePaused: true });
+  assert.equal(back.paused, true);
+  const { digest } = await digestImage(await points.imagePath(first));
+  assert.equal((await digestDomain(host, 'guest')).digest, digest);
+  await host.unpause(back.domid);
+  assert.equal((await host.info(back.domid)).paused, false);
+  t.mock.method(host, 'rewrite', () => Promise.reject(new Error('injected')));
+  await assert.rejects(rollbackToPoint(host, 'guest', dir, first.id, { safety: false, leavePaused: true }));
+  assert.equal((await host.info(back.domid)).paused, false, 'nothing of it was changed');
+  assert.equal(await finalDigest(host, 'guest', plan), stage.untouched);
+});
+
 test('without its safety point nothing goes back; the point that it goes to stays meanwhile', async (t) => {
   const stage = await setUp(t);
   const { host, dir, points } = stage;

@@ -119,6 +119,23 @@ test('before anything is touched: no program, no line, no end, another tool at w
   assert.equal((await runBisect(stage, [first, other], doingAt([[other], 'exit 1']))).points, 3);
 });
 
+test('what would not lead back is found before the guest is touched', async (t) => {
+  const stage = await bisectStage(t);
+  const { host, points, domid } = stage;
+  const ids = await takePoints(stage, 3);
+  const real = host.geometry.bind(host);
+  // From when it is kept on it is no domain of that size any more.
+  t.mock.method(host, 'geometry', async (asked: number) => {
+    const geometry = await real(asked);
+    return (await points.ids()).length > 3 ? { ...geometry, nrPfns: geometry.nrPfns + 1 } : geometry;
+  });
+  const error = await fails(runBisect(stage, ids, ['true'], { trustEnds: true }));
+  assert.deepEqual([error.code, error.guest], ['DOMAIN_WRONG_STATE', 'untouched']);
+  assert.match(error.message, /^nothing would lead back to where guest is now: the image has \d+ pfns/u);
+  assert.equal((await host.info(domid)).paused, false);
+  assert.deepEqual([(await points.list()).length, (await points.list()).at(-1)?.pinned], [4, false]);
+});
+
 test('a point whose image is damaged is skipped, and the guest not touched for it', async (t) => {
   const stage = await bisectStage(t);
   const { points, host, domid } = stage;
@@ -143,7 +160,10 @@ test('a COMMAND that ends the domain: it is said that it is gone, and what is le
   );
   assert.deepEqual([error.code, error.guest], ['DOMAIN_NOT_FOUND', 'gone']);
   const safety = await points.latest();
-  assert.ok(safety && error.advice.includes(safety.id), error.advice);
+  assert.ok(
+    safety && error.advice.includes(`dormouse restore guest ${safety.id} --store ${stage.dir}`),
+    error.advice,
+  );
   await restore(host, await points.imagePath(safety), { paused: false, trustConfig: true });
   assert.equal(await finalDigest(host, 'guest', plan), await untouchedDigest(host, plan));
 });
@@ -258,7 +278,8 @@ test(`signals at ${rounds} random moments`, async (t) => {
     const safety = (await points.ids()).find((id) => id > last);
     if (ended.signal !== null) {
       seen.killed++;
-      // What the help says: the last point leads back. Without one it was not touched.
+      // What the help says: it may run, and the last point leads back. Without one it was not touched.
+      if ((await host.info(domid)).rewinding !== true) await host.pause(domid);
       if (safety !== undefined) await rollbackToPoint(host, 'guest', dir, safety, { safety: false });
       if (safety !== undefined) seen.away++;
     } else if (ended.exitCode === 0) seen.done++;

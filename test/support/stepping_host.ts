@@ -28,7 +28,9 @@ function counted<T extends object>(real: T, steps: Steps, instead: Readonly<Reco
   return new Proxy(real, {
     get: (_, name) => {
       const own: unknown = Reflect.get(real, name, real);
-      if (typeof own !== 'function' || typeof name !== 'string' || name === 'onEvent') return own;
+      if (typeof own !== 'function' || typeof name !== 'string') return own;
+      // No call that waits for an answer.
+      if (name === 'onEvent') return (own as Method).bind(real);
       const method: Method = (instead[name] ?? (own as Method)).bind(real);
       return (...args: unknown[]) => steps.around(name, () => method(...args));
     },

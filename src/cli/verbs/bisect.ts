@@ -18,7 +18,7 @@ const input = z.object({
   bad: z.string({ error: 'say at which point it was bad: --bad POINT' }),
   timeout: z.string().transform(parseDurationMs).optional(),
   leave: z.enum(leftAt).default('before'),
-  ...{ paused: flag, trustEnds: flag, safety: z.boolean().default(true) },
+  ...{ paused: flag, trustEnds: flag, keepDisks: flag, safety: z.boolean().default(true) },
 });
 
 /** `is bad (exit 1, 1.20 s)`. */
@@ -77,8 +77,8 @@ export const bisect = defineVerb({
     'COMMAND is run as `git bisect run` runs it: exit code 0 says that the point is good, 1 to 127 that it is bad, but 125 that it cannot be ' +
     'judged; 128 or more, or a signal, ends the search. It has DORMOUSE_DOMAIN, DORMOUSE_DOMID and DORMOUSE_POINT in its environment; ' +
     'what it prints goes to stderr. If it takes longer than --timeout it is ended, and the point is bad.\n' +
-    'The domain runs while COMMAND runs, whether it was paused or not, and else stands; with --paused it stands then too, as it was at ' +
-    'the point. Its disks and network are not taken back.\n' +
+    'The domain runs while COMMAND runs, whether it was paused or not, and stands between two points; with --paused it stands then too, as it ' +
+    'was at the point. Its disks and network are not taken back.\n' +
     'First COMMAND is run at both ends: it must succeed at the good one and fail at the bad one. Only points that led from the one to the ' +
     'other are tried. One that is damaged or was forgotten is skipped. Exit code 3 if skipped points leave open which one is the first.\n' +
     'As it is before the domain is kept as a point. It goes back there in the end, and after Ctrl-C or any error, as paused as it was; ' +
@@ -96,6 +96,10 @@ export const bisect = defineVerb({
     { flags: '--trust-ends', says: 'do not try the two ends' },
     { flags: '--leave <where>', says: 'where the domain is left (default: before)', choices: leftAt },
     { flags: '-p, --paused', says: 'the domain stands while COMMAND runs' },
+    {
+      flags: '--keep-disks',
+      says: 'the disks that it writes to stay as they are; without, on Xen it is refused',
+    },
     { flags: '--no-safety', says: 'do not keep the domain as it is; for one that has crashed' },
   ],
   examples: [
