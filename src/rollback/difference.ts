@@ -2,7 +2,7 @@
  * What differs between a domain and an image of it. All of it is compared once, while the guest runs; that pass also reads and
  * checks every chunk that can be needed. After it only what the host's log names can have become different.
  */
-import { availableParallelism } from 'node:os';
+import { availableParallelism, freemem } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { native } from '../addon.js';
 import type { OperationOptions } from '../domain/progress.js';
@@ -36,7 +36,8 @@ export class Difference {
     from: FromSuspendPoint | FromPause,
   ) {
     const leaves = BigUint64Array.from(reader.manifest.geometry.p2mFrames, BigInt);
-    const most = Math.min(reader.nrPfns, mostKeptBytes / pageBytes);
+    // A control domain may have little memory itself.
+    const most = Math.min(reader.nrPfns, Math.floor(Math.min(mostKeptBytes, freemem() / 4) / pageBytes));
     const startInfoPfn = 'startInfoPfn' in from ? from.startInfoPfn : null;
     this.#handle = native(() => steps().rewindCreate(reader.handle, leaves, startInfoPfn, most));
     if ('alonePfns' in from)

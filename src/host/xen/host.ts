@@ -183,6 +183,7 @@ export class XenHost implements Host {
     // From here on it must not run again: its image may be complete.
     this.#held.get(domid)?.note('destroy');
     await xl(['destroy', String(domid)]);
+    this.#leases.marks.remove(domid);
     const held = this.#held.get(domid);
     if (held) this.#continueMonitor(held);
     held?.strikeAll();
