@@ -108,6 +108,7 @@ void Rewind::keep_frames(std::vector<uint64_t> alone) {
   frames_stay_ = true;
   localise_ = pfn::localise_running;
   leaf_at_.clear();
+  for (const uint64_t leaf : leaves_) leaf_bodies_.emplace(leaf, std::vector<uint8_t>());
   alone_ = std::move(alone);
 }
 
@@ -119,10 +120,8 @@ bool Rewind::check_frames_stay(host::DomainMemory& memory, Fault* fault) const {
     if (!memory.query(leaf, 1, &entry, fault)) return false;
     const uint8_t* now = page_now(memory, leaf, entry, scratch().now, fault);
     if (*fault) return false;
-    const uint64_t at = kept_at_[leaf];
-    if (now && at != kNotKept &&
-        std::memcmp(now, kept_ + at * host::kPageSize, host::kPageSize) == 0)
-      continue;
+    const auto& then = leaf_bodies_.at(leaf);
+    if (now && !then.empty() && std::memcmp(now, then.data(), host::kPageSize) == 0) continue;
     fault->pfn = leaf;
     return fault->raise("HOST_LACKS",
                         "pages of the domain have other frames than in the image, as after "
@@ -171,22 +170,31 @@ bool Rewind::look(host::DomainMemory& memory, Fault* fault) {
 }
 
 // What localising would refuse in the pause is refused before the guest is touched.
-bool Rewind::check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const {
+bool Rewind::check_table(const host::FrameMaps& maps, uint64_t pfn, const uint8_t* body,
+                         Fault* fault) const {
   const int level = host::table_level(wanted_type(pfn));
   const auto* entries = reinterpret_cast<const uint64_t*>(body);
+  alignas(64) uint64_t lent[kEntries] = {};
+  bool lends = false;
   for (uint64_t i = 0; i < kEntries; ++i) {
     const uint64_t entry = entries[i];
     if (!(entry & pfn::kPtePresent)) continue;
     const uint64_t target = (entry & pfn::kPteFrame) >> pfn::kFrameShift;
     const bool super = (entry & pfn::superpage_bits(level)) != 0;
     if (!super && target < nr_pfns() && wants_frame(target)) continue;
-    if (!super && frames_stay_ && (target & pfn::kXenFrameMark)) continue;
+    if (!super && frames_stay_ && (target & pfn::kXenFrameMark)) {
+      lends = true;
+      lent[i] = entry;
+      continue;
+    }
     fault->pfn = pfn;
     return fault->raise("IMAGE_DAMAGED", "page table at pfn " + std::to_string(pfn) +
                                              " of the image is not valid: entry " +
                                              std::to_string(i) + " leads to no page of it");
   }
-  return true;
+  // Of frames that are Xen's own it is said here whether they can be any.
+  return !lends || localise_body(maps, pfn, level, reinterpret_cast<const uint8_t*>(lent),
+                                 scratch().wanted, fault, localise_);
 }
 
 void Rewind::keep_page(uint64_t pfn, const uint8_t* body) {
@@ -208,7 +216,10 @@ bool Rewind::compare_chunk(host::DomainMemory& memory, uint32_t lane, uint32_t i
     if (!reader_->is_current(index, slot, pfn)) continue;
     const uint8_t* body = chunk.bodies + uint64_t(slot) * host::kPageSize;
     const int level = host::table_level(wanted_type(pfn));
-    if (level != 0 && !check_table(pfn, body, fault)) return false;
+    if (level != 0 && !check_table(maps, pfn, body, fault)) return false;
+    // By one lane only: each page is current in one chunk.
+    if (const auto kept = leaf_bodies_.find(pfn); kept != leaf_bodies_.end())
+      kept->second.assign(body, body + host::kPageSize);
     uint64_t entry = 0;
     if (!memory.query(pfn, 1, &entry, fault)) return false;
     const uint8_t* now = fits(pfn, entry) ? page_now(memory, pfn, entry, room.now, fault) : nullptr;

@@ -88,7 +88,8 @@ class Rewind {
   bool wants_frame(uint64_t pfn) const;
   bool fits(uint64_t pfn, uint64_t entry) const;
   bool has(uint64_t pfn) const;
-  bool check_table(uint64_t pfn, const uint8_t* body, Fault* fault) const;
+  bool check_table(const host::FrameMaps& maps, uint64_t pfn, const uint8_t* body,
+                   Fault* fault) const;
   void add_leaf_of(uint64_t pfn);
   bool check_frames_stay(host::DomainMemory& memory, Fault* fault) const;
   void keep_page(uint64_t pfn, const uint8_t* body);
@@ -106,9 +107,11 @@ class Rewind {
   const std::shared_ptr<image::ImageReader> reader_;
   const uint64_t start_info_;
   const std::vector<uint64_t> leaves_;
-  std::unordered_map<uint64_t, uint64_t> leaf_at_;  // by pfn: which leaf
-  std::vector<uint8_t> wanted_;                     // class, type << 4
-  std::vector<uint64_t> seen_;                      // entries as of the last look
+  std::unordered_map<uint64_t, uint64_t> leaf_at_;  // by pfn: which leaf, if they are made anew
+  // Where frames stay: the leaves of the image, by pfn, as they were; empty until they were seen.
+  std::unordered_map<uint64_t, std::vector<uint8_t>> leaf_bodies_;
+  std::vector<uint8_t> wanted_;  // class, type << 4
+  std::vector<uint64_t> seen_;   // entries as of the last look
   std::vector<uint32_t> kept_at_;
   PendingSet candidates_;
   bool looked_ = false;

@@ -30,6 +30,8 @@ import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 export interface CheckpointOptions extends OperationOptions, NewImageOptions {
   readonly mode: CheckpointMode;
   readonly suspendTimeoutMs?: number;
+  /** Told what the image cannot be used for. */
+  readonly notice?: (text: string) => void;
 }
 
 export interface CheckpointResult {
@@ -165,6 +167,8 @@ async function takeLive(job: Job): Promise<CheckpointResult> {
     const request = { host, lease, info, writer, geometry, options, operation };
     const { source, pauseMs, downtime, copiedPages } = await captureLive(request, options);
     const captured = await commitImage(writer, source, { pauseMs, operation, signal: options.signal });
+    const unfit = source.state.links?.unfit ?? '';
+    if (unfit !== '') options.notice?.(`${path} is none to roll back to in place: ${unfit}`);
     image = { ...captured, consistency, pauseMs, downtime, cowPages: 0, copiedPages };
   } catch (thrown) {
     await writer.abandon();

@@ -178,11 +178,18 @@ export interface RewindTarget {
   readonly keepDisks: boolean;
 }
 
-/** A domain on its way back to an instant at which it was paused. Its frames stay where they are. */
+/** A domain off its devices, on its way back to an instant at which it was paused. Its frames stay where they are. */
 export interface Rewinder {
+  /** Puts its devices back: nothing of it was changed. A domain that was half rewound before stays that. */
+  abandon(): Promise<void>;
   /**
-   * All pages are as they were: page tables, registers and what ties it to others follow, its devices are put back and the lease's
-   * pause is taken back. `state` holds machine frames.
+   * From here on it is neither what it was nor what it is to be; its memory may be written to. Its log is read no more. After an error
+   * it is as it was, or `rewinding`.
+   */
+  begin(): Promise<void>;
+  /**
+   * All pages are as they were: page tables, registers and what ties it to others follow, and its devices are put back. It is whole
+   * then, and still paused. `state` holds machine frames.
    */
   complete(rest: { readonly pins: readonly TablePin[]; readonly state: DomainState }): Promise<void>;
 }
@@ -330,11 +337,11 @@ export interface Host {
   rewrite?(lease: Lease, part?: RewritePart): Promise<Rewriter>;
   /**
    * Takes a domain that the lease holds paused, or that was left half rewound, off its devices, so that it can go back in place to an
-   * image that was taken of it paused. Absent where the host cannot. Before anything of it has changed an error leaves it as it was;
-   * after that it is `rewinding`. HOST_LACKS, DOMAIN_WRONG_STATE.
+   * image that was taken of it paused; what its backends wrote to it until then its log names afterwards. Absent where the host cannot.
+   * After an error it is as it was, or `rewinding`. HOST_LACKS, HOST_UNAVAILABLE, DOMAIN_NOT_FOUND.
    */
   rewind?(lease: Lease, target: RewindTarget): Promise<Rewinder>;
-  /** What stands against that, as far as it can be seen while the domain runs. */
+  /** What stands against that, as far as it can be seen while the domain runs or is half rewound. */
   rewindObstacles?(domid: number, target: RewindTarget): Promise<readonly Obstacle[]>;
   /**
    * A view of a domain's memory that may be written to once `rewrite` or `rewind` returned; until then it is read. `alone`: pfns of
@@ -358,7 +365,10 @@ export interface Host {
    * ends this.
    */
   noteEnding(lease: Lease, ending: Ending): Promise<void>;
-  /** Controller pause that is undone with the lease. */
+  /**
+   * Controller pause that is undone with the lease. Of a domain that is open to be rewritten, when nothing that others answer is on its
+   * way: DOMAIN_WRONG_STATE if there always is.
+   */
   holdPaused(lease: Lease): Promise<void>;
   releasePaused(lease: Lease): Promise<void>;
   /**

@@ -80,9 +80,17 @@ export class Difference {
     });
   }
 
-  /** After a pass over a guest that ran: of one that stands all pages may differ. False if they must be compared again. */
-  suspectAll(): boolean {
-    return steps().rewindSuspectAll(this.#handle);
+  /**
+   * Of a domain that stands, after all of it was compared: what can differ by now is what its log named since, or anything, where that
+   * is null. Its content is kept. Errors: as `compare`.
+   */
+  async settle(logged: readonly Buffer[] | null, options: OperationOptions): Promise<void> {
+    for (const bitmap of logged ?? []) this.merge(bitmap);
+    if (!logged) {
+      this.look();
+      if (!steps().rewindSuspectAll(this.#handle)) await this.compare(options);
+    }
+    await this.keep(this.missing());
   }
 
   merge(logged: Buffer): void {

@@ -3,7 +3,7 @@ import { Buffer } from 'node:buffer';
 import type { Pause } from '../domain/operation.js';
 import { localiseVcpus } from '../domain/pv_state.js';
 import type { DomainInfo, DomainState } from '../domain/state.js';
-import { DormouseError } from '../errors.js';
+import { asDormouseError, DormouseError } from '../errors.js';
 import type { Rewinder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import { steps } from '../worker/steps.js';
@@ -40,25 +40,54 @@ function requireFramesStay({ gained, lost }: Plan, { name }: DomainInfo): void {
   );
 }
 
-async function begin(job: Job): Promise<Rewinder> {
-  const { host, info, reader, ground, options } = job;
-  if (!host.rewind) throw new DormouseError('INTERNAL', 'the host cannot rewind');
+/** Of what leaves the domain as it was or half rewound: the host says which. */
+async function asTheHostSays<T>({ host, info, reached }: Job, work: Promise<T>): Promise<T> {
   try {
-    const { keepDisks = false } = options;
-    const rewinder = await host.rewind(ground.lease, { state: reader.manifest.state, keepDisks });
-    job.reached('rewinding');
-    return rewinder;
+    return await work;
   } catch (thrown) {
-    const now = await host.info(info.domid).catch(() => null);
-    if (now?.rewinding) job.reached('rewinding');
+    const isRewinding = await host.info(info.domid).then(
+      (now) => now.rewinding === true,
+      (error: unknown) => asDormouseError(error).code !== 'DOMAIN_NOT_FOUND',
+    );
+    if (isRewinding) reached('rewinding');
     throw thrown;
   }
 }
 
-async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
-  const { info, reader, memory, difference } = job;
-  requireFramesStay(plan, info);
-  const rewinder = await begin(job);
+function takeOff(job: Job): Promise<Rewinder> {
+  const { host, reader, ground, options } = job;
+  if (!host.rewind) throw new DormouseError('INTERNAL', 'the host cannot rewind');
+  const { keepDisks = false } = options;
+  return asTheHostSays(job, host.rewind(ground.lease, { state: reader.manifest.state, keepDisks }));
+}
+
+/** What its backends wrote until they were off is found too. Until this returns nothing of the domain is changed. */
+async function settle(job: Job, rewinder: Rewinder): Promise<Plan> {
+  const { info, memory, difference, ground, options, way } = job;
+  try {
+    const logged = await ground.lastChanges();
+    memory.catchUp?.(logged !== null);
+    await difference.settle(logged && [logged], options);
+    const plan = way.plan(job);
+    requireFramesStay(plan, info);
+    return plan;
+  } catch (thrown) {
+    await rewinder.abandon().catch(() => {
+      job.reached('rewinding');
+    });
+    throw thrown;
+  }
+}
+
+async function rewind(job: Job, before: Plan, pause: Pause): Promise<number> {
+  const { host, info, reader, memory, difference, ground } = job;
+  requireFramesStay(before, info);
+  const rewinder = await takeOff(job);
+  pause.done('state');
+  const plan = await settle(job, rewinder);
+  pause.done('find');
+  await asTheHostSays(job, rewinder.begin());
+  job.reached('rewinding');
   pause.done('state');
   const putPages = await difference.write();
   pause.done('copy');
@@ -74,6 +103,7 @@ async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
       : then;
   await rewinder.complete({ pins: plan.pins, state });
   job.reached('whole');
+  await host.releasePaused(ground.lease);
   pause.done('resume');
   return putPages;
 }
@@ -83,6 +113,7 @@ export function backToPause(info: DomainInfo, reader: ImageReader): Way {
   judge(reader, info);
   return {
     from: ({ alone = [] }) => ({ alonePfns: alone }),
+    settlesLater: true,
     // Page tables are none while pages are written: all of them are made again.
     plan: ({ difference }) => difference.plan(true),
     rewind,

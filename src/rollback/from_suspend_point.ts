@@ -53,6 +53,7 @@ export function backToSuspendPoint(info: DomainInfo, reader: ImageReader): Way {
   const point = info.type === 'pv' ? pvPointOf(reader) : null;
   return {
     from: () => ({ startInfoPfn: point?.startInfoPfn ?? null }),
+    settlesLater: false,
     plan: ({ difference }) => difference.plan(info.rewinding === true),
     rewind: (job, plan, pause) => rewind(job, point, plan, pause),
   };

@@ -2,11 +2,12 @@
  * The lease under which a domain is rolled back, with what tells which pages change meanwhile: the host's log, which with a
  * safety image is the one of the session that takes it.
  */
+import { rm } from 'node:fs/promises';
 import { CaptureSession } from '../capture/session.js';
 import { type Captured, commitImage, newImage } from '../capture/write_image.js';
 import type { Operation } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
-import type { DomainInfo } from '../domain/state.js';
+import type { DomainInfo, DomainState } from '../domain/state.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, Tracker } from '../host/contract.js';
 import type { ImageWriter } from '../image/writer.js';
@@ -122,6 +123,39 @@ class SafeGround implements Ground {
   }
 }
 
+/** An image that cannot be gone back to in place is no safety. */
+function requireWayBack({ links }: DomainState, { name }: DomainInfo): void {
+  if (links?.unfit === '') return;
+  const why = links?.unfit ?? 'it is paused';
+  throw new DormouseError('HOST_LACKS', `${name} could not go back to how it is now: ${why}`, {
+    advice: 'Try again, or say `--no-safety` to roll it back without a safety image.',
+  });
+}
+
+/** The image goes again if the ground ends before the rollback was told of it. */
+async function withImage(
+  image: Captured,
+  open: (safe: KeptSafe) => Promise<Ground>,
+  taken: SafetyTaken,
+): Promise<Ground> {
+  const remove = (): Promise<void> => rm(image.path, { force: true });
+  let told = false;
+  const safe: KeptSafe = { image, taken: () => taken, logged: [] };
+  const ground = await open(safe).catch(async (thrown: unknown) => {
+    await remove();
+    throw thrown;
+  });
+  const keepSafe = (pauseMs: () => number): Promise<KeptSafe> => {
+    told = true;
+    return ground.keepSafe(pauseMs);
+  };
+  const end = async (): Promise<void> => {
+    if (!told) await remove();
+    await ground.end();
+  };
+  return { ...ground, keepSafe, end };
+}
+
 /** Without copy-on-write the image is of a moment before: what the guest does until it stands is in neither. */
 async function groundAfterImage(
   host: Host,
@@ -139,11 +173,11 @@ async function groundAfterImage(
         mode: 'light',
         whole: true,
       });
+      requireWayBack(source.state, info);
       const image = await commitImage(writer, source, { pauseMs, operation, signal: options.signal });
       session.commitEpoch();
-      const safe = { image, taken: () => ({ atMs, pauseMs }), logged: [] };
       await session.end();
-      return await plainGround(host, info, safe);
+      return await withImage(image, (safe) => plainGround(host, info, safe), { atMs, pauseMs });
     } catch (thrown) {
       await writer.abandon();
       throw thrown;

@@ -47,6 +47,8 @@ export type OpenedMemory = MemoryView & { readonly alone?: readonly number[] };
 /** To what a domain goes back: to its suspend point, or to an instant at which it was paused. */
 export interface Way {
   from(memory: OpenedMemory): FromSuspendPoint | FromPause;
+  /** Where there is no log, `rewind` looks for what differs by itself. */
+  readonly settlesLater: boolean;
   /** Of a domain that stands still: what is to be done to it besides its pages. */
   plan(job: Job): Plan;
   /**

@@ -55,9 +55,8 @@ export function requireOwnImage(
     );
   if (domain.type !== info.type)
     throw notOf(`the image is of a ${domain.type} domain, ${info.name} is a ${info.type} one`);
-  // All vCPUs of a PV domain that goes back to a pause are set up anew.
-  const setsUpVcpus = consistency === 'paused' && domain.type === 'pv';
-  if (domain.vcpus !== info.vcpus && !setsUpVcpus)
+  // One that goes back to a pause has on those that it had on then; a kernel that panics switches some off.
+  if (domain.vcpus !== info.vcpus && consistency !== 'paused')
     throw notOf(`the image has ${domain.vcpus} vCPUs, ${info.name} has ${info.vcpus}`);
   if (geometry.nrPfns !== nrPfns)
     throw notOf(`the image has ${geometry.nrPfns} pfns, ${info.name} has ${nrPfns}`);
@@ -78,14 +77,14 @@ export function requireOwnImage(
     throw new DormouseError('IMAGE_DAMAGED', `shared info has ${state.sharedInfo.length} bytes`);
 }
 
-/** What the host has against it, seen before anything is begun; of a domain that is half rewound it has nothing. */
+/** What the host has against it, seen before anything is begun. */
 export async function requireNoObstacle(
   host: Host,
-  { domid, rewinding }: DomainInfo,
+  { domid }: DomainInfo,
   reader: ImageReader,
   { keepDisks = false }: RollbackOptions,
 ): Promise<void> {
-  if (rewinding || reader.manifest.consistency !== 'paused') return;
+  if (reader.manifest.consistency !== 'paused') return;
   const target = { state: reader.manifest.state, keepDisks };
   const [first, ...others] = (await host.rewindObstacles?.(domid, target)) ?? [];
   if (!first) return;

@@ -63,8 +63,8 @@ async function findLive({ ground, memory, difference, options }: Job): Promise<v
 
 /** The domain is held, its safety image written, and all that differs known. Until this returns nothing of it has changed. */
 async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: string | null }> {
-  const { host, info, ground, memory, difference, options } = job;
-  if (info.rewinding) return { plan: job.way.plan(job), safety: null };
+  const { host, info, ground, memory, difference, options, way } = job;
+  if (info.rewinding) return { plan: way.plan(job), safety: null };
   const startedMs = performance.now();
   const [, logged] = await Promise.all([
     pause.until('stop', host.holdPaused(ground.lease)),
@@ -75,13 +75,9 @@ async function stand(job: Job, pause: Pause): Promise<{ plan: Plan; safety: stri
   const safe = await ground.keepSafe(() => performance.now() - startedMs);
   if (safe.image) await options.safe?.(safe.image, safe.taken());
   pause.done('snapshot');
-  for (const bitmap of [logged, ...safe.logged]) if (bitmap) difference.merge(bitmap);
-  if (!logged) {
-    difference.look();
-    if (!difference.suspectAll()) await difference.compare(options);
-  }
-  await difference.keep(difference.missing());
-  const plan = job.way.plan(job);
+  if (logged || !way.settlesLater) await difference.settle(logged && [logged, ...safe.logged], options);
+  else difference.look();
+  const plan = way.plan(job);
   pause.done('find');
   // With its safety image named the rollback is decided.
   if (safe.image === null && options.signal?.aborted)

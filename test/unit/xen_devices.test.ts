@@ -1,7 +1,6 @@
 /** Devices taken off a domain and put back, over backends that answer as Linux's do (public/io/xenbus.h), or do not. */
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
-import type { Xenstore } from '../../src/host/contract.js';
 import {
   changedDevices,
   describeDevices,
@@ -11,52 +10,7 @@ import {
   takeOff,
 } from '../../src/host/xen/devices.js';
 import { asDormouseError } from '../../src/errors.js';
-
-const answers: Readonly<Record<string, string>> = { '5': '5', '6': '6', '1': '2', '4': '4' };
-
-/** What was written to frontends, in order; `deaf` backends answer nothing. */
-class Machine {
-  readonly nodes = new Map<string, string>();
-  readonly written: string[] = [];
-  deaf = '';
-
-  device(kind: string, id: number, more: Readonly<Record<string, string>> = {}): this {
-    const frontend = `/local/domain/7/device/${kind}/${id}`;
-    const backend = more['backend'] ?? `/local/domain/0/backend/${kind}/7/${id}`;
-    this.nodes.set(`${frontend}/backend`, backend);
-    this.nodes.set(`${frontend}/state`, '4');
-    this.nodes.set(`${frontend}/ring-ref`, more['ring-ref'] ?? '8');
-    this.nodes.set(`${backend}/state`, '4');
-    if (more['mode'] !== undefined) this.nodes.set(`${backend}/mode`, more['mode']);
-    if (more['state'] !== undefined) this.nodes.set(`${frontend}/state`, more['state']);
-    return this;
-  }
-
-  write(path: string, value: string): void {
-    this.written.push(`${path.split('/').slice(5).join('/')}=${value}`);
-    this.nodes.set(path, value);
-    const backend = this.nodes.get(path.replace(/state$/, 'backend')) ?? '';
-    const answer = answers[value];
-    if (answer !== undefined && (this.deaf === '' || !backend.includes(this.deaf)))
-      this.nodes.set(`${backend}/state`, answer);
-  }
-
-  get store(): Xenstore {
-    const list = (path: string): string[] => {
-      const below = [...this.nodes.keys()].filter((node) => node.startsWith(`${path}/`));
-      return [...new Set(below.map((node) => node.slice(path.length + 1).split('/')[0] ?? ''))];
-    };
-    const part = {
-      read: (path: string) => Promise.resolve(this.nodes.get(path) ?? null),
-      write: (path: string, value: string) => {
-        this.write(path, value);
-        return Promise.resolve();
-      },
-      list: (path: string) => Promise.resolve(list(path)),
-    };
-    return part as unknown as Xenstore;
-  }
-}
+import { DeviceMachine as Machine } from '../support/device_machine.js';
 
 const found = (machine: Machine): ReturnType<typeof findDevices> => findDevices(machine.store, 7);
 
@@ -68,8 +22,8 @@ test('a disk and a card are taken off and put back by the states that their driv
     devices.map(({ name }) => name),
     ['vbd 51712', 'vif 0'],
   );
-  await takeOff(machine.store, devices);
-  await putBack(machine.store, devices);
+  await takeOff(machine.of, devices);
+  await putBack(machine.of, devices);
   const of = (kind: string): string[] => machine.written.filter((line) => line.startsWith(kind));
   assert.deepEqual(
     of('vbd'),
@@ -92,9 +46,9 @@ test('who was left in the middle is taken off, and put back, from where it is', 
     const machine = new Machine().device('vif', 0, { state: frontend });
     machine.nodes.set('/local/domain/0/backend/vif/7/0/state', backend);
     const devices = await found(machine);
-    await takeOff(machine.store, devices);
+    await takeOff(machine.of, devices);
     assert.equal(machine.nodes.get('/local/domain/0/backend/vif/7/0/state'), '6');
-    await putBack(machine.store, devices);
+    await putBack(machine.of, devices);
     assert.equal(machine.nodes.get('/local/domain/7/device/vif/0/state'), '4');
     assert.equal(machine.nodes.get('/local/domain/0/backend/vif/7/0/state'), '4');
   }
@@ -106,7 +60,7 @@ test('a backend that never answers is named, in bounded time', async (t: TestCon
   const devices = await found(machine);
   let nowMs = 0;
   t.mock.method(performance, 'now', () => (nowMs += 1000));
-  const work = takeOff(machine.store, devices);
+  const work = takeOff(machine.of, devices);
   await assert.rejects(work, (error: Error) => {
     assert.equal(asDormouseError(error).code, 'HOST_UNAVAILABLE');
     assert.match(error.message, /the backend of vif 0 stays in state 4 instead of 5/);
@@ -121,7 +75,9 @@ test('a backend that never answers is named, in bounded time', async (t: TestCon
 
 test('what cannot be taken off, or must not be without being told, stands against it', async () => {
   const says = async (machine: Machine, keepDisks = false): Promise<string[]> =>
-    (await deviceObstacles(machine.store, await found(machine), keepDisks)).map(({ message }) => message);
+    (await deviceObstacles(machine.of, await found(machine), { keepDisks, leftMidway: false })).map(
+      ({ message }) => message,
+    );
   assert.deepEqual(await says(new Machine().device('vbd', 1, { mode: 'r' }).device('vif', 0)), []);
   const disk = new Machine().device('vbd', 51712, { mode: 'w' });
   assert.match((await says(disk)).join(), /^vbd 51712 is a disk that is written to/);
@@ -147,4 +103,41 @@ test('devices that came, went or were connected anew are told apart', async () =
   assert.equal(await now(anew), 'vbd 1 was connected anew');
   assert.equal(changedDevices('not json', []), null);
   assert.equal(await now(new Machine()), 'vbd 1 is gone, vif 0 is gone');
+});
+
+test('what the guest writes of its devices is not believed', async () => {
+  const machine = new Machine().device('vif', 0);
+  machine.nodes.set('/local/domain/7/device/vif/0/backend', '/local/domain/0/backend/vif/8/0');
+  machine.nodes.set('/local/domain/7/device/vif/1/backend', '/local/domain/0/backend/vif/8/1');
+  const devices = await found(machine);
+  assert.deepEqual(
+    devices.map(({ backend }) => backend),
+    ['/local/domain/0/backend/vif/7/0'],
+  );
+  const others = new Machine().device('vif', 0, { backend: '/local/domain/0/backend/vif/8/0' });
+  const asked = { keepDisks: false, leftMidway: false };
+  const [obstacle] = await deviceObstacles(others.of, await found(others), asked);
+  assert.match(obstacle?.message ?? '', /its backend is .*vif\/8/);
+});
+
+test('a guest that fills its own nodes is told off, in bounded time and space', async () => {
+  const many = new Machine().device('vif', 0);
+  for (let n = 0; n < 300; n++) many.nodes.set(`/local/domain/7/device/vif/0/x${n}`, 'y');
+  await assert.rejects(found(many), /more nodes than a driver writes/);
+  const deep = new Machine().device('vif', 0);
+  deep.nodes.set('/local/domain/7/device/vif/0/a/b/c/d/e/f', 'y');
+  await assert.rejects(found(deep), /more nodes than a driver writes/);
+  const odd = new Machine().device('vif', 0, { 'ring-ref': `\0\n${'x'.repeat(4000)}` });
+  assert.ok(describeDevices(await found(odd)).length < 300);
+});
+
+test('devices of a domain that is destroyed meanwhile are not made again', async () => {
+  for (const work of [takeOff, putBack]) {
+    const machine = new Machine().device('vif', 0, { state: '6' }).device('vbd', 51712, { state: '6' });
+    machine.nodes.set('/local/domain/0/backend/vif/7/0/state', '2');
+    const devices = await found(machine);
+    machine.destroy();
+    await assert.rejects(work(machine.of, devices), { code: 'DOMAIN_NOT_FOUND' });
+    assert.deepEqual([...machine.nodes], []);
+  }
 });

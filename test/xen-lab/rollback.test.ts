@@ -57,7 +57,22 @@ describe('rollback in place on real Xen', () => {
     const last = ticks.at(-1);
     assert.deepEqual([last?.netLost, last?.netBad, last?.bad], [0, 0, 0]);
     assert.ok((last?.netReceived ?? 0) > (ticks[0]?.netReceived ?? Infinity), 'its network goes on');
+    assert.ok((last?.naps ?? 0) > (ticks[0]?.naps ?? Infinity), 'each vCPU wakes by its own timer');
+    assert.ok(done.putPages > 0, 'something was put back');
     return done;
+  }
+
+  async function refused(command: string, why: RegExp): Promise<void> {
+    const { code, stderr } = await lab.exec(`dormouse ${command}`, { timeoutMs: 300_000 });
+    assert.notEqual(code, 0, command);
+    assert.match(stderr, why);
+  }
+
+  /** Of one left half rewound it is told, and nobody lets it run; who does so by force does no harm to the next rollback. */
+  async function meddle(guest: Guest): Promise<void> {
+    const { code, stderr } = await lab.exec(`dormouse unpause ${guest.name}`);
+    assert.equal(code, 4, stderr);
+    await lab.must(`xl unpause ${guest.name}`);
   }
 
   /** Kills a rollback at a random moment, half of the time once the domain is no more what it was. */
@@ -80,7 +95,11 @@ describe('rollback in place on real Xen', () => {
     test(`${type}: to points of a protection, as often as one likes, xl none the wiser`, async (t) => {
       const dice = random(seed);
       t.diagnostic(`DORMOUSE_LAB_SEED=${seed}`);
-      const guest = await Guest.create(lab, { name: `back-${type}`, type, vcpus: 2, address });
+      const guest = await Guest.create(lab, {
+        ...{ name: `back-${type}`, type, vcpus: 2, address },
+        // Processors that look at the clock all the time would not sleep by their own timers.
+        clockUs: 1_000_000,
+      });
       const { name } = guest;
       const asXlSawIt = await seenByXl(name);
       const domid = await guest.domid();
@@ -100,11 +119,20 @@ describe('rollback in place on real Xen', () => {
         const reason = (await dormouse(`domstate --reason ${name}`)).includes('rewinding');
         t.diagnostic(`${name} killed at ${moment}: ${reason ? 'half rewound' : 'as it was, or back'}`);
         if (reason) {
-          const { code, stderr } = await lab.exec(`dormouse unpause ${name}`);
-          assert.equal(code, 4, stderr);
+          if (dice() < 0.5) await meddle(guest);
           await goBack(t, guest, any());
         }
         await guest.waitTicks(2);
+      }
+      await lab.must(`xl pause ${name}`);
+      await refused(`rollback ${name} ${any()} --store ${store}`, /it is paused[^]*--no-safety/);
+      await lab.must(`xl unpause ${name}`);
+      if (type === 'pvh') {
+        await lab.must(`xl vcpu-set ${name} 1`);
+        await guest.waitTicks(3);
+        await goBack(t, guest, any());
+        assert.equal((await guest.waitTicks(1))[0]?.cpus, 2, 'both are on again');
+        await lab.must(`xl vcpu-set ${name} 2`);
       }
       await guest.crash();
       await guest.waitState((state) => state?.[4] === 'c');
@@ -118,4 +146,21 @@ describe('rollback in place on real Xen', () => {
       await guest.waitTicks(3);
       await lab.must(`xl shutdown -w ${name}`, { timeoutMs: 200_000 });
     });
+
+  test('a domain that is destroyed while it goes back leaves nothing behind', async () => {
+    const guest = await Guest.create(lab, { name: 'gone', type: 'pvh', address: 113 });
+    const domid = await guest.domid();
+    await lab.must(`dormouse checkpoint gone --store ${store}`, { timeoutMs: 300_000 });
+    await guest.waitTicks(2);
+    const mark = `/run/dormouse/xen/${domid}.rewinding`;
+    const { stdout } = await lab.exec(
+      `dormouse rollback gone --store ${store} --no-safety >/images/gone.log 2>&1 & pid=$!; until [ -e ${mark} ] || ! kill -0 $pid; do :; done 2>/dev/null; xl destroy gone; wait $pid; echo code $?; cat /images/gone.log`,
+      { timeoutMs: 300_000 },
+    );
+    assert.doesNotMatch(stdout, /^code 0$/m);
+    const left = await lab.must(
+      `ls ${mark} 2>/dev/null; xl list | grep -w gone; xenstore-ls -p /local/domain/${domid} 2>/dev/null; true`,
+    );
+    assert.equal(left.trim(), '', stdout);
+  });
 });

@@ -1,7 +1,6 @@
 #include "host/xen/domain_links.h"
 
 #include <sys/mman.h>
-#include <xen/io/xs_wire.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -90,27 +89,10 @@ bool GrantTable::map(std::shared_ptr<Handles> xen, uint32_t domid, bool writable
   return true;
 }
 
-struct DomainLinks::RingIndices {
-  uint32_t words[4];  // requests consumed and produced, responses consumed and produced
-  bool idle() const { return words[0] == words[1] && words[2] == words[3]; }
-};
-
-DomainLinks::RingIndices DomainLinks::ring_indices() const {
-  RingIndices out;
-  std::memcpy(out.words, ring_.data() + offsetof(xenstore_domain_interface, req_cons),
-              sizeof out.words);
-  return out;
-}
-
 void DomainLinks::prepare() {
   Fault fault;
-  if (rings_.store_frame == 0 || rings_.store_port == 0) missing_ = "it has no ring of xenstore's";
-  if (missing_.empty() && !grants_.map(xen_, domid_, false, &fault)) missing_ = fault.text;
-  if (!missing_.empty()) return;
-  const xen_pfn_t frame = rings_.store_frame;
-  int error = 0;
-  if (!ring_.map(xen_, domid_, &frame, 1, &error) || error != 0)
-    missing_ = "its ring of xenstore's cannot be mapped";
+  if (!xenstore_.prepare(rings_.store_port == 0 ? 0 : rings_.store_frame, &missing_)) return;
+  if (!grants_.map(xen_, domid_, false, &fault)) missing_ = fault.text;
 }
 
 const uint32_t* DomainLinks::event_words(uint64_t pfn) const {
@@ -160,27 +142,40 @@ void DomainLinks::look_at_events(bool* soon) {
   }
 }
 
+// A PV vCPU that is off keeps its registers for when it is switched on again, and no image has
+// them.
+bool DomainLinks::look_at_vcpus(Fault* fault) {
+  xc_domaininfo_t domain;
+  if (!domain_info(*xen_, domid_, &domain, fault)) return false;
+  for (uint32_t id = 0; !is_hvm(domain) && id <= domain.max_vcpu_id; ++id) {
+    xc_vcpuinfo_t info;
+    vcpu_guest_context_any_t context;
+    if (xc_vcpu_getinfo(xen_->xc(), domid_, id, &info) != 0 || info.online) continue;
+    if (xc_vcpu_getcontext(xen_->xc(), domid_, id, &context) != 0) continue;
+    found_.unfit = "vCPU " + std::to_string(id) + " is switched off";
+  }
+  return true;
+}
+
 bool DomainLinks::look(bool* soon, Fault* fault) {
   found_ = {};
   found_.unfit = missing_;
   *soon = false;
   if (!missing_.empty()) return true;
-  const RingIndices now = ring_indices();
-  std::memcpy(first_, now.words, sizeof first_);
-  if (!now.idle()) {
-    found_.unfit = kAsking;
-    *soon = true;
-    return true;
-  }
+  if (!look_at_vcpus(fault)) return false;
+  if (!found_.unfit.empty()) return true;
   if (!read_channels(*xen_, domid_, &found_.channels, fault)) return false;
   look_at_events(soon);
+  // Last, as it takes longest.
+  if (!found_.unfit.empty() || xenstore_.look()) return true;
+  found_.unfit = kAsking;
+  *soon = true;
   return true;
 }
 
 void DomainLinks::read(LinksBlobs* out) {
   // An answer that came meanwhile was on its way when the domain stopped.
-  if (found_.unfit.empty() && std::memcmp(ring_indices().words, first_, sizeof first_) != 0)
-    found_.unfit = kAsking;
+  if (found_.unfit.empty() && !xenstore_.stays()) found_.unfit = kAsking;
   if (found_.unfit.empty() && grants_.bytes() != 0) {
     const auto* from = reinterpret_cast<const uint8_t*>(grants_.data());
     found_.grants.assign(from, from + grants_.bytes());

@@ -8,6 +8,7 @@
 
 #include "host/xen/domain_state.h"
 #include "host/xen/xen_memory.h"
+#include "host/xen/xenstore_rest.h"
 
 namespace dormouse::xen {
 
@@ -63,7 +64,8 @@ class DomainLinks {
         domid_(domid),
         memory_(std::move(memory)),
         rings_(rings),
-        event_pages_(std::move(event_pages)) {}
+        event_pages_(std::move(event_pages)),
+        xenstore_(xen_, domid) {}
   // While the domain runs: maps what is read when it stands. What is missing is told by look().
   void prepare();
   // Each time it stands. *soon: it is not at rest, but may be a moment later.
@@ -72,11 +74,10 @@ class DomainLinks {
   void read(LinksBlobs* out);
 
  private:
-  struct RingIndices;
-  RingIndices ring_indices() const;
   bool find_event_array(uint64_t* pfn) const;
   const uint32_t* event_words(uint64_t pfn) const;
   void look_at_events(bool* soon);
+  bool look_at_vcpus(Fault* fault);
 
   std::shared_ptr<Handles> xen_;
   uint32_t domid_;
@@ -84,9 +85,8 @@ class DomainLinks {
   RingEnds rings_;
   std::vector<uint64_t> event_pages_;
   GrantTable grants_;
-  ForeignPages ring_;
+  XenstoreRest xenstore_;
   std::string missing_;  // that no look can mend
-  uint32_t first_[4] = {};
   LinksBlobs found_;
 };
 

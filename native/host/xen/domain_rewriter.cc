@@ -1,5 +1,7 @@
 #include "host/xen/domain_rewriter.h"
 
+#include <xen/hvm/save.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -16,6 +18,19 @@ constexpr uint16_t kInUse = GTF_reading | GTF_writing;
 bool is_pinned_table(uint64_t entry, int level) {
   const auto type = host::type_of(entry);
   return (type & host::kPinned) && host::table_level(type) == level;
+}
+
+// The vCPUs of a context that are on.
+size_t cpu_records(const Bytes& context) {
+  size_t cpus = 0, at = 0;
+  for (hvm_save_descriptor head; at + sizeof head <= context.size();) {
+    std::memcpy(&head, context.data() + at, sizeof head);
+    if (head.typecode == HVM_SAVE_CODE(END) || head.length > context.size() - at - sizeof head)
+      break;
+    cpus += head.typecode == HVM_SAVE_CODE(CPU);
+    at += sizeof head + head.length;
+  }
+  return cpus;
 }
 
 grant_entry_v1 wanted_grant(const LinksBlobs& links, size_t i, const grant_entry_v1& now) {
@@ -78,6 +93,52 @@ bool DomainRewriter::check_grants(const LinksBlobs& links, Fault* fault) {
                                           ", and not by a backend that can be taken off");
   }
   return true;
+}
+
+// Calls visit(events, local port) with our own end of each channel that a backend has the other end
+// of when it is on.
+template <typename Visit>
+bool DomainRewriter::each_device_channel(const LinksBlobs& links, const RingEnds& rings,
+                                         const Visit& visit, Fault* fault) {
+  xenevtchn_handle* const events = xenevtchn_open(nullptr, 0);
+  if (!events) return raise_errno(fault, "opening event channels", domid_);
+  bool good = true;
+  for (size_t port = 0; good && port < links.channels.size(); ++port) {
+    if (!is_device_channel(links.channels, rings, port) ||
+        links.channels[port] != EVTCHNSTAT_interdomain)
+      continue;
+    const auto local = xenevtchn_bind_interdomain(events, domid_, uint32_t(port));
+    if (local < 0) {
+      const std::string why = std::strerror(errno);
+      good = fault->raise("HOST_LACKS", "its event channel " + std::to_string(port) +
+                                            " is none that this host could raise: " + why);
+      break;
+    }
+    good = visit(events, evtchn_port_t(local)) || raise_errno(fault, "raising an event", domid_);
+    xenevtchn_unbind(events, evtchn_port_t(local));
+  }
+  xenevtchn_close(events);
+  return good;
+}
+
+// A page of a local descriptor table cannot be mapped to be written to as long as a vCPU uses it.
+bool DomainRewriter::check_descriptors(Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  for (uint32_t id = 0; pv_ && id <= info.max_vcpu_id; ++id) {
+    vcpu_guest_context_any_t context;
+    if (xc_vcpu_getcontext(xen_->xc(), domid_, id, &context) != 0) continue;  // one that is down
+    if (context.x64.ldt_ents == 0) continue;
+    return fault->raise("HOST_LACKS", "its vCPU " + std::to_string(id) +
+                                          " uses a local descriptor table just now: try again");
+  }
+  return true;
+}
+
+bool DomainRewriter::check_ties(const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
+  const auto nothing = [](xenevtchn_handle*, evtchn_port_t) { return true; };
+  return check_grants(links, fault) && check_descriptors(fault) &&
+         each_device_channel(links, rings, nothing, fault);
 }
 
 // None is up, blocked or polling any more: those that are to be are set up again.
@@ -165,24 +226,10 @@ bool DomainRewriter::clear_events(const LinksBlobs& links, const RingEnds& rings
 
 // A ring waits for ever for an event that was lost; one too many does no harm.
 bool DomainRewriter::raise_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
-  xenevtchn_handle* const events = xenevtchn_open(nullptr, 0);
-  if (!events) return raise_errno(fault, "opening event channels", domid_);
-  bool good = true;
-  for (size_t port = 0; good && port < links.channels.size(); ++port) {
-    if (!is_device_channel(links.channels, rings, port) ||
-        links.channels[port] != EVTCHNSTAT_interdomain)
-      continue;
-    const auto local = xenevtchn_bind_interdomain(events, domid_, uint32_t(port));
-    if (local < 0) {
-      good = raise_errno(fault, "binding an event channel", domid_);
-      break;
-    }
-    good = xenevtchn_notify(events, evtchn_port_t(local)) == 0 ||
-           raise_errno(fault, "raising an event", domid_);
-    xenevtchn_unbind(events, evtchn_port_t(local));
-  }
-  xenevtchn_close(events);
-  return good;
+  const auto raise = [](xenevtchn_handle* events, evtchn_port_t local) {
+    return xenevtchn_notify(events, local) == 0;
+  };
+  return each_device_channel(links, rings, raise, fault);
 }
 
 // One that has crashed, or shut down otherwise, since.
@@ -195,13 +242,49 @@ bool DomainRewriter::forget_shutdown(Fault* fault) {
          raise_errno(fault, "resumedomain", domid_);
 }
 
+// A vCPU that waits for an event now and did not then has nothing to wait for: it gets one. Xen
+// sends each one when it is told where a PVH domain takes them.
+bool DomainRewriter::wake_vcpus(Fault* fault) {
+  uint64_t via = 0;
+  return pv_ ||
+         (xc_hvm_param_get(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, &via) == 0 &&
+          xc_hvm_param_set(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, via) == 0) ||
+         raise_errno(fault, "waking its vCPUs", domid_);
+}
+
+bool DomainRewriter::look(Fault* fault) {
+  xc_domaininfo_t info;
+  return domain_info(*xen_, domid_, &info, fault) &&
+         timers_.find(*memory_, pv_ ? host::kNoMfn : info.shared_info_frame, fault);
+}
+
+bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all,
+                                  Fault* fault) {
+  xc_domaininfo_t info;
+  if (!domain_info(*xen_, domid_, &info, fault)) return false;
+  std::vector<uint32_t> ports;
+  for (uint32_t port = 0; port < std::min(links.channels.size(), kEventWords); ++port)
+    if (links.channels[port] == kTimerChannel) ports.push_back(port);
+  const GuestPages pages = {
+      [&](uint64_t pfn, uint8_t* to, Fault* why) { return pages_.copy_out(&pfn, 1, to, why); },
+      [&](uint64_t pfn, const uint8_t* from, Fault* why) {
+        return pages_.copy_in(&pfn, 1, from, why);
+      }};
+  const size_t on = pv_ ? state.vcpus.size() : cpu_records(state.hvm_context);
+  return timers_.raise(pages, links.event_array, ports, uint32_t(on), info.max_vcpu_id + 1, all,
+                       fault);
+}
+
 bool DomainRewriter::land(const std::vector<TableToPin>& pins, const StateBlobs& state,
-                          const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
-  const bool cleared = clear_events(links, rings, fault);
+                          const LinksBlobs& links, const RingEnds& rings, bool* timers,
+                          Fault* fault) {
+  const bool cleared =
+      clear_events(links, rings, fault) && raise_timers(state, links, timers, fault);
   // A page that is mapped here to be written to can be no page table.
   pages_.unmap();
   return cleared && put_registers(pins, state, fault) && put_grants(links, fault) &&
-         forget_shutdown(fault) && raise_events(links, rings, fault);
+         make_room_for_responses(xen_, domid_, rings.store_frame, fault) &&
+         forget_shutdown(fault) && wake_vcpus(fault) && raise_events(links, rings, fault);
 }
 
 }  // namespace dormouse::xen

@@ -7,6 +7,7 @@
 
 #include "host/xen/domain_links.h"
 #include "host/xen/pv_state.h"
+#include "host/xen/timer_events.h"
 #include "host/xen/writable_pages.h"
 #include "host/xen/xen_memory.h"
 
@@ -17,15 +18,19 @@ class DomainRewriter : public host::DomainMemory {
   static std::shared_ptr<DomainRewriter> open(std::shared_ptr<Handles> xen, uint32_t domid,
                                               std::shared_ptr<XenMemory> memory, Fault* fault);
 
-  // Its backends are off: nobody may have a grant mapped that is to be another. HOST_LACKS.
-  bool check_grants(const LinksBlobs& links, Fault* fault);
+  // While it runs: looks for what land() goes by.
+  bool look(Fault* fault);
+  // Its backends are off: nobody may have a grant mapped that is to be another, or an end of a
+  // channel that is to be raised, and no page of it may be a descriptor table. HOST_LACKS.
+  bool check_ties(const LinksBlobs& links, const RingEnds& rings, Fault* fault);
   // From here on a PV domain is none that could run: its vCPUs are down, and its page tables pages
   // like others. All of its frames can be written to.
   bool begin(Fault* fault);
   // All pages are as they were then, and so is the rest after this: page tables, registers, grants;
   // no event of a device is on its way, each is then raised once, as it may have been lost.
+  // *timers: whether those of its vCPUs could be raised too.
   bool land(const std::vector<TableToPin>& pins, const StateBlobs& state, const LinksBlobs& links,
-            const RingEnds& rings, Fault* fault);
+            const RingEnds& rings, bool* timers, Fault* fault);
   void unmap() { pages_.unmap(); }
 
   host::FrameMaps maps() const override { return memory_->maps(); }
@@ -55,12 +60,19 @@ class DomainRewriter : public host::DomainMemory {
   template <typename Visit>
   bool each_entry(const Visit& visit, Fault* fault);
   bool list_frames(Fault* fault);
+  bool check_grants(const LinksBlobs& links, Fault* fault);
+  bool check_descriptors(Fault* fault);
   bool reset_vcpus(Fault* fault);
   bool unpin_tables(Fault* fault);
   bool put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state, Fault* fault);
   bool put_grants(const LinksBlobs& links, Fault* fault);
   bool forget_shutdown(Fault* fault);
+  bool raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all, Fault* fault);
+  bool wake_vcpus(Fault* fault);
   bool clear_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault);
+  template <typename Visit>
+  bool each_device_channel(const LinksBlobs& links, const RingEnds& rings, const Visit& visit,
+                           Fault* fault);
   bool raise_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault);
 
   std::shared_ptr<Handles> xen_;
@@ -69,6 +81,7 @@ class DomainRewriter : public host::DomainMemory {
   bool pv_ = false;
   std::vector<uint64_t> frames_;  // by pfn, once it may be written to
   WritablePages pages_;
+  TimerEvents timers_;
 };
 
 }  // namespace dormouse::xen

@@ -36,7 +36,7 @@ bool looks_like_control_block(const uint32_t* words) {
                      [](uint32_t word) { return word == 0; });
 }
 
-bool find_event_pages(XenMemory& memory, std::vector<uint64_t>* pfns, Fault* fault) {
+bool find_event_pages(host::DomainMemory& memory, std::vector<uint64_t>* pfns, Fault* fault) {
   uint64_t entries[kQueryPages];
   for (uint64_t first = memory.next_present(0); first < memory.nr_pfns();
        first = memory.next_present(first + kQueryPages)) {

@@ -4,7 +4,7 @@
 #pragma once
 #include <vector>
 
-#include "host/xen/xen_memory.h"
+#include "host/host.h"
 
 namespace dormouse::xen {
 
@@ -14,6 +14,6 @@ bool looks_like_control_block(const uint32_t* words);
 
 // Pfns in ascending order, at most kEventPagesCap of them. Reads a little of every page.
 constexpr size_t kEventPagesCap = 1024;
-bool find_event_pages(XenMemory& memory, std::vector<uint64_t>* pfns, Fault* fault);
+bool find_event_pages(host::DomainMemory& memory, std::vector<uint64_t>* pfns, Fault* fault);
 
 }  // namespace dormouse::xen

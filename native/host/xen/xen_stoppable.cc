@@ -5,7 +5,7 @@
 
 namespace dormouse::xen {
 
-bool XenPause::begin(XenMemory* memory, DomainLinks* links, std::vector<uint32_t>* in_shadow,
+bool XenPause::begin(XenMemory* memory, const Rests& rests, std::vector<uint32_t>* in_shadow,
                      Fault* fault) {
   const auto pause = [&](Fault* why) {
     if (xc_domain_pause(xen_->xc(), domid_) != 0) return raise_errno(why, "pause", domid_);
@@ -17,12 +17,6 @@ bool XenPause::begin(XenMemory* memory, DomainLinks* links, std::vector<uint32_t
   const auto vcpus = [&](std::vector<StoppedVcpu>* out, Fault* why) {
     return !visible || stopped_vcpus(*xen_, domid_, *memory, out, why);
   };
-  const auto rests = [&](bool* at_rest, Fault* why) {
-    bool soon = false;
-    if (links && !links->look(&soon, why)) return false;
-    *at_rest = !soon;
-    return true;
-  };
   return pause_outside_shadow({pause, [this](Fault* why) { return end(why); }, vcpus, rests},
                               in_shadow, fault);
 }
@@ -31,6 +25,16 @@ bool XenPause::end(Fault* fault) {
   if (xc_domain_unpause(xen_->xc(), domid_) != 0) return raise_errno(fault, "unpause", domid_);
   *stands_ = 0;
   return true;
+}
+
+bool XenStoppable::stop(Fault* fault) {
+  const auto rests = [&](bool* at_rest, Fault* why) {
+    bool soon = false;
+    if (!links_.look(&soon, why)) return false;
+    *at_rest = !soon;
+    return true;
+  };
+  return pause_.begin(memory_.get(), rests, &in_shadow_, fault);
 }
 
 bool XenStoppable::prepare(bool logged, Fault* fault) {

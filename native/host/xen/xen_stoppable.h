@@ -22,8 +22,10 @@ class XenPause {
     *stands_ = 0;
   }
   // Outside the interrupt shadow, where `memory` (it may be null) shows the domain's code.
-  // `in_shadow`: vCPUs that did not leave it. At rest, if it can be had, where `links` is not null.
-  bool begin(XenMemory* memory, DomainLinks* links, std::vector<uint32_t>* in_shadow, Fault* fault);
+  // `in_shadow`: vCPUs that did not leave it. `rests`, if there is one, is asked whether it is at
+  // rest otherwise: it is then, or never was.
+  using Rests = std::function<bool(bool* at_rest, Fault*)>;
+  bool begin(XenMemory* memory, const Rests& rests, std::vector<uint32_t>* in_shadow, Fault* fault);
   bool end(Fault* fault);
 
  private:
@@ -50,9 +52,7 @@ class XenStoppable : public Stoppable {
         links_(xen_, domid, memory_, rings, event_pages_) {}
 
   bool prepare(bool logged, Fault* fault) override;
-  bool stop(Fault* fault) override {
-    return pause_.begin(memory_.get(), &links_, &in_shadow_, fault);
-  }
+  bool stop(Fault* fault) override;
   bool read_log(uint64_t nr_pfns, std::vector<uint8_t>* log, Fault* fault) override;
   bool read_registers(Fault* fault) override;
   bool catch_up(bool logged, Fault* fault) override { return memory_->catch_up(logged, fault); }

@@ -82,7 +82,8 @@ async function takeEach(
     const startedMs = performance.now();
     const result = await context.withProgress(`checkpoint ${domain}`, (options) => {
       const chosen = given({ compression, suspendTimeoutMs, incrementalFrom });
-      return context.services.checkpoint(host, domain, path, { ...options, ...chosen, mode });
+      const notice = (words: string): void => context.warn(words);
+      return context.services.checkpoint(host, domain, path, { ...options, ...chosen, mode, notice });
     });
     results.push(result);
     if (incrementalFrom !== undefined) incrementalFrom = path;

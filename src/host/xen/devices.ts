@@ -1,8 +1,9 @@
 /**
- * The devices of a domain as xenstore has them, and how they are taken off a domain that stands still and put back: the states that
- * its own drivers would write are written for them (xen/include/public/io/xenbus.h). The backends attach again to the same rings
- * and event channels. Its kernel hears of it when all is as before.
+ * The devices of a domain as the toolstack has them in xenstore, and how they are taken off a domain that stands still and put back:
+ * the states that its own drivers would write are written for them (xen/include/public/io/xenbus.h). The backends attach again to the
+ * same rings and event channels. Its kernel hears of it when all is as before.
  */
+import { createHash } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { performance } from 'node:perf_hooks';
 import { DormouseError } from '../../errors.js';
@@ -16,44 +17,80 @@ export interface XenDevice {
   readonly name: string;
   readonly frontend: string;
   readonly backend: string;
-  /** All of the frontend's nodes but its state, in order: what its rings are. */
-  readonly nodes: readonly (readonly [name: string, value: string])[];
+  /** What its rings are: a hash of all of the frontend's nodes but its state. */
+  readonly rings: string;
 }
 
-/** Backends of the control domain's kernel, which are known to attach again to what they find. */
-const known = /^\/local\/domain\/0\/backend\/(vbd|vif)\//;
+/** What a device of the domain is taken off and put back through. */
+export interface DevicesOf {
+  readonly xenstore: Xenstore;
+  readonly domid: number;
+  /** Throws DOMAIN_NOT_FOUND once the domain is gone. */
+  readonly requireThere: () => void;
+}
+
 const stepTimeoutMs = 20_000;
 const pollMs = 5;
+/** A frontend's nodes are the guest's own: more than any driver writes are not looked at. */
+const mostNodes = 256;
+const mostDepth = 3;
 
-async function nodesOf(xenstore: Xenstore, path: string, under = ''): Promise<[string, string][]> {
-  const names = (await xenstore.list(`${path}${under}`)).sort();
-  const found = await Promise.all(
-    names.map(async (name): Promise<[string, string][]> => {
+const lacks = (message: string): Obstacle => ({ code: 'HOST_LACKS', message });
+
+/** Of the control domain's kernel, which is known to attach again to what it finds. */
+const isKnown = (domid: number, backend: string): boolean =>
+  ['vbd', 'vif'].some((kind) => backend.startsWith(`/local/domain/0/backend/${kind}/${domid}/`));
+
+class Nodes {
+  #left = mostNodes;
+
+  constructor(
+    private readonly xenstore: Xenstore,
+    private readonly frontend: string,
+  ) {}
+
+  /** HOST_LACKS where there are more than a driver writes. */
+  async below(under = '', depth = 0): Promise<string[]> {
+    const names = (await this.xenstore.list(`${this.frontend}${under}`)).sort();
+    this.#left -= names.length;
+    if (this.#left < 0 || depth > mostDepth)
+      throw new DormouseError('HOST_LACKS', `${this.frontend} has more nodes than a driver writes`);
+    const found: string[] = [];
+    for (const name of names) {
       const here = `${under}/${name}`;
-      const below = await nodesOf(xenstore, path, here);
-      const value = await xenstore.read(`${path}${here}`);
-      return [...(value === null || here === '/state' ? [] : [[here, value] as [string, string]]), ...below];
-    }),
-  );
-  return found.flat();
+      const value = await this.xenstore.read(`${this.frontend}${here}`);
+      if (value !== null && here !== '/state') found.push(here, value);
+      found.push(...(await this.below(here, depth + 1)));
+    }
+    return found;
+  }
 }
 
-async function deviceOf(xenstore: Xenstore, frontend: string, name: string): Promise<XenDevice[]> {
-  const backend = await xenstore.read(`${frontend}/backend`);
-  return backend === null ? [] : [{ name, frontend, backend, nodes: await nodesOf(xenstore, frontend) }];
+async function ringsOf(xenstore: Xenstore, frontend: string): Promise<string> {
+  const nodes = await new Nodes(xenstore, frontend).below();
+  return createHash('sha256').update(JSON.stringify(nodes)).digest('hex').slice(0, 32);
 }
 
-/** All devices that have a backend, in order. */
+/** The console that every domain has, which is none of its kernel's devices. */
+const isFirstConsole = (kind: string, id: string): boolean => kind === 'console' && id === '0';
+
+/**
+ * All devices that the toolstack gave to the domain, in order: what the guest says of them is not asked. HOST_LACKS if a frontend is
+ * none that a driver made.
+ */
 export async function findDevices(xenstore: Xenstore, domid: number): Promise<XenDevice[]> {
-  const home = `/local/domain/${domid}/device`;
-  const kinds = (await xenstore.list(home)).sort();
-  const found = await Promise.all(
-    kinds.map(async (kind) => {
-      const ids = (await xenstore.list(`${home}/${kind}`)).sort();
-      return Promise.all(ids.map((id) => deviceOf(xenstore, `${home}/${kind}/${id}`, `${kind} ${id}`)));
-    }),
-  );
-  return found.flat(2);
+  const home = `/libxl/${domid}/device`;
+  const found: XenDevice[] = [];
+  for (const kind of (await xenstore.list(home)).sort())
+    for (const id of (await xenstore.list(`${home}/${kind}`)).sort()) {
+      if (isFirstConsole(kind, id)) continue;
+      const [frontend, backend] = await Promise.all(
+        ['frontend', 'backend'].map((end) => xenstore.read(`${home}/${kind}/${id}/${end}`)),
+      );
+      if (typeof frontend !== 'string' || typeof backend !== 'string') continue;
+      found.push({ name: `${kind} ${id}`, frontend, backend, rings: await ringsOf(xenstore, frontend) });
+    }
+  return found;
 }
 
 /** What must be found again by who goes back to this instant. */
@@ -83,68 +120,95 @@ export function changedDevices(then: string, now: readonly XenDevice[]): string 
   return parts.length === 0 ? null : parts.join(', ');
 }
 
-const lacks = (message: string): Obstacle => ({ code: 'HOST_LACKS', message });
+export interface AskedOfDevices {
+  /** Disks that are written to stay as they are. */
+  readonly keepDisks: boolean;
+  /** They may be in the middle of being taken off or put back. */
+  readonly leftMidway: boolean;
+}
 
 /** Of one device: what keeps it from being taken off and put back. */
-async function obstaclesOf(xenstore: Xenstore, device: XenDevice, keepDisks: boolean): Promise<Obstacle[]> {
-  const { name, frontend, backend } = device;
-  if (!known.test(backend)) return [lacks(`${name} cannot be taken off: its backend is ${backend}`)];
+async function obstaclesOf(
+  { xenstore, domid }: Pick<DevicesOf, 'xenstore' | 'domid'>,
+  { name, frontend, backend }: XenDevice,
+  { keepDisks, leftMidway }: AskedOfDevices,
+): Promise<Obstacle[]> {
+  if (!isKnown(domid, backend)) return [lacks(`${name} cannot be taken off: its backend is ${backend}`)];
   const [at, mode] = await Promise.all([
     xenstore.read(`${frontend}/state`),
     xenstore.read(`${backend}/mode`),
   ]);
-  if (at !== state.connected) return [lacks(`${name} is not connected (state ${at ?? 'none'})`)];
+  if (at !== state.connected && !leftMidway)
+    return [lacks(`${name} is not connected (state ${at ?? 'none'})`)];
   if (!name.startsWith('vbd ') || mode === 'r' || keepDisks) return [];
   return [lacks(`${name} is a disk that is written to, and no point holds disks: see --keep-disks`)];
 }
 
 export async function deviceObstacles(
-  xenstore: Xenstore,
+  of: Pick<DevicesOf, 'xenstore' | 'domid'>,
   devices: readonly XenDevice[],
-  keepDisks: boolean,
+  asked: AskedOfDevices,
 ): Promise<Obstacle[]> {
-  return (await Promise.all(devices.map((device) => obstaclesOf(xenstore, device, keepDisks)))).flat();
+  return (await Promise.all(devices.map((device) => obstaclesOf(of, device, asked)))).flat();
 }
 
-async function until(xenstore: Xenstore, { name, backend }: XenDevice, wanted: string): Promise<void> {
+function gone({ requireThere }: DevicesOf, { name, backend }: XenDevice): never {
+  requireThere();
+  throw new DormouseError('HOST_UNAVAILABLE', `the backend of ${name} is gone (${backend})`);
+}
+
+async function until(of: DevicesOf, device: XenDevice, wanted: string): Promise<void> {
   const untilMs = performance.now() + stepTimeoutMs;
+  const { name, backend } = device;
   for (;;) {
-    const now = await xenstore.read(`${backend}/state`);
+    const now = await of.xenstore.read(`${backend}/state`);
     if (now === wanted) return;
+    if (now === null) gone(of, device);
     if (performance.now() > untilMs)
       throw new DormouseError(
         'HOST_UNAVAILABLE',
-        `the backend of ${name} stays in state ${now ?? 'none'} instead of ${wanted} (${backend})`,
+        `the backend of ${name} stays in state ${now} instead of ${wanted} (${backend})`,
       );
     await sleep(pollMs);
   }
 }
 
-async function step(xenstore: Xenstore, device: XenDevice, write: string, wanted: string): Promise<void> {
-  await xenstore.write(`${device.frontend}/state`, write);
-  await until(xenstore, device, wanted);
+/** A node that has gone with its domain is not made again: it would be the next one's of that id. */
+async function writeState(of: DevicesOf, device: XenDevice, value: string): Promise<void> {
+  const path = `${device.frontend}/state`;
+  const there = await of.xenstore.transaction(async (tx) => {
+    if ((await tx.read(path)) === null) return false;
+    await tx.write(path, value);
+    return true;
+  });
+  if (!there) gone(of, device);
 }
 
-/** Whatever they are in the middle of; of a paused domain. HOST_UNAVAILABLE if a backend does not answer in time. */
-export async function takeOff(xenstore: Xenstore, devices: readonly XenDevice[]): Promise<void> {
+async function step(of: DevicesOf, device: XenDevice, write: string, wanted: string): Promise<void> {
+  await writeState(of, device, write);
+  await until(of, device, wanted);
+}
+
+/** Whatever they are in the middle of; of a paused domain. HOST_UNAVAILABLE if a backend does not answer in time, DOMAIN_NOT_FOUND. */
+export async function takeOff(of: DevicesOf, devices: readonly XenDevice[]): Promise<void> {
   const off = devices.map(async (device) => {
-    if ((await xenstore.read(`${device.backend}/state`)) === state.closed) return;
-    await step(xenstore, device, state.closing, state.closing);
-    await step(xenstore, device, state.closed, state.closed);
+    if ((await of.xenstore.read(`${device.backend}/state`)) === state.closed) return;
+    await step(of, device, state.closing, state.closing);
+    await step(of, device, state.closed, state.closed);
   });
   await settled(off);
 }
 
 /** The same back, from wherever they are. */
-export async function putBack(xenstore: Xenstore, devices: readonly XenDevice[]): Promise<void> {
+export async function putBack(of: DevicesOf, devices: readonly XenDevice[]): Promise<void> {
   const on = devices.map(async (device) => {
-    if ((await xenstore.read(`${device.backend}/state`)) === state.connected) {
+    if ((await of.xenstore.read(`${device.backend}/state`)) === state.connected) {
       // One that was not taken off yet.
-      await xenstore.write(`${device.frontend}/state`, state.connected);
+      await writeState(of, device, state.connected);
       return;
     }
-    await step(xenstore, device, state.initialising, state.initWait);
-    await step(xenstore, device, state.connected, state.connected);
+    await step(of, device, state.initialising, state.initWait);
+    await step(of, device, state.connected, state.connected);
   });
   await settled(on);
 }

@@ -36,8 +36,8 @@ import { loadXen, type NativeDomain, watcherPath, type XenNative } from './nativ
 import { xenObstacles } from './obstacles.js';
 import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
-import { describeDevices, findDevices } from './devices.js';
-import { beginRewinding, openRewriter, rewindObstacles, ringEnds, startOf, ringPfns } from './rewinding.js';
+import { beginRewinding, openRewriter, rewindObstacles, type RewindWanted } from './rewinding.js';
+import { ringEnds, ringPfns, tiesBefore } from './ties.js';
 import { XenPauses } from './pauses.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
@@ -300,10 +300,12 @@ export class XenHost implements Host {
     return nativeCall(() => this.#heldBy(lease).note(savedLine(ending)));
   }
 
-  holdPaused(lease: Lease): Promise<void> {
+  async holdPaused(lease: Lease): Promise<void> {
+    const held = this.#heldBy(lease);
+    const { domid } = held;
+    const rings = this.#rewriters.has(domid) ? await ringEnds(this.xenstore, domid) : null;
     return nativeCall(() => {
-      const held = this.#heldBy(lease);
-      this.#pauses.hold(held, this.#mapped.get(held.domid) ?? null);
+      this.#pauses.hold(held, this.#mapped.get(domid) ?? null, rings);
     });
   }
 
@@ -316,17 +318,11 @@ export class XenHost implements Host {
     const mapped = this.#mapped.get(domid);
     if (mapped === undefined || !(tracker === null || tracker instanceof XenLog))
       throw new DormouseError('INTERNAL', `domain ${domid} is not followed`, { place: { domid } });
-    const [rings, found, eventPages] = await Promise.all([
-      ringEnds(this.xenstore, domid),
-      findDevices(this.xenstore, domid),
+    const [ties, eventPages] = await Promise.all([
+      tiesBefore(this.xenstore, domid),
       tracker?.eventPages ?? nativePromise(() => this.#api.eventPages(mapped)),
     ]);
-    const ends = {
-      rings,
-      devices: describeDevices(found),
-      start: startOf(domid),
-      eventPages: BigUint64Array.from(eventPages, BigInt),
-    };
+    const ends = { ...ties, eventPages: BigUint64Array.from(eventPages, BigInt) };
     return nativeCall(() => this.#pauses.capture(held, mapped, capture, ends));
   }
 
@@ -375,7 +371,10 @@ export class XenHost implements Host {
     const live = await this.openMemory(domid);
     const mapped = this.#mapped.get(domid);
     if (mapped === undefined) throw new DormouseError('INTERNAL', `domain ${domid} is not leased`);
-    const { rewriter, view } = openRewriter(this.#api, domid, mapped);
+    const { rewriter, view } = await openRewriter(this.#api, domid, mapped).catch((thrown: unknown) => {
+      live.close();
+      throw thrown;
+    });
     this.#rewriters.set(domid, rewriter);
     const isPv = domainType(native(() => this.#api.domain(domid))) === 'pv';
     const toPfn = (frame: number): number | null => {
@@ -392,7 +391,13 @@ export class XenHost implements Host {
   }
 
   rewindObstacles(domid: number, target: RewindTarget): Promise<readonly Obstacle[]> {
-    return rewindObstacles({ api: this.#api, xenstore: this.xenstore, domid, target });
+    return rewindObstacles(this.#wanted(domid, target));
+  }
+
+  #wanted(domid: number, target: RewindTarget): RewindWanted {
+    const uuid = uuidOf(native(() => this.#api.domain(domid)).handle);
+    const { marks } = this.#leases;
+    return { api: this.#api, xenstore: this.xenstore, domid, uuid, marks, target };
   }
 
   rewind(lease: Lease, target: RewindTarget): Promise<Rewinder> {
@@ -406,11 +411,8 @@ export class XenHost implements Host {
       native(() => this.#api.logDirtyOff(domid));
       held.strike('logdirty');
     };
-    return beginRewinding({
-      ...{ api: this.#api, xenstore: this.xenstore, domid, target, held, rewriter, endLog },
-      ...{ marks: this.#leases.marks, uuid: uuidOf(native(() => this.#api.domain(domid)).handle) },
-      releasePaused: () => this.releasePaused(lease),
-    });
+    const notice = this.#notice;
+    return beginRewinding({ ...this.#wanted(domid, target), held, rewriter, endLog, notice });
   }
 
   readState(domid: number): Promise<DomainState> {

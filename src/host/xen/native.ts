@@ -67,11 +67,16 @@ export interface XenNative {
   /** Counted by Xen; returns when no vCPU executes. */
   pause(domid: number): void;
   /**
-   * The same where no vCPU is about to execute the one instruction after `sti` or `mov ss`, as far as `memory` shows its code; returns
-   * those that are nevertheless. `stands`, one byte, is 1 for as long as the domain stands by it: also after an error that could not be
-   * made good.
+   * The same where no vCPU is about to execute the one instruction after `sti` or `mov ss`, as far as `memory` shows its code, and with
+   * `rings` where nothing asked of xenstore is on its way; tells whether it is. `stands`, one byte, is 1 for as long as the domain
+   * stands by it: also after an error that could not be made good.
    */
-  pauseOutsideShadow(domid: number, memory: XenMemoryHandle | null, stands: Uint8Array): number[];
+  pauseOutsideShadow(
+    domid: number,
+    memory: XenMemoryHandle | null,
+    stands: Uint8Array,
+    rings: RingEnds | null,
+  ): Pick<NativeCapture, 'inShadow'> & { readonly atRest: boolean };
   /**
    * Pauses, reads log and registers, does `work` (of the main addon's `exportCapture`, once), calls `standing` unless that was too much,
    * and unpauses: also after an error, if that can be; `stands` as above. What `standing` throws it throws.
@@ -169,11 +174,19 @@ export interface XenNative {
   rewriterOpen(domid: number, memory: XenMemoryHandle): XenRewriterHandle;
   /** For `adoptMemory`. */
   rewriterExport(rewriter: XenRewriterHandle): unknown;
-  /** HOST_LACKS if somebody has mapped a grant that is to be another one. */
-  rewriterCheckGrants(rewriter: XenRewriterHandle, links: NativeLinks): void;
+  /**
+   * Of a domain whose backends are off: HOST_LACKS if somebody has mapped a grant that is to be another one, or has the other end of a
+   * channel that is to be raised, or if a vCPU uses a local descriptor table.
+   */
+  rewriterCheckTies(rewriter: XenRewriterHandle, links: NativeLinks, rings: RingEnds): void;
   /** From here on the domain is none that could run. */
   rewriterBegin(rewriter: XenRewriterHandle): void;
-  /** All pages are written: page tables, registers, grants; each channel of a device is raised once. PAGE_TABLE_INVALID. */
+  /** While the domain runs: finds out where it is told of events. */
+  rewriterLook(rewriter: XenRewriterHandle): Promise<void>;
+  /**
+   * All pages are written: page tables, registers, grants; each channel of a device is raised once, and each vCPU's timer where it
+   * could be found out how: returns whether it could. PAGE_TABLE_INVALID.
+   */
   rewriterLand(
     rewriter: XenRewriterHandle,
     state: DomainState,
@@ -181,7 +194,7 @@ export interface XenNative {
     rings: RingEnds,
     pfns: BigUint64Array,
     levels: Uint8Array,
-  ): void;
+  ): boolean;
   /** Idempotent. */
   rewriterClose(rewriter: XenRewriterHandle): boolean;
 }

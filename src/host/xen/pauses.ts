@@ -1,9 +1,11 @@
 /** Pauses of a domain on Xen, each noted in its lease's journal before it begins. */
+import { Buffer } from 'node:buffer';
 import { availableParallelism } from 'node:os';
 import { native } from '../../addon.js';
 import type { Downtime } from '../../domain/operation.js';
-import type { DomainState } from '../../domain/state.js';
+import type { DomainLinks, DomainState } from '../../domain/state.js';
 import type { XenMemoryHandle } from '../../handle.js';
+import { DormouseError } from '../../errors.js';
 import { steps } from '../../worker/steps.js';
 import type { StoppedCapture } from '../contract.js';
 import { hasFlag } from './domain_flags.js';
@@ -14,8 +16,18 @@ import type { NativeLinks, RingEnds, XenNative } from './native.js';
 export interface KnownBefore {
   readonly rings: RingEnds;
   readonly devices: string;
+  /** Why the domain could not go back to this instant whatever is seen of it; else empty. */
+  readonly unfit: string;
   readonly start: string;
   readonly eventPages: BigUint64Array;
+}
+
+const noLinks = { grants: Buffer.alloc(0), channels: Buffer.alloc(0), eventArrayPfn: 0 };
+
+function linksOf(seen: NativeLinks, { unfit, devices, start }: KnownBefore): DomainLinks {
+  if (seen.unfit !== '') return { ...seen, devices: '', start };
+  if (unfit !== '') return { ...noLinks, unfit, devices: '', start };
+  return { ...seen, devices, start };
 }
 
 export class XenPauses {
@@ -27,14 +39,26 @@ export class XenPauses {
     this.#notice = notice;
   }
 
-  /** `holdPaused` of the contract. `memory` shows where the vCPUs stand. */
-  hold(held: XenLease, memory: XenMemoryHandle | null): void {
+  /** `holdPaused` of the contract. `memory` shows where the vCPUs stand; `rings` where nothing may be on its way. */
+  hold(held: XenLease, memory: XenMemoryHandle | null, rings: RingEnds | null): void {
     const { domid } = held;
     // Ours is one more of the pauses that Xen counts: somebody else's stays.
     const line = this.isPaused(domid) ? 'pause over' : 'pause';
-    const inShadow = this.#pausing(held, line, (stands) =>
-      this.#api.pauseOutsideShadow(domid, memory, stands),
-    );
+    const { inShadow, atRest } = this.#pausing(held, line, (stands) => {
+      const found = this.#api.pauseOutsideShadow(domid, memory, stands, rings);
+      if (found.atRest) return found;
+      this.#api.unpause(domid);
+      stands[0] = 0;
+      return found;
+    });
+    if (!atRest) {
+      held.strike(line);
+      throw new DormouseError(
+        'DOMAIN_WRONG_STATE',
+        `domain ${domid} is asking something of xenstore, or being told, all the time: it could not be stopped between two questions`,
+        { place: { domid }, advice: 'Try again.' },
+      );
+    }
     this.#tellShadow(domid, inShadow);
     this.#sure(held, line);
   }
@@ -46,14 +70,15 @@ export class XenPauses {
     held: XenLease,
     mapped: XenMemoryHandle,
     { memory, tracker, live, maxPages, standing }: StoppedCapture,
-    { rings, devices, start, eventPages }: KnownBefore,
+    known: KnownBefore,
   ): Downtime {
+    const { rings, eventPages } = known;
     const { domid } = held;
     const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
     const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
       const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
       const whole = (state: DomainState, links: NativeLinks): void =>
-        standing({ ...state, links: { ...links, devices, start } });
+        standing({ ...state, links: linksOf(links, known) });
       return this.#api.captureStopped(domid, mapped, work, eventPages, whole, stands, rings);
     });
     held.strike('pause');

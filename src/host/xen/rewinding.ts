@@ -1,65 +1,48 @@
 /**
- * Going back in place on Xen. The order: the mark, which keeps the domain paused whatever becomes of this process; devices off; the
- * domain's pages (by who called); registers, grants, events; devices on; the mark removed.
+ * Going back in place on Xen. The order: the mark, which keeps the domain paused whatever becomes of this process; devices off; what
+ * they wrote meanwhile is looked up (by who called); the domain's pages (by who called); registers, grants, events; devices on; the
+ * mark removed.
  */
-import { readFileSync } from 'node:fs';
-import { native } from '../../addon.js';
-import { steps } from '../../worker/steps.js';
-import { DormouseError } from '../../errors.js';
-import type { XenMemoryHandle, XenRewriterHandle } from '../../handle.js';
+import { native, nativePromise } from '../../addon.js';
 import type { DomainLinks, DomainState } from '../../domain/state.js';
+import { asDormouseError, DormouseError } from '../../errors.js';
+import type { XenMemoryHandle, XenRewriterHandle } from '../../handle.js';
+import { steps } from '../../worker/steps.js';
 import type { MemoryView, Obstacle, Rewinder, RewindTarget } from '../contract.js';
-import { changedDevices, deviceObstacles, findDevices, putBack, takeOff, type XenDevice } from './devices.js';
-import { shutdownReason } from './domain_flags.js';
+import {
+  changedDevices,
+  deviceObstacles,
+  type DevicesOf,
+  findDevices,
+  putBack,
+  takeOff,
+  type XenDevice,
+} from './devices.js';
+import { hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import type { XenLease } from './leases.js';
 import type { RingEnds, XenNative } from './native.js';
 import type { RewindMarks } from './rewind_marks.js';
+import { channelObstacle, ringEnds, startOf } from './ties.js';
 import type { XenXenstore } from './xenstore.js';
 
-/** A domain that is started anew, be it by its image, has another id; after a boot of the host it may have the same one. */
-export const startOf = (domid: number): string =>
-  `${domid} ${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()}`;
-
-const number = (text: string | null): number => (text !== null && /^\d+$/.test(text) ? Number(text) : 0);
-
-/** Where xenstore says that a domain's rings are; zeroes where it does not. */
-export async function ringEnds(xenstore: XenXenstore, domid: number): Promise<RingEnds> {
-  const home = `/local/domain/${domid}`;
-  const [frame, storePort, consolePort] = await Promise.all(
-    ['store/ring-ref', 'store/port', 'console/port'].map(async (node) =>
-      number(await xenstore.read(`${home}/${node}`)),
-    ),
-  );
-  return { storeFrame: frame ?? 0, storePort: storePort ?? 0, consolePort: consolePort ?? 0 };
-}
-
-/** The pages of both rings: those at the other ends go on in them. `toPfn` is of a PV domain, whose frames xenstore names. */
-export async function ringPfns(
-  xenstore: XenXenstore,
-  domid: number,
-  toPfn: ((frame: number) => number | null) | null,
-): Promise<number[]> {
-  const home = `/local/domain/${domid}`;
-  const frames = await Promise.all(
-    ['store/ring-ref', 'console/ring-ref'].map(async (node) =>
-      number(await xenstore.read(`${home}/${node}`)),
-    ),
-  );
-  return frames.flatMap((frame) => (frame === 0 ? [] : ((toPfn ? toPfn(frame) : frame) ?? [])));
-}
-
-/** A view of `memory` that can be written to later. */
-export function openRewriter(
+/** A view of the `memory` of a domain that runs, or is half rewound, which can be written to later. */
+export async function openRewriter(
   api: XenNative,
   domid: number,
   memory: XenMemoryHandle,
-): { rewriter: XenRewriterHandle; view: Pick<MemoryView, 'handle' | 'close'> } {
+): Promise<{ rewriter: XenRewriterHandle; view: Pick<MemoryView, 'handle' | 'close'> }> {
   const rewriter = native(() => api.rewriterOpen(domid, memory));
   const handle = steps().adoptMemory(api.rewriterExport(rewriter));
   const close = (): void => {
     steps().releaseMemory(handle);
     api.rewriterClose(rewriter);
   };
+  try {
+    await nativePromise(() => api.rewriterLook(rewriter));
+  } catch (thrown) {
+    close();
+    throw thrown;
+  }
   return { rewriter, view: { handle, close } };
 }
 
@@ -74,24 +57,24 @@ function linksOf(state: DomainState): DomainLinks | string {
   return links;
 }
 
-const closedChannel = 0;
-
-/** Whether each port is for what it was for then. */
-function changedChannel(then: Buffer, now: Buffer): number | null {
-  for (let port = 0; port < Math.max(then.length, now.length); port++)
-    if ((then[port] ?? closedChannel) !== (now[port] ?? closedChannel)) return port;
-  return null;
-}
-
-interface Wanted {
-  readonly api: XenNative;
-  readonly xenstore: XenXenstore;
+export interface RewindWanted {
+  readonly api: Pick<
+    XenNative,
+    'channels' | 'domain' | 'pause' | 'rewriterCheckTies' | 'rewriterBegin' | 'rewriterLand'
+  >;
+  readonly xenstore: Pick<
+    XenXenstore,
+    'read' | 'write' | 'list' | 'remove' | 'watch' | 'transaction' | 'resumeDomain'
+  >;
   readonly domid: number;
+  readonly uuid: string;
+  readonly marks: RewindMarks;
   readonly target: RewindTarget;
 }
 
-/** All that stands against going back, of a domain that is whole. */
-export async function rewindObstacles({ api, xenstore, domid, target }: Wanted): Promise<Obstacle[]> {
+/** All that stands against going back; a domain that was left half rewound may have its devices off. */
+export async function rewindObstacles(of: RewindWanted): Promise<Obstacle[]> {
+  const { api, xenstore, domid, uuid, marks, target } = of;
   const links = linksOf(target.state);
   if (typeof links === 'string') return [lacks(links)];
   if (links.start !== startOf(domid))
@@ -101,78 +84,152 @@ export async function rewindObstacles({ api, xenstore, domid, target }: Wanted):
   const devices = await findDevices(xenstore, domid);
   const changed = changedDevices(links.devices, devices);
   if (changed !== null) return [lacks(`its devices are not those of the image: ${changed}`)];
-  const obstacles = await deviceObstacles(xenstore, devices, target.keepDisks);
-  const port = changedChannel(
-    links.channels,
-    native(() => api.channels(domid)),
-  );
-  if (port !== null) obstacles.push(lacks(`event channel ${port} is not what it was at the image`));
-  return obstacles;
+  const asked = { keepDisks: target.keepDisks, leftMidway: marks.has(domid, uuid) };
+  const obstacles = await deviceObstacles(of, devices, asked);
+  const now = native(() => api.channels(domid));
+  const other = channelObstacle(links.channels, now, await ringEnds(xenstore, domid), false);
+  return other ? [...obstacles, other] : obstacles;
 }
 
-export interface Rewinding extends Wanted {
-  readonly held: XenLease;
-  readonly uuid: string;
-  readonly marks: RewindMarks;
+export interface Rewinding extends RewindWanted {
+  readonly held: Pick<XenLease, 'note'>;
   readonly rewriter: XenRewriterHandle;
+  readonly notice: (text: string) => void;
   /** Ends the domain's log: it is read no more, and Xen would have its pages otherwise. */
   readonly endLog: () => void;
-  readonly releasePaused: () => Promise<void>;
-}
-
-/** Of a domain that nothing has been changed of: as it was. */
-async function undo({ xenstore, domid, marks }: Rewinding, devices: readonly XenDevice[]): Promise<void> {
-  await putBack(xenstore, devices);
-  marks.remove(domid);
 }
 
 function refuse(domid: number, { code, message }: Obstacle): never {
   throw new DormouseError(code, message, { place: { domid } });
 }
 
-/** Devices are off, and nobody holds a grant that is to be another; after an error it is as it was, unless it was left so. */
-async function takeApart(
-  of: Rewinding,
-  links: DomainLinks,
-  devices: readonly XenDevice[],
-  again: boolean,
-): Promise<void> {
-  const { api, xenstore, rewriter } = of;
-  try {
-    await takeOff(xenstore, devices);
-    native(() => api.rewriterCheckGrants(rewriter, links));
-  } catch (thrown) {
-    if (!again) await undo(of, devices).catch(() => undefined);
-    throw thrown;
+const isPaused = ({ api, domid }: RewindWanted): boolean =>
+  hasFlag(native(() => api.domain(domid)).flags, 'paused');
+
+/** DOMAIN_NOT_FOUND; one that is dying counts as gone, as its devices are being taken from it. */
+function requireThere({ api, domid, uuid }: RewindWanted): void {
+  const now = native(() => api.domain(domid));
+  if (uuidOf(now.handle) === uuid && !hasFlag(now.flags, 'dying')) return;
+  throw new DormouseError('DOMAIN_NOT_FOUND', `domain ${domid} was destroyed`, { place: { domid } });
+}
+
+function requireStands(of: RewindWanted): void {
+  if (isPaused(of)) return;
+  const { domid } = of;
+  throw new DormouseError(
+    'DOMAIN_WRONG_STATE',
+    `domain ${domid} was let go by somebody else while it was rolled back`,
+    { place: { domid } },
+  );
+}
+
+class XenRewinder implements Rewinder {
+  readonly #devicesOf: DevicesOf;
+
+  constructor(
+    private readonly of: Rewinding,
+    private readonly links: DomainLinks,
+    private readonly rings: RingEnds,
+    private readonly devices: readonly XenDevice[],
+    /** It was left half rewound by another one. */
+    private readonly again: boolean,
+  ) {
+    const { xenstore, domid } = of;
+    this.#devicesOf = { xenstore, domid, requireThere: () => requireThere(of) };
+  }
+
+  /** After an error it is as it was, unless it was left half rewound or cannot be put back. */
+  async takeOff(): Promise<void> {
+    const { api, domid, marks, uuid, rewriter } = this.of;
+    const { links, rings } = this;
+    marks.set(domid, uuid);
+    try {
+      await this.#orGone(takeOff(this.#devicesOf, this.devices));
+      const now = native(() => api.channels(domid));
+      const bound = channelObstacle(links.channels, now, rings, true);
+      if (bound) refuse(domid, bound);
+      native(() => api.rewriterCheckTies(rewriter, links, rings));
+    } catch (thrown) {
+      await this.abandon().catch(() => undefined);
+      throw thrown;
+    }
+  }
+
+  async abandon(): Promise<void> {
+    if (this.again) return;
+    await this.#orGone(putBack(this.#devicesOf, this.devices));
+    this.of.marks.remove(this.of.domid);
+  }
+
+  async begin(): Promise<void> {
+    const { api, rewriter, endLog } = this.of;
+    try {
+      requireStands(this.of);
+      endLog();
+    } catch (thrown) {
+      await this.abandon().catch(() => undefined);
+      throw thrown;
+    }
+    native(() => api.rewriterBegin(rewriter));
+  }
+
+  complete(rest: Parameters<Rewinder['complete']>[0]): Promise<void> {
+    return this.#orGone(this.#land(rest));
+  }
+
+  async #land({ pins, state }: Parameters<Rewinder['complete']>[0]): Promise<void> {
+    const { api, domid, marks, notice, rewriter, xenstore } = this.of;
+    const pfns = BigUint64Array.from(pins, ({ pfn }) => BigInt(pfn));
+    const levels = Uint8Array.from(pins, ({ level }) => level);
+    const hadShutDown = shutdownReason(native(() => api.domain(domid)).flags) !== null;
+    const timers = native(() => api.rewriterLand(rewriter, state, this.links, this.rings, pfns, levels));
+    if (!timers)
+      notice(
+        `domain ${domid}: its timers could not be raised: a vCPU that was idle may sleep until its next event`,
+      );
+    if (hadShutDown) await xenstore.resumeDomain(domid);
+    await putBack(this.#devicesOf, this.devices);
+    await this.#wakeXenstore();
+    requireStands(this.of);
+    marks.remove(domid);
+  }
+
+  /** What was told to the domain since it stood is in its ring, and the event that said so is forgotten: one more says it again. */
+  async #wakeXenstore(): Promise<void> {
+    const asked = `/local/domain/${this.of.domid}/control/shutdown`;
+    await this.of.xenstore.transaction(async (tx) => {
+      const value = await tx.read(asked);
+      if (value !== null) await tx.write(asked, value);
+    });
+  }
+
+  /** A domain that is gone takes its mark with it. */
+  async #orGone(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (thrown) {
+      if (asDormouseError(thrown).code === 'DOMAIN_NOT_FOUND') this.of.marks.remove(this.of.domid);
+      throw thrown;
+    }
   }
 }
 
 /** `rewind` of the contract. */
 export async function beginRewinding(of: Rewinding): Promise<Rewinder> {
-  const { api, xenstore, domid, uuid, target, held, marks, rewriter } = of;
+  const { api, xenstore, domid, uuid, target, held, marks } = of;
   const again = marks.has(domid, uuid);
   const links = linksOf(target.state);
   if (typeof links === 'string') refuse(domid, lacks(links));
-  const [obstacle] = again ? [] : await rewindObstacles(of);
+  const [obstacle] = await rewindObstacles(of);
   if (obstacle) refuse(domid, obstacle);
-  const rings = await ringEnds(xenstore, domid);
-  const devices = await findDevices(xenstore, domid);
-  of.endLog();
-  // Once whole it is let go, whoever had it paused before it was left.
-  if (again) held.note('pause');
-  marks.set(domid, uuid);
-  await takeApart(of, links, devices, again);
-  native(() => api.rewriterBegin(rewriter));
-  return {
-    complete: async ({ pins, state }) => {
-      const pfns = BigUint64Array.from(pins, ({ pfn }) => BigInt(pfn));
-      const levels = Uint8Array.from(pins, ({ level }) => level);
-      const hadShutDown = shutdownReason(native(() => api.domain(domid)).flags) !== null;
-      native(() => api.rewriterLand(rewriter, state, links, rings, pfns, levels));
-      if (hadShutDown) await xenstore.resumeDomain(domid);
-      await putBack(xenstore, devices);
-      marks.remove(domid);
-      await of.releasePaused();
-    },
-  };
+  if (again) {
+    // Once whole it is let go, whoever had it paused before it was left; and somebody may have let it go since.
+    held.note('pause');
+    if (!isPaused(of)) native(() => api.pause(domid));
+  }
+  requireStands(of);
+  const [rings, devices] = [await ringEnds(xenstore, domid), await findDevices(xenstore, domid)];
+  const rewinder = new XenRewinder(of, links, rings, devices, again);
+  await rewinder.takeOff();
+  return rewinder;
 }

@@ -33,6 +33,10 @@ static u64 pages_written, rounds, memory_sum, bad_count;
 static u64 disk_ops, disk_bad, disk_errors, disk_slowest_us;
 static u64 net_sent, net_received, net_lost, net_bad;
 static int have_disk, have_net;
+// How often each processor has slept and woken again by its own timer.
+enum { kNappers = 8 };
+static u64 naps[kNappers];
+static long nappers;
 static u64 gap_mono_us, gap_boot_us, gap_tsc_cycles, gap_at_us;
 static double tsc_per_us;
 
@@ -220,6 +224,23 @@ static void* use_network(void* unused) {
   }
 }
 
+static void* nap(void* which) {
+  const long cpu = (long)which;
+  cpu_set_t only;
+  CPU_ZERO(&only);
+  CPU_SET(cpu, &only);
+  if (sched_setaffinity(0, sizeof only, &only) != 0) return bad("affinity", (u64)cpu, (u64)errno, 0), which;
+  for (;; __atomic_add_fetch(&naps[cpu], 1, __ATOMIC_RELAXED)) sleep_us(300000);
+}
+
+// Those of the processor that slept the least often.
+static u64 fewest_naps(void) {
+  u64 fewest = ~0ul;
+  for (long cpu = 0; cpu < nappers; ++cpu)
+    if (naps[cpu] < fewest) fewest = naps[cpu];
+  return nappers ? fewest : 0;
+}
+
 static void calibrate_tsc(void) {
   u64 mono = clock_us(CLOCK_MONOTONIC), tsc = __rdtsc();
   sleep_us(300000);
@@ -242,11 +263,11 @@ static void tick(u64 count) {
   say("tick %lu mono_us=%lu boot_us=%lu tsc=%llu gap_mono_us=%lu gap_boot_us=%lu gap_tsc_us=%.0f gap_at_us=%lu "
       "mem_kib=%ld cpus=%ld written=%lu rounds=%lu sum=%016lx bad=%lu "
       "disk=%d disk_ops=%lu disk_bad=%lu disk_err=%lu disk_slow_us=%lu "
-      "net=%d net_sent=%lu net_recv=%lu net_lost=%lu net_bad=%lu\n",
+      "net=%d net_sent=%lu net_recv=%lu net_lost=%lu net_bad=%lu naps=%lu\n",
       count, clock_us(CLOCK_MONOTONIC), clock_us(CLOCK_BOOTTIME), __rdtsc(), mono_gap, boot_gap,
       (double)tsc_gap / tsc_per_us, gap_at_us, memory_kib(), sysconf(_SC_NPROCESSORS_ONLN), pages_written, rounds,
       memory_sum, bad_count, have_disk, disk_ops, disk_bad, disk_errors,
-      __atomic_exchange_n(&disk_slowest_us, 0, __ATOMIC_RELAXED), have_net, net_sent, net_received, net_lost, net_bad);
+      __atomic_exchange_n(&disk_slowest_us, 0, __ATOMIC_RELAXED), have_net, net_sent, net_received, net_lost, net_bad, fewest_naps());
 }
 
 // Maps a page of dom0's, which so gets a frame of dom0's into a page table of this process.
@@ -275,6 +296,8 @@ int main(void) {
   pthread_create(&thread, NULL, use_memory, NULL);
   if (access("/dev/xvda", F_OK) == 0) pthread_create(&thread, NULL, use_disk, NULL);
   if (option("echo")) pthread_create(&thread, NULL, use_network, NULL);
+  nappers = sysconf(_SC_NPROCESSORS_ONLN) < kNappers ? sysconf(_SC_NPROCESSORS_ONLN) : kNappers;
+  for (long cpu = 0; cpu < nappers; ++cpu) pthread_create(&thread, NULL, nap, (void*)cpu);
   if (option("grant")) map_grant();
   const u64 crash_tick = (u64)number("crash_s", 0);
   for (u64 count = 1;; ++count) {

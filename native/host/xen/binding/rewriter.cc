@@ -3,6 +3,7 @@
 #include "binding/entry.h"
 #include "binding/external.h"
 #include "binding/registry.h"
+#include "guard.h"
 #include "host/xen/binding/state_arguments.h"
 #include "host/xen/domain_rewriter.h"
 
@@ -33,11 +34,12 @@ Napi::Value export_memory(const Napi::CallbackInfo& info) {
   return binding::hand_over<host::DomainMemory>(info.Env(), held<DomainRewriter>(info, 0));
 }
 
-// rewriterCheckGrants(rewriter, links)
-Napi::Value check_grants(const Napi::CallbackInfo& info) {
+// rewriterCheckTies(rewriter, links, rings)
+Napi::Value check_ties(const Napi::CallbackInfo& info) {
   Fault fault;
-  return done(info.Env(),
-              held<DomainRewriter>(info, 0)->check_grants(links_argument(info, 1), &fault), fault);
+  const bool good = held<DomainRewriter>(info, 0)->check_ties(links_argument(info, 1),
+                                                              rings_argument(info, 2), &fault);
+  return done(info.Env(), good, fault);
 }
 
 // rewriterBegin(rewriter)
@@ -47,12 +49,48 @@ Napi::Value begin(const Napi::CallbackInfo& info) {
 }
 
 // rewriterLand(rewriter, DomainState, links, rings, pfns: BigUint64Array, levels: Uint8Array)
+// -> whether the timers were raised
 Napi::Value land(const Napi::CallbackInfo& info) {
   Fault fault;
-  const bool good =
-      held<DomainRewriter>(info, 0)->land(tables_argument(info, 4), state_argument(info, 1),
-                                          links_argument(info, 2), rings_argument(info, 3), &fault);
-  return done(info.Env(), good, fault);
+  bool timers = false;
+  const bool good = held<DomainRewriter>(info, 0)->land(
+      tables_argument(info, 4), state_argument(info, 1), links_argument(info, 2),
+      rings_argument(info, 3), &timers, &fault);
+  return good ? Napi::Boolean::New(info.Env(), timers) : binding::failed(info.Env(), fault);
+}
+
+// Looks through a domain's memory in a thread of the pool.
+class Look : public Napi::AsyncWorker {
+ public:
+  Look(Napi::Env env, std::shared_ptr<DomainRewriter> rewriter)
+      : Napi::AsyncWorker(env),
+        deferred_(Napi::Promise::Deferred::New(env)),
+        rewriter_(std::move(rewriter)) {}
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ protected:
+  void Execute() override {
+    guarded(&fault_, [this] { return rewriter_->look(&fault_); });
+  }
+  void OnOK() override {
+    Napi::HandleScope scope(Env());
+    if (!fault_) return deferred_.Resolve(Env().Undefined());
+    binding::throw_fault(Env(), fault_);
+    deferred_.Reject(Env().GetAndClearPendingException().Value());
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  std::shared_ptr<DomainRewriter> rewriter_;
+  Fault fault_;
+};
+
+// rewriterLook(rewriter) -> Promise
+Napi::Value look(const Napi::CallbackInfo& info) {
+  auto* worker = new Look(info.Env(), held<DomainRewriter>(info, 0));
+  Napi::Promise promise = worker->promise();
+  worker->Queue();
+  return promise;
 }
 
 // channels(domid) -> a byte for each port
@@ -70,7 +108,8 @@ void add_rewriter(Napi::Object exports, const std::shared_ptr<Handles>& (*handle
   open_handles = handles;
   add<open_rewriter>(exports, "rewriterOpen");
   add<export_memory>(exports, "rewriterExport");
-  add<check_grants>(exports, "rewriterCheckGrants");
+  add<check_ties>(exports, "rewriterCheckTies");
+  add<look>(exports, "rewriterLook");
   add<begin>(exports, "rewriterBegin");
   add<land>(exports, "rewriterLand");
   add<channels>(exports, "channels");

@@ -92,14 +92,34 @@ uint8_t* stands_of(const Napi::CallbackInfo& info, size_t i) {
   return bytes.Data();
 }
 
-// pauseOutsideShadow(domid, memory | null, stands) -> vCPUs that stand in the shadow nevertheless
+// pauseOutsideShadow(domid, memory | null, stands, rings | null)
+// -> { inShadow: vCPUs that stand in the shadow nevertheless, atRest }
 Napi::Value pause_watched(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
   const std::shared_ptr<XenMemory> memory = info[1].IsNull() ? nullptr : held<XenMemory>(info, 1);
-  std::vector<uint32_t> in_shadow;
-  XenPause pause(open_handles(), arg_u32(info, 0), stands_of(info, 2));
+  const uint32_t domid = arg_u32(info, 0);
+  XenstoreRest xenstore(open_handles(), domid);
   Fault fault;
-  if (!pause.begin(memory.get(), nullptr, &in_shadow, &fault)) return failed(info.Env(), fault);
-  return numbers(info.Env(), in_shadow);
+  XenPause::Rests rests;
+  bool at_rest = true;
+  if (!info[3].IsNull()) {
+    std::string missing;
+    if (!xenstore.prepare(rings_argument(info, 3).store_frame, &missing)) {
+      fault.raise("HOST_LACKS", missing);
+      return failed(env, fault);
+    }
+    rests = [&](bool* now, Fault*) {
+      *now = at_rest = xenstore.look();
+      return true;
+    };
+  }
+  std::vector<uint32_t> in_shadow;
+  XenPause pause(open_handles(), domid, stands_of(info, 2));
+  if (!pause.begin(memory.get(), rests, &in_shadow, &fault)) return failed(env, fault);
+  Napi::Object out = Napi::Object::New(env);
+  out.Set("inShadow", numbers(env, in_shadow));
+  out.Set("atRest", Napi::Boolean::New(env, at_rest));
+  return out;
 }
 
 std::vector<uint64_t> pfns_of(const Napi::CallbackInfo& info, size_t i) {

@@ -1,0 +1,135 @@
+#include "host/xen/timer_events.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+#include "host/xen/event_pages.h"
+#include "host/xen/event_words.h"
+
+namespace dormouse::xen {
+namespace {
+
+constexpr uint32_t kQueryPages = 1024;
+// More are not believed.
+constexpr size_t kVcpuInfosCap = 8192;
+constexpr int8_t kShiftMost = 16;
+constexpr uint8_t kFlagsKnown = 3;
+// A control block, in words: bits of the priorities that have events, a reserved word, the heads of
+// their queues. Timers have the first to themselves.
+constexpr size_t kReady = 0, kTimerHead = 2;
+
+struct Page {
+  alignas(64) uint8_t bytes[host::kPageSize];
+  uint32_t* words() { return reinterpret_cast<uint32_t*>(bytes); }
+};
+
+bool all_zero(const uint8_t* bytes, size_t n) {
+  return std::all_of(bytes, bytes + n, [](uint8_t byte) { return byte == 0; });
+}
+
+VcpuInfo info_at(const uint8_t* bytes) {
+  VcpuInfo out;
+  std::memcpy(&out, bytes, sizeof out);
+  return out;
+}
+
+}  // namespace
+
+// Xen's factor is normalised: its highest bit is set.
+bool looks_like_vcpu_info(const VcpuInfo& info) {
+  return info.upcall_pending <= 1 && info.upcall_mask <= 1 && all_zero(info.pad, sizeof info.pad) &&
+         info.pending_selector == 0 && info.arch_pad == 0 && info.version != 0 &&
+         info.time_pad == 0 && info.tsc_timestamp != 0 && info.system_time != 0 &&
+         info.tsc_to_system_mul >> 31 == 1 && info.tsc_shift <= kShiftMost &&
+         info.tsc_shift >= -kShiftMost && info.flags <= kFlagsKnown &&
+         all_zero(info.end_pad, sizeof info.end_pad);
+}
+
+bool TimerEvents::find(host::DomainMemory& memory, uint64_t besides, Fault* fault) {
+  event_pages_.clear();
+  vcpu_infos_.clear();
+  if (!find_event_pages(memory, &event_pages_, fault)) return false;
+  uint64_t entries[kQueryPages];
+  for (uint64_t first = memory.next_present(0); first < memory.nr_pfns();
+       first = memory.next_present(first + kQueryPages)) {
+    const uint32_t n = uint32_t(std::min<uint64_t>(kQueryPages, memory.nr_pfns() - first));
+    if (!memory.query(first, n, entries, fault)) return false;
+    for (uint32_t i = 0; i < n; ++i) {
+      if (host::type_of(entries[i]) != host::kNotab || first + i == besides) continue;
+      const uint8_t* page = memory.peek(first + i, entries[i]);
+      for (uint32_t at = 0; page && at < host::kPageSize; at += sizeof(VcpuInfo))
+        if (looks_like_vcpu_info(info_at(page + at)) && vcpu_infos_.size() < kVcpuInfosCap)
+          vcpu_infos_.push_back({first + i, at});
+    }
+  }
+  return true;
+}
+
+bool TimerEvents::find_block(const GuestPages& pages, uint32_t port, uint64_t* pfn, bool* found,
+                             Fault* fault) const {
+  size_t fitting = 0;
+  for (const uint64_t candidate : event_pages_) {
+    Page page;
+    if (!pages.read(candidate, page.bytes, fault)) return false;
+    if (!looks_like_control_block(page.words()) || page.words()[kTimerHead] != port) continue;
+    *pfn = candidate;
+    ++fitting;
+  }
+  *found = fitting == 1;
+  return true;
+}
+
+// They were found in what the domain was before.
+bool TimerEvents::are_there(const GuestPages& pages, bool* there, Fault* fault) const {
+  *there = true;
+  for (const Place& place : vcpu_infos_) {
+    Page page;
+    if (!pages.read(place.pfn, page.bytes, fault)) return false;
+    *there = *there && looks_like_vcpu_info(info_at(page.bytes + place.offset));
+  }
+  return true;
+}
+
+// A timer is alone in its queue: whoever else Xen puts there comes after it was taken out.
+bool TimerEvents::raise(const GuestPages& pages, uint64_t event_array,
+                        const std::vector<uint32_t>& ports, uint32_t on, uint32_t most, bool* all,
+                        Fault* fault) const {
+  std::vector<uint64_t> blocks(ports.size());
+  // One that is off keeps its place.
+  bool found = ports.size() == on && vcpu_infos_.size() >= on && vcpu_infos_.size() <= most;
+  for (size_t i = 0; found && i < ports.size(); ++i)
+    if (!find_block(pages, ports[i], &blocks[i], &found, fault)) return false;
+  if (found && !are_there(pages, &found, fault)) return false;
+  *all = found;
+  const auto change = [&](uint64_t pfn, const auto& how) {
+    Page page;
+    if (!pages.read(pfn, page.bytes, fault)) return false;
+    how(page);
+    return pages.write(pfn, page.bytes, fault);
+  };
+  const auto pending = [&](Page& page) {
+    for (const uint32_t port : ports) {
+      uint32_t& word = page.words()[port];
+      word = (word & ~kEventLink) | kEventPending | kEventLinked;
+    }
+  };
+  if (!found) return true;
+  if (!change(event_array, pending)) return false;
+  for (size_t i = 0; i < ports.size(); ++i) {
+    const auto ready = [&](Page& page) {
+      page.words()[kReady] |= 1;
+      page.words()[kTimerHead] = ports[i];
+    };
+    if (!change(blocks[i], ready)) return false;
+  }
+  for (const Place& place : vcpu_infos_) {
+    const auto told = [&](Page& page) {
+      page.bytes[place.offset + offsetof(VcpuInfo, upcall_pending)] = 1;
+    };
+    if (!change(place.pfn, told)) return false;
+  }
+  return true;
+}
+
+}  // namespace dormouse::xen
