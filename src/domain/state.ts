@@ -59,6 +59,8 @@ export interface DomainLinks {
   readonly channels: Buffer;
   /** Of the page that holds the words of all channels. */
   readonly eventArrayPfn: number;
+  /** The pages of its devices' rings as they were when the pause began: of each its pfn (8 bytes) and its 4096 bytes. */
+  readonly rings: Buffer;
   /** The devices and what their rings are, as text. */
   readonly devices: string;
 }

@@ -22,6 +22,7 @@ const links = z.object({
   grants: blob,
   channels: blob,
   eventArrayPfn: z.int().min(0).max(MAX_PFNS),
+  rings: blob,
   devices: text(1 << 20),
 });
 

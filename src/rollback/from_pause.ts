@@ -6,15 +6,28 @@ import type { DomainInfo, DomainState } from '../domain/state.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Rewinder } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
+import { pageBytes } from '../pfn/page_words.js';
 import { steps } from '../worker/steps.js';
 import type { Plan } from './difference.js';
 import type { Job, Way } from './job.js';
 import { requireFrame } from './pv_in_place.js';
 
+const ringPageBytes = 8 + pageBytes;
+
+function ringPfns(rings: Buffer): number[] {
+  if (rings.length % ringPageBytes !== 0)
+    throw new DormouseError('IMAGE_DAMAGED', `rings have ${rings.length} bytes`);
+  const at = Array.from({ length: rings.length / ringPageBytes }, (_, i) => i * ringPageBytes);
+  return at.map((offset) => Number(rings.readBigUInt64LE(offset)));
+}
+
 /** What names no page of the image would be refused once the domain is half rewound. */
 function judge(reader: ImageReader, { type }: DomainInfo): void {
   const { state } = reader.manifest;
-  if (state.links?.unfit === '') requireFrame(reader, state.links.eventArrayPfn, 'the event words');
+  if (state.links?.unfit === '') {
+    requireFrame(reader, state.links.eventArrayPfn, 'the event words');
+    for (const pfn of ringPfns(state.links.rings)) requireFrame(reader, pfn, 'a ring');
+  }
   if (type !== 'pv') return;
   const check = (pfns: BigUint64Array): BigUint64Array => {
     for (const pfn of pfns) requireFrame(reader, Number(pfn), 'a vCPU');

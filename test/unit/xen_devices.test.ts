@@ -7,6 +7,7 @@ import {
   deviceObstacles,
   findDevices,
   putBack,
+  ringPages,
   takeOff,
 } from '../../src/host/xen/devices.js';
 import { asDormouseError } from '../../src/errors.js';
@@ -118,6 +119,41 @@ test('what the guest writes of its devices is not believed', async () => {
   const asked = { keepDisks: false, leftMidway: false };
   const [obstacle] = await deviceObstacles(others.of, await found(others), asked);
   assert.match(obstacle?.message ?? '', /its backend is .*vif\/8/);
+});
+
+test('pages of rings are named by their grants, and the first one of each ring of a disk', async () => {
+  const machine = new Machine().device('vif', 0).device('vbd', 51712);
+  const put = (path: string, value: string): void => {
+    machine.nodes.set(`/local/domain/7/device/${path}`, value);
+  };
+  for (const [name, grant] of Object.entries({ tx: '10', rx: '11' }))
+    put(`vif/0/queue-0/${name}-ring-ref`, grant);
+  for (const queue of [0, 1])
+    for (const page of [0, 1, 10])
+      put(`vbd/51712/queue-${queue}/ring-ref${page}`, String(100 * (queue + 1) + page));
+  put('vbd/51712/queue-1/ring-page-order', '1');
+  put('vif/0/odd-ring-ref', 'x'.repeat(50));
+  const words = [...ringPages(await found(machine))].map((word) => [
+    Number(word & 0xffff_ffffn),
+    word >> 32n === 1n,
+  ]);
+  assert.deepEqual(words, [
+    ...[
+      [100, true],
+      [101, false],
+      [110, false],
+      [200, true],
+      [201, false],
+      [210, false],
+    ],
+    // As the machine has it.
+    ...[
+      [8, true],
+      [11, false],
+      [10, false],
+      [8, false],
+    ],
+  ]);
 });
 
 test('a guest that fills its own nodes is told off, in bounded time and space', async () => {

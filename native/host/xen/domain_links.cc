@@ -93,6 +93,7 @@ void DomainLinks::prepare() {
   Fault fault;
   if (!xenstore_.prepare(rings_.store_port == 0 ? 0 : rings_.store_frame, &missing_)) return;
   if (!grants_.map(xen_, domid_, false, &fault)) missing_ = fault.text;
+  if (missing_.empty()) device_rings_.prepare(grants_, &missing_);
 }
 
 const uint32_t* DomainLinks::event_words(uint64_t pfn) const {
@@ -164,6 +165,12 @@ bool DomainLinks::look(bool* soon, Fault* fault) {
   if (!missing_.empty()) return true;
   if (!look_at_vcpus(fault)) return false;
   if (!found_.unfit.empty()) return true;
+  // First, as backends go on.
+  if (!device_rings_.look()) {
+    found_.unfit = "a request to a disk of its was on its way";
+    *soon = true;
+    return true;
+  }
   if (!read_channels(*xen_, domid_, &found_.channels, fault)) return false;
   look_at_events(soon);
   // Last, as it takes longest.
@@ -180,8 +187,9 @@ void DomainLinks::read(LinksBlobs* out) {
     const auto* from = reinterpret_cast<const uint8_t*>(grants_.data());
     found_.grants.assign(from, from + grants_.bytes());
   }
+  if (found_.unfit.empty()) found_.rings = device_rings_.seen();
   *out = found_;
-  if (!out->unfit.empty()) *out = {out->unfit, {}, {}, 0};
+  if (!out->unfit.empty()) *out = {out->unfit, {}, {}, 0, {}};
 }
 
 }  // namespace dormouse::xen

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "host/xen/device_rings.h"
 #include "host/xen/domain_state.h"
 #include "host/xen/xen_memory.h"
 #include "host/xen/xenstore_rest.h"
@@ -27,6 +28,7 @@ struct LinksBlobs {
   Bytes grants;              // the frames of its grant table, of version 1
   Bytes channels;            // by port
   uint64_t event_array = 0;  // the pfn of its event words
+  Bytes rings;               // of its devices, kRingPageBytes each
 };
 
 // One that the domain's backends have the other end of.
@@ -59,13 +61,14 @@ class DomainLinks {
  public:
   // `event_pages` are those that look like Xen's.
   DomainLinks(std::shared_ptr<Handles> xen, uint32_t domid, std::shared_ptr<XenMemory> memory,
-              RingEnds rings, std::vector<uint64_t> event_pages)
+              RingEnds rings, std::vector<RingPage> ring_pages, std::vector<uint64_t> event_pages)
       : xen_(std::move(xen)),
         domid_(domid),
         memory_(std::move(memory)),
         rings_(rings),
         event_pages_(std::move(event_pages)),
-        xenstore_(xen_, domid) {}
+        xenstore_(xen_, domid),
+        device_rings_(xen_, domid, std::move(ring_pages)) {}
   // While the domain runs: maps what is read when it stands. What is missing is told by look().
   void prepare();
   // Each time it stands. *soon: it is not at rest, but may be a moment later.
@@ -86,6 +89,7 @@ class DomainLinks {
   std::vector<uint64_t> event_pages_;
   GrantTable grants_;
   XenstoreRest xenstore_;
+  DeviceRings device_rings_;
   std::string missing_;  // that no look can mend
   LinksBlobs found_;
 };

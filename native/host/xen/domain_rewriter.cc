@@ -213,6 +213,18 @@ bool DomainRewriter::put_grants(const LinksBlobs& links, Fault* fault) {
   return true;
 }
 
+// As they were before backends went on in them.
+bool DomainRewriter::put_rings(const LinksBlobs& links, Fault* fault) {
+  alignas(64) uint8_t page[host::kPageSize];
+  for (size_t at = 0; at + kRingPageBytes <= links.rings.size(); at += kRingPageBytes) {
+    uint64_t pfn;
+    std::memcpy(&pfn, links.rings.data() + at, sizeof pfn);
+    std::memcpy(page, links.rings.data() + at + sizeof pfn, sizeof page);
+    if (!pages_.copy_in(&pfn, 1, page, fault)) return false;
+  }
+  return true;
+}
+
 // Xen keeps the end of each queue of events for itself: what was in it then is in none now.
 bool DomainRewriter::clear_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault) {
   alignas(8) uint32_t words[kEventWords];
@@ -278,8 +290,8 @@ bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& lin
 bool DomainRewriter::land(const std::vector<TableToPin>& pins, const StateBlobs& state,
                           const LinksBlobs& links, const RingEnds& rings, bool* timers,
                           Fault* fault) {
-  const bool cleared =
-      clear_events(links, rings, fault) && raise_timers(state, links, timers, fault);
+  const bool cleared = put_rings(links, fault) && clear_events(links, rings, fault) &&
+                       raise_timers(state, links, timers, fault);
   // A page that is mapped here to be written to can be no page table.
   pages_.unmap();
   return cleared && put_registers(pins, state, fault) && put_grants(links, fault) &&

@@ -69,6 +69,7 @@ class DomainRewriter : public host::DomainMemory {
   bool forget_shutdown(Fault* fault);
   bool raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all, Fault* fault);
   bool wake_vcpus(Fault* fault);
+  bool put_rings(const LinksBlobs& links, Fault* fault);
   bool clear_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault);
   template <typename Visit>
   bool each_device_channel(const LinksBlobs& links, const RingEnds& rings, const Visit& visit,

@@ -40,8 +40,8 @@ class XenStoppable : public Stoppable {
 
   // `event_pages` are written by Xen past its log; `stands` as of XenPause.
   XenStoppable(std::shared_ptr<Handles> xen, uint32_t domid, std::shared_ptr<XenMemory> memory,
-               RingEnds rings, std::vector<uint64_t> event_pages, Captured captured,
-               uint8_t* stands)
+               RingEnds rings, std::vector<RingPage> ring_pages, std::vector<uint64_t> event_pages,
+               Captured captured, uint8_t* stands)
       : xen_(std::move(xen)),
         domid_(domid),
         pause_(xen_, domid, stands),
@@ -49,7 +49,7 @@ class XenStoppable : public Stoppable {
         event_pages_(std::move(event_pages)),
         captured_(std::move(captured)),
         shared_(xen_, domid),
-        links_(xen_, domid, memory_, rings, event_pages_) {}
+        links_(xen_, domid, memory_, rings, std::move(ring_pages), event_pages_) {}
 
   bool prepare(bool logged, Fault* fault) override;
   bool stop(Fault* fault) override;

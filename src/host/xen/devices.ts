@@ -19,6 +19,14 @@ export interface XenDevice {
   readonly backend: string;
   /** What its rings are: a hash of all of the frontend's nodes but its state. */
   readonly rings: string;
+  /** Of its rings' pages. */
+  readonly grants: readonly RingGrant[];
+}
+
+export interface RingGrant {
+  readonly grant: number;
+  /** Its page is the first one of its ring, which has the indices. */
+  readonly isFirst: boolean;
 }
 
 /** What a device of the domain is taken off and put back through. */
@@ -66,9 +74,29 @@ class Nodes {
   }
 }
 
-async function ringsOf(xenstore: Xenstore, frontend: string): Promise<string> {
+/** Of the nodes and their values in turn. */
+function grantsOf(nodes: readonly string[]): RingGrant[] {
+  const found: RingGrant[] = [];
+  for (let i = 0; i + 1 < nodes.length; i += 2) {
+    const [node = '', value = ''] = nodes.slice(i, i + 2);
+    const [, index] = /[/-]ring-ref(\d*)$/.exec(node) ?? [];
+    if (index === undefined || !/^\d{1,9}$/.test(value)) continue;
+    found.push({ grant: Number(value), isFirst: Number(index) === 0 });
+  }
+  return found;
+}
+
+async function ringsOf(xenstore: Xenstore, frontend: string): Promise<Pick<XenDevice, 'rings' | 'grants'>> {
   const nodes = await new Nodes(xenstore, frontend).below();
-  return createHash('sha256').update(JSON.stringify(nodes)).digest('hex').slice(0, 32);
+  const rings = createHash('sha256').update(JSON.stringify(nodes)).digest('hex').slice(0, 32);
+  return { rings, grants: grantsOf(nodes) };
+}
+
+/** Each page of the rings of these devices: its grant, plus 2^32 if it is the first of a disk's ring. */
+export function ringPages(devices: readonly XenDevice[]): BigUint64Array {
+  const words = ({ name, grants }: XenDevice): bigint[] =>
+    grants.map(({ grant, isFirst }) => BigInt(grant) + (isFirst && name.startsWith('vbd ') ? 1n << 32n : 0n));
+  return BigUint64Array.from(devices.flatMap(words));
 }
 
 /** The console that every domain has, which is none of its kernel's devices. */
@@ -88,7 +116,7 @@ export async function findDevices(xenstore: Xenstore, domid: number): Promise<Xe
         ['frontend', 'backend'].map((end) => xenstore.read(`${home}/${kind}/${id}/${end}`)),
       );
       if (typeof frontend !== 'string' || typeof backend !== 'string') continue;
-      found.push({ name: `${kind} ${id}`, frontend, backend, rings: await ringsOf(xenstore, frontend) });
+      found.push({ name: `${kind} ${id}`, frontend, backend, ...(await ringsOf(xenstore, frontend)) });
     }
   return found;
 }

@@ -79,7 +79,8 @@ export interface XenNative {
   ): Pick<NativeCapture, 'inShadow'> & { readonly atRest: boolean };
   /**
    * Pauses, reads log and registers, does `work` (of the main addon's `exportCapture`, once), calls `standing` unless that was too much,
-   * and unpauses: also after an error, if that can be; `stands` as above. What `standing` throws it throws.
+   * and unpauses: also after an error, if that can be; `stands` as above. What `standing` throws it throws. Each of `ringPages` is the
+   * grant of a page of a device's ring, plus 2^32 if it is the first of a disk's.
    */
   captureStopped(
     domid: number,
@@ -89,6 +90,7 @@ export interface XenNative {
     standing: (state: DomainState, links: NativeLinks) => void,
     stands: Uint8Array,
     rings: RingEnds,
+    ringPages: BigUint64Array,
   ): NativeCapture;
   unpause(domid: number): void;
   /** A suspended domain goes on; its suspend call returns 1, "cancelled". */

@@ -19,10 +19,13 @@ export interface KnownBefore {
   /** Why the domain could not go back to this instant whatever is seen of it; else empty. */
   readonly unfit: string;
   readonly start: string;
+  /** As `captureStopped` of the native half has them. */
+  readonly ringPages: BigUint64Array;
   readonly eventPages: BigUint64Array;
 }
 
-const noLinks = { grants: Buffer.alloc(0), channels: Buffer.alloc(0), eventArrayPfn: 0 };
+const nothing = Buffer.alloc(0);
+const noLinks = { grants: nothing, channels: nothing, eventArrayPfn: 0, rings: nothing };
 
 function linksOf(seen: NativeLinks, { unfit, devices, start }: KnownBefore): DomainLinks {
   if (seen.unfit !== '') return { ...seen, devices: '', start };
@@ -72,14 +75,14 @@ export class XenPauses {
     { memory, tracker, live, maxPages, standing }: StoppedCapture,
     known: KnownBefore,
   ): Downtime {
-    const { rings, eventPages } = known;
+    const { rings, eventPages, ringPages } = known;
     const { domid } = held;
     const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
     const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
       const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
       const whole = (state: DomainState, links: NativeLinks): void =>
         standing({ ...state, links: linksOf(links, known) });
-      return this.#api.captureStopped(domid, mapped, work, eventPages, whole, stands, rings);
+      return this.#api.captureStopped(domid, mapped, work, eventPages, whole, stands, rings, ringPages);
     });
     held.strike('pause');
     this.#tellShadow(domid, inShadow);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { asDormouseError } from '../../errors.js';
 import type { Obstacle } from '../contract.js';
-import { describeDevices, findDevices } from './devices.js';
+import { describeDevices, findDevices, ringPages } from './devices.js';
 import type { RingEnds } from './native.js';
 import type { KnownBefore } from './pauses.js';
 import type { XenXenstore } from './xenstore.js';
@@ -47,9 +47,16 @@ export async function tiesBefore(
   const rings = await ringEnds(xenstore, domid);
   const start = startOf(domid);
   try {
-    return { rings, start, unfit: '', devices: describeDevices(await findDevices(xenstore, domid)) };
+    const found = await findDevices(xenstore, domid);
+    return { rings, start, unfit: '', devices: describeDevices(found), ringPages: ringPages(found) };
   } catch (thrown) {
-    return { rings, start, unfit: asDormouseError(thrown).message, devices: '' };
+    return {
+      rings,
+      start,
+      unfit: asDormouseError(thrown).message,
+      devices: '',
+      ringPages: new BigUint64Array(),
+    };
   }
 }
 

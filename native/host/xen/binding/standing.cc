@@ -82,6 +82,7 @@ Napi::Object describe(Napi::Env env, const LinksBlobs& links) {
   out.Set("grants", buffer_of(env, links.grants));
   out.Set("channels", buffer_of(env, links.channels));
   out.Set("eventArrayPfn", num(env, links.event_array));
+  out.Set("rings", buffer_of(env, links.rings));
   return out;
 }
 
@@ -140,7 +141,14 @@ Napi::Object describe(Napi::Env env, const StopTimes& times,
   return out;
 }
 
-// captureStopped(domid, memory, work, eventPages, standing(state, links), stands, rings)
+// As the contract has them: a grant, and whether it is a disk's, for each page.
+std::vector<RingPage> ring_pages_of(const Napi::CallbackInfo& info, size_t i) {
+  std::vector<RingPage> out;
+  for (const uint64_t word : pfns_of(info, i)) out.push_back({uint32_t(word), (word >> 32) != 0});
+  return out;
+}
+
+// captureStopped(domid, memory, work, eventPages, standing(state, links), stands, rings, ringPages)
 // -> { inShadow, stopMs, ... }
 Napi::Value capture(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -155,7 +163,8 @@ Napi::Value capture(const Napi::CallbackInfo& info) {
     return fault.raise("INTERNAL", "JavaScript could not be called in the pause");
   };
   XenStoppable domain(open_handles(), arg_u32(info, 0), held<XenMemory>(info, 1),
-                      rings_argument(info, 6), pfns_of(info, 3), captured, stands_of(info, 5));
+                      rings_argument(info, 6), ring_pages_of(info, 7), pfns_of(info, 3), captured,
+                      stands_of(info, 5));
   const auto work = binding::take_over<host::StoppedWork>(info, 2);
   StopTimes times;
   if (capture_stopped(domain, *work, &times, &fault))

@@ -27,8 +27,11 @@ StateBlobs state_argument(const Napi::CallbackInfo& info, size_t i) {
 
 LinksBlobs links_argument(const Napi::CallbackInfo& info, size_t i) {
   const Napi::Object links = binding::arg_object(info, i);
-  return {
-      {}, blob(links, "grants"), blob(links, "channels"), binding::field(links, "eventArrayPfn")};
+  return {{},
+          blob(links, "grants"),
+          blob(links, "channels"),
+          binding::field(links, "eventArrayPfn"),
+          blob(links, "rings")};
 }
 
 RingEnds rings_argument(const Napi::CallbackInfo& info, size_t i) {
