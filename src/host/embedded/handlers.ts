@@ -36,6 +36,7 @@ export function makeHandlers(parts: HostParts): Handlers {
   return {
     ...hostHandlers(parts),
     ...domainHandlers(parts),
+    ...diskHandlers(parts),
     ...leaseHandlers(parts),
     ...snapshotHandlers(parts),
     ...buildHandlers(parts),
@@ -119,6 +120,26 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
     },
     setUnlogged: ({ domid, ...what }) => {
       native(() => hv.setUnlogged(machine, domains.get(domid).domid, what));
+      return null;
+    },
+  };
+}
+
+type DiskOps = 'disks' | 'diskObstacles' | 'setBackend' | 'detachDisks';
+
+function diskHandlers({ domains, leases }: HostParts): Subset<DiskOps> {
+  return {
+    disks: ({ domid }) =>
+      domains.get(domid).disks.map(({ name, path, kind, writable }) => ({ name, path, kind, writable })),
+    diskObstacles: ({ config }) => domains.diskObstacles(config),
+    setBackend: ({ domid, index, ...how }) => {
+      if (index >= domains.get(domid).disks.length)
+        throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no disk ${index}`);
+      domains.blocks.behave(domid, index, how);
+      return null;
+    },
+    detachDisks: async ({ lease, timeoutMs }, session) => {
+      await leases.detachDisks(leases.get(lease, session), timeoutMs);
       return null;
     },
   };

@@ -118,6 +118,9 @@ export class Leases {
       () => this.trackerOff(lease),
       () => this.#keepEnding(lease),
       () => {
+        if (this.#domains.has(domain)) this.#reattach(domain);
+      },
+      () => {
         if (this.#domains.has(domain)) this.#settleSuspend(domain);
       },
       () => {
@@ -218,8 +221,36 @@ export class Leases {
     const { domain } = lease;
     if (lease.pauses === 0 && !domain.rewriting)
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
-    this.#domains.beginRewrite(domain, part);
+    try {
+      this.#domains.beginRewrite(domain, part);
+    } catch (thrown) {
+      this.#reattach(domain);
+      throw thrown;
+    }
     domain.suspendWanted = false;
+  }
+
+  /** Before a domain that the lease holds paused is rewritten. HOST_UNAVAILABLE, its disks as they were. */
+  async detachDisks({ domain }: HeldLease, timeoutMs: number): Promise<void> {
+    if (domain.disks.length === 0 || domain.rewriting) return;
+    domain.offDisks = true;
+    try {
+      await this.#domains.blocks.detach(domain.domid, domain.disks, timeoutMs, () => this.#stillWanted(domain));
+    } catch (thrown) {
+      domain.offDisks = false;
+      throw thrown;
+    }
+  }
+
+  /** Whether its disks are still to be detached: the lease's end attaches them again. */
+  #stillWanted(domain: Domain): boolean {
+    return this.#domains.has(domain) && domain.offDisks;
+  }
+
+  #reattach(domain: Domain): void {
+    if (!domain.offDisks || domain.rewriting) return;
+    domain.offDisks = false;
+    this.#domains.blocks.attach(domain.domid, domain.disks);
   }
 
   snapshot(lease: HeldLease): NativeSnapshot {

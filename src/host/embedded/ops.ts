@@ -3,7 +3,14 @@
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
 import * as z from 'zod';
-import type { Capabilities, DomainSpec, Ending, OperationKind } from '../contract.js';
+import type {
+  Capabilities,
+  DomainDisk,
+  DomainSpec,
+  Ending,
+  Obstacle,
+  OperationKind,
+} from '../contract.js';
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -100,7 +107,24 @@ export const opSchemas = {
     entry: z.string().regex(/^\d{1,20}$/),
   }),
   balloon: z.object({ domid, first: pfn, count: whole, up: z.boolean() }),
-  setUnlogged: z.object({ domid, gained: z.boolean(), lost: z.boolean(), retyped: z.boolean() }),
+  setUnlogged: z.object({
+    domid,
+    gained: z.boolean(),
+    lost: z.boolean(),
+    retyped: z.boolean(),
+    granted: z.boolean(),
+  }),
+  disks: byDomid,
+  diskObstacles: z.object({ config: text }),
+  setBackend: z.object({
+    domid,
+    index: z.number().int().min(0).max(3),
+    holds: z.enum(['nothing', 'requests', 'answers']),
+    delayUs: z.number().int().min(0).max(60_000_000),
+    seed: whole,
+    neverCloses: z.boolean(),
+  }),
+  detachDisks: z.object({ lease, timeoutMs: z.number().nonnegative().max(60_000) }),
 
   acquire: z.object({ domid, operation }),
   release: byLease,
@@ -205,6 +229,10 @@ export interface OpResults {
   poke: null;
   balloon: null;
   setUnlogged: null;
+  disks: readonly DomainDisk[];
+  diskObstacles: readonly Obstacle[];
+  setBackend: null;
+  detachDisks: null;
   acquire: number;
   release: null;
   suspend: null;
