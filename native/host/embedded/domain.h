@@ -96,7 +96,7 @@ class Domain {
   }
   void log_dirty_on();
   void log_dirty_off();
-  // Without `clear` with the pages that others than it may have written to past the log.
+  // Without `clear` with the pages that backends may write to yet, or have past the log.
   void log_dirty_read(bool clear, uint8_t* bitmap);
   uint64_t bitmap_bytes() const { return (nr_pfns + 7) / 8; }
 

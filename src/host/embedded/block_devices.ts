@@ -21,7 +21,7 @@ export interface AttachedDisk extends DomainDisk {
 const xenbus = { initialising: 1, initWait: 2, initialised: 3, connected: 4, closing: 5, closed: 6 } as const;
 
 /** How long backends may take to close before a domain is taken off its disks. */
-export const closeTimeoutMs = 5000;
+export const closeTimeoutMs = 3000;
 const pollMs = 1;
 
 /** Virtual device numbers of xvda, xvdb, ... */

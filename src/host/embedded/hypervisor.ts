@@ -131,7 +131,7 @@ export interface NativeDomainInfo {
 
 /**
  * Changes of a page that the dirty log leaves out: that it was given a frame, lost it, had its type changed, or was written
- * to by a backend. What backends may write to is then named by `logDirtyPeek` and by snapshots.
+ * to by a backend.
  */
 export interface Unlogged {
   readonly gained: boolean;
@@ -189,7 +189,7 @@ export interface NativeSnapshot {
   readonly vcpus: readonly Buffer[];
   /** The 4096-byte shared info page. */
   readonly sharedInfo: Buffer;
-  /** What the dirty log held at this point, which begins anew in the same step; null where it is off. */
+  /** What logDirtyPeek would say at this point, where the log begins anew in the same step; null where it is off. */
   readonly dirty: Buffer | null;
 }
 
@@ -310,7 +310,10 @@ export interface HypervisorApi {
 
   /** From here on every page the guest changes is marked. DOMAIN_WRONG_STATE if it is on already. */
   logDirtyOn(machine: MachineId, domid: number): void;
-  /** One bit a pfn, bit 0 of byte 0 being pfn 0; a domain-wide view at one instant (no vCPU executes meanwhile). */
+  /**
+   * One bit a pfn, bit 0 of byte 0 being pfn 0; a domain-wide view at one instant (no vCPU executes meanwhile). With the pages
+   * that backends may write to, which they do while the domain stands.
+   */
   logDirtyPeek(machine: MachineId, domid: number): Buffer;
   logDirtyReadAndClear(machine: MachineId, domid: number): Buffer;
   /** Idempotent. */
