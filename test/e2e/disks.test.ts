@@ -81,7 +81,10 @@ test('a domain has the nodes of its disks in xenstore, and both ends close with 
   const [file, other] = [newDisk(dir, 128), newDisk(dir, 64)];
   const link = join(dir, 'link');
   symlinkSync(file, link);
-  const config = { ...configOf({ ...plan, steps: 300 }, []), disks: [{ file: link }, { file: other, readOnly: true }] };
+  const config = {
+    ...configOf({ ...plan, steps: 300 }, []),
+    disks: [{ file: link }, { file: other, readOnly: true }],
+  };
   const domid = await host.create(guestSpec('guest', config), { paused: true });
   assert.deepEqual(await host.disks(domid), [
     { name: 'xvda', path: file, kind: 'file', writable: true },
@@ -102,11 +105,15 @@ test('a domain has the nodes of its disks in xenstore, and both ends close with 
   assert.deepEqual(await states(host, domid), ['4', '4']);
   const read = async (path: string): Promise<string> => (await host.xenstore.read(path)) ?? '';
   assert.deepEqual(
-    await Promise.all(['backend', 'backend-id', 'virtual-device', 'protocol'].map((node) => read(`${front}/${node}`))),
+    await Promise.all(
+      ['backend', 'backend-id', 'virtual-device', 'protocol'].map((node) => read(`${front}/${node}`)),
+    ),
     [back, '0', '51712', 'x86_64-abi'],
   );
   assert.deepEqual(
-    await Promise.all(['frontend', 'params', 'mode', 'sectors', 'dev'].map((node) => read(`${back}/${node}`))),
+    await Promise.all(
+      ['frontend', 'params', 'mode', 'sectors', 'dev'].map((node) => read(`${back}/${node}`)),
+    ),
     [front, file, 'w', '1024', 'xvda'],
   );
   assert.equal(await read(`${vbd(domid, 1).back}/mode`), 'r');
@@ -131,7 +138,10 @@ test('disks that cannot be had are refused by name, and no domain is left', asyn
   await assert.rejects(create('guest', [{ file: 'relative' }]), { code: 'CONFIG_INVALID' });
   await assert.rejects(create('guest', [{ file: disk }, { file: disk }]), { code: 'DISK_IN_USE' });
   await assert.rejects(
-    create('guest', Array.from({ length: 5 }, () => ({ file: newDisk(dir, 16) }))),
+    create(
+      'guest',
+      Array.from({ length: 5 }, () => ({ file: newDisk(dir, 16) })),
+    ),
     { code: 'CONFIG_INVALID' },
   );
   const first = await create('first', [{ file: disk }]);
@@ -140,7 +150,10 @@ test('disks that cannot be had are refused by name, and no domain is left', asyn
   await host.destroy(first);
   await create('third', [{ file: disk, readOnly: true }]);
   await create('fourth', [{ file: disk, readOnly: true }]);
-  assert.deepEqual((await host.list()).map(({ name }) => name), ['third', 'fourth']);
+  assert.deepEqual(
+    (await host.list()).map(({ name }) => name),
+    ['third', 'fourth'],
+  );
 });
 
 test('save and restore, and a light checkpoint and its clone, with requests in flight', async (t) => {
@@ -153,7 +166,9 @@ test('save and restore, and a light checkpoint and its clone, with requests in f
   const point = await takePoint(stage, 'guest', disks);
   const image = join(dir, 'saved.dormouse');
   await save(host, 'guest', image, { then: 'destroy' });
-  await assert.rejects(restore(host, image, { paused: false, config: withDisks(plan, [join(dir, 'none'), 'x']) }));
+  await assert.rejects(
+    restore(host, image, { paused: false, config: withDisks(plan, [join(dir, 'none'), 'x']) }),
+  );
   const back = await restore(host, image, { paused: false });
   await behave(host, back.domid, { delayUs: 500, seed: 3 });
   await assert.rejects(restore(host, point.image, { paused: false, name: 'clone' }), { code: 'DISK_IN_USE' });
@@ -177,23 +192,28 @@ const moment = fc.record({
 test('rolled back in place with its disks, from anywhere, with requests in flight', async (t) => {
   const stage = await setUp(t);
   const { host, dir } = stage;
-  const property = fc.asyncProperty(fc.nat(1000), fc.integer({ min: 1, max: 4 }), moment, async (seed, vcpus, on) => {
-    const guest = { ...plan, seed, vcpus, steps: 900 };
-    const untouched = await untouchedEnd(host, dir, guest);
-    const { domid, disks } = await bootWithDisks(host, 'guest', dir, guest);
-    await reachStep(host, domid, on.at);
-    await behave(host, domid, { holds: on.holds, delayUs: on.delayUs, seed: on.order });
-    const point = await takePoint(stage, 'guest', disks);
-    await behave(host, domid, { delayUs: on.delayUs, seed: on.order });
-    // Also beyond its end, where its disks are closed.
-    await reachStep(host, domid, Math.min(guest.steps, on.at + on.run));
-    const putBack = rewritingHost(host, () => putDisks(disks, point.disks));
-    const { putPages } = await rollback(putBack, 'guest', point.image);
-    assert.ok(putPages > 0);
-    assert.deepEqual(await states(host, domid), ['4', '4']);
-    assert.equal(await endOf(host, 'guest', disks, guest), untouched);
-    await host.destroy(domid);
-  });
+  const property = fc.asyncProperty(
+    fc.nat(1000),
+    fc.integer({ min: 1, max: 4 }),
+    moment,
+    async (seed, vcpus, on) => {
+      const guest = { ...plan, seed, vcpus, steps: 900 };
+      const untouched = await untouchedEnd(host, dir, guest);
+      const { domid, disks } = await bootWithDisks(host, 'guest', dir, guest);
+      await reachStep(host, domid, on.at);
+      await behave(host, domid, { holds: on.holds, delayUs: on.delayUs, seed: on.order });
+      const point = await takePoint(stage, 'guest', disks);
+      await behave(host, domid, { delayUs: on.delayUs, seed: on.order });
+      // Also beyond its end, where its disks are closed.
+      await reachStep(host, domid, Math.min(guest.steps, on.at + on.run));
+      const putBack = rewritingHost(host, () => putDisks(disks, point.disks));
+      const { putPages } = await rollback(putBack, 'guest', point.image);
+      assert.ok(putPages > 0);
+      assert.deepEqual(await states(host, domid), ['4', '4']);
+      assert.equal(await endOf(host, 'guest', disks, guest), untouched);
+      await host.destroy(domid);
+    },
+  );
   const outcome = await fc.check(property, { numRuns: 12, endOnFailure: true });
   t.diagnostic(`seed ${outcome.seed}, ${outcome.numRuns} rollbacks`);
   assert.ok(!outcome.failed, fc.defaultReportMessage(outcome));
@@ -209,7 +229,11 @@ test('right after a rollback memory is the image, the disk what it was, and noth
   await reachStep(host, domid, 600);
   await behave(host, domid, { holds: 'requests' });
   await host.pause(domid);
-  await rollback(rewritingHost(host, () => putDisks(disks, point.disks)), 'guest', point.image);
+  await rollback(
+    rewritingHost(host, () => putDisks(disks, point.disks)),
+    'guest',
+    point.image,
+  );
   assert.equal((await digestDomain(host, 'guest')).digest, (await digestImage(point.image)).digest);
   await behave(host, domid, {});
   await host.unpause(domid);
@@ -278,6 +302,10 @@ test('a tool that dies while the disks close, or while they are away', async (t)
   await until('the lease ends', 2000, async () => (await host.status()).leases.length === 0);
   assert.equal((await host.info(domid)).rewinding, true);
   assert.deepEqual(await states(host, domid), ['4', '6']);
-  await rollback(rewritingHost(host, () => putDisks(disks, point.disks)), 'guest', point.image);
+  await rollback(
+    rewritingHost(host, () => putDisks(disks, point.disks)),
+    'guest',
+    point.image,
+  );
   assert.equal(await endOf(host, 'guest', disks, plan), untouched);
 });

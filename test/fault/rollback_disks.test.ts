@@ -51,7 +51,11 @@ async function setUp(t: TestContext): Promise<Stage & { readonly untouched: stri
 }
 
 /** What the tool called at that call, or null where the rollback was over before. */
-async function dieAt({ host, image }: Stage, number: number, when: 'before' | 'after'): Promise<string | null> {
+async function dieAt(
+  { host, image }: Stage,
+  number: number,
+  when: 'before' | 'after',
+): Promise<string | null> {
   const real = await openEmbeddedHost('test');
   let died: string | null = null;
   const dying = steppingHost(real, async (call, at, name) => {
@@ -88,7 +92,11 @@ test('whenever the tool dies, the disks are at work or away, and the next rollba
       ways[rewinding ? 'half' : 'before']++;
       const at = `${when} call ${number} (${died ?? 'none'})`;
       assert.deepEqual(await endsOf(stage), ['4', rewinding ? '6' : '4'], at);
-      await rollback(rewritingHost(host, () => putDisks(disks, kept)), 'guest', image);
+      await rollback(
+        rewritingHost(host, () => putDisks(disks, kept)),
+        'guest',
+        image,
+      );
       await host.unpause(domid);
       assert.deepEqual(await endsOf(stage), ['4', '4'], at);
       if (died === null) break;

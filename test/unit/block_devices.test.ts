@@ -5,7 +5,14 @@ import { BlockDevices, disksInUse } from '../../src/host/embedded/block_devices.
 import type { HypervisorApi, MachineId, NativeDisk } from '../../src/host/embedded/hypervisor.js';
 import { XenstoreTree } from '../../src/host/embedded/xenstore.js';
 
-const disk = { name: 'xvda', path: '/disk', kind: 'file', writable: true, identity: 'file 1:2', port: 40 } as const;
+const disk = {
+  name: 'xvda',
+  path: '/disk',
+  kind: 'file',
+  writable: true,
+  identity: 'file 1:2',
+  port: 40,
+} as const;
 
 class Stage {
   readonly store = new XenstoreTree();
@@ -21,7 +28,9 @@ class Stage {
       ['front', '/local/domain/7/device/vbd/51712'],
       ['back', '/local/domain/0/backend/vbd/7/51712'],
     ] as const)
-      this.store.watch(`${home}/state`, (path) => this.written.push(`${end} ${this.store.read(path) ?? 'none'}`));
+      this.store.watch(`${home}/state`, (path) =>
+        this.written.push(`${end} ${this.store.read(path) ?? 'none'}`),
+      );
     this.written.length = 0;
   }
 

@@ -119,8 +119,7 @@ bool BlockDevice::wait_to_answer() {
   std::unique_lock<std::mutex> hold(lock_);
   if (how_.delay_us != 0)
     changed_.wait_for(hold, std::chrono::microseconds(how_.delay_us), [this] { return ending_; });
-  changed_.wait(hold,
-                [this] { return ending_ || how_.holds != BackendBehaviour::kAnswers; });
+  changed_.wait(hold, [this] { return ending_ || how_.holds != BackendBehaviour::kAnswers; });
   return !ending_;
 }
 

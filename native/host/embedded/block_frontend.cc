@@ -62,8 +62,8 @@ bool BlockFrontend::put(uint32_t id, Page* page, BlkRing* ring) {
   request.nr_segments = uint8_t(shadow.pages);
   request.id = id;
   request.sector_number = shadow.sector;
-  const uint16_t flags = shadow.operation == kBlkWrite ? kGrantPermitAccess | kGrantReadOnly
-                                                       : kGrantPermitAccess;
+  const uint16_t flags =
+      shadow.operation == kBlkWrite ? kGrantPermitAccess | kGrantReadOnly : kGrantPermitAccess;
   for (uint32_t i = 0; i < shadow.pages; i++) {
     const uint32_t gref = grant_of(id, i);
     if (!set_grant(gref, shadow.pfns[i], flags)) return false;
@@ -120,8 +120,8 @@ bool BlockFrontend::submit(const Wanted& wanted, uint32_t* id) {
 // Takes the answers that have come.
 bool BlockFrontend::collect() {
   const Page* seen = read_page();
-  const auto* ring_seen = reinterpret_cast<const BlkRing*>(
-      cpu_.load_page(linear(page_pfn(text_, disk_) + 1)));
+  const auto* ring_seen =
+      reinterpret_cast<const BlkRing*>(cpu_.load_page(linear(page_pfn(text_, disk_) + 1)));
   if (!seen || !ring_seen) return false;
   uint32_t prod = __atomic_load_n(&ring_seen->rsp_prod, __ATOMIC_ACQUIRE);
   if (prod == seen->rsp_cons) return true;

@@ -22,8 +22,7 @@ uint8_t* GrantAccess::page(uint32_t gref, bool write) {
   if (!lookup(dom_, gref, write, &entry)) return nullptr;
   mfn_ = dom_.mfn(entry.frame);
   const Frame& frame = dom_.machine.frame(mfn_);
-  const bool table =
-      frame.type_count != 0 && frame.type >= kTypeL1 && frame.type <= kTypeL4;
+  const bool table = frame.type_count != 0 && frame.type >= kTypeL1 && frame.type <= kTypeL4;
   return write && table ? nullptr : dom_.machine.page(mfn_);
 }
 

@@ -12,8 +12,7 @@ namespace dormouse::embedded {
 // the page away, and a snapshot may be taken.
 class GrantAccess {
  public:
-  explicit GrantAccess(Domain& domain)
-      : dom_(domain), io_(domain.io_lock), mmu_(domain.mmu) {}
+  explicit GrantAccess(Domain& domain) : dom_(domain), io_(domain.io_lock), mmu_(domain.mmu) {}
 
   // The page behind a reference, to be read; null where the guest does not grant it.
   const uint8_t* to_read(uint32_t gref) { return page(gref, false); }

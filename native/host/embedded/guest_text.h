@@ -12,15 +12,7 @@ constexpr uint64_t kLinearBase = 0xffff880000000000ull;  // + pfn * 4096
 constexpr uint64_t kP2mBase = 0xffffc90000000000ull;     // the linear p2m list
 constexpr uint64_t kWindowBase = 0xffffd00000000000ull;  // + vcpu << 30: mapped at run time
 
-enum Program : uint32_t {
-  kIdle = 0,
-  kCounter,
-  kWriter,
-  kChurner,
-  kCrasher,
-  kDisker,
-  kPrograms
-};
+enum Program : uint32_t { kIdle = 0, kCounter, kWriter, kChurner, kCrasher, kDisker, kPrograms };
 
 struct GuestText {
   char magic[16];

@@ -93,8 +93,8 @@ void Domain::log_dirty_read(bool clear, uint8_t* bitmap) {
 // Backends write on while the guest stands: what they may write to counts as written.
 void Domain::log_granted(uint8_t* bitmap) {
   std::lock_guard<std::mutex> lock(mmu);
-  GrantAccess::for_writable(
-      *this, [bitmap](uint64_t pfn) { bitmap[pfn / 8] |= uint8_t(1 << pfn % 8); });
+  GrantAccess::for_writable(*this,
+                            [bitmap](uint64_t pfn) { bitmap[pfn / 8] |= uint8_t(1 << pfn % 8); });
 }
 
 }  // namespace dormouse::embedded

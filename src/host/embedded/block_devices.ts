@@ -34,7 +34,8 @@ export function lookAtDisk({ file, readOnly }: DiskConfig, index: number): Omit<
     const path = realpathSync(file);
     const stats = statSync(path, { bigint: true });
     const kind = stats.isBlockDevice() ? 'block' : stats.isFile() ? 'file' : null;
-    if (kind === null) throw new DormouseError('CONFIG_INVALID', `the disk ${file} is no file or block device`);
+    if (kind === null)
+      throw new DormouseError('CONFIG_INVALID', `the disk ${file} is no file or block device`);
     const identity = kind === 'block' ? `block ${stats.rdev}` : `file ${stats.dev}:${stats.ino}`;
     return { name: nameOf(index), path, kind, writable: !readOnly, identity };
   } catch (thrown) {
@@ -180,6 +181,7 @@ export class BlockDevices {
   }
 }
 
-const frontPath = (domid: number, index: number): string => `/local/domain/${domid}/device/vbd/${vdevOf(index)}`;
+const frontPath = (domid: number, index: number): string =>
+  `/local/domain/${domid}/device/vbd/${vdevOf(index)}`;
 const backPath = (domid: number, index: number): string =>
   `/local/domain/0/backend/vbd/${domid}/${vdevOf(index)}`;

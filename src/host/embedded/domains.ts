@@ -433,7 +433,8 @@ export class Domains {
   }
 
   #port(domain: Domain): number {
-    if (domain.lastPort + 1 >= firstDiskPort) throw new DormouseError('NO_MEMORY', 'no event channel is free');
+    if (domain.lastPort + 1 >= firstDiskPort)
+      throw new DormouseError('NO_MEMORY', 'no event channel is free');
     domain.ports.add(++domain.lastPort);
     return domain.lastPort;
   }

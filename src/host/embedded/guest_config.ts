@@ -96,7 +96,7 @@ export function guestOptions(spec: DomainSpec, ports: { store: number; console: 
     );
     throw invalid(`the configuration is wrong: ${wrong.join('; ')}`);
   }
-  const { disks: _, ...program } = parsed.data;
+  const program = parsed.data;
   const pages = spec.maxMemoryKib / 4;
   const least = 256 + 64 * spec.vcpus;
   if (pages < least)

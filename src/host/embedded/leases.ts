@@ -235,7 +235,9 @@ export class Leases {
     if (domain.disks.length === 0 || domain.rewriting) return;
     domain.offDisks = true;
     try {
-      await this.#domains.blocks.detach(domain.domid, domain.disks, timeoutMs, () => this.#stillWanted(domain));
+      await this.#domains.blocks.detach(domain.domid, domain.disks, timeoutMs, () =>
+        this.#stillWanted(domain),
+      );
     } catch (thrown) {
       domain.offDisks = false;
       throw thrown;

@@ -3,14 +3,7 @@
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
 import * as z from 'zod';
-import type {
-  Capabilities,
-  DomainDisk,
-  DomainSpec,
-  Ending,
-  Obstacle,
-  OperationKind,
-} from '../contract.js';
+import type { Capabilities, DomainDisk, DomainSpec, Ending, Obstacle, OperationKind } from '../contract.js';
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
