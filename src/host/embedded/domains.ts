@@ -230,7 +230,8 @@ export class Domains {
     const domain = this.#byId.get(domid);
     if (!domain) return;
     if (event === 'disk') {
-      this.blocks.publish(domid, domain.disks);
+      // While it is filled there is no guest whose devices these are.
+      if (!domain.building) this.blocks.publish(domid, domain.disks);
       return;
     }
     if (event === 'suspend-ack') {
