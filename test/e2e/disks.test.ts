@@ -3,7 +3,7 @@
  * of a point are copied while the guest stands, and put back while its backends are away.
  */
 import assert from 'node:assert/strict';
-import { copyFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { test, type TestContext } from 'node:test';
@@ -31,6 +31,7 @@ import {
 } from '../support/disks.js';
 import { guestSpec, startTestHost, until } from '../support/hosts.js';
 import { tempDir } from '../support/images.js';
+import { plainHost } from '../support/plain_host.js';
 
 interface Stage {
   readonly host: EmbeddedHost;
@@ -181,6 +182,20 @@ test('save and restore, and a light checkpoint and its clone, with requests in f
   assert.equal(await endOf(host, 'clone', point.disks, plan), untouched, 'the clone');
 });
 
+test('saved through the eyes of a host like Xen, its backends writing all along', async (t) => {
+  const { host, dir } = await setUp(t);
+  const untouched = await untouchedEnd(host, dir, plan);
+  for (const tracker of ['log-dirty', 'content'] as const) {
+    const { domid, disks } = await bootWithDisks(host, tracker, dir, plan);
+    await behave(host, domid, { delayUs: 3000, seed: 2 });
+    await reachStep(host, domid, 150);
+    const image = join(dir, `${tracker}.dormouse`);
+    await save(plainHost(host, { tracker, asXen: 'pv' }), tracker, image, { then: 'destroy' });
+    await restore(host, image, { paused: false });
+    assert.equal(await endOf(host, tracker, disks, plan), untouched, tracker);
+  }
+});
+
 const moment = fc.record({
   at: fc.integer({ min: 50, max: 500 }),
   run: fc.integer({ min: 20, max: 700 }),
@@ -249,7 +264,6 @@ test('a disk that was replaced meanwhile is opened anew; one that is gone leaves
   await reachStep(host, domid, 100);
   const point = await takePoint(stage, 'guest', disks);
   const [disk = '', kept = ''] = [disks[0], point.disks[0]];
-  const { renameSync } = await import('node:fs');
   const away = rewritingHost(host, () => renameSync(disk, `${disk}.away`));
   await assert.rejects(rollback(away, 'guest', point.image), { code: 'CONFIG_INVALID', guest: 'paused' });
   assert.equal((await host.info(domid)).rewinding, true);

@@ -24,7 +24,8 @@ class GrantAccess {
   // Calls for the PFN of every page that the domain grants to be written.
   template <typename Visit>
   static void for_writable(Domain& dom, Visit visit) {
-    for (uint32_t gref = 0; gref < kGrantEntries; gref++) {
+    const bool any = dom.guest && dom.guest->disks != 0;
+    for (uint32_t gref = 0; any && gref < kGrantEntries; gref++) {
       GrantEntry entry;
       if (lookup(dom, gref, true, &entry)) visit(entry.frame);
     }

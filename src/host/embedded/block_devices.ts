@@ -21,7 +21,7 @@ export interface AttachedDisk extends DomainDisk {
 const xenbus = { initialising: 1, initWait: 2, initialised: 3, connected: 4, closing: 5, closed: 6 } as const;
 
 /** How long backends may take to close before a domain is taken off its disks. */
-export const closeTimeoutMs = 3000;
+const closeTimeoutMs = 3000;
 const pollMs = 1;
 
 /** Virtual device numbers of xvda, xvdb, ... */
@@ -120,18 +120,13 @@ export class BlockDevices {
    * HOST_UNAVAILABLE if a backend does not close in time: then the disks are as they were. CANCELLED as soon as it is not
    * `wanted` any more.
    */
-  async detach(
-    domid: number,
-    disks: readonly AttachedDisk[],
-    timeoutMs: number,
-    wanted: () => boolean,
-  ): Promise<void> {
+  async detach(domid: number, disks: readonly AttachedDisk[], wanted: () => boolean): Promise<void> {
     const place = { domid };
-    const deadline = performance.now() + timeoutMs;
+    const deadline = performance.now() + closeTimeoutMs;
     while (!native(() => this.#hv.detachDisks(this.#machine, domid))) {
       if (performance.now() > deadline) {
         this.attach(domid, disks);
-        const text = `a disk of domain ${domid} did not close within ${timeoutMs} ms: its backend does not answer`;
+        const text = `a disk of domain ${domid} did not close within ${closeTimeoutMs} ms: its backend does not answer`;
         throw new DormouseError('HOST_UNAVAILABLE', text, { place });
       }
       await sleep(pollMs);

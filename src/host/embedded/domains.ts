@@ -185,10 +185,15 @@ export class Domains {
     domain.disks.forEach((disk, index) => this.blocks.add(domain.domid, disk, index));
   }
 
-  /** What stands against another domain of such disks. CONFIG_INVALID. */
+  /** What stands against another domain of such disks. */
   diskObstacles(config: string): readonly Obstacle[] {
     const owners = this.all().map(({ domid, spec, disks }) => ({ domid, name: spec.name, disks }));
-    return disksInUse(diskConfigs(config).map(lookAtDisk), owners);
+    try {
+      return disksInUse(diskConfigs(config).map(lookAtDisk), owners);
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      return [{ code, message }];
+    }
   }
 
   /** Whether it is still there. */

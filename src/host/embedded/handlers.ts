@@ -125,9 +125,9 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
 }
 
-type DiskOps = 'disks' | 'diskObstacles' | 'setBackend' | 'detachDisks';
+type DiskOps = 'disks' | 'diskObstacles' | 'setBackend';
 
-function diskHandlers({ domains, leases }: HostParts): Subset<DiskOps> {
+function diskHandlers({ domains }: HostParts): Subset<DiskOps> {
   return {
     disks: ({ domid }) =>
       domains.get(domid).disks.map(({ name, path, kind, writable }) => ({ name, path, kind, writable })),
@@ -136,10 +136,6 @@ function diskHandlers({ domains, leases }: HostParts): Subset<DiskOps> {
       if (index >= domains.get(domid).disks.length)
         throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no disk ${index}`);
       domains.blocks.behave(domid, index, how);
-      return null;
-    },
-    detachDisks: async ({ lease, timeoutMs }, session) => {
-      await leases.detachDisks(leases.get(lease, session), timeoutMs);
       return null;
     },
   };
@@ -222,9 +218,15 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       const domain = domains.shell(spec);
       return { lease: leases.acquire(domain, 'restore', session, true).id, domid: domain.domid };
     },
-    rewrite: ({ lease, part }, session) => {
+    rewrite: async ({ lease, part, rings }, session) => {
+      const held = leases.get(lease, session);
+      const { domain } = held;
+      if (domain.disks.length > 0) await leases.detachDisks(held);
       leases.beginRewrite(leases.get(lease, session), part && unpacked(part));
-      return null;
+      return {
+        sharedInfoFrame: native(() => hv.sharedInfoFrame(machine, domain.domid)),
+        ports: rings && domains.connectRings(domain, rings.storePfn, rings.consolePfn),
+      };
     },
     completeRewrite: ({ lease, pins, state, release }, session) => {
       const held = leases.builder(lease, session);

@@ -24,7 +24,6 @@ import type {
 import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
 import { checkSpec } from './guest_config.js';
-import { closeTimeoutMs } from './block_devices.js';
 import type { BackendBehaviour, GuestProgress, Unlogged } from './hypervisor.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
@@ -152,18 +151,16 @@ export class EmbeddedHost implements Host {
   async rewrite(lease: Lease, part?: RewritePart): Promise<Rewriter> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
-    const rings = part?.rings;
-    await connection.call('detachDisks', { lease: id, timeoutMs: closeTimeoutMs });
-    // Asked together: the domain stands meanwhile, and each answer that is waited for takes its time.
-    const [, frame, ports] = await Promise.all([
-      connection.call('rewrite', { lease: id, part: part ? packed(part) : null }),
-      connection.call('sharedInfoFrame', { lease: id }),
-      rings && connection.call('connectRings', { lease: id, ...rings }),
-    ]);
+    // One request: the domain stands meanwhile, and each answer that is waited for takes its time.
+    const { sharedInfoFrame, ports } = await connection.call('rewrite', {
+      lease: id,
+      part: part ? packed(part) : null,
+      rings: part?.rings ?? null,
+    });
     const builder = this.#builder({ id, domid: lease.domid }, 'rewrite');
     return {
       ...builder,
-      sharedInfoFrame: () => Promise.resolve(frame),
+      sharedInfoFrame: () => Promise.resolve(sharedInfoFrame),
       ...(ports && { connectRings: () => Promise.resolve(ports) }),
       complete: ({ pins, state, release }) =>
         done(connection.call('completeRewrite', { lease: id, pins: [...pins], state, release })),

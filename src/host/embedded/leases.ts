@@ -219,8 +219,7 @@ export class Leases {
   /** The domain is held paused, or was left half rewritten. */
   beginRewrite(lease: HeldLease, part: NativePart | null): void {
     const { domain } = lease;
-    if (lease.pauses === 0 && !domain.rewriting)
-      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
+    this.#requirePaused(lease);
     try {
       this.#domains.beginRewrite(domain, part);
     } catch (thrown) {
@@ -230,14 +229,20 @@ export class Leases {
     domain.suspendWanted = false;
   }
 
-  /** Before a domain that the lease holds paused is rewritten. HOST_UNAVAILABLE, its disks as they were. */
-  async detachDisks({ domain }: HeldLease, timeoutMs: number): Promise<void> {
-    if (domain.disks.length === 0 || domain.rewriting) return;
+  #requirePaused({ pauses, domain: { domid, rewriting } }: HeldLease): void {
+    if (pauses === 0 && !rewriting)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domid} paused`);
+  }
+
+  /** Before the domain is rewritten. HOST_UNAVAILABLE, its disks as they were. */
+  async detachDisks(lease: HeldLease): Promise<void> {
+    const { domain } = lease;
+    this.#requirePaused(lease);
+    if (domain.rewriting) return;
+    const { domid, disks } = domain;
     domain.offDisks = true;
     try {
-      await this.#domains.blocks.detach(domain.domid, domain.disks, timeoutMs, () =>
-        this.#stillWanted(domain),
-      );
+      await this.#domains.blocks.detach(domid, disks, () => this.#stillWanted(domain));
     } catch (thrown) {
       domain.offDisks = false;
       throw thrown;

@@ -117,7 +117,6 @@ export const opSchemas = {
     seed: whole,
     neverCloses: z.boolean(),
   }),
-  detachDisks: z.object({ lease, timeoutMs: z.number().nonnegative().max(60_000) }),
 
   acquire: z.object({ domid, operation }),
   release: byLease,
@@ -140,7 +139,11 @@ export const opSchemas = {
   trackerOff: byLease,
 
   build: z.object({ spec }),
-  rewrite: z.object({ lease, part: part.nullable() }),
+  rewrite: z.object({
+    lease,
+    part: part.nullable(),
+    rings: z.object({ storePfn: pfn, consolePfn: pfn }).nullable(),
+  }),
   completeRewrite: z.object({ lease, pins, state, release: z.boolean() }),
   setGeometry: z.object({ lease, geometry }),
   populate: z.object({ lease, runs: blob }),
@@ -225,7 +228,6 @@ export interface OpResults {
   disks: readonly DomainDisk[];
   diskObstacles: readonly Obstacle[];
   setBackend: null;
-  detachDisks: null;
   acquire: number;
   release: null;
   suspend: null;
@@ -240,7 +242,7 @@ export interface OpResults {
   trackerRead: Buffer;
   trackerOff: null;
   build: { lease: number; domid: number };
-  rewrite: null;
+  rewrite: { sharedInfoFrame: number; ports: OpResults['connectRings'] | null };
   completeRewrite: null;
   setGeometry: null;
   populate: null;
