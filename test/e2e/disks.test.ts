@@ -258,19 +258,22 @@ test('right after a rollback memory is the image, the disk what it was, and noth
 test('a disk that was replaced meanwhile is opened anew; one that is gone leaves the domain half rewound', async (t) => {
   const stage = await setUp(t);
   const { host, dir } = stage;
-  const one = { ...plan, disks: [128] };
-  const untouched = await untouchedEnd(host, dir, one);
-  const { domid, disks } = await bootWithDisks(host, 'guest', dir, one);
+  const untouched = await untouchedEnd(host, dir, plan);
+  const { domid, disks } = await bootWithDisks(host, 'guest', dir, plan);
   await reachStep(host, domid, 100);
   const point = await takePoint(stage, 'guest', disks);
-  const [disk = '', kept = ''] = [disks[0], point.disks[0]];
-  const away = rewritingHost(host, () => renameSync(disk, `${disk}.away`));
+  const second = disks[1] ?? '';
+  const away = rewritingHost(host, () => renameSync(second, `${second}.away`));
   await assert.rejects(rollback(away, 'guest', point.image), { code: 'CONFIG_INVALID', guest: 'paused' });
   assert.equal((await host.info(domid)).rewinding, true);
-  copyFileSync(kept, `${disk}.new`);
-  renameSync(`${disk}.new`, disk);
-  await rollback(host, 'guest', point.image);
-  assert.equal(await endOf(host, 'guest', disks, one), untouched);
+  const replace = rewritingHost(host, () =>
+    disks.forEach((disk, index) => {
+      copyFileSync(point.disks[index] ?? '', `${disk}.new`);
+      renameSync(`${disk}.new`, disk);
+    }),
+  );
+  await rollback(replace, 'guest', point.image);
+  assert.equal(await endOf(host, 'guest', disks, plan), untouched);
 });
 
 test('a backend that never closes: the rollback is refused in time, and the guest goes on as it was', async (t) => {

@@ -241,6 +241,53 @@ test('what backends write past the log is named to who stops the domain, also wh
   assert.ok(missed > 0 && late > 0, `${missed} pages past the log, ${late} written in the pause`);
 });
 
+const edges = [0n, 1n, 4n, 31n, 32n, 33n, 0xffn, 0xffff_ffffn, 1n << 32n, (1n << 64n) - 1n] as const;
+const junk = fc.array(
+  fc.record({
+    page: fc.nat(4),
+    // Where the state, the ring's indices and the first requests are, or anywhere.
+    word: fc.oneof(fc.nat(20), fc.nat(511)),
+    value: fc.oneof(fc.constantFrom(...edges), fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })),
+  }),
+  { minLength: 1, maxLength: 6 },
+);
+
+test('whatever an image holds of drivers, rings and grants, the machine and its other domains stand', async (t) => {
+  using m = newMachine(16384, 8);
+  const guest = start(m, 2, { pages: 1000, seed: 4, rate: 20_000 }, [128]);
+  boot(m, 50, 1, { program: 'idle', pages: 700 });
+  const bystander = digest(takeSnapshot(m, 50));
+  await reachSteps(m, 1, 100);
+  behave(guest, { holds: 'answers' });
+  await sleep(5);
+  hv.pause(m.id, 1);
+  const taken = takeSnapshot(m, 1);
+  const copies = copyOf(guest.disks);
+  const text = taken.pages.get(2) ?? Buffer.alloc(4096);
+  const [heap, driver, grants] = [184, 216, 224].map((at) => Number(text.readBigUInt64LE(at)));
+  const places = [driver, (driver ?? 0) + 1, grants, heap, (heap ?? 0) + 1].map(Number);
+  let crashed = 0;
+  const property = fc.asyncProperty(junk, async (words) => {
+    const pages = new Map(taken.pages);
+    for (const { page, word, value } of words) {
+      const pfn = places[page] ?? 0;
+      const changedPage = Buffer.from(pages.get(pfn) ?? Buffer.alloc(4096));
+      changedPage.writeBigUInt64LE(value, word * 8);
+      pages.set(pfn, changedPage);
+    }
+    rebuild(m, 2, { ...taken, pages }, copies);
+    unpause(m, 2);
+    await sleep(4);
+    crashed += hv.domainInfo(m.id, 2).shutdown === 'crash' ? 1 : 0;
+    hv.destroy(m.id, 2);
+  });
+  const outcome = await fc.check(property, { numRuns: 150 });
+  t.diagnostic(`seed ${outcome.seed}, ${crashed} of ${outcome.numRuns} crashed`);
+  assert.ok(!outcome.failed, fc.defaultReportMessage(outcome));
+  assert.ok(crashed > 0);
+  assert.equal(digest(takeSnapshot(m, 50)), bystander);
+});
+
 test('a disk is of whole pages, and of the size that it had', () => {
   using m = newMachine(4096, 3);
   hv.createShell(m.id, { domid: 1, type: 'pv', vcpus: 1, maxPages: 1024 });

@@ -57,6 +57,7 @@ uint64_t BlockFrontend::sectors() {
 // The request as the ring has it; its pages are granted for as long as it has no answer.
 bool BlockFrontend::put(uint32_t id, Page* page, BlkRing* ring) {
   const Shadow& shadow = page->shadow[id];
+  if (shadow.pages > kMaxSegments) return cpu_.fault("it remembers no request of its own", id);
   BlkRequest request{};
   request.operation = uint8_t(shadow.operation);
   request.nr_segments = uint8_t(shadow.pages);
@@ -134,7 +135,7 @@ bool BlockFrontend::collect() {
     for (; page->rsp_cons != prod; page->rsp_cons++) {
       const BlkResponse response = shared->ring[page->rsp_cons % kRingEntries].rsp;
       if (response.id >= kRingEntries || !page->shadow[response.id].used ||
-          page->shadow[response.id].done)
+          page->shadow[response.id].done || page->shadow[response.id].pages > kMaxSegments)
         return cpu_.fault("BAD: an answer to what was not asked", response.id);
       Shadow& shadow = page->shadow[response.id];
       shadow.done = 1;
@@ -149,6 +150,7 @@ bool BlockFrontend::collect() {
 }
 
 bool BlockFrontend::answered(uint32_t id, int16_t* status) {
+  if (id >= kRingEntries) return cpu_.fault("it waits for no request of its own", id);
   if (!collect()) return false;
   const Page* seen = read_page();
   if (!seen || !seen->shadow[id].used || !seen->shadow[id].done) return false;

@@ -50,13 +50,16 @@ bool Domain::attach_disks(Fault* fault) {
   return true;
 }
 
+bool Domain::has_disks_of(const GuestText& text, Fault* fault) const {
+  if (text.disks <= disks.size()) return true;
+  return fault->raise("CONFIG_INVALID", "the guest has " + std::to_string(text.disks) +
+                                            " disks, its configuration names " +
+                                            std::to_string(disks.size()));
+}
+
 bool Domain::connect_disks(Fault* fault) {
   if (disks_connected || !guest) return true;
-  if (guest->disks > disks.size())
-    return fault->raise("CONFIG_INVALID", "the guest has " + std::to_string(guest->disks) +
-                                              " disks, its configuration names " +
-                                              std::to_string(disks.size()));
-  if (!open_disks(fault)) return false;
+  if (!has_disks_of(*guest, fault) || !open_disks(fault)) return false;
   for (uint32_t i = 0; i < guest->disks; i++) {
     if (BlockFrontend(*vcpus[0], *guest, i).connect())
       disks[i]->attach(BlockFrontend::look(*this, i).ring_ref);

@@ -197,6 +197,7 @@ class Domain {
 
  private:
   bool open_disks(Fault* fault);
+  bool has_disks_of(const GuestText& text, Fault* fault) const;
   void read_log(bool clear, uint8_t* bitmap);
   void log_granted(uint8_t* bitmap);
   void freeze(struct SnapshotState* out);

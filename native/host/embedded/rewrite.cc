@@ -61,6 +61,7 @@ bool Domain::may_rewrite(Fault* fault) const {
 }
 
 void Domain::begin_to_rewrite() {
+  for (const auto& disk : disks) disk->end();  // also files that a finish in vain has opened
   end_vcpus();
   forget_shutdown();
   building = rewriting = true;
@@ -155,6 +156,11 @@ bool Domain::take_tables(const std::vector<PinnedTable>& pins, Fault* fault) {
 bool Domain::finish_in_place(Fault* fault) {
   if (!rewriting) return fault->raise("DOMAIN_WRONG_STATE", "the domain is not being rewritten");
   if (!open_disks(fault) || !finish(fault)) return false;
+  if (guest && !has_disks_of(*guest, fault)) {
+    building = rewriting = true;
+    guest.reset();
+    return false;
+  }
   if (guest && vcpus[0]->regs().rip == kRipSuspended) GuestKernel(*this).go_on_in_place();
   disks_connected = guest && BlockFrontend::any_connected(*this);
   return attach_disks(fault);

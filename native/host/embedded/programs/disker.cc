@@ -108,6 +108,10 @@ struct Disker {
     if (!seen) return Outcome::end;
     const Slot slot = seen[index];
     if (!slot.busy) return Outcome::go_on;
+    if (slot.disk >= text.disks || slot.pages > kExtentBlocks) {
+      cpu.fault("a slot holds no request", index);
+      return Outcome::end;
+    }
     int16_t status;
     if (!BlockFrontend(cpu, text, uint32_t(slot.disk)).answered(uint32_t(slot.id), &status))
       return cpu.domain.shutdown_reason >= 0 ? Outcome::end : Outcome::wait;
