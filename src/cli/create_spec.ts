@@ -1,5 +1,6 @@
 /** From the settings of a configuration to what the host is asked to create. */
 import { randomUUID } from 'node:crypto';
+import { resolve } from 'node:path';
 import { DormouseError } from '../errors.js';
 import type { DomainSpec, XlDomain } from '../host/contract.js';
 import { type ConfigValue, renderSettings, type Settings } from './domain_config.js';
@@ -8,7 +9,7 @@ import { type DomainType, domainTypes } from '../domain/type.js';
 
 /** Settings of guest programs: our name, the embedded host's name, and their form. The host checks their ranges. */
 export const programSettings: Readonly<
-  Record<string, readonly [field: string, form: 'number' | 'text' | 'yes-no']>
+  Record<string, readonly [field: string, form: 'number' | 'text' | 'yes-no' | 'files']>
 > = {
   program: ['program', 'text'],
   seed: ['seed', 'number'],
@@ -20,6 +21,7 @@ export const programSettings: Readonly<
   crash_at: ['crashAt', 'number'],
   deaf: ['deaf', 'yes-no'],
   on_crash: ['onCrash', 'text'],
+  disk_files: ['disks', 'files'],
 };
 
 const ownSettings = new Set(['name', 'memory', 'vcpus', 'uuid', 'type', ...Object.keys(programSettings)]);
@@ -52,6 +54,17 @@ function yesNo(settings: Settings, name: string): boolean | undefined {
   return invalid(`${name}: 0 or 1 is expected, not ${value}`);
 }
 
+/** A file each, or a list of them; `,ro` behind one that is only read. */
+function files(settings: Settings, name: string): { file: string; readOnly: boolean }[] | undefined {
+  const value = settings.get(name);
+  if (value === undefined) return undefined;
+  return (Array.isArray(value) ? value : [value]).map((each) => {
+    const [, file, mode] = /^(.+?)(?:,(ro|rw))?$/su.exec(typeof each === 'string' ? each : '') ?? [];
+    if (file === undefined) return invalid(`${name}: paths of files are expected, not ${describe(each)}`);
+    return { file: resolve(file), readOnly: mode === 'ro' };
+  });
+}
+
 function domainType(settings: Settings): DomainType {
   const type = text(settings, 'type') ?? 'pv';
   const known = domainTypes.find((each) => each === type);
@@ -61,7 +74,7 @@ function domainType(settings: Settings): DomainType {
 
 /** The host's configuration string: JSON with the fields of its guest programs. */
 function programConfig(settings: Settings): string {
-  const readers = { number, text, 'yes-no': yesNo };
+  const readers = { number, text, 'yes-no': yesNo, files };
   const fields = Object.entries(programSettings).map(([name, [field, form]]) => [
     field,
     readers[form](settings, name),

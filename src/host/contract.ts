@@ -141,6 +141,16 @@ export interface Builder extends DomainFrames, DomainRest {
   finish(): Promise<void>;
 }
 
+/** A disk of a domain, as its backend has it. */
+export interface DomainDisk {
+  /** As the guest's configuration calls it: "xvda". */
+  readonly name: string;
+  /** Absolute; of the file or block device behind it, links resolved. */
+  readonly path: string;
+  readonly kind: 'file' | 'block';
+  readonly writable: boolean;
+}
+
 export type TablePin = Parameters<DomainRest['pin']>[0][number];
 
 /** What of a domain is to be another; what is not named stays as it is, page types and pins too. */
@@ -307,6 +317,8 @@ export interface Host {
   find(selector: string): Promise<DomainInfo>;
   /** The configuration string the domain was created with. */
   config(domid: number): Promise<string>;
+  /** The disks that a domain has now, in order of their names. */
+  disks(domid: number): Promise<readonly DomainDisk[]>;
 
   /**
    * Boots a new domain from nothing: an XlDomain where the host has `xl-config`, else a spec with a guest program.

@@ -124,6 +124,13 @@ function* ofDomain({ name, type, config }: ConfiguredDomain): Generator<string> 
   }
   const parsed = libxlPart(config);
   if (parsed) yield* beyond(parsed, allowedOf(type), '');
+  else yield* ofGuestProgram(config);
+}
+
+/** The one thing that a guest program of the embedded host asks for: files to be its disks. */
+function* ofGuestProgram(config: string): Generator<string> {
+  const disks = jsonObject(config)?.disks;
+  for (const disk of Array.isArray(disks) ? disks : []) yield `disks: ${shorten(JSON.stringify(disk))}`;
 }
 
 type FileConfig = Pick<ConfiguredDomain, 'type' | 'config'>;

@@ -56,13 +56,28 @@ export const guestDefaults: GuestOptions = {
   consolePort: 2,
 };
 
-/** Boots a guest and leaves it paused. */
-export function boot(m: TestMachine, domid: number, vcpus: number, guest: Partial<GuestOptions>): void {
+/** Boots a guest, with these files as disks that it may write to, and leaves it paused. */
+export function boot(
+  m: TestMachine,
+  domid: number,
+  vcpus: number,
+  guest: Partial<GuestOptions>,
+  disks: readonly string[] = [],
+): void {
   const options = { ...guestDefaults, ...guest };
   native(() => {
     hv.createShell(m.id, { domid, type: 'pv', vcpus, maxPages: options.pages });
   });
+  addDisks(m, domid, disks);
   native(() => hv.boot(m.id, domid, options));
+}
+
+export function addDisks(m: TestMachine, domid: number, paths: readonly string[]): void {
+  paths.forEach((path, index) =>
+    native(() => {
+      hv.addDisk(m.id, domid, { name: `xvd${'abcd'[index] ?? ''}`, path, writable: true, port: 100 + index });
+    }),
+  );
 }
 
 export function unpause(m: TestMachine, domid: number): void {
@@ -226,11 +241,12 @@ function runsOf(pfns: Iterable<number>): [number, number][] {
   return runs;
 }
 
-/** Builds a domain from what was taken and leaves it paused. */
-export function rebuild(m: TestMachine, domid: number, taken: Taken): void {
+/** Builds a domain from what was taken, with these files as its disks, and leaves it paused. */
+export function rebuild(m: TestMachine, domid: number, taken: Taken, disks: readonly string[] = []): void {
   const { nrPfns } = taken.geometry;
   const pfns = [...taken.pages.keys()].sort((a, b) => a - b);
   hv.createShell(m.id, { domid, type: 'pv', vcpus: taken.vcpus.length, maxPages: nrPfns });
+  addDisks(m, domid, disks);
   hv.setGeometry(m.id, domid, taken.geometry);
   hv.populate(m.id, domid, runsOf(pfns));
   const mfns = hv.frames(m.id, domid, pfns);

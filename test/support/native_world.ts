@@ -1,5 +1,5 @@
 /** One native object of every kind, and for each exported function arguments that are right: what junk is put among. */
-import { openSync, writeSync } from 'node:fs';
+import { openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { addon, native } from '../../src/addon.js';
 import { createHash, randomBytes } from 'node:crypto';
@@ -35,7 +35,9 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   await writeImage(path, imagePages, [pages]);
   const reader = (await ImageReader.open(path, { lanes: 2 })).handle;
   const machine = newMachine(4096, number);
-  boot(machine, 1, 1, { pages: guestPages });
+  const diskPath = join(dir, `${number}.disk`);
+  writeFileSync(diskPath, Buffer.alloc(16 * pageBytes));
+  boot(machine, 1, 1, { pages: guestPages }, [diskPath]);
   const shell = { domid: 2, type: 'pv', vcpus: 1, maxPages: 1024 } as const;
   native(() => hv.createShell(machine.id, shell));
   const layout = hv.machineLayout(machine.id);
@@ -205,7 +207,12 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'hypervisor.getVcpu': [machine.id, 1, 0],
     'hypervisor.shutdownRequest': [machine.id, 1, 'suspend'],
     'hypervisor.balloon': [machine.id, 1, 100, 4, false],
-    'hypervisor.setUnlogged': [machine.id, 1, { gained: true, lost: false, retyped: true }],
+    'hypervisor.setUnlogged': [machine.id, 1, { gained: true, lost: false, retyped: true, granted: false }],
+    'hypervisor.addDisk': [machine.id, 2, { name: 'xvda', path: diskPath, writable: true, port: 9 }],
+    'hypervisor.setBackend': [
+      ...[machine.id, 1, 0],
+      { holds: 'answers', delayUs: 10, seed: 3, neverCloses: false },
+    ],
     'hypervisor.releaseSnapshot': [machine.id, 1, 1],
     'hypervisor.poke': [machine.id, 1, 7, 3, 0n],
   };
@@ -228,7 +235,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
 }
 
 const ofOneDomain =
-  'domainInfo domainLayout geometry progress pause unpause shutdownCancel resumeInPlace snapshot cowPages logDirtyOn logDirtyPeek logDirtyReadAndClear logDirtyOff finish sharedInfoFrame readSharedInfo'.split(
+  'domainInfo domainLayout geometry progress pause unpause shutdownCancel resumeInPlace snapshot cowPages logDirtyOn logDirtyPeek logDirtyReadAndClear logDirtyOff disks detachDisks attachDisks finish sharedInfoFrame readSharedInfo'.split(
     ' ',
   );
 

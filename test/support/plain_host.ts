@@ -33,8 +33,8 @@ const lacks = 'hidden by the test';
 
 /** xen/arch/x86/mm: a translated domain's p2m logs a frame that comes; of a PV domain only types are. */
 const xenUnlogged = {
-  pv: { gained: true, lost: true, retyped: false },
-  pvh: { gained: false, lost: true, retyped: true },
+  pv: { gained: true, lost: true, retyped: false, granted: true },
+  pvh: { gained: false, lost: true, retyped: true, granted: true },
 } as const;
 
 function hide(real: Capabilities, tracker: TrackerKind): Capabilities {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { domainSpec } from '../../src/cli/create_spec.js';
@@ -130,10 +131,24 @@ test('a configuration becomes the domain it describes', () => {
   );
 });
 
+test('the files of disks become absolute, whatever the form they are given in', () => {
+  const disksOf = (text: string): unknown =>
+    (JSON.parse(spec(`name = "a"\n${text}`).spec.config) as { disks?: unknown }).disks;
+  assert.equal(disksOf(''), undefined);
+  assert.deepEqual(disksOf('disk_files = "/images/a"'), [{ file: '/images/a', readOnly: false }]);
+  assert.deepEqual(disksOf('disk_files = ["/a,b", "c,ro", "/d,rw"]'), [
+    { file: '/a,b', readOnly: false },
+    { file: join(process.cwd(), 'c'), readOnly: true },
+    { file: '/d', readOnly: false },
+  ]);
+});
+
 test('a configuration that is not one is refused with the setting', () => {
   const refused: [string, RegExp][] = [
     ['memory = 64', /the name is missing/u],
     ['name = ""', /the name is missing/u],
+    ['name = "a"\ndisk_files = 5', /disk_files: paths of files are expected, not 5/u],
+    ['name = "a"\ndisk_files = [""]', /disk_files: paths of files are expected/u],
     ['name = 5', /name: a string is expected, not 5/u],
     ['name = "a"\nmemory = "much"', /memory: a whole number is expected/u],
     ['name = "a"\nmemory = 0', /memory: 1 to/u],

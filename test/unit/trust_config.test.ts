@@ -42,6 +42,13 @@ test('what a guest without devices has is asked for by nobody', () => {
     assert.deepEqual(configRequests(domainOf('pv', text)).values, [], text);
 });
 
+test('the disks of a guest program are asked for', () => {
+  const text = '{"program":"disker","disks":[{"file":"/etc/shadow","readOnly":true}]}';
+  assert.deepEqual(configRequests(domainOf('pv', text)).values, [
+    'disks: {"file":"/etc/shadow","readOnly":true}',
+  ]);
+});
+
 test('each value that names something of the host is listed by its place', async (t) => {
   for (const type of ['pv', 'pvh'] as const)
     for (const hostile of hostileConfigs(type, '/bin/script', '/a/file'))

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "host/embedded/block_device.h"
 #include "host/embedded/guest_text.h"
 #include "host/embedded/machine.h"
 #include "host/embedded/vcpu.h"
@@ -81,22 +82,32 @@ class Domain {
   void attach_frame(uint64_t pfn, uint64_t mfn);
   void detach_frame(uint64_t pfn);
   // What may happen to an entry, as bits of `unlogged`.
-  enum Change : uint8_t { kGained = 1, kLost = 2, kRetyped = 4 };
+  enum Change : uint8_t { kGained = 1, kLost = 2, kRetyped = 4, kGranted = 8 };
   void set_entry(uint64_t pfn, uint64_t entry, Change change);
   void set_entry_type(uint64_t mfn, uint8_t nibble);
   // With `mmu` held: frees frames taken away which no vCPU and no snapshot can reach any more.
   void reclaim();
 
   // --- before a write: whoever stores to a frame calls this first (write_track.cc)
-  void before_write(uint64_t mfn);
+  void before_write(uint64_t mfn, bool logged = true);
   void mark_dirty(uint64_t pfn) {
     if (dirty_on.load(std::memory_order_relaxed))
       dirty_words[pfn >> 6].fetch_or(1ull << (pfn & 63), std::memory_order_relaxed);
   }
   void log_dirty_on();
   void log_dirty_off();
+  // Without `clear` with the pages that backends may write to yet, or have past the log.
   void log_dirty_read(bool clear, uint8_t* bitmap);
   uint64_t bitmap_bytes() const { return (nr_pfns + 7) / 8; }
+
+  // --- block devices (disks.cc)
+  bool add_disk(DiskOptions options, Fault* fault);
+  // Asks all backends to close; true once all have.
+  bool detach_disks();
+  // Has the backends serve the frontends that were connected, as the guest's memory has them.
+  bool attach_disks(Fault* fault);
+  // Of a guest that is new in this domain: its frontends connect.
+  bool connect_disks(Fault* fault);
 
   // --- snapshots (snapshot.cc)
   bool snapshot(struct SnapshotState* out, Fault* fault);
@@ -140,6 +151,8 @@ class Domain {
   SharedArray meta, meta_snap, cow_store;
   std::atomic<uint64_t> owned{0};
 
+  // Held by who changes memory or shared info from beside the vCPUs; taken before `mmu`.
+  std::mutex io_lock;
   std::mutex mmu;
   std::vector<uint32_t> changed_pfns;    // entries changed since meta_snap was last in step
   std::vector<uint64_t> changed_bitmap;  // the same as a set
@@ -171,6 +184,8 @@ class Domain {
   bool started = false;
   bool building = true;
   bool rewriting = false;        // building, of a domain that ran before
+  bool disks_connected = false;  // the guest has met this domain's devices
+  std::vector<std::unique_ptr<BlockDevice>> disks;
   std::vector<uint64_t> lifted;  // frames of tables that are to be taken again
   uint32_t pause_count = 0;
   std::optional<GuestText> guest;
@@ -181,6 +196,11 @@ class Domain {
   std::string crash_text;
 
  private:
+  bool open_disks(Fault* fault);
+  bool has_disks_of(const GuestText& text, Fault* fault) const;
+  void read_log(bool clear, uint8_t* bitmap);
+  void log_granted(uint8_t* bitmap);
+  void freeze(struct SnapshotState* out);
   void forget_shutdown();
   void end_vcpus();
   void forget_types();

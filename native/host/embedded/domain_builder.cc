@@ -26,6 +26,7 @@ class DomainBuilder {
  private:
   void lay_out();
   void write_kernel_pages();
+  void write_disks();
   void write_p2m();
   void write_tables();
   void write_content();
@@ -40,6 +41,7 @@ class DomainBuilder {
   uint64_t l2_pfn_ = 0, l3_pfn_ = 0;  // of the linear mapping
   uint64_t p2m_l1_pfn_ = 0, p2m_l2_pfn_ = 0, p2m_l3_pfn_ = 0;
   uint64_t window_l3_pfn_ = 0;
+  uint64_t table_end_ = 0;  // of the pages that are page tables
 };
 
 uint64_t* DomainBuilder::page(uint64_t pfn) {
@@ -85,6 +87,14 @@ void DomainBuilder::lay_out() {
   p2m_l3_pfn_ = take(1);
   window_l3_pfn_ = take(1);
   t.window_l2_pfn = take(t.vcpus);
+  table_end_ = next;
+  t.disks = dom_.disks.size();
+  for (uint64_t i = 0; i < t.disks; i++)
+    if (!dom_.disks[i]->options().writable) t.disks_read_only |= 1ull << i;
+  if (t.disks != 0) {
+    t.disk_pfn = take(2 * t.disks);
+    t.grant_pfn = take(kGrantPages);
+  }
   t.heap_pfn = next;
   t.heap_pages = n > next ? n - next : 0;
 }
@@ -101,7 +111,7 @@ void DomainBuilder::write_kernel_pages() {
   info.console_mfn = dom_.mfn(text_.console_pfn);
   info.console_evtchn = options_.console_port;
   info.pt_base = linear(text_.l4_pfn);
-  info.nr_pt_frames = text_.heap_pfn - text_.l1_pfn + 2;
+  info.nr_pt_frames = table_end_ - text_.l1_pfn + 2;
   info.mfn_list = kP2mBase;
   info.first_p2m_pfn = text_.p2m_pfn;
   info.nr_p2m_frames = text_.p2m_pages;
@@ -109,6 +119,12 @@ void DomainBuilder::write_kernel_pages() {
   uint64_t* gdt = page(text_.gdt_pfn);
   gdt[1] = 0x00affb000000ffffull;  // flat code and data segments
   gdt[2] = 0x00cff3000000ffffull;
+}
+
+// The drivers of devices that are not met yet.
+void DomainBuilder::write_disks() {
+  for (uint64_t i = 0; i < text_.disks; i++)
+    reinterpret_cast<uint32_t*>(page(text_.disk_pfn + 2 * i))[0] = kXenbusInitialising;
 }
 
 void DomainBuilder::write_p2m() {
@@ -129,7 +145,7 @@ void DomainBuilder::write_p2m() {
 
 // Page tables and the GDT may not be writable.
 uint64_t DomainBuilder::linear_flags(uint64_t pfn) const {
-  const bool table = pfn >= text_.l1_pfn && pfn < text_.heap_pfn;
+  const bool table = pfn >= text_.l1_pfn && pfn < table_end_;
   const bool fixed = pfn == text_.gdt_pfn || pfn == text_.user_l4_pfn || pfn == text_.l4_pfn;
   return table || fixed ? kReadOnly : kReadWrite;
 }
@@ -218,6 +234,7 @@ bool DomainBuilder::build(Fault* fault) {
   if (!dom_.set_geometry(std::move(geometry), fault)) return false;
   if (!dom_.populate({{0, options_.pages}}, fault)) return false;
   write_kernel_pages();
+  write_disks();
   write_p2m();
   write_tables();
   write_content();

@@ -12,7 +12,7 @@ constexpr uint64_t kLinearBase = 0xffff880000000000ull;  // + pfn * 4096
 constexpr uint64_t kP2mBase = 0xffffc90000000000ull;     // the linear p2m list
 constexpr uint64_t kWindowBase = 0xffffd00000000000ull;  // + vcpu << 30: mapped at run time
 
-enum Program : uint32_t { kIdle = 0, kCounter, kWriter, kChurner, kCrasher, kPrograms };
+enum Program : uint32_t { kIdle = 0, kCounter, kWriter, kChurner, kCrasher, kDisker, kPrograms };
 
 struct GuestText {
   char magic[16];
@@ -26,6 +26,10 @@ struct GuestText {
   uint64_t l1_pfn;                // first of the L1s of the linear mapping
   uint64_t window_l2_pfn;         // L2 of vCPU 0's window; one page a vCPU
   uint64_t heap_pfn, heap_pages;
+  // Its block devices: of each what its driver knows and then its ring, and the grant table. All
+  // zero where it has none.
+  uint64_t disks, disks_read_only;  // how many; a bit for each
+  uint64_t disk_pfn, grant_pfn;
 
   uint64_t heap_share() const { return heap_pages / vcpus; }
   uint64_t heap_of(uint32_t vcpu) const { return heap_pfn + vcpu * heap_share(); }
@@ -34,6 +38,9 @@ constexpr char kGuestMagic[16] = "dormouse-guest1";
 constexpr uint64_t kTextPfn = 2;
 constexpr uint64_t kMinHeapShare = 64;
 constexpr uint32_t kMaxVcpus = 8;
+constexpr uint32_t kMaxDisks = 4;
+constexpr uint64_t kGrantPages = 2;
+constexpr uint32_t kGrantEntries = kGrantPages * 512;
 
 constexpr uint64_t linear(uint64_t pfn) { return kLinearBase + (pfn << 12); }
 // Where a vCPU is: in its program, or returning from the hypercall that suspended the domain.

@@ -36,6 +36,24 @@ void sync_meta(Domain& dom) {
 
 }  // namespace
 
+// With the vCPUs held. Backends are not: what they write before counts in, what they write after is
+// copied aside.
+void Domain::freeze(SnapshotState* out) {
+  std::lock_guard<std::mutex> io(io_lock);
+  sync_meta(*this);
+  for (size_t i = 0; i < vcpus.size(); i++) out->vcpus[i] = vcpus[i]->context;
+  std::memcpy(out->shared_info.get(), &shared_info(), kPageSize);
+  if (dirty_on) {
+    out->dirty.resize(bitmap_bytes());
+    read_log(true, out->dirty.data());
+    log_granted(out->dirty.data());
+  }
+  cow_next = 0;
+  cow_zero = 0;
+  cow_epoch = out->epoch = machine.next_epoch();
+  write_generation++;
+}
+
 bool Domain::snapshot(SnapshotState* out, Fault* fault) {
   if (building) return fault->raise("DOMAIN_WRONG_STATE", "the domain is being built");
   if (cow_epoch) return fault->raise("DOMAIN_WRONG_STATE", "a snapshot is active already");
@@ -53,17 +71,7 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
   GuestKernel kernel(*this);
   const bool brought = kernel.enter_suspend_point();
   const bool held_rings = GuestKernel::swap_held_rings(*this, true);
-  sync_meta(*this);
-  for (size_t i = 0; i < vcpus.size(); i++) out->vcpus[i] = vcpus[i]->context;
-  std::memcpy(out->shared_info.get(), &shared_info(), kPageSize);
-  if (dirty_on) {
-    out->dirty.resize(bitmap_bytes());
-    log_dirty_read(true, out->dirty.data());
-  }
-  cow_next = 0;
-  cow_zero = 0;
-  cow_epoch = out->epoch = machine.next_epoch();
-  write_generation++;
+  freeze(out);
   if (brought) kernel.leave_suspend_point();
   if (held_rings) GuestKernel::swap_held_rings(*this, false);
   release();
@@ -74,9 +82,12 @@ bool Domain::snapshot(SnapshotState* out, Fault* fault) {
 bool Domain::release_snapshot(uint64_t epoch) {
   if (epoch == 0 || cow_epoch != epoch) return false;
   hold();  // no vCPU is in the middle of a copy, and each looks at its translations anew
-  cow_epoch = 0;
-  std::vector<uint32_t> mfns = std::move(quarantined);
-  quarantined.clear();
+  std::vector<uint32_t> mfns;
+  {
+    std::lock_guard<std::mutex> io(io_lock);
+    cow_epoch = 0;
+    mfns.swap(quarantined);
+  }
   release();
   if (!mfns.empty()) machine.free(std::move(mfns));
   // Beside the caller: gigabytes take a while, and the host has other domains to serve.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "host/embedded/domain.h"
+#include "host/embedded/grants.h"
 
 namespace dormouse::embedded {
 
@@ -37,14 +38,14 @@ void copy_aside(Domain& dom, uint64_t mfn, uint64_t epoch, bool blank) {
 
 }  // namespace
 
-void Domain::before_write(uint64_t mfn) {
+void Domain::before_write(uint64_t mfn, bool logged) {
   std::atomic<uint8_t>& touched = machine.touched(mfn);
   const bool blank = touched.load(std::memory_order_relaxed) == 0;
   if (blank) touched.store(1, std::memory_order_release);
   if (const uint64_t epoch = cow_epoch.load(std::memory_order_relaxed))
     copy_aside(*this, mfn, epoch, blank);
   const uint64_t pfn = machine.m2p(mfn).load(std::memory_order_relaxed);
-  if (pfn < nr_pfns) mark_dirty(pfn);
+  if (logged && pfn < nr_pfns) mark_dirty(pfn);
   std::atomic_thread_fence(std::memory_order_release);
 }
 
@@ -52,27 +53,48 @@ uint64_t Domain::cow_pages() const { return cow_next + cow_zero; }
 
 void Domain::log_dirty_on() {
   hold();
-  dirty_words = std::make_unique<std::atomic<uint64_t>[]>((nr_pfns + 63) / 64);
-  dirty_on = true;
+  {
+    std::lock_guard<std::mutex> io(io_lock);
+    dirty_words = std::make_unique<std::atomic<uint64_t>[]>((nr_pfns + 63) / 64);
+    dirty_on = true;
+  }
   write_generation++;
   release();
 }
 
 void Domain::log_dirty_off() {
   hold();
-  dirty_on = false;
-  dirty_words.reset();
+  {
+    std::lock_guard<std::mutex> io(io_lock);
+    dirty_on = false;
+    dirty_words.reset();
+  }
   release();
 }
 
-void Domain::log_dirty_read(bool clear, uint8_t* bitmap) {
-  hold();
+void Domain::read_log(bool clear, uint8_t* bitmap) {
   std::memcpy(bitmap, dirty_words.get(), bitmap_bytes());
   if (clear) {
     std::memset(static_cast<void*>(dirty_words.get()), 0, (nr_pfns + 63) / 64 * 8);
     write_generation++;
   }
+}
+
+void Domain::log_dirty_read(bool clear, uint8_t* bitmap) {
+  hold();
+  {
+    std::lock_guard<std::mutex> io(io_lock);
+    read_log(clear, bitmap);
+  }
+  if (!clear) log_granted(bitmap);
   release();
+}
+
+// Backends write on while the guest stands: what they may write to counts as written.
+void Domain::log_granted(uint8_t* bitmap) {
+  std::lock_guard<std::mutex> lock(mmu);
+  GrantAccess::for_writable(*this,
+                            [bitmap](uint64_t pfn) { bitmap[pfn / 8] |= uint8_t(1 << pfn % 8); });
 }
 
 }  // namespace dormouse::embedded

@@ -5,16 +5,18 @@
 import { DormouseError, asDormouseError } from '../../errors.js';
 import { native } from '../../addon.js';
 import { requireName, selectDomain } from '../../domain/selector.js';
-import type { DomainSpec, TablePin } from '../contract.js';
+import type { DomainSpec, Obstacle, TablePin } from '../contract.js';
 import type { DomainHappening } from '../events.js';
-import { checkSpec, crashAction, guestOptions } from './guest_config.js';
+import { type AttachedDisk, BlockDevices, disksInUse, lookAtDisk } from './block_devices.js';
+import { checkSpec, crashAction, diskConfigs, guestOptions } from './guest_config.js';
 import type { HypervisorApi, HypervisorEvent, MachineId, NativePart } from './hypervisor.js';
 import type { XenstoreTree } from './xenstore.js';
 import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 import { sharedInfoBytes } from '../../domain/vcpu_context.js';
 
 const maxDomid = 32_751;
-const maxPorts = 4096;
+/** Above all that a domain is given of ring ports in its life. */
+const firstDiskPort = 4000;
 const maxNrPfns = 2 ** 31;
 /** A PVH guest owns pages beside its memory (rings, start info); libxl allows it 1 MiB for them. */
 const specialPages = 256;
@@ -39,6 +41,9 @@ export interface Domain {
   carried: CarriedState | null;
   lastPort: number;
   readonly ports: Set<number>;
+  disks: readonly AttachedDisk[];
+  /** Its backends were asked to close, so that it can be rewritten. */
+  offDisks: boolean;
   readonly endWatch: () => void;
 }
 
@@ -50,6 +55,7 @@ export class Domains {
   readonly #xenstore: XenstoreTree;
   readonly #emit: (event: DomainHappening) => void;
   readonly #byId = new Map<number, Domain>();
+  readonly blocks: BlockDevices;
   #lastDomid = 0;
 
   constructor(
@@ -62,6 +68,7 @@ export class Domains {
     this.#machine = machine;
     this.#xenstore = xenstore;
     this.#emit = emit;
+    this.blocks = new BlockDevices(hv, machine, xenstore);
   }
 
   get(domid: number): Domain {
@@ -102,6 +109,8 @@ export class Domains {
 
   /** Boots a guest; nothing is left of it if that fails. */
   create(spec: DomainSpec, paused: boolean): number {
+    const [inUse] = this.diskObstacles(spec.config);
+    if (inUse) throw new DormouseError(inUse.code, inUse.message);
     const domain = this.shell(spec);
     try {
       const options = guestOptions(spec, { store: this.#port(domain), console: this.#port(domain) });
@@ -155,10 +164,36 @@ export class Domains {
       carried: null,
       lastPort: 0,
       ports: new Set(),
+      disks: [],
+      offDisks: false,
       endWatch: this.#watchControl(domid),
     };
     this.#byId.set(domid, domain);
+    try {
+      this.#addDisks(domain);
+    } catch (thrown) {
+      this.destroy(domain);
+      throw thrown;
+    }
     return domain;
+  }
+
+  #addDisks(domain: Domain): void {
+    const looked = diskConfigs(domain.spec.config).map(lookAtDisk);
+    // The ports of the rings come first, as they always did.
+    domain.disks = looked.map((disk, index) => ({ ...disk, port: firstDiskPort + index }));
+    domain.disks.forEach((disk, index) => this.blocks.add(domain.domid, disk, index));
+  }
+
+  /** What stands against another domain of such disks. */
+  diskObstacles(config: string): readonly Obstacle[] {
+    const owners = this.all().map(({ domid, spec, disks }) => ({ domid, name: spec.name, disks }));
+    try {
+      return disksInUse(diskConfigs(config).map(lookAtDisk), owners);
+    } catch (thrown) {
+      const { code, message } = asDormouseError(thrown);
+      return [{ code, message }];
+    }
   }
 
   /** Whether it is still there. */
@@ -178,6 +213,7 @@ export class Domains {
     if (!domain.userPaused) return;
     native(() => this.#hv.unpause(this.#machine, domain.domid));
     domain.userPaused = false;
+    this.blocks.publish(domain.domid, domain.disks);
   }
 
   destroy(domain: Domain): void {
@@ -187,6 +223,7 @@ export class Domains {
     this.#byId.delete(domid);
     domain.endWatch();
     this.#xenstore.remove(`/local/domain/${domid}`);
+    if (domain.disks.length > 0) this.blocks.removed(domid);
     const shared = this.all().some((other) => other.spec.uuid === spec.uuid);
     if (!shared) this.#xenstore.remove(`/vm/${spec.uuid}`);
     this.#xenstore.announce('@releaseDomain');
@@ -197,6 +234,11 @@ export class Domains {
   onEvent({ domid, event, reason }: HypervisorEvent): void {
     const domain = this.#byId.get(domid);
     if (!domain) return;
+    if (event === 'disk') {
+      // While it is filled there is no guest whose devices these are.
+      if (!domain.building) this.blocks.publish(domid, domain.disks);
+      return;
+    }
     if (event === 'suspend-ack') {
       this.#blankRequest(domid);
       return;
@@ -354,7 +396,8 @@ export class Domains {
     native(() => this.#hv.takeTables(this.#machine, domid, pins));
     this.setState(domain, state);
     native(() => this.#hv.finishInPlace(this.#machine, domid));
-    domain.building = domain.rewriting = false;
+    domain.building = domain.rewriting = domain.offDisks = false;
+    this.blocks.publish(domid, domain.disks);
     if (!domain.pausedByRewriting) return;
     domain.pausedByRewriting = false;
     this.unpause(domain);
@@ -375,6 +418,7 @@ export class Domains {
   #completed(domain: Domain): void {
     domain.building = false;
     domain.userPaused = true;
+    this.blocks.publish(domain.domid, domain.disks);
     this.#xenstore.announce('@introduceDomain');
     this.#emit({ type: 'created', domid: domain.domid, uuid: domain.spec.uuid, reason: null });
   }
@@ -395,7 +439,8 @@ export class Domains {
   }
 
   #port(domain: Domain): number {
-    if (domain.lastPort >= maxPorts) throw new DormouseError('NO_MEMORY', 'no event channel is free');
+    if (domain.lastPort + 1 >= firstDiskPort)
+      throw new DormouseError('NO_MEMORY', 'no event channel is free');
     domain.ports.add(++domain.lastPort);
     return domain.lastPort;
   }

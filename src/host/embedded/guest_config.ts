@@ -17,6 +17,17 @@ const u32 = wholeTo(2 ** 32 - 1);
 const whole = wholeTo(Number.MAX_SAFE_INTEGER);
 const percent = wholeTo(100);
 
+const diskSchema = z.strictObject({
+  /** Absolute; a file or block device of whole pages. */
+  file: z
+    .string()
+    .max(4096)
+    .regex(/^\/[^\0]*$/u, 'an absolute path'),
+  readOnly: z.boolean().default(false),
+});
+
+export type DiskConfig = z.output<typeof diskSchema>;
+
 const configSchema = z.strictObject({
   program: z.enum(guestPrograms as [GuestOptions['program'], ...GuestOptions['program'][]], {
     error: ({ input }) => `one of ${guestPrograms.join(', ')}, not ${String(input)}`,
@@ -37,6 +48,7 @@ const configSchema = z.strictObject({
   /** Never answers a suspend request. */
   deaf: z.boolean().default(false),
   onCrash: z.enum(['preserve', 'destroy']).default('preserve'),
+  disks: z.array(diskSchema).max(4, 'at most 4').default([]),
 });
 
 /** As a user writes it: everything but `program` has a default. */
@@ -94,6 +106,15 @@ export function guestOptions(spec: DomainSpec, ports: { store: number; console: 
   if (program.workingSetPages > pages)
     throw invalid(`working_set_pages: at most the ${pages} pages of the guest`);
   return { ...program, pages, storePort: ports.store, consolePort: ports.console };
+}
+
+/** The disks that the configuration names: xvda, xvdb, ...; none where it is one of another host's. */
+export function diskConfigs(config: string): readonly DiskConfig[] {
+  try {
+    return z.object({ disks: configSchema.shape.disks }).parse(JSON.parse(config)).disks;
+  } catch {
+    return [];
+  }
 }
 
 /** What becomes of the domain when it crashes: kept to be looked at unless its configuration says otherwise. */

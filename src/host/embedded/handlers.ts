@@ -36,6 +36,7 @@ export function makeHandlers(parts: HostParts): Handlers {
   return {
     ...hostHandlers(parts),
     ...domainHandlers(parts),
+    ...diskHandlers(parts),
     ...leaseHandlers(parts),
     ...snapshotHandlers(parts),
     ...buildHandlers(parts),
@@ -124,6 +125,22 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
 }
 
+type DiskOps = 'disks' | 'diskObstacles' | 'setBackend';
+
+function diskHandlers({ domains }: HostParts): Subset<DiskOps> {
+  return {
+    disks: ({ domid }) =>
+      domains.get(domid).disks.map(({ name, path, kind, writable }) => ({ name, path, kind, writable })),
+    diskObstacles: ({ config }) => domains.diskObstacles(config),
+    setBackend: ({ domid, index, ...how }) => {
+      if (index >= domains.get(domid).disks.length)
+        throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no disk ${index}`);
+      domains.blocks.behave(domid, index, how);
+      return null;
+    },
+  };
+}
+
 type LeaseOps =
   'acquire' | 'release' | 'suspend' | 'resumeInPlace' | 'noteEnding' | 'holdPaused' | 'releasePaused';
 
@@ -201,9 +218,15 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
       const domain = domains.shell(spec);
       return { lease: leases.acquire(domain, 'restore', session, true).id, domid: domain.domid };
     },
-    rewrite: ({ lease, part }, session) => {
+    rewrite: async ({ lease, part, rings }, session) => {
+      const held = leases.get(lease, session);
+      const { domain } = held;
+      if (domain.disks.length > 0) await leases.detachDisks(held);
       leases.beginRewrite(leases.get(lease, session), part && unpacked(part));
-      return null;
+      return {
+        sharedInfoFrame: native(() => hv.sharedInfoFrame(machine, domain.domid)),
+        ports: rings && domains.connectRings(domain, rings.storePfn, rings.consolePfn),
+      };
     },
     completeRewrite: ({ lease, pins, state, release }, session) => {
       const held = leases.builder(lease, session);

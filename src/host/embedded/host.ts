@@ -3,6 +3,7 @@ import { asDormouseError, DormouseError } from '../../errors.js';
 import type {
   Builder,
   Capabilities,
+  DomainDisk,
   DomainEvent,
   DomainSpec,
   DomainWanted,
@@ -23,7 +24,7 @@ import type {
 import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
 import { checkSpec } from './guest_config.js';
-import type { GuestProgress, Unlogged } from './hypervisor.js';
+import type { BackendBehaviour, GuestProgress, Unlogged } from './hypervisor.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
 import type { HostEvent } from './protocol.js';
@@ -55,6 +56,8 @@ class RemoteLease implements Lease {
     }
   }
 }
+
+const wellBehaved = { holds: 'nothing', delayUs: 0, seed: 0, neverCloses: false } as const;
 
 type LeaseOp = 'resumeInPlace' | 'holdPaused' | 'releasePaused' | 'trackerOn' | 'trackerOff';
 
@@ -89,6 +92,10 @@ export class EmbeddedHost implements Host {
 
   config(domid: number): Promise<string> {
     return this.#connection.call('config', { domid });
+  }
+
+  disks(domid: number): Promise<readonly DomainDisk[]> {
+    return this.#connection.call('disks', { domid });
   }
 
   async create(spec: DomainSpec | XlDomain, { paused }: { paused: boolean }): Promise<number> {
@@ -131,7 +138,8 @@ export class EmbeddedHost implements Host {
         code: 'NO_MEMORY',
         message: `its pages take ${neededKib} KiB, the host has ${Math.floor(freeBytes / 1024)} KiB free`,
       });
-    return found;
+    const inUse = await this.#connection.call('diskObstacles', { config: spec.config });
+    return [...found, ...inUse];
   }
 
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {
@@ -143,17 +151,16 @@ export class EmbeddedHost implements Host {
   async rewrite(lease: Lease, part?: RewritePart): Promise<Rewriter> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
-    const rings = part?.rings;
-    // Asked together: the domain stands meanwhile, and each answer that is waited for takes its time.
-    const [, frame, ports] = await Promise.all([
-      connection.call('rewrite', { lease: id, part: part ? packed(part) : null }),
-      connection.call('sharedInfoFrame', { lease: id }),
-      rings && connection.call('connectRings', { lease: id, ...rings }),
-    ]);
+    // One request: the domain stands meanwhile, and each answer that is waited for takes its time.
+    const { sharedInfoFrame, ports } = await connection.call('rewrite', {
+      lease: id,
+      part: part ? packed(part) : null,
+      rings: part?.rings ?? null,
+    });
     const builder = this.#builder({ id, domid: lease.domid }, 'rewrite');
     return {
       ...builder,
-      sharedInfoFrame: () => Promise.resolve(frame),
+      sharedInfoFrame: () => Promise.resolve(sharedInfoFrame),
       ...(ports && { connectRings: () => Promise.resolve(ports) }),
       complete: ({ pins, state, release }) =>
         done(connection.call('completeRewrite', { lease: id, pins: [...pins], state, release })),
@@ -279,6 +286,11 @@ export class EmbeddedHost implements Host {
   /** For tests: what the domain's dirty log leaves out from now on. */
   setUnlogged(domid: number, what: Unlogged): Promise<void> {
     return done(this.#connection.call('setUnlogged', { domid, ...what }));
+  }
+
+  /** For tests: how the backend of the domain's first, second, ... disk behaves from now on. */
+  setBackend(domid: number, index: number, how: Partial<BackendBehaviour>): Promise<void> {
+    return done(this.#connection.call('setBackend', { domid, index, ...wellBehaved, ...how }));
   }
 
   /** For tests: a live view through what the xen host keeps of a domain. */

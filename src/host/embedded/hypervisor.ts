@@ -62,8 +62,15 @@ export interface ShellOptions {
   readonly maxPages: number;
 }
 
-export type GuestProgram = 'idle' | 'counter' | 'writer' | 'churner' | 'crasher';
-export const guestPrograms: readonly GuestProgram[] = ['idle', 'counter', 'writer', 'churner', 'crasher'];
+export type GuestProgram = 'idle' | 'counter' | 'writer' | 'churner' | 'crasher' | 'disker';
+export const guestPrograms: readonly GuestProgram[] = [
+  'idle',
+  'counter',
+  'writer',
+  'churner',
+  'crasher',
+  'disker',
+];
 
 /** A guest to boot. Its memory after N steps depends on these values only. */
 export interface GuestOptions {
@@ -122,11 +129,43 @@ export interface NativeDomainInfo {
   readonly crashText: string;
 }
 
-/** Changes of a page that the dirty log leaves out: that it was given a frame, lost it, or had its type changed. */
+/**
+ * Changes of a page that the dirty log leaves out: that it was given a frame, lost it, had its type changed, or was written
+ * to by a backend.
+ */
 export interface Unlogged {
   readonly gained: boolean;
   readonly lost: boolean;
   readonly retyped: boolean;
+  readonly granted: boolean;
+}
+
+/** A block device to be: its file is opened to see that it can be, and to learn its size. */
+export interface DiskOptions {
+  readonly name: string;
+  readonly path: string;
+  readonly writable: boolean;
+  readonly port: number;
+}
+
+/** Of a block device: the states of both ends as xenbus numbers them. */
+export interface NativeDisk {
+  readonly frontend: number;
+  readonly backend: number;
+  /** 0 where the frontend has no ring. */
+  readonly ringRef: number;
+  readonly sectors: number;
+}
+
+/** How badly a backend behaves: as backends on a loaded machine do, or worse. */
+export interface BackendBehaviour {
+  /** `requests`: it takes none; `answers`: it carries them out, and does not answer. */
+  readonly holds: 'nothing' | 'requests' | 'answers';
+  /** Between carrying out and answering. */
+  readonly delayUs: number;
+  /** Of the order in which requests are carried out; 0 = that of the ring. They are answered in that one. */
+  readonly seed: number;
+  readonly neverCloses: boolean;
 }
 
 export interface HypervisorEvent {
@@ -134,8 +173,9 @@ export interface HypervisorEvent {
   /**
    * 'suspend-ack': the guest took the request (control/shutdown is to be blanked).
    * 'shutdown': no vCPU executes any more; `reason` says why.
+   * 'disk': an end of a block device is in another state.
    */
-  readonly event: 'suspend-ack' | 'shutdown';
+  readonly event: 'suspend-ack' | 'shutdown' | 'disk';
   readonly reason: ShutdownReason | null;
 }
 
@@ -149,7 +189,7 @@ export interface NativeSnapshot {
   readonly vcpus: readonly Buffer[];
   /** The 4096-byte shared info page. */
   readonly sharedInfo: Buffer;
-  /** What the dirty log held at this point, which begins anew in the same step; null where it is off. */
+  /** What logDirtyPeek would say at this point, where the log begins anew in the same step; null where it is off. */
   readonly dirty: Buffer | null;
 }
 
@@ -178,18 +218,30 @@ export interface HypervisorApi {
 
   /** An empty domain in state `building`. DOMAIN_EXISTS. */
   createShell(machine: MachineId, options: ShellOptions): void;
+  /** A block device for a shell that is to be filled: the first, the second, ... CONFIG_INVALID. */
+  addDisk(machine: MachineId, domid: number, disk: DiskOptions): void;
+  disks(machine: MachineId, domid: number): NativeDisk[];
+  /** Asks all backends to close and says whether all have: to be asked again until then. Their files are closed then. */
+  detachDisks(machine: MachineId, domid: number): boolean;
+  /** Takes that back: backends serve again what their frontends have not been answered. */
+  attachDisks(machine: MachineId, domid: number): void;
+  /** For tests. */
+  setBackend(machine: MachineId, domid: number, index: number, how: BackendBehaviour): void;
   /** Builds the guest into an empty shell and leaves it complete and paused once. NO_MEMORY leaves the shell as it was. */
   boot(machine: MachineId, domid: number, guest: GuestOptions): BootedGuest;
 
   /**
    * A domain that stands still becomes as one in state `building`, but keeps its id, frames, ports and pauses; then populate
    * takes the frames of all other pfns away. With a part only that becomes another, and nothing is to be populated. On an error
-   * nothing was done. DOMAIN_WRONG_STATE if it is not paused or has a snapshot; NO_MEMORY.
+   * nothing was done. DOMAIN_WRONG_STATE if it is not paused, has a snapshot or a disk at work; NO_MEMORY.
    */
   beginRewrite(machine: MachineId, domid: number, part: NativePart | null): void;
   /** Takes the tables of the part again, and pins these. PAGE_TABLE_INVALID. */
   takeTables(machine: MachineId, domid: number, pins: readonly TablePin[]): void;
-  /** `finish` of a rewritten domain, which goes on from its suspend point as one whose suspend was cancelled. */
+  /**
+   * `finish` of a rewritten domain, which goes on from its suspend point as one whose suspend was cancelled. Backends serve what
+   * its memory says was not answered. CONFIG_INVALID or DOMAIN_WRONG_STATE for a disk that is not there or of another size.
+   */
   finishInPlace(machine: MachineId, domid: number): void;
   /** Sets the size of the pfn space; once, before the first populate. Kept until the guest publishes its own p2m. */
   setGeometry(machine: MachineId, domid: number, geometry: MemoryGeometry): void;
@@ -223,7 +275,10 @@ export interface HypervisorApi {
 
   /** Counted, as in Xen: returns when no vCPU executes. */
   pause(machine: MachineId, domid: number): void;
-  /** DOMAIN_WRONG_STATE if not paused. HOST_LACKS for a domain whose memory holds no guest program of this host. */
+  /**
+   * DOMAIN_WRONG_STATE if not paused. HOST_LACKS for a domain whose memory holds no guest program of this host. A new domain's
+   * frontends connect to its disks: CONFIG_INVALID or DOMAIN_WRONG_STATE if they cannot, and it stays paused.
+   */
   unpause(machine: MachineId, domid: number): void;
   /** Frees all; snapshot, views' contents and log-dirty are gone. */
   destroy(machine: MachineId, domid: number): void;
@@ -255,7 +310,10 @@ export interface HypervisorApi {
 
   /** From here on every page the guest changes is marked. DOMAIN_WRONG_STATE if it is on already. */
   logDirtyOn(machine: MachineId, domid: number): void;
-  /** One bit a pfn, bit 0 of byte 0 being pfn 0; a domain-wide view at one instant (no vCPU executes meanwhile). */
+  /**
+   * One bit a pfn, bit 0 of byte 0 being pfn 0; a domain-wide view at one instant (no vCPU executes meanwhile). With the pages
+   * that backends may write to, which they do while the domain stands.
+   */
   logDirtyPeek(machine: MachineId, domid: number): Buffer;
   logDirtyReadAndClear(machine: MachineId, domid: number): Buffer;
   /** Idempotent. */

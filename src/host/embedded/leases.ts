@@ -118,6 +118,9 @@ export class Leases {
       () => this.trackerOff(lease),
       () => this.#keepEnding(lease),
       () => {
+        if (this.#domains.has(domain)) this.#reattach(domain);
+      },
+      () => {
         if (this.#domains.has(domain)) this.#settleSuspend(domain);
       },
       () => {
@@ -216,10 +219,45 @@ export class Leases {
   /** The domain is held paused, or was left half rewritten. */
   beginRewrite(lease: HeldLease, part: NativePart | null): void {
     const { domain } = lease;
-    if (lease.pauses === 0 && !domain.rewriting)
-      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domain.domid} paused`);
-    this.#domains.beginRewrite(domain, part);
+    this.#requirePaused(lease);
+    try {
+      this.#domains.beginRewrite(domain, part);
+    } catch (thrown) {
+      this.#reattach(domain);
+      throw thrown;
+    }
     domain.suspendWanted = false;
+  }
+
+  #requirePaused({ pauses, domain: { domid, rewriting } }: HeldLease): void {
+    if (pauses === 0 && !rewriting)
+      throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domid} paused`);
+  }
+
+  /** Before the domain is rewritten. HOST_UNAVAILABLE, its disks as they were. */
+  async detachDisks(lease: HeldLease): Promise<void> {
+    const { domain } = lease;
+    this.#requirePaused(lease);
+    if (domain.rewriting) return;
+    const { domid, disks } = domain;
+    domain.offDisks = true;
+    try {
+      await this.#domains.blocks.detach(domid, disks, () => this.#stillWanted(domain));
+    } catch (thrown) {
+      domain.offDisks = false;
+      throw thrown;
+    }
+  }
+
+  /** Whether its disks are still to be detached: the lease's end attaches them again. */
+  #stillWanted(domain: Domain): boolean {
+    return this.#domains.has(domain) && domain.offDisks;
+  }
+
+  #reattach(domain: Domain): void {
+    if (!domain.offDisks || domain.rewriting) return;
+    domain.offDisks = false;
+    this.#domains.blocks.attach(domain.domid, domain.disks);
   }
 
   snapshot(lease: HeldLease): NativeSnapshot {

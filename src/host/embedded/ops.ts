@@ -3,7 +3,7 @@
  * Long lists of pfns travel as 64-bit floats in one blob (exact up to 2^53).
  */
 import * as z from 'zod';
-import type { Capabilities, DomainSpec, Ending, OperationKind } from '../contract.js';
+import type { Capabilities, DomainDisk, DomainSpec, Ending, Obstacle, OperationKind } from '../contract.js';
 import { DormouseError } from '../../errors.js';
 import type { DomainLayout, GuestProgress, MachineLayout } from './hypervisor.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../../domain/state.js';
@@ -100,7 +100,23 @@ export const opSchemas = {
     entry: z.string().regex(/^\d{1,20}$/),
   }),
   balloon: z.object({ domid, first: pfn, count: whole, up: z.boolean() }),
-  setUnlogged: z.object({ domid, gained: z.boolean(), lost: z.boolean(), retyped: z.boolean() }),
+  setUnlogged: z.object({
+    domid,
+    gained: z.boolean(),
+    lost: z.boolean(),
+    retyped: z.boolean(),
+    granted: z.boolean(),
+  }),
+  disks: byDomid,
+  diskObstacles: z.object({ config: text }),
+  setBackend: z.object({
+    domid,
+    index: z.number().int().min(0).max(3),
+    holds: z.enum(['nothing', 'requests', 'answers']),
+    delayUs: z.number().int().min(0).max(60_000_000),
+    seed: whole,
+    neverCloses: z.boolean(),
+  }),
 
   acquire: z.object({ domid, operation }),
   release: byLease,
@@ -123,7 +139,11 @@ export const opSchemas = {
   trackerOff: byLease,
 
   build: z.object({ spec }),
-  rewrite: z.object({ lease, part: part.nullable() }),
+  rewrite: z.object({
+    lease,
+    part: part.nullable(),
+    rings: z.object({ storePfn: pfn, consolePfn: pfn }).nullable(),
+  }),
   completeRewrite: z.object({ lease, pins, state, release: z.boolean() }),
   setGeometry: z.object({ lease, geometry }),
   populate: z.object({ lease, runs: blob }),
@@ -205,6 +225,9 @@ export interface OpResults {
   poke: null;
   balloon: null;
   setUnlogged: null;
+  disks: readonly DomainDisk[];
+  diskObstacles: readonly Obstacle[];
+  setBackend: null;
   acquire: number;
   release: null;
   suspend: null;
@@ -219,7 +242,7 @@ export interface OpResults {
   trackerRead: Buffer;
   trackerOff: null;
   build: { lease: number; domid: number };
-  rewrite: null;
+  rewrite: { sharedInfoFrame: number; ports: OpResults['connectRings'] | null };
   completeRewrite: null;
   setGeometry: null;
   populate: null;

@@ -8,6 +8,7 @@ import type {
   Builder,
   BuildOptions,
   Capabilities,
+  DomainDisk,
   DomainEvent,
   DomainSpec,
   DomainWanted,
@@ -27,6 +28,7 @@ import type {
 } from '../contract.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { noShadow, XenLog } from './dirty_log.js';
+import { domainDisks } from './disks.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
@@ -150,6 +152,10 @@ export class XenHost implements Host {
       await answered;
       throw thrown;
     }
+  }
+
+  disks(domid: number): Promise<readonly DomainDisk[]> {
+    return domainDisks(this.xenstore, domid);
   }
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {

@@ -25,10 +25,11 @@ using embedded::PageTypes;
 void deliver(Napi::Env env, Napi::Function callback, Event* event) {
   if (env != nullptr) {
     Napi::Object out = Napi::Object::New(env);
-    const bool ack = event->kind == Event::kSuspendAck;
+    static const char* names[] = {"suspend-ack", "shutdown", "disk"};
+    const bool shutdown = event->kind == Event::kShutdown;
     out.Set("domid", num(env, event->domid));
-    out.Set("event", ack ? "suspend-ack" : "shutdown");
-    out.Set("reason", ack ? env.Null() : Napi::String::New(env, reason_name(event->reason)));
+    out.Set("event", names[event->kind]);
+    out.Set("reason", shutdown ? Napi::String::New(env, reason_name(event->reason)) : env.Null());
     callback.Call({out});
   }
   delete event;
@@ -124,7 +125,7 @@ Napi::Value destroy(Args info) {
 
 Napi::Value boot(Domain& dom, Args info, Fault* fault) {
   const auto guest = arg_object(info, 2);
-  static const char* programs[] = {"idle", "counter", "writer", "churner", "crasher"};
+  static const char* programs[] = {"idle", "counter", "writer", "churner", "crasher", "disker"};
   const std::string program = text_field(guest, "program");
   embedded::GuestOptions options;
   options.program = embedded::kPrograms;
@@ -332,6 +333,7 @@ Napi::Object init_hypervisor(Napi::Env env) {
   add<on_domain<get_vcpu>>(ns, "getVcpu");
   add<on_domain<finish>>(ns, "finish");
   add_domain_calls(ns);
+  add_disk_calls(ns);
   return ns;
 }
 

@@ -1,4 +1,4 @@
-// Shared by the two files of namespace `hypervisor`.
+// Shared by the files of namespace `hypervisor`.
 #pragma once
 #include <memory>
 #include <string>
@@ -56,5 +56,7 @@ inline Napi::Value bytes(Napi::Env env, const void* data, size_t length) {
 
 // Adds the calls that look at, run and snapshot one domain.
 void add_domain_calls(Napi::Object ns);
+// Adds the calls on its block devices.
+void add_disk_calls(Napi::Object ns);
 
 }  // namespace dormouse::binding

@@ -202,14 +202,14 @@ Napi::Value balloon(Domain& dom, Args info, Fault* fault) {
   return {};
 }
 
-// setUnlogged(machine, domid, { gained, lost, retyped })
+// setUnlogged(machine, domid, { gained, lost, retyped, granted })
 Napi::Value set_unlogged(Domain& dom, Args info, Fault*) {
   const auto what = arg_object(info, 2);
   auto bit = [&](const char* name, Domain::Change change) {
     return flag_field(what, name) ? change : 0;
   };
   dom.unlogged = uint8_t(bit("gained", Domain::kGained) | bit("lost", Domain::kLost) |
-                         bit("retyped", Domain::kRetyped));
+                         bit("retyped", Domain::kRetyped) | bit("granted", Domain::kGranted));
   return {};
 }
 
