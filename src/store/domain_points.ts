@@ -321,7 +321,7 @@ export class DomainPoints {
    */
   async flatten(
     id: string,
-    write: (from: string, to: string) => Promise<Omit<PointRecord['image'], 'name'>>,
+    write: (from: string, to: string, record: PointRecord) => Promise<Omit<PointRecord['image'], 'name'>>,
   ): Promise<PointRecord | null> {
     const record = await this.find(id);
     const name = flatNameOf(id, randomBytes(6).toString('hex'));
@@ -333,7 +333,7 @@ export class DomainPoints {
       if (from !== (await this.imagePath(record)) || (await this.needs(record.image.name)).size === 1)
         return null;
       const to = await this.shelf.imagePath(this.#names.of('images', name));
-      const image = { ...(await write(from, to)), name };
+      const image = { ...(await write(from, to, record)), name };
       written = true;
       flattened = await this.#replaceImage(record, image);
       return flattened ? { ...record, image } : null;

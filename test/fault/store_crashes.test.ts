@@ -67,8 +67,7 @@ class Stage {
 
   /** A flattened point stays what it was told to be. */
   async flatten(points: DomainPoints, id: string): Promise<void> {
-    const record = await points.find(id);
-    await points.flatten(id, async (from, to) => {
+    await points.flatten(id, async (from, to, record) => {
       assert.ok(await this.descent(from.split('/').at(-1) ?? ''));
       const descent = descentOf(to, [], 'full');
       await this.files.writeUnnamed(to, Buffer.from(JSON.stringify(descent)));

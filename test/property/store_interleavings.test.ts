@@ -165,10 +165,8 @@ async function flatten(world: World, actor: string, times: number, dice: Dice): 
     const ids = await points.ids();
     const id = ids[dice.below(Math.max(1, ids.length))];
     if (id === undefined) continue;
-    const record = await points.find(id).catch(() => null);
-    if (!record) continue;
     const flat = await points
-      .flatten(id, async (from, to) => {
+      .flatten(id, async (from, to, record) => {
         world.needed([from.split('/').at(-1) ?? '']);
         const descent = descentOf(`${to}-${actor}`, [], 'full');
         await shelf.putImage(to, { bytes: Buffer.alloc(1), descent });
