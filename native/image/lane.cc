@@ -190,7 +190,8 @@ bool Lane::take(const StoredChunk& chunk, Fault* fault) {
   ChunkNotes notes;
   if (table_.page_hashes())
     for (uint32_t i = 0; i < pages.n_pages; i++)
-      notes.page_hashes.push_back(pfn::hash128(pages.bodies + uint64_t(i) * kPageBytes, kPageBytes));
+      notes.page_hashes.push_back(
+          pfn::hash128(pages.bodies + uint64_t(i) * kPageBytes, kPageBytes));
   if (table_.digests() && !pfn::sha256(chunk.span, chunk.bytes, &notes.digest, fault)) return false;
   for (uint32_t i = 0; i < pages.n_pages; i++)
     if (chunk.counts[i] && !place(pages.descs[i], number, uint16_t(i), fault)) return false;

@@ -40,8 +40,8 @@ class OutputFile {
   // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.
   bool write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault);
 
-  // Puts whole pages at the end of the file, `from` on in another one, whose bytes they are. Where the
-  // file system can, the two files then have the same blocks. Thread-safe.
+  // Puts whole pages at the end of the file, `from` on in another one, whose bytes they are. Where
+  // the file system can, the two files then have the same blocks. Thread-safe.
   bool share(int fd, uint64_t from, const uint8_t* bytes, uint64_t n, uint64_t* offset,
              Fault* fault);
   // Of what share() put, the bytes that took no room.

@@ -32,7 +32,10 @@ export interface Pruned extends Collected {
 
 /** What is told of a point whose image nobody may rely on. */
 export const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
-  new DormouseError('POINT_NOT_FOUND', `point ${id} is being pruned or was just flattened, or its images are damaged`);
+  new DormouseError(
+    'POINT_NOT_FOUND',
+    `point ${id} is being pruned or was just flattened, or its images are damaged`,
+  );
 
 export class DomainPoints {
   readonly #names: DomainNames;

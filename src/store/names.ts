@@ -6,7 +6,16 @@ export const storeMarker = 'dormouse-store.json';
 
 export const isDomainFolder = (name: string): boolean => lowerUuid.test(name);
 
-export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving', 'positions', 'flat'] as const;
+export const folders = [
+  'points',
+  'images',
+  'pins',
+  'leases',
+  'tombstones',
+  'leaving',
+  'positions',
+  'flat',
+] as const;
 export type Folder = (typeof folders)[number];
 
 /** Names of one domain's things; each folder has one kind. */

@@ -19,7 +19,10 @@ import { pointStage, type PointStage, uuidOf } from '../support/point_stage.js';
 
 const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 71, steps: 3000, rate: 1500, memoryMib: 16 };
 
-async function take({ host, store }: Pick<PointStage, 'host' | 'store'>, count: number): Promise<PointRecord[]> {
+async function take(
+  { host, store }: Pick<PointStage, 'host' | 'store'>,
+  count: number,
+): Promise<PointRecord[]> {
   const session = await PointSession.open(host, 'guest', store);
   const taken: PointRecord[] = [];
   try {

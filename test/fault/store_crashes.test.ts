@@ -168,7 +168,8 @@ async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints
   const images = paths.filter((path) => path.includes('/images/')).map((path) => path.split('/').at(-1));
   assert.deepEqual(images.sort(), [...needed].sort(), 'orphans, or points without their images');
   const flat = paths.filter((path) => path.includes('/flat/')).map((path) => path.split('/').at(-1) ?? '');
-  for (const id of flat) assert.ok(id.startsWith('.') || ids.includes(id), `${id} went and is still called flat`);
+  for (const id of flat)
+    assert.ok(id.startsWith('.') || ids.includes(id), `${id} went and is still called flat`);
   const left = paths.filter((path) => /\/\.|\/(?:leases|leaving|tombstones)\//u.test(path));
   assert.deepEqual(left, [], 'what nobody needs');
   assert.ok(stage.clock > 0);
