@@ -40,3 +40,15 @@ export function quantile(sample: readonly number[], q: number): number {
 }
 
 export const median = (sample: readonly number[]): number => quantile(sample, 0.5);
+
+/** By least squares. */
+export function fitOf(samples: readonly { readonly pages: number; readonly ms: number }[]): {
+  interceptMs: number;
+  slopeUs: number;
+} {
+  const mean = (of: (sample: (typeof samples)[number]) => number): number =>
+    samples.reduce((sum, sample) => sum + of(sample), 0) / samples.length;
+  const [x, y] = [mean(({ pages }) => pages), mean(({ ms }) => ms)];
+  const slope = mean(({ pages, ms }) => (pages - x) * (ms - y)) / mean(({ pages }) => (pages - x) ** 2);
+  return { interceptMs: y - slope * x, slopeUs: slope * 1000 };
+}

@@ -3,11 +3,13 @@
  *
  * usage: npm run bench -- [--dir DIR] [--gib N] [--peer-qemu PATH] [--quick] [--write FILE]
  *        npm run bench -- --xen [--quick] [--write FILE]
+ *        npm run bench -- --points [--dir DIR] [--gib N] [--quick] [--write FILE]
  *   --dir    where images are written (a real disk); default the system's temporary folder
  *   --gib    memory of the guest that is saved and restored; default 4
  *   --peer-qemu  a qemu-system-x86_64 of 9.0 or newer: the same bytes through its mapped-ram file, in the same run
  *   --write  writes the report, docs/performance.md
  *   --xen    dormouse beside xl on a Xen host of the lab (docs/lab.md), instead of the engine on the embedded host
+ *   --points points in time of a guest of that size: their cost, their depth, what the guest notices
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -21,8 +23,9 @@ import { figure, figures } from './figure.js';
 import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
 import { mixedMemory } from './mixed_memory.js';
 import { benchPauses } from './pauses.js';
+import { benchPoints } from './points.js';
 import { benchRollback } from './rollback.js';
-import { writeEngineReport, writeXenReport } from './report.js';
+import { writeEngineReport, writePointsReport, writeXenReport } from './report.js';
 import { benchXen } from './xen.js';
 
 const { values } = parseArgs({
@@ -31,6 +34,7 @@ const { values } = parseArgs({
     gib: { type: 'string', default: '4' },
     'peer-qemu': { type: 'string' },
     quick: { type: 'boolean', default: false },
+    points: { type: 'boolean', default: false },
     xen: { type: 'boolean', default: false },
     write: { type: 'string' },
   },
@@ -66,6 +70,31 @@ async function mainXen(): Promise<void> {
   await benchXen(values.quick ? [128] : [128, 512, 1024]);
   if (values.write !== undefined)
     writeXenReport(values.write, figures(), `npm run bench -- --xen --write ${values.write}`);
+}
+
+async function mainPoints(): Promise<void> {
+  const dir = mkdtempSync(join(values.dir, 'dormouse-bench-'));
+  process.env.DORMOUSE_RUN_DIR = join(dir, 'run');
+  try {
+    await benchPoints({
+      dir,
+      mib: values.quick ? 256 : Number(values.gib) * 1024,
+      dirty: values.quick ? [0, 100, 10_000] : [0, 10, 100, 1000, 10_000, 100_000],
+      depths: values.quick ? [1, 10, 100] : [1, 10, 100, 1000, 2000],
+      everyMs: [1000, 100],
+      seconds: values.quick ? 5 : 60,
+      rounds: values.quick ? 3 : 7,
+    });
+    if (values.write !== undefined)
+      writePointsReport(
+        values.write,
+        figures(),
+        `npm run bench -- --points --gib ${values.gib} --write ${values.write}`,
+      );
+  } finally {
+    await closeWorkers();
+    rmSync(dir, { recursive: true, force: true });
+  }
 }
 
 async function mainEngine(): Promise<void> {
@@ -113,7 +142,7 @@ async function mainEngine(): Promise<void> {
   }
 }
 
-(values.xen ? mainXen() : mainEngine()).catch((thrown: unknown) => {
+(values.xen ? mainXen() : values.points ? mainPoints() : mainEngine()).catch((thrown: unknown) => {
   process.stderr.write(`bench: ${asDormouseError(thrown).stack ?? String(thrown)}\n`);
   process.exitCode = 1;
 });

@@ -36,7 +36,7 @@ const written = (command: string): string =>
   `Written by \`${command}\` on ${new Date().toISOString().slice(0, 10)}. Machine: ${machine()}.`;
 
 /** Replaces one marked part of the file, or adds it; all else is written by hand and kept. */
-function replacePart(path: string, part: 'engine' | 'xen', lines: readonly string[]): void {
+function replacePart(path: string, part: 'engine' | 'points' | 'xen', lines: readonly string[]): void {
   const [begin, end] = [`<!-- begin of ${part} figures -->`, `<!-- end of ${part} figures -->`];
   let old = '# Performance\n';
   try {
@@ -77,4 +77,9 @@ export function writeEngineReport(
 /** dormouse beside xl, on a Xen host of the lab. */
 export function writeXenReport(path: string, figures: readonly Figure[], command: string): void {
   replacePart(path, 'xen', [written(command), '', ...table(figures)]);
+}
+
+/** Points in time on the embedded host. */
+export function writePointsReport(path: string, figures: readonly Figure[], command: string): void {
+  replacePart(path, 'points', [written(command), '', ...table(figures)]);
 }

@@ -10,7 +10,7 @@ import { openEmbeddedHost } from '../src/host/open/open_host.js';
 import { pageBytes } from '../src/pfn/page_words.js';
 import { rollback, type RollbackResult } from '../src/rollback/rollback.js';
 import { steps } from '../src/worker/steps.js';
-import { figure, median } from './figure.js';
+import { figure, fitOf, median } from './figure.js';
 
 const bars = { interceptMs: 1, slopeUs: 1 };
 const guest = 'rollback';
@@ -64,15 +64,6 @@ async function sampleOf(
     ms: median(results.map(beyondFinding)),
     findMs: median(results.map(({ downtime }) => downtime.findMs)),
   };
-}
-
-/** Least squares. */
-function fitOf(samples: readonly Sample[]): { interceptMs: number; slopeUs: number } {
-  const mean = (of: (sample: Sample) => number): number =>
-    samples.reduce((sum, sample) => sum + of(sample), 0) / samples.length;
-  const [x, y] = [mean(({ pages }) => pages), mean(({ ms }) => ms)];
-  const slope = mean(({ pages, ms }) => (pages - x) * (ms - y)) / mean(({ pages }) => (pages - x) ** 2);
-  return { interceptMs: y - slope * x, slopeUs: slope * 1000 };
 }
 
 function report(gib: number, samples: readonly Sample[], rounds: number): void {

@@ -100,7 +100,7 @@ Napi::Value append(const Napi::CallbackInfo& info) {
   return {};
 }
 
-// (handle) -> {byClass, storedPages, storedBytes}
+// (handle) -> {byClass, storedPages, storedBytes, sharedBytes}
 Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
   Napi::Array by_class = Napi::Array::New(info.Env(), image::kClasses);
@@ -111,6 +111,7 @@ Napi::Value writer_counts(const Napi::CallbackInfo& info) {
   counts.Set("byClass", by_class);
   counts.Set("storedPages", num(info.Env(), writer->stored_pages()));
   counts.Set("storedBytes", num(info.Env(), writer->stored_bytes()));
+  counts.Set("sharedBytes", num(info.Env(), writer->shared_bytes()));
   return counts;
 }
 

@@ -1,23 +1,24 @@
 // Steps that write an image's pages once more: into another image, or to their places in a file.
 #include "binding/entry.h"
 #include "binding/step.h"
-#include "image/writer.h"
+#include "image/image_writer.h"
 #include "step/copy_step.h"
 #include "step/page_file.h"
 
 namespace dormouse::binding {
 namespace {
 
-// copyStep(reader, writer, lane, firstUnit, count)
+// copyStep(reader, writer, lane, firstUnit, count, asStored)
 Napi::Value copy_step(const Napi::CallbackInfo& info) {
   const auto reader = arg_image(info, 0);
-  const auto writer = held<image::Writer>(info, 1);
+  const auto writer = std::dynamic_pointer_cast<image::ImageWriter>(held<image::Writer>(info, 1));
+  need(writer != nullptr, "the writer is of a stream");
   const LaneUse from = lane_of(info, 0, 2, reader->lanes());
   const LaneUse to = lane_of(info, 1, 2, writer->lanes());
   const uint32_t first = arg_u32(info, 3), count = arg_u32(info, 4);
   need_range(first, count, reader->nr_units(), "units");
   Fault fault;
-  if (!step::copy_step(*reader, *writer, arg_u32(info, 2), first, count, &fault))
+  if (!step::copy_step(*reader, *writer, arg_u32(info, 2), first, count, arg_bool(info, 5), &fault))
     return failed(info.Env(), fault);
   return info.Env().Undefined();
 }

@@ -299,6 +299,24 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
   return true;
 }
 
+// What does not count goes along: where that is less than half, the room costs less than coding
+// anew.
+bool ImageReader::whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk& pages,
+                              StoredChunk* out) const {
+  const Source& source = sources_[places_[chunk].source];
+  if (source.newer || 2 * current_[chunk] < pages.n_pages) return false;
+  const ChunkEntry& from = entry(chunk);
+  *out = {
+      source.fd, from.offset, lanes_[lane].stored.get(), from.span, from.hash_low, from.hash_high,
+      pages,     {}};
+  for (uint32_t slot = 0; slot < pages.n_pages; slot++) {
+    const uint64_t pfn = desc_pfn(pages.descs[slot]);
+    if (pfn >= nr_pfns()) return false;
+    out->counts.push_back(is_current(chunk, slot, pfn));
+  }
+  return true;
+}
+
 // Pages in the order of their pfns come from the chunks of one file and another by turns.
 ImageReader::LaneBuffers& ImageReader::page_lane(uint32_t chunk) {
   auto found = std::find_if(page_lanes_.begin(), page_lanes_.end(),

@@ -64,6 +64,11 @@ class ImageReader final : public Reader {
   bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) override;
   bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const override;
 
+  // The chunk that read_chunk() of this lane just read, if another image may have it as it is: most
+  // of its pages count, none is beyond the pfns and nothing in it is of a newer version.
+  bool whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk& pages,
+                   StoredChunk* out) const;
+
   // The content of one page that counts; zeroes where its class has no body. Uses lanes of
   // its own; one thread at a time.
   bool read_page(uint64_t pfn, uint8_t* out, Fault* fault);

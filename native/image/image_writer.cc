@@ -77,6 +77,11 @@ bool ImageWriter::append(uint32_t lane, const uint64_t* descs, uint32_t n_pages,
   return good || fail(fault);
 }
 
+bool ImageWriter::take(uint32_t lane, const StoredChunk& chunk, Fault* fault) {
+  if (failed(fault)) return false;
+  return guarded(fault, [&] { return lanes_[lane]->take(chunk, fault); }) || fail(fault);
+}
+
 // Leaves out what the parent holds as it is.
 bool ImageWriter::append_changed(Lane& lane, const PageRun& pages, Fault* fault) {
   uint32_t first = 0;

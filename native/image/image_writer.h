@@ -41,6 +41,8 @@ class ImageWriter final : public Writer {
 
   bool append(uint32_t lane, const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies,
               uint32_t n_bodies, Fault* fault) override;
+  // A chunk of another image as it is; each pfn is put once. Faults: as append.
+  bool take(uint32_t lane, const StoredChunk& chunk, Fault* fault);
   uint32_t lanes() const override { return uint32_t(lanes_.size()); }
 
   // Pages of that class as of now; with kKept those left out.
@@ -48,6 +50,9 @@ class ImageWriter final : public Writer {
   uint64_t stored_pages() const;
   // End of the chunks written so far, and what the lanes still hold.
   uint64_t stored_bytes() const;
+
+  // Of the chunks that were taken, the bytes that the file shares with the other images.
+  uint64_t shared_bytes() const { return file_->shared_bytes(); }
 
   // Writes what the lanes hold. Fault ACCOUNTING_MISMATCH with the first pfn that was never put.
   bool finish(Fault* fault);

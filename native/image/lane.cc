@@ -184,6 +184,26 @@ bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies
   return true;
 }
 
+bool Lane::take(const StoredChunk& chunk, Fault* fault) {
+  const DecodedChunk& pages = chunk.pages;
+  const uint32_t number = table_.next_number();
+  ChunkNotes notes;
+  if (table_.page_hashes())
+    for (uint32_t i = 0; i < pages.n_pages; i++)
+      notes.page_hashes.push_back(
+          pfn::hash128(pages.bodies + uint64_t(i) * kPageBytes, kPageBytes));
+  if (table_.digests() && !pfn::sha256(chunk.span, chunk.bytes, &notes.digest, fault)) return false;
+  for (uint32_t i = 0; i < pages.n_pages; i++)
+    if (chunk.counts[i] && !place(pages.descs[i], number, uint16_t(i), fault)) return false;
+  uint64_t offset = 0;
+  if (!file_.share(chunk.fd, chunk.offset, chunk.span, chunk.bytes, &offset, fault)) return false;
+  const ChunkEntry entry = {offset, chunk.bytes,    uint16_t(pages.n_pages),
+                            0,      chunk.hash_low, chunk.hash_high};
+  table_.put(number, entry, std::move(notes));
+  total_pages_.fetch_add(pages.n_pages, std::memory_order_relaxed);
+  return true;
+}
+
 bool Lane::flush(Fault* fault) {
   if (open_ && !close_chunk(fault)) return false;
   return write_segment(fault) && finish_write(fault);

@@ -13,6 +13,7 @@
 #include "image/block_coder.h"
 #include "image/chunk.h"
 #include "image/output_file.h"
+#include "image/reader.h"
 #include "image/writer_map.h"
 #include "pfn/page_scan.h"
 #include "pfn/sha256.h"
@@ -55,6 +56,8 @@ class Lane {
 
   // Arguments were validated by the writer.
   bool append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault);
+  // A chunk of another image, as it is.
+  bool take(const StoredChunk& chunk, Fault* fault);
   // The page is as in the parent, whatever was put of it before.
   bool keep(uint64_t desc, Fault* fault);
   // Closes the open chunk and writes what is buffered.

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -213,6 +215,29 @@ bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fau
   if (!direct_ && n >= kSyncBytes)
     sync_file_range(fd_, off_t(offset), off_t(n), SYNC_FILE_RANGE_WRITE);
   return true;
+}
+
+// Whatever forbids sharing, be it the file system, another one or how blocks lie in it, forbids it
+// of the next bytes too.
+bool OutputFile::share(int fd, uint64_t from, const uint8_t* bytes, uint64_t n, uint64_t* offset,
+                       Fault* fault) {
+  if (!shares_) {
+    *offset = reserve(n);
+    return write_at(*offset, bytes, n, fault);
+  }
+  // Without allocating what is to be shared.
+  *offset = next_.fetch_add(n);
+  file_clone_range range = {};
+  range.src_fd = fd;
+  range.src_offset = from;
+  range.src_length = n;
+  range.dest_offset = *offset;
+  if (ioctl(fd_, FICLONERANGE, &range) == 0) {
+    shared_bytes_ += n;
+    return true;
+  }
+  shares_ = false;
+  return write_at(*offset, bytes, n, fault);
 }
 
 bool OutputFile::link_name(Fault* fault) {

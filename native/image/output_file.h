@@ -40,6 +40,13 @@ class OutputFile {
   // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.
   bool write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault);
 
+  // Puts whole pages at the end of the file, `from` on in another one, whose bytes they are. Where
+  // the file system can, the two files then have the same blocks. Thread-safe.
+  bool share(int fd, uint64_t from, const uint8_t* bytes, uint64_t n, uint64_t* offset,
+             Fault* fault);
+  // Of what share() put, the bytes that took no room.
+  uint64_t shared_bytes() const { return shared_bytes_.load(std::memory_order_relaxed); }
+
   // Cuts the file to `size`, makes it durable, names it without replacing anything, and makes the
   // name durable; of a nameless one the first two. On a fault nothing of it is left under the name.
   bool publish(uint64_t size, Fault* fault);
@@ -71,6 +78,8 @@ class OutputFile {
   std::atomic<bool> direct_{false};
   std::mutex direct_lock_;
   std::atomic<uint64_t> next_{0};
+  std::atomic<bool> shares_{true};
+  std::atomic<uint64_t> shared_bytes_{0};
   std::mutex ahead_lock_;
   uint64_t ahead_ = 0;
   std::atomic<int64_t> fail_in_{0};

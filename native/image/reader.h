@@ -18,6 +18,17 @@ struct DecodedChunk {
   uint32_t n_bodies;
 };
 
+// A chunk that was checked and decoded, as its file has it.
+struct StoredChunk {
+  int fd;
+  uint64_t offset;
+  const uint8_t* span;
+  uint32_t bytes;
+  uint64_t hash_low, hash_high;
+  DecodedChunk pages;
+  std::vector<bool> counts;  // by slot
+};
+
 // Pages without a body whose class still says something to restore: zero, broken, alloc.
 struct BlankPages {
   uint64_t first;

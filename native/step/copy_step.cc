@@ -22,9 +22,7 @@ bool append_blanks(image::Writer& writer, uint32_t lane, const image::BlankPages
 
 // Neighbouring slots that count go at once.
 bool append_current(image::Reader& reader, image::Writer& writer, uint32_t lane, uint32_t index,
-                    Fault* fault) {
-  image::DecodedChunk chunk;
-  if (!reader.read_chunk(lane, index, &chunk, fault)) return false;
+                    const image::DecodedChunk& chunk, Fault* fault) {
   for (uint32_t first = 0; first < chunk.n_pages;) {
     uint32_t end = first;
     while (end < chunk.n_pages && reader.is_current(index, end, image::desc_pfn(chunk.descs[end])))
@@ -38,14 +36,24 @@ bool append_current(image::Reader& reader, image::Writer& writer, uint32_t lane,
   return true;
 }
 
+bool copy_chunk(image::ImageReader& reader, image::ImageWriter& writer, uint32_t lane,
+                uint32_t index, bool as_stored, Fault* fault) {
+  image::DecodedChunk pages;
+  if (!reader.read_chunk(lane, index, &pages, fault)) return false;
+  image::StoredChunk whole;
+  if (as_stored && reader.whole_chunk(lane, index, pages, &whole))
+    return writer.take(lane, whole, fault);
+  return append_current(reader, writer, lane, index, pages, fault);
+}
+
 }  // namespace
 
-bool copy_step(image::Reader& reader, image::Writer& writer, uint32_t lane, uint32_t first,
-               uint32_t count, Fault* fault) {
+bool copy_step(image::ImageReader& reader, image::ImageWriter& writer, uint32_t lane,
+               uint32_t first, uint32_t count, bool as_stored, Fault* fault) {
   for (uint32_t i = first; i < first + count; ++i) {
     const bool good =
         i < reader.nr_chunks()
-            ? append_current(reader, writer, lane, i, fault)
+            ? copy_chunk(reader, writer, lane, i, as_stored, fault)
             : append_blanks(writer, lane, reader.blanks()[i - reader.nr_chunks()], fault);
     if (!good) return false;
   }

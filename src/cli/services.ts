@@ -4,6 +4,7 @@ import type { checkpoint } from '../checkpoint/checkpoint.js';
 import type { DemoResult, DemoTalk } from '../demo/demo.js';
 import type { digestDomain, digestImage } from '../digest/digest.js';
 import type { exportPoint } from '../convert/export_point.js';
+import type { flattenPoint } from '../convert/flatten_point.js';
 import type { diffPoints } from '../diff/points.js';
 import type { dumpCore } from '../dump/dump_core.js';
 import type { Host } from '../host/contract.js';
@@ -44,6 +45,7 @@ export interface Services {
   readonly verifyPoints: typeof verifyPoints;
   readonly diffPoints: typeof diffPoints;
   readonly exportPoint: typeof exportPoint;
+  readonly flattenPoint: typeof flattenPoint;
   readonly dumpCore: typeof dumpCore;
   readonly digestDomain: typeof digestDomain;
   readonly digestImage: typeof digestImage;
@@ -90,6 +92,7 @@ export const engine: Services = {
   verifyPoints: async (...args) => await (await points()).verifyPoints(...args),
   diffPoints: async (...args) => await (await import('../diff/points.js')).diffPoints(...args),
   exportPoint: async (...args) => await (await import('../convert/export_point.js')).exportPoint(...args),
+  flattenPoint: async (...args) => await (await import('../convert/flatten_point.js')).flattenPoint(...args),
   dumpCore: async (...args) => await (await import('../dump/dump_core.js')).dumpCore(...args),
   digestDomain: async (...args) => await (await import('../digest/digest.js')).digestDomain(...args),
   digestImage: async (...args) => await (await import('../digest/digest.js')).digestImage(...args),

@@ -10,7 +10,13 @@ import { isTrusted, refuseHollow } from './fitness.js';
 import type { ConvertOptions, ConvertProgress } from './progress.js';
 
 export interface ToImageOptions extends ConvertOptions {
+  /** Codes every page anew. Default: chunks of which most counts are taken as they are, shared with their file where that can be. */
   readonly compression?: Compression;
+}
+
+export interface WrittenImage extends CommittedImage {
+  /** Bytes of chunks that lie in an ancestor's file too and take no room of their own. */
+  readonly sharedBytes: number;
 }
 
 /** Most pfns that a step looks through for those without a frame. */
@@ -19,11 +25,12 @@ const pfnsPerStep = 2 ** 20;
 async function copyPages(
   reader: ImageReader,
   writer: ImageWriter,
-  { signal, onProgress }: ConvertOptions,
+  { signal, onProgress, compression }: ToImageOptions,
 ): Promise<void> {
   const startedMs = performance.now();
   const common = { lanes: encodingLanes, signal };
   const handles = { reader: reader.handle, writer: writer.handle };
+  const asStored = compression === undefined;
   const report = (phase: ConvertProgress['phase'], donePages: number): void => {
     const [counts, storedBytes] = [writer.counts(), writer.storedBytes()];
     const elapsedMs = performance.now() - startedMs;
@@ -37,7 +44,7 @@ async function copyPages(
   await reader.naming(() =>
     runOverRange({
       ...{ ...common, total: reader.nrUnits, stride: chunksPerStep, done: copied },
-      task: (lane, first, count) => ({ step: 'copy', ...handles, lane, first, count }),
+      task: (lane, first, count) => ({ step: 'copy', ...handles, lane, first, count, asStored }),
     }),
   );
   await runOverRange({
@@ -55,12 +62,13 @@ async function copyPages(
 export function convertToImage(
   reader: ImageReader,
   path: string,
-  { compression, directIo, ...options }: ToImageOptions = {},
-): Promise<CommittedImage> {
+  { directIo, ...options }: ToImageOptions = {},
+): Promise<WrittenImage> {
   return writingTo(path, async () => {
     refuseHollow(reader);
     const sign = isTrusted(reader) ? imageSigner() : null;
     const { nrPfns, counts, manifest } = reader;
+    const { compression } = options;
     const writer = await ImageWriter.create(path, {
       ...{ nrPfns, lanes: encodingLanes, consistency: manifest.consistency, pageHashes: true },
       ...(sign && { sign }),
@@ -69,7 +77,8 @@ export function convertToImage(
     });
     try {
       await copyPages(reader, writer, options);
-      return await writer.commit({ ...manifest, pages: counts });
+      const committed = await writer.commit({ ...manifest, pages: counts });
+      return { ...committed, sharedBytes: writer.sharedBytes() };
     } catch (thrown) {
       await writer.abandon();
       throw thrown;

@@ -25,6 +25,11 @@ export interface Chain {
 
 const nothing = Buffer.alloc(0);
 
+type Tables = Pick<SourceSetup, 'chunkTable' | 'digests' | 'pageHashes'>;
+
+/** Each takes several short reads, and a deep chain has thousands. */
+const openedAtOnce = 16;
+
 /** The file of an ancestor, known by its id and root; what is wrong with it names the file that was wanted. */
 async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<ImageFile> {
   const path = join(dirname(realPath(child.path)), ancestor.name);
@@ -55,7 +60,10 @@ async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<Image
 }
 
 class ChainReader {
+  /** By the number of the source. */
   readonly opened: ImageFile[] = [];
+  /** Ancestors, some of which may not have become a source. */
+  private readonly toClose: ImageFile[] = [];
   readonly files: ChainFile[] = [];
   readonly sources: SourceSetup[] = [];
   readonly layers: LayerSetup[] = [];
@@ -65,7 +73,7 @@ class ChainReader {
 
   async read(top: ImageFile): Promise<void> {
     // By its own name: a link to it may lie in another folder, or lead elsewhere tomorrow.
-    await this.addSource(top, basename(realPath(top.path)));
+    this.addSource(top, basename(realPath(top.path)), await this.tablesOf(top));
     for (let at: ImageFile | null = top; at;) at = await this.addLayer(at);
     const [own] = this.opened;
     const unsure = this.files.find(({ hasChunkDigests }) => !hasChunkDigests);
@@ -82,7 +90,9 @@ class ChainReader {
     const isFull = footer.mapKind === 'full';
     const ancestors = await file.ancestors();
     const sources = [this.indexById.get(header.imageId) ?? 0];
-    if (isFull) for (const ancestor of ancestors) sources.push(await this.sourceOf(file, ancestor));
+    if (isFull)
+      for (let at = 0; at < ancestors.length; at += openedAtOnce)
+        sources.push(...(await this.sourcesOf(file, ancestors.slice(at, at + openedAtOnce))));
     const map = await file.region('pageMap');
     const { nrPfns } = header;
     this.layers.push({ map, runs: footer.pageMapRuns, nrPfns, sparse: !isFull, newer, sources });
@@ -92,25 +102,51 @@ class ChainReader {
     return below ?? null;
   }
 
-  private async sourceOf(child: ImageFile, ancestor: Ancestor): Promise<number> {
-    const known = this.indexById.get(ancestor.imageId);
-    if (known !== undefined && this.files[known]?.root === ancestor.root) return known;
-    const file = await openAncestor(child, ancestor);
-    this.opened.push(file);
-    return this.addSource(file, ancestor.name);
+  private known({ imageId, root }: Ancestor): number | undefined {
+    const known = this.indexById.get(imageId);
+    return known !== undefined && this.files[known]?.root === root ? known : undefined;
   }
 
-  private async addSource(file: ImageFile, name: string): Promise<number> {
+  private async sourceOf(child: ImageFile, ancestor: Ancestor): Promise<number> {
+    const [source = 0] = await this.sourcesOf(child, [ancestor]);
+    return source;
+  }
+
+  /** Those that are not open yet are opened and read beside each other, and count in the order given; so does the first fault. */
+  private async sourcesOf(child: ImageFile, ancestors: readonly Ancestor[]): Promise<number[]> {
+    const read = await Promise.allSettled(
+      ancestors.map(async (ancestor) => {
+        if (this.known(ancestor) !== undefined) return null;
+        const file = await openAncestor(child, ancestor);
+        this.toClose.push(file);
+        return { file, tables: await this.tablesOf(file) };
+      }),
+    );
+    return ancestors.map((ancestor, i) => {
+      const one = read[i];
+      if (one?.status === 'rejected') throw one.reason;
+      const known = this.known(ancestor);
+      if (known !== undefined || !one?.value) return known ?? 0;
+      return this.addSource(one.value.file, ancestor.name, one.value.tables);
+    });
+  }
+
+  private async tablesOf(file: ImageFile): Promise<Tables> {
+    const { hasChunkDigests, hasPageHashes } = file.header;
+    const chunkTable = await file.region('chunkTable');
+    const digests = hasChunkDigests ? await file.region('chunkDigests') : nothing;
+    const pageHashes = this.pageHashes && hasPageHashes ? await file.region('pageHashes') : nothing;
+    return { chunkTable, digests, pageHashes };
+  }
+
+  private addSource(file: ImageFile, name: string, tables: Tables): number {
     const { header, footer, newer } = file;
     const index = this.sources.length;
-    if (index === 0) this.opened.push(file);
-    const chunkTable = await file.region('chunkTable');
-    const digests = header.hasChunkDigests ? await file.region('chunkDigests') : nothing;
-    const pageHashes = this.pageHashes && header.hasPageHashes ? await file.region('pageHashes') : nothing;
+    this.opened.push(file);
     const { imageId, nrPfns, sequence, hasChunkDigests, hasPageHashes } = header;
     this.sources.push({
       ...{ fd: file.file.fd, name, nrPfns, newer, chunksEnd: footer.chunksEnd },
-      ...{ chunkTable, digests, pageHashes },
+      ...tables,
     });
     this.files.push({ imageId, root: footer.root, sequence, name, nrPfns, hasChunkDigests, hasPageHashes });
     this.indexById.set(imageId, index);
@@ -118,7 +154,7 @@ class ChainReader {
   }
 
   async close(): Promise<void> {
-    for (const file of this.opened.slice(1)) await file.close();
+    for (const file of this.toClose) await file.close();
   }
 }
 

@@ -58,6 +58,7 @@ export interface NativeImage {
     byClass: number[];
     storedPages: number;
     storedBytes: number;
+    sharedBytes: number;
   };
   finish(handle: WriterHandle): Promise<void>;
   writerChunkTable(handle: WriterHandle): Buffer;

@@ -247,6 +247,11 @@ export class ImageWriter {
     return this.nativeCounts().storedBytes;
   }
 
+  /** Of those, bytes of chunks of other images that take no room of their own. */
+  sharedBytes(): number {
+    return this.nativeCounts().sharedBytes;
+  }
+
   /**
    * Completes the file, syncs it, and gives it its name, never replacing another. All appends must have returned.
    * Errors: ACCOUNTING_MISMATCH (a pfn never appended, or the manifest's pages differ), OUTPUT_EXISTS (appeared

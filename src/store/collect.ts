@@ -13,8 +13,8 @@ export interface Collectable {
   readonly shelf: Shelf;
   readonly names: DomainNames;
   readonly lineage: Lineage;
-  /** The image of a point; null if the point went. STORE_DAMAGED. */
-  readonly imageOf: (id: string) => Promise<string | null>;
+  /** The images of these points, but for those that went. STORE_DAMAGED. */
+  readonly imagesOf: (ids: readonly string[]) => Promise<string[]>;
 }
 
 export interface Collected {
@@ -23,24 +23,22 @@ export interface Collected {
   readonly freedBytes: number;
 }
 
-/** What points and leases name. Leases are read before records: who publishes a point puts its record before dropping its lease. */
+/**
+ * What points and leases name. Leases are read before records: who publishes or flattens a point puts what says so before dropping its
+ * lease.
+ */
 interface Named {
   readonly ofPoints: readonly string[];
   readonly leased: ReadonlySet<string>;
 }
 
 async function namedImages(
-  { shelf, names, imageOf }: Collectable,
+  { shelf, names, imagesOf }: Collectable,
   without: ReadonlySet<string>,
 ): Promise<Named> {
   const leased = await leasedImages(shelf, names);
-  const ofPoints: string[] = [];
-  for (const id of await shelf.list(names.folder('points'))) {
-    if (without.has(id)) continue;
-    const image = await imageOf(id);
-    if (image !== null) ofPoints.push(image);
-  }
-  return { ofPoints, leased };
+  const ids = await shelf.list(names.folder('points'));
+  return { ofPoints: await imagesOf(ids.filter((id) => !without.has(id))), leased };
 }
 
 const same = (a: Named, b: Named): boolean =>
@@ -79,6 +77,14 @@ async function dropPositions(shelf: Shelf, names: DomainNames): Promise<void> {
     if (oldest === undefined || name < oldest) await shelf.delete(names.of('positions', name));
 }
 
+/** Which image a point that went was flattened to. Points are there before they are flattened, so what is looked for first is theirs. */
+async function dropFlat(shelf: Shelf, names: DomainNames): Promise<void> {
+  const flat = await shelf.list(names.folder('flat'));
+  if (flat.length === 0) return;
+  const points = new Set(await shelf.list(names.folder('points')));
+  for (const id of flat) if (!points.has(id)) await shelf.delete(names.of('flat', id));
+}
+
 /** Tombstones of the dead and what they were about to forget, which nobody drops else. */
 async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
   await leavingPoints(shelf, names);
@@ -102,6 +108,7 @@ export async function collect(
   if (dryRun) return { removed: unneeded, freedBytes: await bytesOf(shelf, names, unneeded) };
   await dropDead(shelf, names);
   await dropPositions(shelf, names);
+  await dropFlat(shelf, names);
   for (const folder of folders) await shelf.sweep(names.folder(folder), needed);
   if (unneeded.length === 0) return { removed: [], freedBytes: 0 };
   return await bury(from, unneeded);

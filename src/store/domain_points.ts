@@ -1,13 +1,14 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
+import { randomBytes } from 'node:crypto';
 import { DormouseError } from '../errors.js';
 import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
 import { lineOf, type Return } from './line.js';
 import { Lineage, type ReadDescent } from './lineage.js';
-import { DomainNames, imageNameOf } from './names.js';
+import { DomainNames, flatNameOf, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
-import { decode, encode, pointRecord, type PointRecord, positionRecord } from './record.js';
+import { decode, encode, flatRecord, pointRecord, type PointRecord, positionRecord } from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
 import type { Shelf } from './shelf.js';
 
@@ -31,12 +32,15 @@ export interface Pruned extends Collected {
 
 /** What is told of a point whose image nobody may rely on. */
 export const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
-  new DormouseError('POINT_NOT_FOUND', `point ${id} is being pruned, or its images are damaged`);
+  new DormouseError(
+    'POINT_NOT_FOUND',
+    `point ${id} is being pruned or was just flattened, or its images are damaged`,
+  );
 
 export class DomainPoints {
   readonly #names: DomainNames;
   readonly #lineage: Lineage;
-  /** Records never change: each is read once. */
+  /** Records never change: each is read once. Of a flattened point it is looked every time which image it has. */
   readonly #records = new Map<string, PointRecord>();
 
   /** `readDescent`: how images tell what they need, where that is not by their files. */
@@ -53,6 +57,21 @@ export class DomainPoints {
   }
 
   async #record(id: string): Promise<PointRecord | null> {
+    const record = await this.#asTaken(id);
+    return record && (await this.#asItIs(record));
+  }
+
+  /** With the image that it was flattened to. */
+  async #asItIs(record: PointRecord): Promise<PointRecord> {
+    if (record.image.sequence === 0) return record;
+    const name = this.#names.of('flat', record.id);
+    const bytes = await this.shelf.get(name);
+    if (!bytes) return record;
+    const { of, image } = decode(flatRecord, bytes, `${this.shelf.description}/${name}`);
+    return of === record.image.imageId ? { ...record, image } : record;
+  }
+
+  async #asTaken(id: string): Promise<PointRecord | null> {
     const known = this.#records.get(id);
     if (known) return known;
     const name = this.#names.of('points', id);
@@ -73,16 +92,22 @@ export class DomainPoints {
   /** Ascending. STORE_DAMAGED, STORE_INVALID, IMAGE_READ_FAILED. */
   async list(): Promise<Point[]> {
     const pinned = new Set(await this.shelf.list(this.#names.folder('pins')));
-    const points: Point[] = [];
     const ids = await this.ids();
     const there = new Set(ids);
     for (const id of this.#records.keys()) if (!there.has(id)) this.#records.delete(id);
+    const records = await this.#recordsOf(ids);
+    return records.map((record) => ({ ...record, pinned: pinned.has(record.id) }));
+  }
+
+  /** One that went meanwhile is not there. */
+  async #recordsOf(ids: readonly string[]): Promise<PointRecord[]> {
+    const flat = new Set(await this.shelf.list(this.#names.folder('flat')));
+    const records: PointRecord[] = [];
     for (const id of ids) {
-      const record = await this.#record(id);
-      // One that went meanwhile is not there.
-      if (record) points.push({ ...record, pinned: pinned.has(id) });
+      const record = await this.#asTaken(id);
+      if (record) records.push(flat.has(id) ? await this.#asItIs(record) : record);
     }
-    return points;
+    return records;
   }
 
   async latest(): Promise<PointRecord | null> {
@@ -212,17 +237,32 @@ export class DomainPoints {
   async reading<T>(records: readonly PointRecord[], use: (paths: string[]) => Promise<T>): Promise<T> {
     const lease = this.lease();
     try {
-      await lease.hold(records.map(({ image }) => image.name));
-      const paths: string[] = [];
-      for (const record of records) {
-        await this.#requireStays(record);
-        paths.push(await this.imagePath(record));
-      }
-      return await use(paths);
+      return await use(await this.#held(lease, records));
     } finally {
       // What `use` made is there; a lease that stays is dropped once this process is dead.
       await lease.drop().catch(() => undefined);
     }
+  }
+
+  /**
+   * Paths of images that are leased now, and so is what has the names of `also`. A point that is flattened meanwhile, which happens once,
+   * has another image.
+   */
+  async #held(
+    lease: ImageLease,
+    records: readonly PointRecord[],
+    also: readonly string[] = [],
+  ): Promise<string[]> {
+    await lease.hold([...records.map(({ image }) => image.name), ...also]);
+    try {
+      for (const record of records) await this.#requireStays(record);
+    } catch (thrown) {
+      const now = await this.#recordsOf(records.map(({ id }) => id));
+      const moved = now.some(({ image }, i) => image.name !== records[i]?.image.name);
+      if (now.length < records.length || !moved) throw thrown;
+      return await this.#held(lease, now, also);
+    }
+    return await Promise.all(records.map((record) => this.imagePath(record)));
   }
 
   async #requireStays(record: PointRecord): Promise<void> {
@@ -277,6 +317,52 @@ export class DomainPoints {
     await this.shelf.delete(this.#names.of('images', image.name));
   }
 
+  /**
+   * Gives a point an image of its own, which `write` makes of the one at `from` and which needs no other: images that only it was built on
+   * can go. Null if its image needs no other already. The old one is leased until the new one is the point's for good; images that are built
+   * on the old one go on needing it. POINT_NOT_FOUND, STORE_DAMAGED, and what `write` throws: the point is then as it was.
+   */
+  async flatten(
+    id: string,
+    write: (from: string, to: string, record: PointRecord) => Promise<Omit<PointRecord['image'], 'name'>>,
+  ): Promise<PointRecord | null> {
+    const record = await this.find(id);
+    const name = flatNameOf(id, randomBytes(6).toString('hex'));
+    const lease = this.lease();
+    let [written, flattened] = [false, false];
+    try {
+      const [from = ''] = await this.#held(lease, [record], [name]);
+      // It was flattened meanwhile, or needs no other.
+      if (from !== (await this.imagePath(record)) || (await this.needs(record.image.name)).size === 1)
+        return null;
+      const to = await this.shelf.imagePath(this.#names.of('images', name));
+      const image = { ...(await write(from, to, record)), name };
+      written = true;
+      flattened = await this.#replaceImage(record, image);
+      return flattened ? { ...record, image } : null;
+    } finally {
+      await lease.drop().catch(() => undefined);
+      // Somebody may have begun to read it: it goes as any other that nobody needs.
+      if (written && !flattened) await this.collect().catch(() => undefined);
+    }
+  }
+
+  /** False if another tool flattened it meanwhile. */
+  async #replaceImage(record: PointRecord, image: PointRecord['image']): Promise<boolean> {
+    const name = this.#names.of('flat', record.id);
+    const bytes = encode(flatRecord.parse({ version: 1, of: record.image.imageId, image }));
+    const isNew = await this.shelf.putIfAbsent(name, bytes).catch(async (thrown: unknown) => {
+      // It may be there all the same and not be on disk: the old image is still leased, and is the point's again.
+      const there = await this.shelf.get(name).catch(() => null);
+      if (there?.equals(bytes)) await this.shelf.delete(name).catch(() => undefined);
+      throw thrown;
+    });
+    if (!isNew) return false;
+    if (await this.shelf.get(this.#names.of('points', record.id))) return true;
+    await this.shelf.delete(name);
+    throw leaves(record);
+  }
+
   /** False if it was so already. POINT_NOT_FOUND. */
   async pin(id: string): Promise<boolean> {
     if (!(await this.shelf.putIfAbsent(this.#names.of('pins', id), encode({ version: 1 })))) return false;
@@ -313,7 +399,7 @@ export class DomainPoints {
   #collectable(): Collectable {
     return {
       ...{ shelf: this.shelf, names: this.#names, lineage: this.#lineage },
-      imageOf: async (id) => (await this.#record(id))?.image.name ?? null,
+      imagesOf: async (ids) => (await this.#recordsOf(ids)).map(({ image }) => image.name),
     };
   }
 

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
 import { type FileCalls, nodeFiles } from './files.js';
 import { type Holder, thisProcess } from './holder.js';
-import { largestBytes, requireName, type Shelf } from './shelf.js';
+import { type Lasts, largestBytes, requireName, type Shelf } from './shelf.js';
 
 const codeOf = (thrown: unknown): string => (thrown as NodeJS.ErrnoException).code ?? '';
 const isMissing = (thrown: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes(codeOf(thrown));
@@ -92,7 +92,7 @@ export class FolderShelf implements Shelf {
     }
   }
 
-  async putIfAbsent(name: string, bytes: Buffer): Promise<boolean> {
+  async putIfAbsent(name: string, bytes: Buffer, lasts: Lasts = 'durable'): Promise<boolean> {
     const path = this.#path(name);
     const folder = dirname(path);
     const temporary = join(folder, `.${this.holder.name}.${randomBytes(6).toString('hex')}.new`);
@@ -106,7 +106,7 @@ export class FolderShelf implements Shelf {
         await this.files.unlink(temporary).catch(() => undefined);
       }
       // Of another's the name may not be on disk yet either.
-      await this.files.syncFolder(folder);
+      if (lasts === 'durable') await this.files.syncFolder(folder);
       return linked;
     });
   }
@@ -129,11 +129,11 @@ export class FolderShelf implements Shelf {
     return await ifThere(path, 'read', null, () => this.files.usedBytes(path));
   }
 
-  async delete(name: string): Promise<boolean> {
+  async delete(name: string, lasts: Lasts = 'durable'): Promise<boolean> {
     const path = this.#path(name);
     return await ifThere(path, 'written', false, async () => {
       await this.files.unlink(path);
-      await this.files.syncFolder(dirname(path));
+      if (lasts === 'durable') await this.files.syncFolder(dirname(path));
       return true;
     });
   }

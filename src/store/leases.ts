@@ -1,6 +1,6 @@
 /**
  * What a process says it is at, for as long as it lives: images that must stay, points that are about to go. Each says so first and
- * looks then for what would contradict it.
+ * looks then for what would contradict it. Nothing of it has to outlive the machine: whoever said it does not.
  */
 import type { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
@@ -22,20 +22,20 @@ class Note {
 
   protected async put(bytes: Buffer): Promise<void> {
     const name = this.names.note(this.kind, randomBytes(6).toString('hex'));
-    await this.shelf.putIfAbsent(name, bytes).catch(async (thrown: unknown) => {
+    await this.shelf.putIfAbsent(name, bytes, 'fleeting').catch(async (thrown: unknown) => {
       // It may be there all the same, and nobody would take it back while this process lives.
-      await this.shelf.delete(name).catch(() => undefined);
+      await this.shelf.delete(name, 'fleeting').catch(() => undefined);
       throw thrown;
     });
     const before = this.#name;
     this.#name = name;
-    if (before !== null) await this.shelf.delete(before);
+    if (before !== null) await this.shelf.delete(before, 'fleeting');
   }
 
   /** Idempotent. */
   async drop(): Promise<void> {
     const name = this.#name;
-    if (name !== null) await this.shelf.delete(name);
+    if (name !== null) await this.shelf.delete(name, 'fleeting');
     this.#name = null;
   }
 }

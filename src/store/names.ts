@@ -6,7 +6,16 @@ export const storeMarker = 'dormouse-store.json';
 
 export const isDomainFolder = (name: string): boolean => lowerUuid.test(name);
 
-export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving', 'positions'] as const;
+export const folders = [
+  'points',
+  'images',
+  'pins',
+  'leases',
+  'tombstones',
+  'leaving',
+  'positions',
+  'flat',
+] as const;
 export type Folder = (typeof folders)[number];
 
 /** Names of one domain's things; each folder has one kind. */
@@ -38,5 +47,8 @@ export class DomainNames {
 }
 
 export const imageNameOf = (pointId: string): string => `${pointId}.dmi`;
+
+/** Of a flattened point; another one each time, as a name never comes to mean another image. */
+export const flatNameOf = (pointId: string, random: string): string => `${pointId}.${random}.dmi`;
 
 export const imageOfTombstone = (name: string): string => name.split('~')[0] ?? '';

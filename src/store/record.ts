@@ -15,6 +15,20 @@ export const imageName = z.string().regex(/^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$/u)
 
 export const pointReasons = ['protect', 'checkpoint', 'before-rollback'] as const;
 
+const image = z.object({
+  /** Of its file; the files that it needs itself are named in it. */
+  name: imageName,
+  imageId: hex(32),
+  root: hex(64),
+  chainId: hex(32),
+  sequence: count,
+  consistency: z.enum(consistencies),
+  storedBytes: count,
+  memoryBytes: count,
+  /** Pages that are not as in the point before; all of a full one, unless it was flattened. */
+  changedPages: count,
+});
+
 export const pointRecord = z.object({
   version: z.literal(1),
   id,
@@ -27,19 +41,7 @@ export const pointRecord = z.object({
     vcpus: count,
   }),
   hostKind: z.enum(['xen', 'embedded']),
-  image: z.object({
-    /** Of its file; the files that it needs itself are named in it. */
-    name: imageName,
-    imageId: hex(32),
-    root: hex(64),
-    chainId: hex(32),
-    sequence: count,
-    consistency: z.enum(consistencies),
-    storedBytes: count,
-    memoryBytes: count,
-    /** Pages that are not as in the point before; all of a full one. */
-    changedPages: count,
-  }),
+  image,
   /** The point that it goes on from: what was the state before. */
   parent: id.nullable(),
   reason: z.enum(pointReasons),
@@ -50,6 +52,12 @@ export const pointRecord = z.object({
   disks: z.object({ kind: z.literal('none') }),
 });
 export type PointRecord = z.output<typeof pointRecord>;
+
+/**
+ * The point was flattened: its image is this one, which needs no other. `of` is the image that its record names, so that what is left of a
+ * point that went says nothing of another one.
+ */
+export const flatRecord = z.object({ version: z.literal(1), of: hex(32), image });
 
 /** Images that must stay while somebody works with them: the one that is being written among them. */
 export const leaseRecord = z.object({ version: z.literal(1), images: z.array(imageName) });

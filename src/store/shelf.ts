@@ -1,7 +1,7 @@
 /**
  * Where a store keeps its things: small enough that an object store can be one. Names are `part/part/...` of letters, digits,
  * `.`, `_`, `~` and `-`, each part beginning with a letter or a digit; no name is the folder of another. What a call has done is durable
- * when it returns. What must hold of each shelf is tested by test/support/shelf_contract.ts.
+ * when it returns, unless it is asked for less. What must hold of each shelf is tested by test/support/shelf_contract.ts.
  */
 import type { Buffer } from 'node:buffer';
 import { DormouseError } from '../errors.js';
@@ -15,11 +15,14 @@ export function requireName(name: string): void {
     throw new DormouseError('INTERNAL', `'${name}' is no name of a thing in a store`);
 }
 
+/** `fleeting`: after a loss of power it may be there or not, but if it is, then whole. Until then all see it as anything else. */
+export type Lasts = 'durable' | 'fleeting';
+
 export interface Shelf {
   /** For messages. */
   readonly description: string;
   /** Keeps the bytes under the name, whole or not at all; false if there is something of that name already. */
-  putIfAbsent(name: string, bytes: Buffer): Promise<boolean>;
+  putIfAbsent(name: string, bytes: Buffer, lasts?: Lasts): Promise<boolean>;
   /** All of it; null if there is nothing of that name. STORE_DAMAGED for what has 4 MiB or more: nothing that is kept so does. */
   get(name: string): Promise<Buffer | null>;
   /**
@@ -30,7 +33,7 @@ export interface Shelf {
   /** Bytes that the thing of that name takes; null if there is none. */
   size(name: string): Promise<number | null>;
   /** False if there was nothing of that name. */
-  delete(name: string): Promise<boolean>;
+  delete(name: string, lasts?: Lasts): Promise<boolean>;
   /** Where an image of that name is written and read as a file, once; its folder is there when it returns. */
   imagePath(name: string): Promise<string>;
   /** Bytes that can still be written; Infinity where nobody knows. */

@@ -227,7 +227,14 @@ export interface StepsNative {
   diffFinish(diff: DiffHandle): { from: number; to: number; runs: Float64Array }[];
   diffRelease(diff: DiffHandle): boolean;
   /** Puts units of an image into a writer as they are. */
-  copyStep(reader: ReaderHandle, writer: WriterHandle, lane: number, firstUnit: number, count: number): void;
+  copyStep(
+    reader: ReaderHandle,
+    writer: WriterHandle,
+    lane: number,
+    firstUnit: number,
+    count: number,
+    asStored: boolean,
+  ): void;
   /** The same of pfns without a frame, which are in no unit. */
   copyHoles(reader: ReaderHandle, writer: WriterHandle, lane: number, firstPfn: number, count: number): void;
   /** Reads and checks chunks and writes their pages. */

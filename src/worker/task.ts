@@ -45,7 +45,16 @@ export type Task =
     }
   | { step: 'rewind-keep'; rewind: RewindHandle; lane: number; first: number; count: number }
   | {
-      step: 'copy' | 'copy-holes';
+      step: 'copy';
+      reader: ReaderHandle;
+      writer: WriterHandle;
+      asStored: boolean;
+      lane: number;
+      first: number;
+      count: number;
+    }
+  | {
+      step: 'copy-holes';
       reader: ReaderHandle;
       writer: WriterHandle;
       lane: number;
@@ -101,7 +110,7 @@ function runStep(task: Task): number[] | null {
     case 'rewind-place':
       return steps().rewindPlace(task.rewind, task.memory, lane, first, count);
     case 'copy':
-      steps().copyStep(task.reader, task.writer, lane, first, count);
+      steps().copyStep(task.reader, task.writer, lane, first, count, task.asStored);
       return null;
     case 'copy-holes':
       steps().copyHoles(task.reader, task.writer, lane, first, count);

@@ -1,5 +1,5 @@
 /**
- * Random guests, points at random times, some pruned, some taken by another session: each point that is left, restored and run on,
+ * Random guests, points at random times, some pruned, some flattened, some taken by another session: each point that is left, restored and run on,
  * ends as the untouched guest does. DORMOUSE_POINT_SEEDS says how many (the seed is printed).
  */
 import assert from 'node:assert/strict';
@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { flattenPoint } from '../../src/convert/flatten_point.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { PointSession } from '../../src/protect/point_session.js';
 import { restore } from '../../src/restore/restore.js';
@@ -31,8 +32,16 @@ function planOf(seed: number, dice: Dice): GuestPlan {
   };
 }
 
-/** Points by one or two sessions, pruned now and then. */
-async function takePoints(host: EmbeddedHost, name: string, store: PointStore, dice: Dice): Promise<void> {
+/** Any point of the store. */
+async function flattenOne(dir: string, name: string, { points }: PointSession, dice: Dice): Promise<void> {
+  const ids = await points.ids();
+  const id = ids[dice.below(ids.length)];
+  if (id !== undefined) await flattenPoint(dir, name, id, {});
+}
+
+/** Points by one or two sessions, pruned and flattened now and then, be it that the session goes on from what is flattened. */
+async function takePoints(host: EmbeddedHost, name: string, dir: string, dice: Dice): Promise<void> {
+  const store = await PointStore.open(dir, { create: true });
   const followed = dice.below(3) === 0 ? plainHost(host, { tracker: 'log-dirty' }) : host;
   // Of a host that does not copy on write only those of suspended guests can be restored.
   const mode = followed === host && dice.below(2) === 0 ? 'light' : 'cooperative';
@@ -42,6 +51,7 @@ async function takePoints(host: EmbeddedHost, name: string, store: PointStore, d
       for (let points = 1 + dice.below(4); points > 0; points--) {
         await sleep(dice.below(15));
         await session.take({ mode, reason: 'protect', whole: dice.below(8) === 0 });
+        if (dice.below(3) === 0) await flattenOne(dir, name, session, dice);
         if (dice.below(4) === 0) await session.points.prune({ last: 1 + dice.below(3) });
       }
     } finally {
@@ -57,10 +67,10 @@ async function run(host: EmbeddedHost, dir: string, seed: number): Promise<numbe
   const untouched = await untouchedDigest(host, plan);
   const domid = await bootGuest(host, name, plan);
   const { uuid } = await host.info(domid);
-  const store = await PointStore.open(join(dir, String(seed)), { create: true });
-  await takePoints(host, name, store, dice);
+  const folder = join(dir, String(seed));
+  await takePoints(host, name, folder, dice);
   assert.equal(await finalDigest(host, name, plan), untouched, 'the guest itself');
-  const points = store.points(uuid);
+  const points = (await PointStore.open(folder, { create: false })).points(uuid);
   const left = await points.list();
   for (const point of left) {
     const path = await points.imagePath(point);

@@ -10,7 +10,7 @@ import { DomainPoints } from '../../src/store/domain_points.js';
 import { FolderShelf } from '../../src/store/folder_shelf.js';
 import type { Descent } from '../../src/store/lineage.js';
 import { Dice } from '../support/dice.js';
-import { descentOf, recordOf, uuid } from '../support/point_records.js';
+import { descentOf, flatImageOf, recordOf, uuid } from '../support/point_records.js';
 import { Crash, SimulatedFiles, type AtStep } from '../support/simulated_files.js';
 
 /** What the one who takes points was told. */
@@ -65,6 +65,16 @@ class Stage {
     }
   }
 
+  /** A flattened point stays what it was told to be. */
+  async flatten(points: DomainPoints, id: string): Promise<void> {
+    await points.flatten(id, async (from, to, record) => {
+      assert.ok(await this.descent(from.split('/').at(-1) ?? ''));
+      const descent = descentOf(to, [], 'full');
+      await this.files.writeUnnamed(to, Buffer.from(JSON.stringify(descent)));
+      return flatImageOf(record, descent);
+    });
+  }
+
   async goBack(points: DomainPoints, id: string): Promise<void> {
     this.told.at?.push(id);
     await points.wentBack(id, this.clock++);
@@ -89,11 +99,12 @@ class Stage {
 
 type History = (stage: Stage) => Promise<void>;
 
-/** A chain of three, of which the older two go; a chain of its own, of which the older one goes; then the first chain. */
+/** A chain of three, of which the last is flattened and the older two go; a chain of its own, of which the older one goes; then the first chain. */
 async function script(stage: Stage): Promise<void> {
   const points = stage.points('first');
   let image: string | null = null;
   for (let i = 0; i < 3; i++) image = await stage.take(points, image);
+  await stage.flatten(points, (await points.ids()).at(-1) ?? '');
   await stage.forget(points, (await points.ids()).slice(0, 2));
   image = await stage.take(points, null);
   await stage.pin(points, (await points.ids()).at(-1) ?? '');
@@ -102,7 +113,7 @@ async function script(stage: Stage): Promise<void> {
   await points.collect();
 }
 
-/** Points on the last one, on one that the domain was taken back to, and whole ones; some are pinned, some go; sessions come and go. */
+/** Points on the last one, on one that the domain was taken back to, and whole ones; some are pinned or flattened, some go; sessions come and go. */
 function randomHistory(seed: number): History {
   return async (stage) => {
     const dice = new Dice(seed);
@@ -110,7 +121,7 @@ function randomHistory(seed: number): History {
     for (let turns = 8 + dice.below(8); turns > 0; turns--) {
       const ids = await points.ids();
       const some = ids[dice.below(Math.max(1, ids.length))] ?? '';
-      const what = dice.below(12);
+      const what = dice.below(14);
       if (ids.length < 2 || what < 4) {
         const current = dice.below(4) === 0 ? null : await points.current();
         await stage.take(points, current?.image.name ?? null);
@@ -121,6 +132,7 @@ function randomHistory(seed: number): History {
           points,
           ids.filter(() => dice.below(3) === 0),
         );
+      else if (what < 13) await stage.flatten(points, some);
       else points = stage.points('first');
     }
     await points.collect();
@@ -150,10 +162,14 @@ async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints
   assert.ok(told.at?.includes(current) ?? true, `it goes on from ${current}, not ${told.at?.join() ?? ''}`);
   for (const id of ids) assert.ok(told.there.has(id) || told.unsure.has(id), `${id} comes from nowhere`);
   const needed = new Set<string>();
-  for (const id of ids) for (const name of await points.needs(`${id}.dmi`)) needed.add(name);
+  for (const { image } of await points.list())
+    for (const name of await points.needs(image.name)) needed.add(name);
   const paths = files.paths();
   const images = paths.filter((path) => path.includes('/images/')).map((path) => path.split('/').at(-1));
   assert.deepEqual(images.sort(), [...needed].sort(), 'orphans, or points without their images');
+  const flat = paths.filter((path) => path.includes('/flat/')).map((path) => path.split('/').at(-1) ?? '');
+  for (const id of flat)
+    assert.ok(id.startsWith('.') || ids.includes(id), `${id} went and is still called flat`);
   const left = paths.filter((path) => /\/\.|\/(?:leases|leaving|tombstones)\//u.test(path));
   assert.deepEqual(left, [], 'what nobody needs');
   assert.ok(stage.clock > 0);

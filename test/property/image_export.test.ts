@@ -71,11 +71,18 @@ async function written(path: string, fill: (output: OutputFile) => Promise<void>
   }
 }
 
-async function checkWhole(from: string, dir: string, pages: readonly TestPage[]): Promise<void> {
-  const alone = join(dir, 'alone');
+/** With the chunks as they are stored, or coded anew. */
+async function checkWhole(
+  from: string,
+  dir: string,
+  pages: readonly TestPage[],
+  anew: boolean,
+): Promise<void> {
+  const alone = join(dir, anew ? 'anew' : 'alone');
   mkdirSync(alone);
   const whole = join(alone, 'whole');
-  const done = await withReader(from, (reader) => convertToImage(reader, whole));
+  const options = anew ? ({ compression: 'lz4' } as const) : {};
+  const done = await withReader(from, (reader) => convertToImage(reader, whole, options));
   assert.deepEqual([done.sequence, done.contentRoot], [0, contentRootOf(pages)]);
   const contents = await contentsOf(whole);
   assert.deepEqual(
@@ -145,7 +152,8 @@ test('a chain as one image, raw and as a core', async (t) => {
     const dir = join(folder, String(runs++));
     mkdirSync(dir);
     const [from, pages] = await chain(dir, random(seed));
-    await checkWhole(from, dir, pages);
+    await checkWhole(from, dir, pages, false);
+    await checkWhole(from, dir, pages, true);
     await checkRaw(from, dir, pages);
     await checkCore(from, dir, pages);
   };

@@ -1,5 +1,5 @@
 /**
- * A writer, two collectors, somebody who pins and one who reads, at one domain's points at once: every call they make is a turn, whose turn
+ * A writer, two collectors, two who flatten, somebody who pins and one who reads, at one domain's points at once: every call they make is a turn, whose turn
  * it is is random, and each may die at any of its turns. No point that is published ever lacks an image that it needs; a point that was
  * pinned stays, and what is read for as long as it is read; and once the dead are known to be dead one collection leaves nothing that nobody needs.
  */
@@ -12,7 +12,7 @@ import { DomainPoints } from '../../src/store/domain_points.js';
 import type { Descent } from '../../src/store/lineage.js';
 import { Dice } from '../support/dice.js';
 import { Crash, MemoryShelf, Things } from '../support/memory_shelf.js';
-import { descentOf, recordOf, uuid } from '../support/point_records.js';
+import { descentOf, flatImageOf, recordOf, uuid } from '../support/point_records.js';
 
 /** Whose turn it is. */
 class Turns {
@@ -52,6 +52,7 @@ class World {
   readonly turns = new Turns();
   readonly pinned = new Set<string>();
   readOfForgotten = 0;
+  flattened = 0;
   clock = Date.parse('2026-01-01T00:00:00.000Z');
 
   descent(name: string): Descent | null {
@@ -71,8 +72,14 @@ class World {
     return this.things.lastParts(`${uuid}/points`);
   }
 
-  /** What the published points need, or these alone, by a walk of its own; fails if any of it is not there. */
-  needed(ids: readonly string[] = this.ids()): Set<string> {
+  /** The image of a point. */
+  imageOf(id: string): string {
+    const flat = this.things.get(`${uuid}/flat/${id}`)?.bytes.toString();
+    return flat === undefined ? `${id}.dmi` : (JSON.parse(flat) as { image: { name: string } }).image.name;
+  }
+
+  /** What the published points need, or these images, by a walk of its own; fails if any of it is not there. */
+  needed(images: readonly string[] = this.ids().map((id) => this.imageOf(id))): Set<string> {
     const needed = new Set<string>();
     const visit = (name: string, by: string, mapped: boolean): void => {
       const descent = this.descent(name);
@@ -81,7 +88,7 @@ class World {
       if (!mapped) return;
       for (const need of descent.needs) visit(need.name, name, descent.mapKind === 'changes');
     };
-    for (const id of ids) visit(`${id}.dmi`, `point ${id}`, true);
+    for (const image of images) visit(image, 'a point', true);
     return needed;
   }
 }
@@ -137,9 +144,10 @@ async function read(world: World, actor: string, times: number, dice: Dice): Pro
   for (let i = 0; i < times; i++) {
     const records = (await points.list()).filter(() => dice.below(3) === 0).slice(-2);
     const ids = records.map(({ id }) => id);
-    const use = async (): Promise<void> => {
+    const use = async (paths: string[]): Promise<void> => {
+      const images = paths.map((path) => path.split('/').at(-1) ?? '');
       for (let turn = 0; turn < 6; turn++) {
-        world.needed(ids);
+        world.needed(images);
         await points.ids();
       }
       if (ids.some((id) => !world.ids().includes(id))) world.readOfForgotten++;
@@ -147,6 +155,27 @@ async function read(world: World, actor: string, times: number, dice: Dice): Pro
     await points.reading(records, use).catch((thrown: unknown) => {
       if (!(thrown instanceof DormouseError && thrown.code === 'POINT_NOT_FOUND')) throw thrown;
     });
+  }
+}
+
+/** Any point, one after the other; some are flattened already, some go meanwhile. */
+async function flatten(world: World, actor: string, times: number, dice: Dice): Promise<void> {
+  const { shelf, points } = world.points(actor);
+  for (let i = 0; i < times; i++) {
+    const ids = await points.ids();
+    const id = ids[dice.below(Math.max(1, ids.length))];
+    if (id === undefined) continue;
+    const flat = await points
+      .flatten(id, async (from, to, record) => {
+        world.needed([from.split('/').at(-1) ?? '']);
+        const descent = descentOf(`${to}-${actor}`, [], 'full');
+        await shelf.putImage(to, { bytes: Buffer.alloc(1), descent });
+        return flatImageOf(record, descent);
+      })
+      .catch((thrown: unknown) => {
+        if (!(thrown instanceof DormouseError && thrown.code === 'POINT_NOT_FOUND')) throw thrown;
+      });
+    if (flat) world.flattened++;
   }
 }
 
@@ -158,13 +187,13 @@ async function mayDie(actor: Promise<void>): Promise<void> {
   }
 }
 
-/** Readings of points that were forgotten while they were read. */
-async function run(seed: number, deaths: number): Promise<number> {
+/** Readings of points that were forgotten while they were read, and points that were flattened. */
+async function run(seed: number, deaths: number): Promise<Pick<World, 'readOfForgotten' | 'flattened'>> {
   const world = new World();
   const dice = new Dice(seed);
   await world.turns.play([write(world, 'first', 3, dice)], dice, () => undefined);
-  const actors = ['writer', 'collector', 'another', 'pinner', 'reader'];
-  const dies = new Map(actors.slice(0, deaths).map((actor) => [actor, dice.below(120)] as const));
+  const actors = ['writer', 'collector', 'flattener', 'another', 'pinner', 'reader', 'flatter'];
+  const dies = new Map(actors.slice(0, deaths).map((actor) => [actor, dice.below(160)] as const));
   let turn = 0;
   const playing = [
     writeAgain(world, 'writer', dice),
@@ -172,6 +201,8 @@ async function run(seed: number, deaths: number): Promise<number> {
     prune(world, 'another', 2, dice),
     pin(world, 'pinner', 1, dice),
     read(world, 'reader', 3, dice),
+    flatten(world, 'flattener', 3, dice),
+    flatten(world, 'flatter', 2, dice),
   ].map(mayDie);
   await world.turns.play(playing, dice, () => {
     for (const [actor, at] of dies) if (turn === at) world.turns.dead.add(actor);
@@ -181,7 +212,7 @@ async function run(seed: number, deaths: number): Promise<number> {
   world.needed();
   for (const id of world.pinned) assert.ok(world.ids().includes(id), `${id} was pinned and is gone`);
   await recover(world);
-  return world.readOfForgotten;
+  return world;
 }
 
 /** All of them are dead now, or ended. */
@@ -191,6 +222,8 @@ async function recover(world: World): Promise<void> {
   const needed = [...world.needed()].sort();
   assert.deepEqual(world.things.lastParts(`${uuid}/images`), needed, 'orphans stay');
   const dead = (name: string): boolean => [...world.turns.dead].some((actor) => name.includes(`${actor}~`));
+  const flat = world.things.lastParts(`${uuid}/flat`).filter((id) => !world.ids().includes(id));
+  assert.deepEqual(flat, [], 'of points that went');
   const kinds = ['leases', 'tombstones'].flatMap((kind) => world.things.lastParts(`${uuid}/${kind}`));
   assert.deepEqual(
     kinds.filter((name) => !dead(name)),
@@ -203,14 +236,17 @@ async function recover(world: World): Promise<void> {
 const numRuns = Number(process.env.DORMOUSE_STORE_RUNS ?? 400);
 
 for (const deaths of [0, 1, 3])
-  test(`no point loses what it needs, ${deaths} of five dying`, async (t) => {
-    let readOfForgotten = 0;
+  test(`no point loses what it needs, ${deaths} of seven dying`, async (t) => {
+    let [readOfForgotten, flattened] = [0, 0];
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 2 ** 31 - 1 }), async (seed) => {
-        readOfForgotten += await run(seed, deaths);
+        const world = await run(seed, deaths);
+        readOfForgotten += world.readOfForgotten;
+        flattened += world.flattened;
       }),
       { numRuns, includeErrorInReport: true },
     );
     t.diagnostic(`${readOfForgotten} readings of points that were forgotten meanwhile`);
-    assert.ok(readOfForgotten > 0);
+    t.diagnostic(`${flattened} points flattened`);
+    assert.ok(readOfForgotten > 0 && flattened > 0);
   });

@@ -53,6 +53,7 @@ export function services(host: FakeHost, over: Partial<Services> = {}): Services
     verifyPoints: () => missing('verifyPoints'),
     diffPoints: () => missing('diffPoints'),
     exportPoint: () => missing('exportPoint'),
+    flattenPoint: () => missing('flattenPoint'),
     dumpCore: () => missing('dumpCore'),
     digestDomain: () => missing('digestDomain'),
     digestImage: () => missing('digestImage'),

@@ -179,7 +179,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.diffSeek': [diff, false, 8],
     'step.diffLook': [diff, false, 0, 0, 1],
     'step.diffFinish': [diff],
-    'step.copyStep': [reader, stream, 0, 0, 1],
+    'step.copyStep': [reader, writer, 0, 0, 1, true],
     'step.copyHoles': [reader, stream, 0, 0, imagePages],
     'output.pageFile': [wide, reader, true, words(3n)],
     'step.pageFilePut': [pageFile, 0, 0, 1],

@@ -13,15 +13,21 @@ export function descentOf(id: string, needs: Descent['needs'], mapKind: Descent[
   return { imageId: hexOf(id, 32), root: hexOf(id, 64), mapKind, needs };
 }
 
-export function recordOf(id: string, imageName: string, { imageId, root }: Descent): PointRecord {
+export function recordOf(id: string, imageName: string, { imageId, root, needs }: Descent): PointRecord {
+  const sequence = needs.length === 0 ? 0 : 1;
   return {
     version: 1,
     ...{ id, takenAt: '2026-01-01T00:00:00.000Z', hostKind: 'embedded', parent: null },
     domain: { uuid, name: 'guest', domid: 1, type: 'pvh', vcpus: 1 },
     image: {
-      ...{ name: imageName, imageId, root, chainId: imageId, sequence: 0, consistency: 'suspend-point' },
+      ...{ name: imageName, imageId, root, chainId: imageId, sequence, consistency: 'suspend-point' },
       ...{ storedBytes: 1, memoryBytes: 1, changedPages: 1 },
     },
     ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks: { kind: 'none' } },
   };
+}
+
+/** What a store is told of an image that a point was flattened to. */
+export function flatImageOf(record: PointRecord, { imageId, root }: Descent): PointRecord['image'] {
+  return { ...record.image, imageId, root, chainId: imageId, sequence: 0 };
 }

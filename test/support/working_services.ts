@@ -226,6 +226,11 @@ export function working(): Services {
         ...{ point: point.id, path, as, name: 'web1', imageId: as === 'image' ? imageId : null },
         ...{ counts, memoryBytes: 128 * 4096, fileBytes: 540_000, elapsedMs: 12.5, notes: ['a note'] },
       }),
+    flattenPoint: () =>
+      Promise.resolve({
+        ...{ point: point.id, flattened: true, path: 's/a.dmi', fileBytes: 540_000, sharedBytes: 500_000 },
+        ...{ unneededImages: 2, unneededBytes: 80_000, elapsedMs: 12.5 },
+      }),
     dumpCore: (_host, _selector, path) => Promise.resolve(dumped(path)),
     digestDomain: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),
     digestImage: () => Promise.resolve({ digest: 'ab12', pages: 128, vcpus: 2 }),

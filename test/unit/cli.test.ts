@@ -49,6 +49,10 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
     'point export web1 --store s --to a.core --as core',
     /^exported: +20260101-000000\.123 of web1, as a core dump\n[^]*note: a note\n$/,
   ],
+  'point flatten': [
+    'point flatten web1 latest --store s',
+    /^flattened: +20260101-000000\.123\n[^]*of it shared\nunneeded: +2 images, [^]*\n$/,
+  ],
   digest: ['digest --image a.dmi', /^ab12\n$/],
   'dump-core': ['dump-core web1 web1.core', /holds: +128 pages, 2 vCPUs\n[^]*paused for: 4\.25 ms\n$/],
   'image inspect': ['image inspect a.dmi', /damage: +1\n {2}the manifest is damaged\n$/, 3],
@@ -204,6 +208,7 @@ test('what is no command line is a usage error', async () => {
     'point export web1 --store s',
     'point export web1 --store s --to a.bin --as tar',
     'point export web1 --store s --to a.bin --as raw --compression none',
+    'point flatten web1 --store s',
     'point diff web1 latest',
     'key',
     'key trust',

@@ -23,6 +23,7 @@ import { pause } from '../verbs/pause.js';
 import { pointPin, pointUnpin, pointVerify } from '../verbs/point.js';
 import { pointDiff } from '../verbs/point_diff.js';
 import { pointExport } from '../verbs/point_export.js';
+import { pointFlatten } from '../verbs/point_flatten.js';
 import { points } from '../verbs/points.js';
 import { protect } from '../verbs/protect.js';
 import { prune } from '../verbs/prune.js';
@@ -52,6 +53,7 @@ export const verbs: readonly Verb[] = [
   pointVerify,
   pointDiff,
   pointExport,
+  pointFlatten,
   digest,
   dumpCore,
   imageInspect,
@@ -73,7 +75,7 @@ export const verbs: readonly Verb[] = [
 /** First words that several verbs share. */
 export const groups: Readonly<Record<string, string>> = {
   image: 'Inspects, verifies, checks and converts images',
-  point: 'Pins, verifies, compares and exports points of a domain',
+  point: 'Pins, verifies, compares, exports and flattens points of a domain',
   key: 'Shows and trusts the keys that sign images',
   host: 'Starts, stops and describes embedded hosts',
 };
