@@ -141,6 +141,16 @@ export interface Builder extends DomainFrames, DomainRest {
   finish(): Promise<void>;
 }
 
+/** A disk of a domain, as its backend has it. */
+export interface DomainDisk {
+  /** As the guest's configuration calls it: "xvda". */
+  readonly name: string;
+  /** Absolute; of the file or block device behind it, links resolved. */
+  readonly path: string;
+  readonly kind: 'file' | 'block';
+  readonly writable: boolean;
+}
+
 export type TablePin = Parameters<DomainRest['pin']>[0][number];
 
 /** What of a domain is to be another; what is not named stays as it is, page types and pins too. */
@@ -284,6 +294,8 @@ export interface StoppedCapture {
   readonly maxPages: number;
   /** Called while the domain stands, once its pages are copied, with its state as the host has it; not if they were too many. */
   readonly standing: (state: DomainState) => void;
+  /** Called while the domain stands, once its pages are safe: what it throws fails the capture, and the guest goes on. Synchronous. */
+  readonly frozen?: () => void;
 }
 
 /** Calls take effect in the order in which they are made, without waiting for each other's answers; `suspend` apart. */
@@ -300,6 +312,8 @@ export interface Host {
   find(selector: string): Promise<DomainInfo>;
   /** The configuration string the domain was created with. */
   config(domid: number): Promise<string>;
+  /** The disks that a domain has now, in order of their names. */
+  disks(domid: number): Promise<readonly DomainDisk[]>;
 
   /**
    * Boots a new domain from nothing: an XlDomain where the host has `xl-config`, else a spec with a guest program.
@@ -318,6 +332,12 @@ export interface Host {
    * where there is no `xl-config`. CONFIG_INVALID.
    */
   readXlConfig?(xlConfig: string): Promise<string>;
+
+  /**
+   * The same configuration with other files or devices behind the disks of these names; absent where none is known. CONFIG_INVALID for one
+   * that has no such disk.
+   */
+  configWithDisks?(config: string, disks: ReadonlyMap<string, string>): string;
 
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
@@ -368,9 +388,13 @@ export interface Host {
   captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime>;
   /**
    * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
-   * promises that each page is read at most once, which spares the guest copying what was read already.
+   * promises that each page is read at most once, which spares the guest copying what was read already. With `frozen` (as of
+   * StoppedCapture) the domain is held paused until that has returned.
    */
-  snapshot(lease: Lease, options?: { readonly readOnce?: boolean }): Promise<Snapshot>;
+  snapshot(
+    lease: Lease,
+    options?: { readonly readOnce?: boolean; readonly frozen?: (() => void) | undefined },
+  ): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;

@@ -92,6 +92,7 @@ export class FakeHost implements Host {
   get xenstore(): Host['xenstore'] {
     return notHere();
   }
+  disks: Host['disks'] = () => Promise.resolve([]);
   onEvent: Host['onEvent'] = () => () => undefined;
   close: Host['close'] = () => {
     this.closed++;

@@ -1,8 +1,10 @@
 /** The embedded host as a tool sees it: the host contract over one connection. */
+import { performance } from 'node:perf_hooks';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import type {
   Builder,
   Capabilities,
+  DomainDisk,
   DomainEvent,
   DomainSpec,
   DomainWanted,
@@ -22,7 +24,7 @@ import type {
 } from '../contract.js';
 import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
-import { checkSpec } from './guest_config.js';
+import { checkSpec, configWithDisks } from './guest_config.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
@@ -91,6 +93,10 @@ export class EmbeddedHost implements Host {
     return this.#connection.call('config', { domid });
   }
 
+  disks(): Promise<readonly DomainDisk[]> {
+    return Promise.resolve([]);
+  }
+
   async create(spec: DomainSpec | XlDomain, { paused }: { paused: boolean }): Promise<number> {
     if ('xlConfig' in spec)
       throw new DormouseError('CONFIG_INVALID', 'the embedded host boots guest programs, no kernels');
@@ -132,6 +138,10 @@ export class EmbeddedHost implements Host {
         message: `its pages take ${neededKib} KiB, the host has ${Math.floor(freeBytes / 1024)} KiB free`,
       });
     return found;
+  }
+
+  configWithDisks(config: string, disks: ReadonlyMap<string, string>): string {
+    return configWithDisks(config, disks);
   }
 
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {
@@ -188,11 +198,32 @@ export class EmbeddedHost implements Host {
     return captureByCalls(this, lease, capture);
   }
 
-  async snapshot(lease: Lease, options: { readOnce?: boolean } = {}): Promise<Snapshot> {
+  async snapshot(
+    lease: Lease,
+    { readOnce = false, frozen }: { readOnce?: boolean; frozen?: (() => void) | undefined } = {},
+  ): Promise<Snapshot> {
+    if (!frozen) return this.#snapshot(lease, readOnce);
+    const startedMs = performance.now();
+    await this.holdPaused(lease);
+    let held: Snapshot | undefined;
+    try {
+      held = await this.#snapshot(lease, readOnce);
+      frozen();
+    } catch (thrown) {
+      // The first error is the one to tell.
+      await held?.release().catch(() => undefined);
+      await this.releasePaused(lease).catch(() => undefined);
+      throw thrown;
+    }
+    await this.releasePaused(lease);
+    return { ...held, pauseNs: Math.round((performance.now() - startedMs) * 1e6) };
+  }
+
+  async #snapshot(lease: Lease, readOnce: boolean): Promise<Snapshot> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
     const { epoch, pauseNs, dirty, geometry, state } = await connection.call('snapshot', { lease: id });
-    const request = { kind: 'snapshot', epoch, readOnce: options.readOnce ?? false } as const;
+    const request = { kind: 'snapshot', epoch, readOnce } as const;
     const memory = await this.#view(lease.domid, request).catch(async (thrown: unknown) => {
       await connection.call('releaseSnapshot', { lease: id, epoch });
       throw thrown;

@@ -1,6 +1,8 @@
-/** Disks of a configuration that cannot be given to a new domain: they are not there, or another domain has them. */
-import { readFileSync, type Stats, statSync } from 'node:fs';
-import type { Obstacle, Xenstore } from '../contract.js';
+/** The disks that a domain has, and those of a configuration that cannot be given to a new one: they are not there, or another domain has them. */
+import { readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { DormouseError } from '../../errors.js';
+import { parseXlConfig } from '../../xenstream/xl_config.js';
+import type { DomainDisk, Obstacle, Xenstore } from '../contract.js';
 
 const backends = '/local/domain/0/backend';
 
@@ -74,6 +76,76 @@ function namesOf(path: string): string[] {
   return stat.isBlockDevice() ? ofDevice(deviceWords(stat.rdev)) : [`file ${stat.dev}:${stat.ino}`];
 }
 
+/** What a backend writes to its node `physical-device`. */
+function numbersOf(physical: string): string | null {
+  const [, major, minor] = /^([0-9a-f]+):([0-9a-f]+)$/i.exec(physical) ?? [];
+  return major === undefined || minor === undefined ? null : `${parseInt(major, 16)}:${parseInt(minor, 16)}`;
+}
+
+/** What is behind a device, or what the toolstack named where its backend does not say. HOST_LACKS. */
+function behind(name: string, params: string, physical: string): Pick<DomainDisk, 'path' | 'kind'> {
+  const lacks = (why: string): DormouseError => new DormouseError('HOST_LACKS', `disk ${name}: ${why}`);
+  const numbers = numbersOf(physical);
+  const given = numbers === null ? params : (backingFile(numbers) ?? `/dev/block/${numbers}`);
+  const stat = statOf(given);
+  if (!stat) throw lacks(`${given} is not there`);
+  const path = realpathSync(given);
+  if (stat.isFile()) return { path, kind: 'file' };
+  if (!stat.isBlockDevice()) throw lacks(`${path} is neither a file nor a block device`);
+  const file = backingFile(deviceWords(stat.rdev));
+  return file === null ? { path, kind: 'block' } : { path: realpathSync(file), kind: 'file' };
+}
+
+/** Backends whose disks the control domain's kernel serves: what it has answered is in the file or device. */
+const kernels = 'vbd';
+const others = ['qdisk', 'vbd3', 'tap'];
+
+/**
+ * `disks` of the contract, by what the backends say: no guest may write there. HOST_LACKS for one that is served by a process, which may
+ * keep to itself what it has answered.
+ */
+export async function domainDisks(xenstore: Xenstore, domid: number): Promise<DomainDisk[]> {
+  for (const kind of others) {
+    const [device] = await xenstore.list(`${backends}/${kind}/${domid}`);
+    if (device !== undefined)
+      throw new DormouseError('HOST_LACKS', `domain ${domid} has a disk that ${kind} serves (${device})`, {
+        place: { domid },
+      });
+  }
+  const home = `${backends}/${kernels}/${domid}`;
+  const found: DomainDisk[] = [];
+  for (const device of await xenstore.list(home)) {
+    const read = async (node: string): Promise<string> =>
+      (await xenstore.read(`${home}/${device}/${node}`)) ?? '';
+    const [name, params, mode, physical] = await Promise.all(
+      ['dev', 'params', 'mode', 'physical-device'].map(read),
+    );
+    // An empty drive.
+    if (!params) continue;
+    found.push({ name: name ?? '', ...behind(name ?? '', params, physical ?? ''), writable: mode === 'w' });
+  }
+  return found.sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Of libxl's configuration as JSON: raw files or devices of this machine, with Xen's own script. */
+export function configWithDisks(config: string, paths: ReadonlyMap<string, string>): string {
+  const invalid = (why: string): DormouseError => new DormouseError('CONFIG_INVALID', why, { guest: 'none' });
+  const parsed = parseXlConfig(config);
+  if (!parsed) throw invalid('the configuration is not that of an xl domain');
+  const left = new Map(paths);
+  const disks = (Array.isArray(parsed['disks']) ? parsed['disks'] : []).map((disk: unknown) => {
+    const vdev = isObject(disk) ? disk['vdev'] : undefined;
+    const path = typeof vdev === 'string' ? left.get(vdev) : undefined;
+    if (!isObject(disk) || typeof vdev !== 'string' || path === undefined) return disk;
+    left.delete(vdev);
+    const rest = Object.entries(disk).filter(([key]) => key !== 'script');
+    return { ...Object.fromEntries(rest), pdev_path: path, format: 'raw' };
+  });
+  const [missing] = left.keys();
+  if (missing !== undefined) throw invalid(`the configuration has no disk ${missing}`);
+  return JSON.stringify({ ...parsed, disks });
+}
+
 async function disksInUse(xenstore: Xenstore, running: ReadonlySet<number>): Promise<DiskInUse[]> {
   const found: DiskInUse[] = [];
   for (const kind of await xenstore.list(backends))
@@ -88,8 +160,8 @@ async function disksInUse(xenstore: Xenstore, running: ReadonlySet<number>): Pro
         if (!params) continue;
         // "aio:/images/a", "qcow2:/images/a", "/dev/vg/a"
         const path = params.replace(/^\w+:(?=\/)/, '');
-        const [, major = '', minor = ''] = /^([0-9a-f]+):([0-9a-f]+)$/i.exec(physical ?? '') ?? [];
-        const node = major === '' ? [] : ofDevice(`${parseInt(major, 16)}:${parseInt(minor, 16)}`);
+        const known = numbersOf(physical ?? '');
+        const node = known === null ? [] : ofDevice(known);
         const same = new Set([...namesOf(path), ...node]);
         found.push({ domid, name: dev ?? device, path, writable: mode === 'w', same });
       }

@@ -8,6 +8,7 @@ import type {
   Builder,
   BuildOptions,
   Capabilities,
+  DomainDisk,
   DomainEvent,
   DomainSpec,
   DomainWanted,
@@ -27,6 +28,7 @@ import type {
 } from '../contract.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { noShadow, XenLog } from './dirty_log.js';
+import { configWithDisks, domainDisks } from './disks.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
@@ -151,6 +153,9 @@ export class XenHost implements Host {
       throw thrown;
     }
   }
+
+  readonly disks = (domid: number): Promise<DomainDisk[]> => domainDisks(this.xenstore, domid);
+  readonly configWithDisks = configWithDisks;
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
     if (!('xlConfig' in domain))

@@ -45,15 +45,17 @@ export class XenPauses {
   capture(
     held: XenLease,
     mapped: XenMemoryHandle,
-    { memory, tracker, live, maxPages, standing }: StoppedCapture,
+    { memory, tracker, live, maxPages, standing, frozen }: StoppedCapture,
     { rings, devices, start, eventPages }: KnownBefore,
   ): Downtime {
     const { domid } = held;
     const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
     const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
       const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
-      const whole = (state: DomainState, links: NativeLinks): void =>
+      const whole = (state: DomainState, links: NativeLinks): void => {
         standing({ ...state, links: { ...links, devices, start } });
+        frozen?.();
+      };
       return this.#api.captureStopped(domid, mapped, work, eventPages, whole, stands, rings);
     });
     held.strike('pause');
