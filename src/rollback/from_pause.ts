@@ -60,6 +60,7 @@ async function rewind(job: Job, plan: Plan, pause: Pause): Promise<number> {
   requireFramesStay(plan, info);
   const rewinder = await begin(job);
   pause.done('state');
+  await job.options.disks?.putBack();
   const putPages = await difference.write();
   pause.done('copy');
   const toFrames = (pfns: BigUint64Array): BigUint64Array => steps().pfnsToFrames(memory.handle, pfns);

@@ -1,12 +1,15 @@
 /** Where things of a domain are on the shelf. */
 import { lowerUuid } from '../uuid.js';
 import type { Holder } from './holder.js';
+import { pointIdLength } from './point_id.js';
 
 export const storeMarker = 'dormouse-store.json';
 
 export const isDomainFolder = (name: string): boolean => lowerUuid.test(name);
 
-export const folders = ['points', 'images', 'pins', 'leases', 'tombstones', 'leaving', 'positions'] as const;
+export const folders = [
+  ...(['points', 'images', 'disks', 'pins', 'leases', 'tombstones', 'leaving', 'positions'] as const),
+] as const;
 export type Folder = (typeof folders)[number];
 
 /** Names of one domain's things; each folder has one kind. */
@@ -27,9 +30,9 @@ export class DomainNames {
   note(kind: Folder, random: string): string {
     return this.of(kind, `${this.holder.name}~${random}`);
   }
-  /** A tombstone belongs to one image and one collector: each of two drops its own alone. */
-  tombstone(image: string, random: string): string {
-    return this.of('tombstones', `${image}~${this.holder.name}~${random}`);
+  /** A tombstone belongs to one image or disk and one collector: each of two drops its own alone. */
+  tombstone(name: string, random: string): string {
+    return this.of('tombstones', `${name}~${this.holder.name}~${random}`);
   }
   /** Whether who made it, a note or a tombstone, is dead for certain. */
   isOfDead(lastPart: string): boolean {
@@ -39,4 +42,13 @@ export class DomainNames {
 
 export const imageNameOf = (pointId: string): string => `${pointId}.dmi`;
 
-export const imageOfTombstone = (name: string): string => name.split('~')[0] ?? '';
+/** A disk that is kept in the store is a file of its content, of one that is kept elsewhere there is a note. */
+export const diskNameOf = (pointId: string, device: string, kind: 'content' | 'note'): string =>
+  `${pointId}.${device}.${kind === 'content' ? 'raw' : 'json'}`;
+export const isDiskNote = (diskName: string): boolean => diskName.endsWith('.json');
+
+/** The image of the point whose disk that is: as long as somebody works with it the disk stays too. */
+export const imageBeside = (diskName: string): string => imageNameOf(diskName.slice(0, pointIdLength));
+
+/** Of an image or a disk. */
+export const buriedName = (name: string): string => name.split('~')[0] ?? '';
