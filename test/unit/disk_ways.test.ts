@@ -10,8 +10,9 @@ import { lvmForget, lvmIsThere } from '../../src/disks/lvm.js';
 import { run, type Run } from '../../src/disks/run.js';
 import { parseDiskWay } from '../../src/disks/way.js';
 import type { Xenstore } from '../../src/host/contract.js';
-import { configWithDisks, domainDisks } from '../../src/host/xen/disks.js';
-import { configWithDisks as embeddedWithDisks } from '../../src/host/embedded/guest_config.js';
+import { configWithDisks as embeddedWithDisks } from '../../src/host/embedded/new_disks.js';
+import { domainDisks } from '../../src/host/xen/disks.js';
+import { configWithDisks } from '../../src/host/xen/new_disks.js';
 
 const uuid = '11111111-2222-4333-8444-555555555555';
 

@@ -96,19 +96,6 @@ export function guestOptions(spec: DomainSpec, ports: { store: number; console: 
   return { ...program, pages, storePort: ports.store, consolePort: ports.console };
 }
 
-/** `configWithDisks` of the contract: disks are called xvda, xvdb, ... in their order. */
-export function configWithDisks(config: string, paths: ReadonlyMap<string, string>): string {
-  const parsed = parseJson(config) as { readonly disks?: readonly object[] };
-  const disks = [...(parsed.disks ?? [])];
-  for (const [name, file] of paths) {
-    const index = (/^xvd([a-z])$/u.exec(name)?.[1]?.charCodeAt(0) ?? 0) - 'a'.charCodeAt(0);
-    const disk = disks[index];
-    if (!disk) throw invalid(`the configuration has no disk ${name}`);
-    disks[index] = { ...disk, file };
-  }
-  return JSON.stringify({ ...parsed, disks });
-}
-
 /** What becomes of the domain when it crashes: kept to be looked at unless its configuration says otherwise. */
 export function crashAction(config: string): 'preserve' | 'destroy' {
   try {

@@ -24,7 +24,8 @@ import type {
 } from '../contract.js';
 import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
-import { checkSpec, configWithDisks } from './guest_config.js';
+import { checkSpec } from './guest_config.js';
+import { configWithDisks } from './new_disks.js';
 import type { GuestProgress, Unlogged } from './hypervisor.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
@@ -64,6 +65,7 @@ export class EmbeddedHost implements Host {
   readonly description: string;
   readonly kind = 'embedded';
   readonly xenstore: Xenstore;
+  readonly configWithDisks = configWithDisks;
   readonly #connection: HostConnection;
   readonly #views = new MachineViews();
 
@@ -138,10 +140,6 @@ export class EmbeddedHost implements Host {
         message: `its pages take ${neededKib} KiB, the host has ${Math.floor(freeBytes / 1024)} KiB free`,
       });
     return found;
-  }
-
-  configWithDisks(config: string, disks: ReadonlyMap<string, string>): string {
-    return configWithDisks(config, disks);
   }
 
   async build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }> {

@@ -1,7 +1,6 @@
 /** The disks that a domain has, and those of a configuration that cannot be given to a new one: they are not there, or another domain has them. */
 import { readFileSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { DormouseError } from '../../errors.js';
-import { parseXlConfig } from '../../xenstream/xl_config.js';
 import type { DomainDisk, Obstacle, Xenstore } from '../contract.js';
 
 const backends = '/local/domain/0/backend';
@@ -125,25 +124,6 @@ export async function domainDisks(xenstore: Xenstore, domid: number): Promise<Do
     found.push({ name: name ?? '', ...behind(name ?? '', params, physical ?? ''), writable: mode === 'w' });
   }
   return found.sort((a, b) => (a.name < b.name ? -1 : 1));
-}
-
-/** Of libxl's configuration as JSON: raw files or devices of this machine, with Xen's own script. */
-export function configWithDisks(config: string, paths: ReadonlyMap<string, string>): string {
-  const invalid = (why: string): DormouseError => new DormouseError('CONFIG_INVALID', why, { guest: 'none' });
-  const parsed = parseXlConfig(config);
-  if (!parsed) throw invalid('the configuration is not that of an xl domain');
-  const left = new Map(paths);
-  const disks = (Array.isArray(parsed['disks']) ? parsed['disks'] : []).map((disk: unknown) => {
-    const vdev = isObject(disk) ? disk['vdev'] : undefined;
-    const path = typeof vdev === 'string' ? left.get(vdev) : undefined;
-    if (!isObject(disk) || typeof vdev !== 'string' || path === undefined) return disk;
-    left.delete(vdev);
-    const rest = Object.entries(disk).filter(([key]) => key !== 'script');
-    return { ...Object.fromEntries(rest), pdev_path: path, format: 'raw' };
-  });
-  const [missing] = left.keys();
-  if (missing !== undefined) throw invalid(`the configuration has no disk ${missing}`);
-  return JSON.stringify({ ...parsed, disks });
 }
 
 async function disksInUse(xenstore: Xenstore, running: ReadonlySet<number>): Promise<DiskInUse[]> {

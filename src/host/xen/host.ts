@@ -27,8 +27,9 @@ import type {
   XlDomain,
 } from '../contract.js';
 import { captureByCalls } from '../capture_by_calls.js';
+import { refuseControlDomain } from './control_domain.js';
 import { noShadow, XenLog } from './dirty_log.js';
-import { configWithDisks, domainDisks } from './disks.js';
+import { domainDisks } from './disks.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
@@ -40,6 +41,7 @@ import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { describeDevices, findDevices } from './devices.js';
 import { beginRewinding, openRewriter, rewindObstacles, ringEnds, startOf, ringPfns } from './rewinding.js';
+import { configWithDisks } from './new_disks.js';
 import { XenPauses } from './pauses.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
@@ -74,22 +76,11 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
 
 const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
 
-/** Stopping it would stop the host, and this process. */
-function refuseControlDomain(domid: number): void {
-  if (domid !== 0) return;
-  throw new DormouseError(
-    'DOMAIN_WRONG_STATE',
-    'Domain-0 runs this host and this program: it is not stopped',
-    {
-      place: { domid },
-    },
-  );
-}
-
 export class XenHost implements Host {
   readonly description: string;
   readonly kind = 'xen';
   readonly xenstore: XenXenstore;
+  readonly configWithDisks = configWithDisks;
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   readonly #pauses: XenPauses;
@@ -154,8 +145,9 @@ export class XenHost implements Host {
     }
   }
 
-  readonly disks = (domid: number): Promise<DomainDisk[]> => domainDisks(this.xenstore, domid);
-  readonly configWithDisks = configWithDisks;
+  disks(domid: number): Promise<readonly DomainDisk[]> {
+    return domainDisks(this.xenstore, domid);
+  }
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
     if (!('xlConfig' in domain))
