@@ -62,7 +62,7 @@ describe('points with disks on real Xen', () => {
 
   async function thereAndBack(t: TestContext, guest: Guest, store: string, way: string): Promise<void> {
     const { name } = guest;
-    await lab.must(`dormouse protect ${name} --store ${store} --every 2s --count 3 --disks ${way}`, {
+    await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count 3 --min-free 16M --disks ${way}`, {
       timeoutMs: 900_000,
     });
     const points = await pointsOf(name, store);
