@@ -62,9 +62,12 @@ describe('points with disks on real Xen', () => {
 
   async function thereAndBack(t: TestContext, guest: Guest, store: string, way: string): Promise<void> {
     const { name } = guest;
-    await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count 3 --min-free 16M --disks ${way}`, {
-      timeoutMs: 900_000,
-    });
+    await lab.must(
+      `dormouse protect ${name} --store ${store} --every 1s --count 3 --min-free 16M --disks ${way}`,
+      {
+        timeoutMs: 900_000,
+      },
+    );
     const points = await pointsOf(name, store);
     for (const { point, disks, disksMs, pauseMs, keptDisks } of points) {
       t.diagnostic(`${point}: ${disks} took ${disksMs.toFixed(1)} of ${pauseMs.toFixed(1)} ms`);
