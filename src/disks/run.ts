@@ -12,7 +12,9 @@ export type Run = (program: string, args: readonly string[], options: RunOptions
 
 const mostShown = 20;
 
-const linesOf = (text: string): string[] => text.split('\n').filter((line) => line.trim() !== '');
+/** Null of one that did not start, of which Node's types know nothing. */
+const linesOf = (text: string | null): string[] =>
+  (text ?? '').split('\n').filter((line) => line.trim() !== '');
 
 export const run: Run = (program, args, { timeoutMs, env }) => {
   const { status, signal, error, stdout, stderr } = spawnSync(program, [...args], {
@@ -29,8 +31,7 @@ export const run: Run = (program, args, { timeoutMs, env }) => {
         : status === null
           ? `was killed by ${String(signal)}`
           : `ended with ${status}`;
-  // One that did not start has said nothing, of which the types know nothing.
-  const said = linesOf((stderr as string | null) ?? '').slice(-mostShown);
+  const said = linesOf(stderr).slice(-mostShown);
   const last = said.at(-1);
   throw new DormouseError(
     'COMMAND_FAILED',
