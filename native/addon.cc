@@ -10,6 +10,7 @@ Napi::Object init_embedded(Napi::Env env);
 Napi::Object init_step(Napi::Env env);
 Napi::Object init_limits(Napi::Env env);
 Napi::Object init_file_lock(Napi::Env env);
+Napi::Object init_disk(Napi::Env env);
 Napi::Object init_output(Napi::Env env);
 Napi::Object init_page_stream(Napi::Env env);
 }  // namespace dormouse::binding
@@ -24,6 +25,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("step", init_step(env));
   exports.Set("limits", init_limits(env));
   exports.Set("fileLock", init_file_lock(env));
+  exports.Set("disk", init_disk(env));
   exports.Set("output", init_output(env));
   exports.Set("pageStream", init_page_stream(env));
   return exports;

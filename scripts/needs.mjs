@@ -23,6 +23,8 @@ const lab = [
   ['xz-utils', found('xz')],
   ['cpio', found('cpio')],
   ['e2fsprogs', () => existsSync('/sbin/mke2fs')],
+  ['xfsprogs', () => existsSync('/sbin/mkfs.xfs')],
+  ['lvm2', () => existsSync('/sbin/lvm')],
   ['gcc', found('gcc')],
   ['libc6-dev', () => existsSync('/usr/lib/x86_64-linux-gnu/libpthread.a')],
   ['util-linux', found('setpriv')],

@@ -1,5 +1,6 @@
 /** A domain that is taken to points of its store one after the other, and then home: to where it was, or to one of them. */
 import type { OperationOptions } from '../domain/progress.js';
+import type { DiskWay } from '../disks/way.js';
 import type { DomainInfo } from '../domain/state.js';
 import { asDormouseError, changed, DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
@@ -19,6 +20,8 @@ export interface ExcursionOptions {
   readonly safety: boolean;
   /** Disks that the domain writes to stay as they are now, on hosts that have such. */
   readonly keepDisks?: boolean;
+  /** As of `rollbackToPoint`. */
+  readonly disks?: DiskWay;
   readonly rolling?: Rolling;
   readonly notice?: (text: string) => void;
 }
@@ -52,13 +55,14 @@ export class Excursion {
    */
   async #goTo(point: string, signal?: AbortSignal): Promise<void> {
     const { host, info, folder } = this.place;
-    const { safety, keepDisks = false, rolling, notice } = this.options;
+    const { safety, keepDisks = false, disks, rolling, notice } = this.options;
     const chosen = {
       ...{ safety: safety && this.#safetyPoint === null, keepDisks, leavePaused: true },
       kept: (safetyPoint: string, path: string) => this.#keep(safetyPoint, path),
       touched: () => (this.#away = true),
       ...(signal && { signal }),
       ...(notice && { notice }),
+      ...(disks && { disks }),
     };
     // Of what comes with the progress no signal is taken: the way home is not cancelled.
     const roll = ({ onProgress }: Pick<OperationOptions, 'onProgress'>): Promise<unknown> => {
@@ -70,7 +74,8 @@ export class Excursion {
 
   async #keep(safetyPoint: string, path: string): Promise<void> {
     const { host, info, points } = this.place;
-    const { keepDisks = false } = this.options;
+    const { disks } = await points.find(safetyPoint);
+    const keepDisks = this.options.keepDisks === true || disks.kind !== 'none';
     await requireWayBack(host, info, path, { keepDisks }).catch((thrown: unknown) => {
       const { code, message } = asDormouseError(thrown);
       if (code !== 'HOST_LACKS' && !code.startsWith('IMAGE_')) throw thrown;

@@ -14,7 +14,7 @@ import { encodingLanes, pagesPerStep, runOverRange, runPieces } from '../worker/
 import { type PassKind, passKinds, steps } from '../worker/steps.js';
 import { changeFinder, type ChangeFinder } from './change_finder.js';
 import { describe, requestSuspend, requireSavable } from './stand_still.js';
-import { type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
+import { type Beside, type CaptureSource, finished, type Finished, progressReporter } from './write_image.js';
 import type { DomainInfo, DomainState, MemoryGeometry } from '../domain/state.js';
 import type { LiveHandle } from '../handle.js';
 import { pageBytes } from '../pfn/page_words.js';
@@ -67,6 +67,7 @@ interface Work extends Followed, LiveRequest {
   readonly whole: boolean;
   /** Whether the guest may be paused, by the pages that changed during the last pass. */
   readonly mayPause?: (changedPages: number) => boolean;
+  readonly beside?: Beside;
 }
 
 /** Begins to follow a domain's changes; every page counts as changed. Ended by `unfollow`. */
@@ -179,6 +180,7 @@ async function livePasses(work: Work): Promise<void> {
 /** The same before the guest suspends itself, which is the one time that it is stopped. */
 async function untilSuspension(work: Work): Promise<void> {
   await livePasses(work);
+  await work.beside?.ready();
   await work.finder.tracker?.prepare();
 }
 
@@ -214,9 +216,10 @@ async function tryPause(
   work: Work,
   base: Omit<CaptureSource, 'state' | 'memory'>,
 ): Promise<LiveImage | null> {
-  const { host, lease, finder, live, memory, operation } = work;
+  const { host, lease, finder, live, memory, operation, beside } = work;
   const geometry = await host.geometry(lease.domid);
   requireSameSize(geometry, work);
+  await beside?.ready();
   // Without a log the frames that came are looked for now: mapping them would take longer in the pause.
   if (finder.by === 'content') await memory.refresh?.(false);
   await findBeforePause(work);
@@ -231,6 +234,7 @@ async function tryPause(
       atMs = Date.now();
       source = finished({ ...base, geometry, state, memory });
     },
+    ...(beside && { frozen: beside.take }),
   });
   const downtime = await finder.reading(stopped);
   operation.done('pause');
@@ -340,6 +344,7 @@ export async function takeSuspended(
   const take = async () => {
     const { geometry, state, ...rest } = await captureSuspended(work, pause, maxCopiedPages);
     const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+    work.beside?.take();
     pause.done('state');
     return { source, ...rest };
   };

@@ -22,7 +22,7 @@ import {
   unfollow,
 } from './live_image.js';
 import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } from './stand_still.js';
-import { finished } from './write_image.js';
+import { type Beside, finished } from './write_image.js';
 import type { LiveHandle } from '../handle.js';
 import type { ChangeFinder } from './change_finder.js';
 import type { CheckpointMode } from '../domain/checkpoint_mode.js';
@@ -38,6 +38,7 @@ export interface TakeHow extends OperationOptions {
    * goes over them; NOT_CONVERGED after some.
    */
   readonly mayPause?: (changedPages: number) => boolean;
+  readonly beside?: Beside;
 }
 
 export interface Taken extends LiveImage {
@@ -187,6 +188,7 @@ export class CaptureSession {
       options: how,
       whole: how.whole || !this.#committed,
       ...(how.mayPause && { mayPause: how.mayPause }),
+      ...(how.beside && { beside: how.beside }),
     };
     const timeoutMs = how.suspendTimeoutMs ?? defaultSuspendTimeoutMs;
     const image = how.mode === 'light' ? await takePaused(work) : await takeSuspended(work, timeoutMs);
@@ -214,17 +216,20 @@ export class CaptureSession {
     mode,
     signal,
     suspendTimeoutMs = defaultSuspendTimeoutMs,
+    beside,
   }: TakeHow): Promise<{ snapshot: Snapshot; downtime: Downtime; pauseMs: number }> {
     const { host, lease } = this;
+    await beside?.ready();
+    const how = { readOnce: true, frozen: beside?.take };
     if (mode === 'light') {
-      const snapshot = await host.snapshot(lease, { readOnce: true });
+      const snapshot = await host.snapshot(lease, how);
       const pauseMs = snapshot.pauseNs / 1e6;
       return { snapshot, pauseMs, downtime: snapshotDowntime(pauseMs) };
     }
     const pause = new Pause();
     await requestSuspend(host, lease, { timeoutMs: suspendTimeoutMs, signal });
     pause.done('stop');
-    const snapshot = await host.snapshot(lease, { readOnce: true }).catch(async (thrown: unknown) => {
+    const snapshot = await host.snapshot(lease, how).catch(async (thrown: unknown) => {
       await host.resumeInPlace(lease).catch(() => undefined);
       throw thrown;
     });

@@ -64,6 +64,14 @@ export function progressReporter(
     });
 }
 
+/** What belongs to the instant of an image and is not in it, as disks: taken while the guest stands, once its memory is safe. */
+export interface Beside {
+  /** While the guest runs; what can be done before the pause is done now. */
+  ready(): Promise<void>;
+  /** What it throws fails the image. Called again if the guest has to stand once more. */
+  readonly take: () => void;
+}
+
 export interface NewImageOptions {
   readonly compression?: Compression;
   /** Path of an image in the same folder: only what is not in it as it is gets stored. */

@@ -4,6 +4,7 @@ import { checkpointModes } from '../domain/checkpoint_mode.js';
 import { consistencies } from '../image/format.js';
 import { type PointRecord, pointReasons } from '../store/record.js';
 import { type Retention, type RetentionRule, retentionRules } from '../store/retention.js';
+import { describeDisks, disksDocument } from './disks_option.js';
 import { figures } from './documents.js';
 import { parseCount, parseSize } from './parse.js';
 import type { VerbArgument, VerbOption } from './verb.js';
@@ -41,7 +42,7 @@ export const pointDocument = z.object({
   changedPages: figures.count,
   pauseMs: figures.milliseconds,
   elapsedMs: figures.milliseconds,
-  disks: z.literal('none'),
+  ...disksDocument,
 });
 
 /** A point as the documents show it. */
@@ -52,7 +53,7 @@ export function describePoint(record: PointRecord, path: string): z.infer<typeof
   return {
     ...{ point: record.id, takenAt, domain: { uuid, name, domid }, path, imageId, parent, chainId, sequence },
     ...{ consistency, reason, mode, memoryBytes, storedBytes, changedPages, pauseMs, elapsedMs },
-    disks: disks.kind,
+    ...describeDisks(disks),
   };
 }
 

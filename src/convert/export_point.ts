@@ -6,6 +6,7 @@ import { writingTo } from '../errors.js';
 import { OutputFile } from '../image/output_file.js';
 import { ImageReader } from '../image/reader.js';
 import { memoryBytesOf, type PageCounts } from '../pfn/counts.js';
+import type { PointRecord } from '../store/record.js';
 import { PointStore } from '../store/store.js';
 import { laneCount } from '../worker/pool.js';
 import { withoutGuest } from '../xenstream/stream_format.js';
@@ -69,6 +70,13 @@ async function write(reader: ImageReader, path: string, { as, ...options }: Expo
   return { fileBytes: storedBytes, imageId, notes: [] };
 }
 
+/** A file is of memory alone. */
+function disksNote({ id, disks }: PointRecord): string[] {
+  if (disks.kind === 'none' || disks.disks.length === 0) return [];
+  const names = disks.disks.map(({ name, where }) => `${name} (${where})`).join(', ');
+  return [`the disks of point ${id} are not in it: ${names}`];
+}
+
 /**
  * Writes a point, with all that it takes from the points before it, into a file of its own. No prune takes its images meanwhile. Errors:
  * ImageReader's, POINT_NOT_FOUND, USAGE, those of a store; OUTPUT_EXISTS, OUTPUT_INVALID, NO_SPACE, IMAGE_WRITE_FAILED, KEY_INVALID,
@@ -91,10 +99,11 @@ export async function exportPoint(
       try {
         const written = await write(reader, path, options);
         const { counts, manifest } = reader;
+        const notes = [...written.notes, ...disksNote(record)];
         const elapsedMs = performance.now() - startedMs;
         return {
           ...{ point: record.id, path, as: options.as, name: manifest.domain.name, counts },
-          ...{ memoryBytes: memoryBytesOf(counts), elapsedMs, ...written },
+          ...{ memoryBytes: memoryBytesOf(counts), elapsedMs, ...written, notes },
         };
       } finally {
         reader.close();

@@ -24,7 +24,7 @@ export function copyChanges(
 }
 
 async function capture(host: Asked, lease: Lease, wanted: StoppedCapture, pause: Pause): Promise<void> {
-  const { memory, tracker, live, maxPages, standing } = wanted;
+  const { memory, tracker, live, maxPages, standing, frozen } = wanted;
   // Asked for without waiting in between: each answer that is waited for lengthens the pause.
   const [, logged, state] = await Promise.all([
     pause.until('stop', host.holdPaused(lease)),
@@ -32,7 +32,10 @@ async function capture(host: Asked, lease: Lease, wanted: StoppedCapture, pause:
     pause.until('state', host.readState(lease.domid)),
   ]);
   const how = { logged, thorough: false, anywhere: true, maxPages };
-  if (copyChanges({ memory, live }, pause, how)) standing(state);
+  if (copyChanges({ memory, live }, pause, how)) {
+    standing(state);
+    frozen?.();
+  }
   pause.done('state');
 }
 

@@ -301,6 +301,8 @@ export interface StoppedCapture {
   readonly maxPages: number;
   /** Called while the domain stands, once its pages are copied, with its state as the host has it; not if they were too many. */
   readonly standing: (state: DomainState) => void;
+  /** Called while the domain stands, once its pages are safe: what it throws fails the capture, and the guest goes on. Synchronous. */
+  readonly frozen?: () => void;
 }
 
 /** Calls take effect in the order in which they are made, without waiting for each other's answers; `suspend` apart. */
@@ -337,6 +339,12 @@ export interface Host {
    * where there is no `xl-config`. CONFIG_INVALID.
    */
   readXlConfig?(xlConfig: string): Promise<string>;
+
+  /**
+   * The same configuration with other files or devices behind the disks of these names; absent where none is known. CONFIG_INVALID for one
+   * that has no such disk.
+   */
+  configWithDisks?(config: string, disks: ReadonlyMap<string, string>): string;
 
   /** An empty domain to be filled, under a lease of its own. DOMAIN_EXISTS if the name is taken. */
   build(spec: DomainSpec): Promise<{ lease: Lease; builder: Builder }>;
@@ -390,9 +398,13 @@ export interface Host {
   captureStopped(lease: Lease, capture: StoppedCapture): Promise<Downtime>;
   /**
    * Pause, bring to the suspend point, copy-on-write from here, go on. HOST_LACKS without `cow-snapshot`. `readOnce`
-   * promises that each page is read at most once, which spares the guest copying what was read already.
+   * promises that each page is read at most once, which spares the guest copying what was read already. With `frozen` (as of
+   * StoppedCapture) the domain is held paused until that has returned.
    */
-  snapshot(lease: Lease, options?: { readonly readOnce?: boolean }): Promise<Snapshot>;
+  snapshot(
+    lease: Lease,
+    options?: { readonly readOnce?: boolean; readonly frozen?: (() => void) | undefined },
+  ): Promise<Snapshot>;
 
   geometry(domid: number): Promise<MemoryGeometry>;
   openMemory(domid: number): Promise<MemoryView>;

@@ -12,11 +12,14 @@ import { ImageReader } from '../image/reader.js';
 import type { SignRoot } from '../image/signature.js';
 import { type Consistency, FULL_MAP_EVERY } from '../image/format.js';
 import { ImageWriter, parentOf, type ParentImage } from '../image/writer.js';
+import type { KeptDisks } from '../disks/kept.js';
+import { type DiskWay, noDisks } from '../disks/way.js';
 import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
 import type { ImageLease } from '../store/leases.js';
 import { recordOf } from './record_of.js';
 import type { PointRecord } from '../store/record.js';
 import type { PointStore } from '../store/store.js';
+import type { TakingDisks } from '../store/taking_disks.js';
 import { imageSigner } from '../trust/key_store.js';
 import { encodingLanes, laneCount, warmWorkers } from '../worker/pool.js';
 
@@ -29,6 +32,8 @@ export interface PointOptions extends OperationOptions {
   readonly whole?: boolean;
   /** Asked before a pause, with the pages that changed during the last pass; false: pass over them once more, then give up. */
   readonly mayPause?: (changedPages: number) => boolean;
+  /** How the disks that the domain writes to are kept; not at all by default. */
+  readonly disks?: DiskWay;
 }
 
 /** The last point, and its image as a parent. */
@@ -49,9 +54,17 @@ export interface TakenPoint {
   readonly copiedPages: number;
 }
 
+/** All that is to be a point once its record is there. */
+interface Got {
+  readonly taken: Taken;
+  readonly captured: Captured;
+  readonly disks: KeptDisks;
+}
+
 export class PointSession {
   #head: Head | null = null;
   #firstTake = true;
+  #toldOfDisks = false;
 
   private constructor(
     readonly session: CaptureSession,
@@ -87,7 +100,6 @@ export class PointSession {
    * STORE_DAMAGED, IMAGE_READ_FAILED, IMAGE_WRITE_FAILED, NO_SPACE. The guest runs on.
    */
   async take(options: PointOptions): Promise<TakenPoint> {
-    const { session } = this;
     const operation = new Operation();
     const before = await this.#before();
     const parent = options.whole === true ? null : before;
@@ -96,21 +108,62 @@ export class PointSession {
     const begun = await this.points.begin(this.lease, Date.now(), parent?.imageName ?? null, held);
     if (parent && !begun.parentStays) this.#loseHead(parent);
     const head = begun.parentStays ? parent : null;
-    const { writer, whole } = await this.#writer(begun.imagePath, head, options);
-    let taken: Taken;
-    let captured: Captured;
+    const taking = await this.#takingDisks(begun, options.disks ?? noDisks);
+    let got: Got;
     try {
-      await warmWorkers(encodingLanes);
-      taken = await session.take(writer, { ...options, whole });
-      const { pauseMs } = taken;
-      captured = await commitImage(writer, taken.source, { pauseMs, operation, signal: options.signal });
+      got = await this.#capture(begun, taking, head, operation, options);
     } catch (thrown) {
-      session.abortEpoch();
-      await writer.abandon();
+      this.session.abortEpoch();
+      // The first error is the one to tell; what cannot be undone now the next collection undoes.
+      await taking.abandon().catch((late: unknown) => this.notice(asDormouseError(late).message));
       throw thrown;
     }
     const from = before?.id ?? null;
-    return await this.#publish(begun, { taken, captured, from, options, tookMs: operation.totalMs });
+    return await this.#publish(begun, { ...got, from, options, tookMs: operation.totalMs });
+  }
+
+  /** The disks are whole before the image is: none is left of them if it cannot be. */
+  async #capture(
+    { imagePath }: BegunPoint,
+    taking: TakingDisks,
+    head: Head | null,
+    operation: Operation,
+    options: PointOptions,
+  ): Promise<Got> {
+    const { writer, whole } = await this.#writer(imagePath, head, options);
+    const { signal } = options;
+    try {
+      await warmWorkers(encodingLanes);
+      const how = { ...options, whole, ...(taking.keeps && { beside: taking }) };
+      const taken = await this.session.take(writer, how);
+      const disks = await taking.finish();
+      const { pauseMs } = taken;
+      const captured = await commitImage(writer, taken.source, { pauseMs, operation, signal });
+      return { taken, captured, disks };
+    } catch (thrown) {
+      await writer.abandon();
+      throw thrown;
+    }
+  }
+
+  /** Those that it has now. */
+  async #takingDisks(begun: BegunPoint, way: DiskWay): Promise<TakingDisks> {
+    const { host, info } = this.session;
+    if (way.kind === 'none') await this.#tellOfDisks();
+    const disks = way.kind === 'none' ? [] : await host.disks(info.domid);
+    return await this.points.takeDisks(begun, way, disks);
+  }
+
+  /** That they are not kept, once. */
+  async #tellOfDisks(): Promise<void> {
+    if (this.#toldOfDisks) return;
+    this.#toldOfDisks = true;
+    const { host, info } = this.session;
+    // Where it cannot be told which there are, there are some.
+    const disks = await host.disks(info.domid).catch(() => null);
+    const written = disks?.filter(({ writable }) => writable).map(({ name }) => name) ?? ['its disks'];
+    if (written.length > 0)
+      this.notice(`no point holds what is written to ${written.join(', ')}: see --disks`);
   }
 
   /** Its images are not all there, or somebody is about to remove them: nothing is built on it any more. */
@@ -122,16 +175,14 @@ export class PointSession {
 
   async #publish(
     begun: BegunPoint,
-    point: {
-      readonly taken: Taken;
-      readonly captured: Captured;
+    point: Got & {
       /** The point that it goes on from. */
       readonly from: string | null;
       readonly options: PointOptions;
       readonly tookMs: number;
     },
   ): Promise<TakenPoint> {
-    const { captured, taken, from, options, tookMs } = point;
+    const { captured, taken, disks, from, options, tookMs } = point;
     const { host, info } = this.session;
     const { mode, reason } = options;
     const { atMs, pauseMs, source } = taken;
@@ -139,6 +190,7 @@ export class PointSession {
     if (unfit !== '') this.notice(`point ${begun.id} is none to roll back to in place: ${unfit}`);
     const record = recordOf(host, info, begun, captured, {
       ...{ consistency: source.consistency, parent: from, reason, mode, atMs, pauseMs, elapsedMs: tookMs },
+      disks,
     });
     try {
       await this.points.publish(record);

@@ -6,6 +6,8 @@ import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 import type { OperationOptions } from '../domain/progress.js';
 import type { DomainInfo } from '../domain/state.js';
 import { asDormouseError, DormouseError, type ErrorCode } from '../errors.js';
+import type { DiskWay } from '../disks/way.js';
+import { keepersOf } from '../disks/keep.js';
 import type { Host } from '../host/contract.js';
 import type { PointRecord } from '../store/record.js';
 import type { Retention } from '../store/retention.js';
@@ -25,6 +27,8 @@ export interface ProtectOptions extends Pick<OperationOptions, 'onProgress'> {
   readonly compression?: Compression;
   readonly suspendTimeoutMs?: number;
   readonly retention: Retention;
+  /** How the disks that the domain writes to are kept; not at all by default. */
+  readonly disks?: DiskWay;
   readonly maxPauseMs?: number;
   /** Of a point whose pause would be longer than maxPauseMs. */
   readonly overBudget: 'take' | 'skip';
@@ -62,7 +66,14 @@ const passing: readonly ErrorCode[] = [
     'PAGE_TABLE_INVALID',
     'SUSPEND_TIMEOUT',
   ] as const),
-  ...(['NO_MEMORY', 'STORE_DAMAGED', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'IMAGE_INCOMPATIBLE'] as const),
+  ...([
+    'COMMAND_FAILED',
+    'NO_MEMORY',
+    'STORE_DAMAGED',
+    'IMAGE_NOT_FOUND',
+    'IMAGE_DAMAGED',
+    'IMAGE_INCOMPATIBLE',
+  ] as const),
 ];
 /** A domain that reboots is gone for a while. */
 const gone: readonly ErrorCode[] = ['DOMAIN_NOT_FOUND', 'DOMAIN_WRONG_STATE'];
@@ -172,10 +183,11 @@ class Protection {
     const session = this.#session;
     const budget = this.#budget;
     await this.#room.make(session.chainId);
-    const { mode, reason, compression, suspendTimeoutMs, signal, overBudget } = options;
+    const { mode, reason, compression, suspendTimeoutMs, signal, overBudget, disks } = options;
     const taken = await session.take({
       ...{ mode, signal, reason, whole: this.#room.beginsChain(session.chainId) },
       ...(options.onProgress && { onProgress: options.onProgress }),
+      ...(disks && { disks }),
       ...(compression && { compression }),
       ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
       ...(budget && overBudget === 'skip' && { mayPause: (pages) => budget.fits(pages) }),
@@ -221,6 +233,7 @@ export async function protect(
       'USAGE',
       'what is over the budget is skipped where there is one: give --max-pause',
     );
-  const store = await PointStore.open(folder, { create: true });
+  const keepers = keepersOf(options.disks?.kind === 'command' ? options.disks.program : null);
+  const store = await PointStore.open(folder, { create: true, keepers });
   return await new Protection(host, info, store, options).run();
 }

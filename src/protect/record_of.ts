@@ -6,7 +6,9 @@ import type { Consistency } from '../image/format.js';
 import type { BegunPoint } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 
-export interface Occasion extends Pick<PointRecord, 'parent' | 'reason' | 'mode' | 'pauseMs' | 'elapsedMs'> {
+type Copied = 'parent' | 'reason' | 'mode' | 'pauseMs' | 'elapsedMs' | 'disks';
+
+export interface Occasion extends Pick<PointRecord, Copied> {
   readonly consistency: Consistency;
   /** When the domain stood. Milliseconds since 1970. */
   readonly atMs: number;
@@ -21,13 +23,13 @@ export function recordOf(
 ): PointRecord {
   const { imageId, root, chainId, sequence, nrPfns } = committed;
   return {
-    ...{ version: 1, id, takenAt: new Date(atMs).toISOString(), ...occasion },
+    version: occasion.disks.kind === 'none' ? 1 : 2,
+    ...{ id, takenAt: new Date(atMs).toISOString(), ...occasion },
     domain: { uuid, name, domid, type, vcpus },
     hostKind: host.kind,
     image: {
       ...{ name: imageName, imageId, root, chainId, sequence, consistency, storedBytes, memoryBytes },
       changedPages: nrPfns - counts.sameAsParent,
     },
-    disks: { kind: 'none' },
   };
 }

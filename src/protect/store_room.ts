@@ -80,7 +80,8 @@ export class StoreRoom {
   async #prune(): Promise<void> {
     this.#sincePruned = 0;
     try {
-      const { freedBytes } = await this.points.prune(this.limits.retention);
+      const { freedBytes, stuck } = await this.points.prune(this.limits.retention);
+      for (const words of stuck) this.notice(words);
       if (this.#usedBytes !== null) this.#usedBytes -= freedBytes;
     } catch (thrown) {
       this.notice(`the points are not pruned: ${asDormouseError(thrown).message}`);

@@ -19,6 +19,8 @@ export interface CheckOptions extends ImageOptions, TrustOptions {
   readonly name?: string;
   /** Disks that another domain may write to are taken all the same. */
   readonly force?: boolean;
+  /** Paths of files or devices that it gets in place of its configuration's, by the names of the disks. */
+  readonly newDisks?: ReadonlyMap<string, string>;
 }
 
 export interface RestoreFinding extends Obstacle {
@@ -54,6 +56,15 @@ export function wantedOf(reader: ImageReader, options: CheckOptions): DomainWant
   return { spec, neededKib, cpu: state };
 }
 
+/** What it is built from, once it is known that its own configuration may be used. HOST_LACKS, CONFIG_INVALID. */
+export function withDisks(host: Host, wanted: DomainWanted, { newDisks }: CheckOptions): DomainWanted {
+  if (newDisks === undefined || newDisks.size === 0) return wanted;
+  if (!host.configWithDisks)
+    throw new DormouseError('HOST_LACKS', 'the configurations of this host cannot be given other disks');
+  const config = host.configWithDisks(wanted.spec.config, newDisks);
+  return { ...wanted, spec: { ...wanted.spec, config } };
+}
+
 /** Everything that stands against it, most basic first. KEY_INVALID, HOST_UNAVAILABLE. */
 export async function findingsOf(
   host: Host,
@@ -72,7 +83,7 @@ export async function findingsOf(
     untrusted(restored, wanted, options),
     misnamed(restored, wanted.spec.name, options),
   ].filter((finding) => finding !== null);
-  const obstacles = await host.obstacles(wanted);
+  const obstacles = await host.obstacles(withDisks(host, wanted, options));
   return [
     ...refused,
     ...obstacles

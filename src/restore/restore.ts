@@ -8,7 +8,7 @@ import { ImageReader } from '../image/reader.js';
 import { memoryBytesOf } from '../pfn/counts.js';
 import { DormouseError, inFile, ofGuest } from '../errors.js';
 import { laneCount, warmWorkers } from '../worker/pool.js';
-import { type CheckOptions, findingsOf, wantedOf } from './check.js';
+import { type CheckOptions, findingsOf, wantedOf, withDisks } from './check.js';
 import { fillDomain, ProgressOfRestore } from './fill.js';
 import { type RestoredFormat, withImageOf } from './image_of_file.js';
 import { admittedPfns } from './proportion.js';
@@ -95,7 +95,7 @@ async function restoreImage(
     const [finding] = await findingsOf(host, restored, options);
     if (finding) throw finding;
     const progress = new ProgressOfRestore(reader, options);
-    const [wanted, notes] = await withOwnUuid(host, wantedOf(reader, options));
+    const [wanted, notes] = await withOwnUuid(host, withDisks(host, wantedOf(reader, options), options));
     const mostPfns = admittedPfns(reader, isTrusted(restored, options));
     operation.done('prepare');
     const domid = await build(host, reader, wanted, options, { progress, operation, mostPfns });

@@ -102,6 +102,7 @@ async function rewind(job: Job, before: Plan, pause: Pause): Promise<number> {
   await asTheHostSays(job, rewinder.begin());
   job.reached('rewinding');
   pause.done('state');
+  await job.options.disks?.putBack();
   const putPages = await difference.write();
   pause.done('copy');
   const toFrames = (pfns: BigUint64Array): BigUint64Array => steps().pfnsToFrames(memory.handle, pfns);

@@ -33,6 +33,7 @@ async function rewind(job: Job, point: PvPoint | null, plan: Plan, pause: Pause)
   const { info, reader, memory, difference } = job;
   const rewriter = await beginRewriting(job, point, plan);
   pause.done('state');
+  await job.options.disks?.putBack();
   const writing = difference.write();
   const asking = point && ownEnds(rewriter, point);
   const [put, own] = await Promise.allSettled([writing, asking]);

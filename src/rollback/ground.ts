@@ -11,7 +11,9 @@ import type { DomainInfo, DomainState } from '../domain/state.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host, Lease, Tracker } from '../host/contract.js';
 import type { ImageWriter } from '../image/writer.js';
-import type { SafetyTaken } from './job.js';
+import type { RollbackOptions, SafetyTaken } from './job.js';
+
+type SafetyOptions = Pick<RollbackOptions, keyof OperationOptions | 'beside'>;
 
 export interface KeptSafe {
   readonly image: Captured | null;
@@ -71,7 +73,7 @@ class SafeGround implements Ground {
     private readonly session: CaptureSession,
     writer: ImageWriter,
     private readonly operation: Operation,
-    private readonly options: OperationOptions,
+    private readonly options: SafetyOptions,
   ) {
     this.#written = writer;
   }
@@ -83,7 +85,9 @@ class SafeGround implements Ground {
   /** All that is in the image before the pause need not be written in it. */
   async begin(): Promise<void> {
     if (!this.#written) return;
-    await this.session.take(this.#written, { ...this.options, mode: 'light', whole: true });
+    const { signal, onProgress } = this.options;
+    const progress = { ...(signal && { signal }), ...(onProgress && { onProgress }) };
+    await this.session.take(this.#written, { ...progress, mode: 'light', whole: true });
     this.session.commitEpoch();
   }
 
@@ -103,7 +107,11 @@ class SafeGround implements Ground {
     const { session, options, operation } = this;
     const writer = this.#written;
     if (!writer) throw new DormouseError('INTERNAL', 'the safety image was written already');
-    const { source, logged } = await session.take(writer, { ...options, mode: 'light', whole: false });
+    const { source, logged } = await session.take(writer, {
+      ...options,
+      mode: 'light',
+      whole: false,
+    });
     const { signal } = options;
     const image = await commitImage(writer, source, { pauseMs: pauseMs(), operation, signal });
     this.#written = null;
@@ -162,7 +170,7 @@ async function groundAfterImage(
   info: DomainInfo,
   path: string,
   operation: Operation,
-  options: OperationOptions,
+  options: SafetyOptions,
 ): Promise<Ground> {
   const session = await CaptureSession.open(host, String(info.domid), 'rollback');
   try {
@@ -193,7 +201,7 @@ export async function safeGround(
   info: DomainInfo,
   path: string,
   operation: Operation,
-  options: OperationOptions,
+  options: SafetyOptions,
 ): Promise<Ground> {
   const have = (await host.capabilities())['cow-snapshot'];
   if (have !== true && host.rewind) return groundAfterImage(host, info, path, operation, options);

@@ -2,10 +2,11 @@
 import type { OperationOptions } from '../domain/progress.js';
 import type { Pause } from '../domain/operation.js';
 import type { DomainInfo } from '../domain/state.js';
-import type { Captured } from '../capture/write_image.js';
+import type { Beside, Captured } from '../capture/write_image.js';
 import type { Host, MemoryView } from '../host/contract.js';
 import type { ImageReader } from '../image/reader.js';
 import type { Difference, FromPause, FromSuspendPoint, Plan } from './difference.js';
+import type { DisksBack } from './disks.js';
 import type { Ground } from './ground.js';
 
 export interface RollbackOptions extends OperationOptions {
@@ -15,6 +16,10 @@ export interface RollbackOptions extends OperationOptions {
   readonly safe?: (image: Captured, taken: SafetyTaken) => Promise<void>;
   /** Disks that the domain writes to stay as they are now. Without, on a host with such disks: HOST_LACKS. */
   readonly keepDisks?: boolean;
+  /** Puts disks back once their backends are away. */
+  readonly disks?: DisksBack;
+  /** Taken at the instant of the safety image. */
+  readonly beside?: Beside;
   /** It is paused once it is back, though it ran before. */
   readonly leavePaused?: boolean;
   /** Called from when the domain is not what it was, whatever becomes of the rollback. */

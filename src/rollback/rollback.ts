@@ -11,6 +11,7 @@ import { Difference, type Plan } from './difference.js';
 import { backToPause } from './from_pause.js';
 import { backToSuspendPoint } from './from_suspend_point.js';
 import { plainGround, safeGround } from './ground.js';
+import { requireDisksMayStay } from './disks.js';
 import type { Job, RollbackOptions, Stage } from './job.js';
 import {
   requireNoObstacle,
@@ -204,6 +205,7 @@ async function requirePossible(
   options: RollbackOptions,
 ): Promise<void> {
   requireOwnImage(host, info, await host.geometry(info.domid), reader);
+  await requireDisksMayStay(host, info, options.keepDisks === true);
   await requireNoObstacle(host, info, reader, options);
 }
 

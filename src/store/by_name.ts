@@ -1,10 +1,12 @@
 /** What verbs do with a store that a user named, and the domain and points that he named in it. */
+import { keepersOf } from '../disks/keep.js';
 import type { Point, Pruned } from './domain_points.js';
 import type { Retention } from './retention.js';
 import { PointStore } from './store.js';
 import { type PointsReport, verifyPoints as verify } from './verify_points.js';
 
-const opened = (folder: string): Promise<PointStore> => PointStore.open(folder, { create: false });
+const opened = (folder: string, program?: string): Promise<PointStore> =>
+  PointStore.open(folder, { create: false, keepers: keepersOf(program) });
 
 export interface ListedPoint {
   readonly point: Point;
@@ -30,9 +32,16 @@ export async function prunePoints(
     retention,
     also,
     dryRun,
-  }: { readonly retention: Retention; readonly also: readonly string[]; readonly dryRun: boolean },
+    program,
+  }: {
+    readonly retention: Retention;
+    readonly also: readonly string[];
+    readonly dryRun: boolean;
+    /** What keeps the disks of `command`. */
+    readonly program?: string;
+  },
 ): Promise<Pruned> {
-  const points = await (await opened(folder)).find(domain);
+  const points = await (await opened(folder, program)).find(domain);
   const ids: string[] = [];
   for (const typed of also) ids.push((await points.find(typed)).id);
   return await points.prune(retention, { dryRun, also: ids });
@@ -53,7 +62,10 @@ export async function pinPoint(
 export async function verifyPoints(
   folder: string,
   domain: string,
-  options: { readonly readData: boolean; readonly signal?: AbortSignal },
+  {
+    program,
+    ...options
+  }: { readonly readData: boolean; readonly signal?: AbortSignal; readonly program?: string },
 ): Promise<PointsReport> {
-  return await verify(await (await opened(folder)).find(domain), options);
+  return await verify(await (await opened(folder, program)).find(domain), options);
 }

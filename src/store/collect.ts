@@ -1,26 +1,35 @@
 /**
- * Removes images that no point needs. A tombstone is published before anybody looks whether the image is needed after all, and
+ * Removes images, and disks, that no point needs. A tombstone is published before anybody looks whether the image is needed after all, and
  * whoever begins to need one publishes a lease before looking for tombstones: so at least one of the two sees the other.
  */
 import { randomBytes } from 'node:crypto';
+import { forget, type Keepers } from '../disks/keep.js';
+import { diskNote } from '../disks/kept.js';
+import { asDormouseError } from '../errors.js';
 import { leasedImages, leavingPoints } from './leases.js';
 import type { Lineage } from './lineage.js';
-import { type DomainNames, folders, imageOfTombstone } from './names.js';
-import { encode } from './record.js';
+import { buriedName, type DomainNames, folders, pointOfFile, isDiskNote } from './names.js';
+import { decode, diskNamesOf, encode, type PointRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
 export interface Collectable {
   readonly shelf: Shelf;
   readonly names: DomainNames;
   readonly lineage: Lineage;
-  /** The images of these points, but for those that went. STORE_DAMAGED. */
-  readonly imagesOf: (ids: readonly string[]) => Promise<string[]>;
+  /** Of these points, but for those that went. STORE_DAMAGED. */
+  readonly recordsOf: (ids: readonly string[]) => Promise<PointRecord[]>;
+  readonly keepers: Keepers;
 }
 
 export interface Collected {
   /** Names of images that went, or would with `dryRun`. */
   readonly removed: readonly string[];
+  /** What these take. */
   readonly freedBytes: number;
+  /** Names of the disks that went with them, or would. */
+  readonly removedDisks: readonly string[];
+  /** Disks that no point needs and that could not be let go, with why. */
+  readonly stuck: readonly string[];
 }
 
 /**
@@ -30,28 +39,38 @@ export interface Collected {
 interface Named {
   readonly ofPoints: readonly string[];
   readonly leased: ReadonlySet<string>;
+  /** Of points. */
+  readonly disks: ReadonlySet<string>;
 }
 
 async function namedImages(
-  { shelf, names, imagesOf }: Collectable,
+  { shelf, names, recordsOf }: Collectable,
   without: ReadonlySet<string>,
 ): Promise<Named> {
   const leased = await leasedImages(shelf, names);
   const ids = await shelf.list(names.folder('points'));
-  return { ofPoints: await imagesOf(ids.filter((id) => !without.has(id))), leased };
+  const records = await recordsOf(ids.filter((id) => !without.has(id)));
+  return {
+    ofPoints: records.map(({ image }) => image.name),
+    leased,
+    disks: new Set(records.flatMap(diskNamesOf)),
+  };
 }
 
 const same = (a: Named, b: Named): boolean =>
   a.ofPoints.join() === b.ofPoints.join() && [...a.leased].sort().join() === [...b.leased].sort().join();
 
+interface Needed {
+  readonly images: ReadonlySet<string>;
+  /** A disk is its point's alone; of one that is being taken, or read, the image is leased. */
+  readonly hasDisk: (name: string) => boolean;
+}
+
 /**
- * All images that must stay. STORE_DAMAGED if anything that is read cannot be: then nothing may be removed. What was missing only
+ * All that must stay. STORE_DAMAGED if anything that is read cannot be: then nothing may be removed. What was missing only
  * because another tool forgot a point meanwhile is no damage.
  */
-async function neededImages(
-  from: Collectable,
-  without: ReadonlySet<string> = new Set(),
-): Promise<Set<string>> {
+async function whatIsNeeded(from: Collectable, without: ReadonlySet<string> = new Set()): Promise<Needed> {
   const { lineage } = from;
   for (let named = await namedImages(from, without); ;) {
     try {
@@ -59,7 +78,12 @@ async function neededImages(
         await lineage.closure(named.ofPoints),
         await lineage.closure(named.leased, named.leased),
       ];
-      return new Set([...points, ...held]);
+      const { disks } = named;
+      const atWork = new Set([...named.leased].map(pointOfFile));
+      return {
+        images: new Set([...points, ...held]),
+        hasDisk: (name) => disks.has(name) || atWork.has(pointOfFile(name)),
+      };
     } catch (thrown) {
       const now = await namedImages(from, without);
       if (same(named, now)) throw thrown;
@@ -92,6 +116,12 @@ async function dropDead(shelf: Shelf, names: DomainNames): Promise<void> {
     if (names.isOfDead(name)) await shelf.delete(names.of('tombstones', name));
 }
 
+/** Names of images and of disks. */
+interface Unneeded {
+  readonly images: readonly string[];
+  readonly disks: readonly string[];
+}
+
 /**
  * Removes what no point and no lease needs, and what killed tools left. STORE_DAMAGED, with nothing removed, if a record, a lease or an
  * image that is needed cannot be read. With `dryRun` nothing is, and the points `without` count as gone.
@@ -101,16 +131,23 @@ export async function collect(
   { dryRun = false, without }: { readonly dryRun?: boolean; readonly without?: ReadonlySet<string> } = {},
 ): Promise<Collected> {
   const { shelf, names } = from;
-  const images = await shelf.list(names.folder('images'));
-  const needed = await neededImages(from, without);
-  // The youngest first: no image is ever there without those that it needs.
-  const unneeded = images.filter((name) => !needed.has(name)).reverse();
-  if (dryRun) return { removed: unneeded, freedBytes: await bytesOf(shelf, names, unneeded) };
+  const [images, disks] = [await shelf.list(names.folder('images')), await shelf.list(names.folder('disks'))];
+  const needed = await whatIsNeeded(from, without);
+  const unneeded = {
+    // The youngest first: no image is ever there without those that it needs.
+    images: images.filter((name) => !needed.images.has(name)).reverse(),
+    disks: disks.filter((name) => !needed.hasDisk(name)),
+  };
+  if (dryRun) {
+    const freedBytes = await bytesOf(shelf, names, unneeded.images);
+    return { removed: unneeded.images, freedBytes, removedDisks: unneeded.disks, stuck: [] };
+  }
   await dropDead(shelf, names);
   await dropPositions(shelf, names);
   await dropFlat(shelf, names);
-  for (const folder of folders) await shelf.sweep(names.folder(folder), needed);
-  if (unneeded.length === 0) return { removed: [], freedBytes: 0 };
+  for (const folder of folders) await shelf.sweep(names.folder(folder), needed.images);
+  if (unneeded.images.length + unneeded.disks.length === 0)
+    return { removed: [], freedBytes: 0, removedDisks: [], stuck: [] };
   return await bury(from, unneeded);
 }
 
@@ -120,27 +157,58 @@ async function bytesOf(shelf: Shelf, names: DomainNames, images: readonly string
   return bytes;
 }
 
-async function bury(from: Collectable, images: readonly string[]): Promise<Collected> {
+async function bury(from: Collectable, { images, disks }: Unneeded): Promise<Collected> {
   const { shelf, names, lineage } = from;
   const random = randomBytes(6).toString('hex');
-  const stone = (image: string): string => names.tombstone(image, random);
+  const stones = [...images, ...disks].map((name) => names.tombstone(name, random));
   const removed: string[] = [];
   let freedBytes = 0;
   try {
-    for (const image of images) await shelf.putIfAbsent(stone(image), encode({ version: 1 }));
-    const needed = await neededImages(from);
-    for (const image of images.filter((name) => !needed.has(name))) {
+    for (const stone of stones) await shelf.putIfAbsent(stone, encode({ version: 1 }));
+    const needed = await whatIsNeeded(from);
+    const gone = await removeDisks(
+      from,
+      disks.filter((name) => !needed.hasDisk(name)),
+    );
+    for (const image of images.filter((name) => !needed.images.has(name))) {
       freedBytes += await bytesOf(shelf, names, [image]);
       if (await shelf.delete(names.of('images', image))) removed.push(image);
     }
     lineage.forget();
-    return { removed, freedBytes };
+    return { removed, freedBytes, ...gone };
   } finally {
-    for (const image of images) await shelf.delete(stone(image));
+    for (const stone of stones) await shelf.delete(stone);
   }
 }
 
-/** Images of which somebody is about to remove the file. To be read after one's lease is published. */
-export async function buriedImages(shelf: Shelf, names: DomainNames): Promise<Set<string>> {
-  return new Set((await shelf.list(names.folder('tombstones'))).map(imageOfTombstone));
+/** One that is kept elsewhere is let go there first: as long as its note is there, somebody knows of it. */
+async function letGo({ shelf, names, keepers }: Collectable, name: string): Promise<void> {
+  if (!isDiskNote(name)) return;
+  const bytes = await shelf.get(names.of('disks', name));
+  if (bytes) forget(keepers, { domain: names.uuid, ...decode(diskNote, bytes, name) });
+}
+
+async function removeDisks(
+  from: Collectable,
+  disks: readonly string[],
+): Promise<Pick<Collected, 'removedDisks' | 'stuck'>> {
+  const { shelf, names } = from;
+  const [removedDisks, stuck] = [[] as string[], [] as string[]];
+  for (const name of disks) {
+    try {
+      await letGo(from, name);
+    } catch (thrown) {
+      const { message, advice, code } = asDormouseError(thrown);
+      if (!['COMMAND_FAILED', 'USAGE'].includes(code)) throw thrown;
+      stuck.push(`${name}: ${message}. ${advice}`);
+      continue;
+    }
+    if (await shelf.delete(names.of('disks', name))) removedDisks.push(name);
+  }
+  return { removedDisks, stuck };
+}
+
+/** Images and disks of which somebody is about to remove the file. To be read after one's lease is published. */
+export async function buriedNames(shelf: Shelf, names: DomainNames): Promise<Set<string>> {
+  return new Set((await shelf.list(names.folder('tombstones'))).map(buriedName));
 }

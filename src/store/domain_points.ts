@@ -1,16 +1,28 @@
 /** The points of one domain in a store: reading, publishing, pinning, forgetting and collecting them. */
 import { randomBytes } from 'node:crypto';
+import { forget, type Keepers, keepersOf, type OfPoint } from '../disks/keep.js';
+import type { DiskWay } from '../disks/way.js';
 import { DormouseError } from '../errors.js';
-import { buriedImages, collect, type Collectable, type Collected } from './collect.js';
+import type { DomainDisk } from '../host/contract.js';
+import { buriedNames, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
 import { lineOf, type Return } from './line.js';
 import { Lineage, type ReadDescent } from './lineage.js';
-import { DomainNames, flatNameOf, imageNameOf } from './names.js';
+import { diskNameOf, DomainNames, flatNameOf, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
-import { decode, encode, flatRecord, pointRecord, type PointRecord, positionRecord } from './record.js';
+import {
+  decode,
+  diskNamesOf,
+  encode,
+  flatRecord,
+  pointRecord,
+  type PointRecord,
+  positionRecord,
+} from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
 import type { Shelf } from './shelf.js';
+import { TakingDisks } from './taking_disks.js';
 
 export interface Point extends PointRecord {
   readonly pinned: boolean;
@@ -25,6 +37,12 @@ export interface BegunPoint {
   readonly parentStays: boolean;
 }
 
+/** A disk of a point. */
+export interface HeldDisk extends OfPoint {
+  /** Its content, or the note of one that is kept elsewhere. */
+  readonly file: string;
+}
+
 export interface Pruned extends Collected {
   readonly forgotten: readonly string[];
   readonly kept: readonly Kept[];
@@ -37,22 +55,27 @@ export const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
     `point ${id} is being pruned or was just flattened, or its images are damaged`,
   );
 
+export interface PointsOptions {
+  readonly holder?: Holder;
+  /** How images tell what they need, where that is not by their files. */
+  readonly readDescent?: ReadDescent;
+  readonly keepers?: Keepers;
+}
+
 export class DomainPoints {
+  readonly keepers: Keepers;
   readonly #names: DomainNames;
   readonly #lineage: Lineage;
   /** Records never change: each is read once. Of a flattened point it is looked every time which image it has. */
   readonly #records = new Map<string, PointRecord>();
 
-  /** `readDescent`: how images tell what they need, where that is not by their files. */
   constructor(
     private readonly shelf: Shelf,
     readonly uuid: string,
-    {
-      holder = thisProcess,
-      readDescent,
-    }: { readonly holder?: Holder; readonly readDescent?: ReadDescent } = {},
+    { holder = thisProcess, readDescent, keepers = keepersOf() }: PointsOptions = {},
   ) {
     this.#names = new DomainNames(uuid, holder);
+    this.keepers = keepers;
     this.#lineage = readDescent ? new Lineage(readDescent) : Lineage.of(shelf, this.#names);
   }
 
@@ -77,7 +100,7 @@ export class DomainPoints {
     const name = this.#names.of('points', id);
     const bytes = await this.shelf.get(name);
     if (!bytes) return null;
-    const record = decode(pointRecord, bytes, `${this.shelf.description}/${name}`);
+    const record = decode(pointRecord, bytes, `${this.shelf.description}/${name}`, 2);
     if (record.id !== id || record.domain.uuid !== this.uuid)
       throw new DormouseError('STORE_DAMAGED', `${name} is the record of another point`);
     this.#records.set(id, record);
@@ -194,6 +217,19 @@ export class DomainPoints {
     return this.shelf.imagePath(this.#names.of('images', image.name));
   }
 
+  /** The disks that it holds, and where the store has each, if it does. */
+  async heldDisks({ id, disks }: PointRecord): Promise<HeldDisk[]> {
+    if (disks.kind === 'none') return [];
+    const { kind } = disks;
+    const what = kind === 'reflink' ? 'content' : 'note';
+    const held: HeldDisk[] = [];
+    for (const disk of disks.disks) {
+      const name = this.#names.of('disks', diskNameOf(id, disk.name, what));
+      held.push({ kind, domain: this.uuid, disk, file: await this.shelf.imagePath(name) });
+    }
+    return held;
+  }
+
   /** The image and all that must be there for it to be read, by name. STORE_DAMAGED. */
   async needs(imageName: string): Promise<Set<string>> {
     return this.#lineage.closure([imageName]);
@@ -228,6 +264,12 @@ export class DomainPoints {
     const parentStays = parentImage !== null && (await this.#stays(parentImage));
     const imagePath = await this.shelf.imagePath(this.#names.of('images', imageName));
     return { id, imageName, imagePath, parentStays };
+  }
+
+  /** Those of a point that was begun, of a domain that has these. */
+  async takeDisks({ id }: BegunPoint, way: DiskWay, disks: readonly DomainDisk[]): Promise<TakingDisks> {
+    const place = { shelf: this.shelf, names: this.#names, keepers: this.keepers };
+    return TakingDisks.begin(place, id, way, disks);
   }
 
   /**
@@ -269,11 +311,23 @@ export class DomainPoints {
     try {
       if (!(await this.#remains(record.image.name))) throw leaves(record);
       await this.#lineage.require(record.image, `point ${record.id}`);
+      await this.#requireDisks(record);
     } catch (thrown) {
       // Images of a point that was forgotten meanwhile may be gone, which is no damage.
       const isThere = await this.shelf.get(this.#names.of('points', record.id));
       throw isThere ? thrown : leaves(record);
     }
+  }
+
+  /** As `#remains`, of its disks. */
+  async #requireDisks(record: PointRecord): Promise<void> {
+    const needed = diskNamesOf(record);
+    if (needed.length === 0) return;
+    const buried = await buriedNames(this.shelf, this.#names);
+    const there = new Set(await this.shelf.list(this.#names.folder('disks')));
+    if (needed.some((name) => buried.has(name))) throw leaves(record);
+    for (const missing of needed.filter((name) => !there.has(name)))
+      throw new DormouseError('STORE_DAMAGED', `disk ${missing} is missing, and point ${record.id} needs it`);
   }
 
   async #stays(image: string): Promise<boolean> {
@@ -287,7 +341,7 @@ export class DomainPoints {
 
   /** False if somebody is about to remove it or what it needs, who did not see a lease. STORE_DAMAGED. */
   async #remains(image: string): Promise<boolean> {
-    const buried = await buriedImages(this.shelf, this.#names);
+    const buried = await buriedNames(this.shelf, this.#names);
     // After the tombstones: one that was dropped meanwhile left no image.
     const there = new Set(await this.shelf.list(this.#names.folder('images')));
     this.#lineage.forget(there);
@@ -312,9 +366,11 @@ export class DomainPoints {
    * After a publication that failed: its record may be there all the same, and goes before the image. If it cannot be removed both
    * stay, and are a whole point.
    */
-  async #withdraw({ id, image }: PointRecord): Promise<void> {
-    await this.shelf.delete(this.#names.of('points', id));
-    await this.shelf.delete(this.#names.of('images', image.name));
+  async #withdraw(record: PointRecord): Promise<void> {
+    await this.shelf.delete(this.#names.of('points', record.id));
+    await this.shelf.delete(this.#names.of('images', record.image.name));
+    for (const held of await this.heldDisks(record)) forget(this.keepers, held);
+    for (const name of diskNamesOf(record)) await this.shelf.delete(this.#names.of('disks', name));
   }
 
   /**
@@ -398,8 +454,8 @@ export class DomainPoints {
 
   #collectable(): Collectable {
     return {
-      ...{ shelf: this.shelf, names: this.#names, lineage: this.#lineage },
-      imagesOf: async (ids) => (await this.#recordsOf(ids)).map(({ image }) => image.name),
+      ...{ shelf: this.shelf, names: this.#names, lineage: this.#lineage, keepers: this.keepers },
+      recordsOf: (ids) => this.#recordsOf(ids),
     };
   }
 

@@ -11,6 +11,8 @@ export interface FileCalls {
   syncFolder(path: string): Promise<void>;
   /** A new file of these bytes, which are on disk when it returns; its name need not be. EEXIST. */
   writeNew(path: string, bytes: Buffer): Promise<void>;
+  /** Puts what was written to a file on disk. */
+  syncFile(path: string): Promise<void>;
   /** EEXIST. */
   link(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
@@ -36,6 +38,14 @@ export const nodeFiles: FileCalls = {
     const file = await open(path, 'wx', 0o600);
     try {
       await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  },
+  async syncFile(path) {
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    try {
       await file.sync();
     } finally {
       await file.close();

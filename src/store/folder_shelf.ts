@@ -1,11 +1,11 @@
 /** A shelf that is a folder of this machine: each name a file, made whole by link(2) and synced with its folder. */
-import type { Buffer } from 'node:buffer';
+import { Buffer } from 'node:buffer';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { DormouseError } from '../errors.js';
 import { type FileCalls, nodeFiles } from './files.js';
 import { type Holder, thisProcess } from './holder.js';
-import { type Lasts, largestBytes, requireName, type Shelf } from './shelf.js';
+import { type Lasts, largestBytes, type NewFile, requireName, type Shelf } from './shelf.js';
 
 const codeOf = (thrown: unknown): string => (thrown as NodeJS.ErrnoException).code ?? '';
 const isMissing = (thrown: unknown): boolean => ['ENOENT', 'ENOTDIR'].includes(codeOf(thrown));
@@ -92,23 +92,56 @@ export class FolderShelf implements Shelf {
     }
   }
 
+  /** Beside `path`, known to be nobody's once this process is dead. */
+  #temporary(path: string): string {
+    return join(dirname(path), `.${this.holder.name}.${randomBytes(6).toString('hex')}.new`);
+  }
+
+  /** Of what is on disk under a temporary name, which goes. */
+  async #name(temporary: string, path: string, lasts: Lasts = 'durable'): Promise<boolean> {
+    let linked: boolean;
+    try {
+      linked = await this.#linked(temporary, path);
+    } finally {
+      await this.files.unlink(temporary).catch(() => undefined);
+    }
+    // Of another's the name may not be on disk yet either.
+    if (lasts === 'durable') await this.files.syncFolder(dirname(path));
+    return linked;
+  }
+
+  /** A new file under a temporary name, which goes if it cannot be made. */
+  async #make(path: string, bytes: Buffer): Promise<string> {
+    const temporary = this.#temporary(path);
+    await this.#makeFolder(dirname(path));
+    await this.files.writeNew(temporary, bytes).catch(async (thrown: unknown) => {
+      await this.files.unlink(temporary).catch(() => undefined);
+      throw thrown;
+    });
+    return temporary;
+  }
+
   async putIfAbsent(name: string, bytes: Buffer, lasts: Lasts = 'durable'): Promise<boolean> {
     const path = this.#path(name);
-    const folder = dirname(path);
-    const temporary = join(folder, `.${this.holder.name}.${randomBytes(6).toString('hex')}.new`);
-    return await telling(path, 'written', async () => {
-      await this.#makeFolder(folder);
-      let linked: boolean;
-      try {
-        await this.files.writeNew(temporary, bytes);
-        linked = await this.#linked(temporary, path);
-      } finally {
-        await this.files.unlink(temporary).catch(() => undefined);
-      }
-      // Of another's the name may not be on disk yet either.
-      if (lasts === 'durable') await this.files.syncFolder(folder);
-      return linked;
-    });
+    return await telling(path, 'written', async () => this.#name(await this.#make(path, bytes), path, lasts));
+  }
+
+  async create(name: string): Promise<NewFile> {
+    const path = this.#path(name);
+    const temporary = await telling(path, 'written', () => this.#make(path, Buffer.alloc(0)));
+    let ended = false;
+    const drop = async (): Promise<void> => {
+      if (ended) return;
+      ended = true;
+      await this.files.unlink(temporary).catch(() => undefined);
+    };
+    const publish = (): Promise<boolean> =>
+      telling(path, 'written', async () => {
+        await this.files.syncFile(temporary);
+        ended = true;
+        return await this.#name(temporary, path);
+      });
+    return { path: temporary, publish, drop };
   }
 
   async get(name: string): Promise<Buffer | null> {

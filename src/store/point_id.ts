@@ -1,6 +1,8 @@
 /** Names of points: the UTC time at which it was taken, so that they sort as they came: `20261122-183512.123`. */
 import { DormouseError } from '../errors.js';
 
+/** Characters of each. */
+export const pointIdLength = 19;
 const form = /^(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)\.(\d{3})$/u;
 
 export const pointIdOf = (ms: number): string =>

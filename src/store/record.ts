@@ -3,9 +3,10 @@ import { Buffer } from 'node:buffer';
 import * as z from 'zod';
 import { DormouseError } from '../errors.js';
 import { checkpointModes } from '../domain/checkpoint_mode.js';
+import { keptDisks } from '../disks/kept.js';
 import { domainTypes } from '../domain/type.js';
 import { consistencies } from '../image/format.js';
-import { isDomainFolder } from './names.js';
+import { diskNameOf, isDomainFolder } from './names.js';
 import { isPointId } from './point_id.js';
 
 const count = z.int().nonnegative();
@@ -30,7 +31,8 @@ const image = z.object({
 });
 
 export const pointRecord = z.object({
-  version: z.literal(1),
+  /** 2: of one that holds disks, so that who does not know of disks does not take it for one without. */
+  version: z.literal([1, 2]),
   id,
   takenAt: z.iso.datetime({ precision: 3 }),
   domain: z.object({
@@ -48,8 +50,8 @@ export const pointRecord = z.object({
   mode: z.enum(checkpointModes),
   pauseMs: z.number().nonnegative(),
   elapsedMs: z.number().nonnegative(),
-  /** Nothing is kept of disks yet, which is said in every point. */
-  disks: z.object({ kind: z.literal('none') }),
+  /** That nothing is kept of disks is said, too. */
+  disks: keptDisks,
 });
 export type PointRecord = z.output<typeof pointRecord>;
 
@@ -58,6 +60,13 @@ export type PointRecord = z.output<typeof pointRecord>;
  * point that went says nothing of another one.
  */
 export const flatRecord = z.object({ version: z.literal(1), of: hex(32), image });
+
+/** Of the store's `disks`: what it has of the point's. */
+export function diskNamesOf({ id: point, disks }: Pick<PointRecord, 'id' | 'disks'>): string[] {
+  if (disks.kind === 'none') return [];
+  const what = disks.kind === 'reflink' ? 'content' : 'note';
+  return disks.disks.map(({ name }) => diskNameOf(point, name, what));
+}
 
 /** Images that must stay while somebody works with them: the one that is being written among them. */
 export const leaseRecord = z.object({ version: z.literal(1), images: z.array(imageName) });
@@ -72,8 +81,8 @@ export const storeRecord = z.object({ format: z.literal('dormouse store'), versi
 
 export const encode = (value: unknown): Buffer => Buffer.from(`${JSON.stringify(value, null, 1)}\n`);
 
-/** STORE_DAMAGED for what is no such record; `name` says which. */
-export function decode<T>(schema: z.ZodType<T>, bytes: Buffer, name: string): T {
+/** STORE_DAMAGED for what is no such record; `name` says which. STORE_INVALID for one of a version after `newest`. */
+export function decode<T>(schema: z.ZodType<T>, bytes: Buffer, name: string, newest = 1): T {
   const damaged = (why: string, cause?: unknown): DormouseError =>
     new DormouseError('STORE_DAMAGED', `${name} cannot be read: ${why}`, { cause });
   let value: unknown;
@@ -83,8 +92,11 @@ export function decode<T>(schema: z.ZodType<T>, bytes: Buffer, name: string): T 
     throw damaged('it is not JSON', thrown);
   }
   const version = (value as { version?: unknown } | null)?.version;
-  if (typeof version === 'number' && version > 1)
-    throw new DormouseError('STORE_INVALID', `${name} is of version ${version}; this dormouse knows 1`);
+  if (typeof version === 'number' && version > newest)
+    throw new DormouseError(
+      'STORE_INVALID',
+      `${name} is of version ${version}; this dormouse knows ${newest}`,
+    );
   const parsed = schema.safeParse(value);
   if (!parsed.success) throw damaged(z.prettifyError(parsed.error).replaceAll('\n', ' '));
   return parsed.data;

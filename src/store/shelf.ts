@@ -18,6 +18,15 @@ export function requireName(name: string): void {
 /** `fleeting`: after a loss of power it may be there or not, but if it is, then whole. Until then all see it as anything else. */
 export type Lasts = 'durable' | 'fleeting';
 
+/** A file that is filled by its path, and has no name yet. */
+export interface NewFile {
+  readonly path: string;
+  /** Gives it its name, with all that was written to it; false if there is something of that name. Once. */
+  publish(): Promise<boolean>;
+  /** It is never to be. Nothing to do after `publish`. */
+  drop(): Promise<void>;
+}
+
 export interface Shelf {
   /** For messages. */
   readonly description: string;
@@ -34,7 +43,9 @@ export interface Shelf {
   size(name: string): Promise<number | null>;
   /** False if there was nothing of that name. */
   delete(name: string, lasts?: Lasts): Promise<boolean>;
-  /** Where an image of that name is written and read as a file, once; its folder is there when it returns. */
+  /** A new file, empty, which is to get that name once it is whole. */
+  create(name: string): Promise<NewFile>;
+  /** Where an image, of memory or of a disk, is read as a file, and the former written once; its folder is there when it returns. */
   imagePath(name: string): Promise<string>;
   /** Bytes that can still be written; Infinity where nobody knows. */
   freeBytes(): Promise<number>;

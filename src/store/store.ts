@@ -1,4 +1,5 @@
 /** A store: a folder of points of any number of domains. */
+import { type Keepers, keepersOf } from '../disks/keep.js';
 import { DormouseError } from '../errors.js';
 import { DomainPoints } from './domain_points.js';
 import { FolderShelf } from './folder_shelf.js';
@@ -6,24 +7,33 @@ import { isDomainFolder, storeMarker } from './names.js';
 import { decode, encode, storeRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
+export interface OpenOptions {
+  readonly create: boolean;
+  /** Of disks that are not in the store itself. */
+  readonly keepers?: Keepers;
+}
+
 export class PointStore {
   readonly #points = new Map<string, DomainPoints>();
 
-  private constructor(readonly shelf: Shelf) {}
+  private constructor(
+    readonly shelf: Shelf,
+    private readonly keepers: Keepers,
+  ) {}
 
   /**
    * `create`: makes one of a folder that is empty or not there. STORE_INVALID for a folder of other things and for a store of a newer
    * version, STORE_DAMAGED, IMAGE_READ_FAILED, IMAGE_WRITE_FAILED, NO_SPACE.
    */
-  static async open(folder: string, { create }: { readonly create: boolean }): Promise<PointStore> {
-    return PointStore.on(new FolderShelf(folder), { create });
+  static async open(folder: string, options: OpenOptions): Promise<PointStore> {
+    return PointStore.on(new FolderShelf(folder), options);
   }
 
-  static async on(shelf: Shelf, { create }: { readonly create: boolean }): Promise<PointStore> {
+  static async on(shelf: Shelf, { create, keepers = keepersOf() }: OpenOptions): Promise<PointStore> {
     const found = await shelf.get(storeMarker);
     if (found) {
       const { version } = decode(storeRecord, found, `${shelf.description}/${storeMarker}`);
-      if (version === 1) return new PointStore(shelf);
+      if (version === 1) return new PointStore(shelf, keepers);
     }
     const isEmpty = (await shelf.list('')).length === 0;
     if (!create || !isEmpty)
@@ -33,11 +43,11 @@ export class PointStore {
         { place: { path: shelf.description } },
       );
     await shelf.putIfAbsent(storeMarker, encode({ format: 'dormouse store', version: 1 }));
-    return new PointStore(shelf);
+    return new PointStore(shelf, keepers);
   }
 
   points(uuid: string): DomainPoints {
-    const points = this.#points.get(uuid) ?? new DomainPoints(this.shelf, uuid);
+    const points = this.#points.get(uuid) ?? new DomainPoints(this.shelf, uuid, { keepers: this.keepers });
     this.#points.set(uuid, points);
     return points;
   }

@@ -1,5 +1,6 @@
 /** Whether the points of a domain can be read: their records, their images, and all that those need. */
 import { basename } from 'node:path';
+import { fault } from '../disks/keep.js';
 import { asDormouseError } from '../errors.js';
 import { requireImage } from '../image/image_file.js';
 import { verifyImage } from '../image/verify.js';
@@ -17,6 +18,8 @@ export interface PointsReport {
   readonly points: number;
   /** Files looked at. */
   readonly images: number;
+  /** Disks that points hold. */
+  readonly disks: number;
   readonly findings: PointFinding[];
 }
 
@@ -32,6 +35,20 @@ async function checkPoint(
   } catch (thrown) {
     return [{ point: id, image: image.name, what: asDormouseError(thrown).message }];
   }
+}
+
+/** That each is there, and as large as it was. */
+async function checkDisks(points: DomainPoints, record: PointRecord): Promise<PointFinding[]> {
+  const findings: PointFinding[] = [];
+  for (const held of await points.heldDisks(record)) {
+    try {
+      const what = await fault(points.keepers, held, held.file);
+      if (what !== null) findings.push({ point: record.id, image: null, what });
+    } catch (thrown) {
+      findings.push({ point: record.id, image: null, what: asDormouseError(thrown).message });
+    }
+  }
+  return findings;
 }
 
 /** Each file once: an image is read with all that it rests on. */
@@ -61,11 +78,14 @@ export async function verifyPoints(
   { readData, signal }: { readonly readData: boolean; readonly signal?: AbortSignal | undefined },
 ): Promise<PointsReport> {
   const [records, findings, images] = [[] as PointRecord[], [] as PointFinding[], new Set<string>()];
+  let disks = 0;
   for (const id of await points.ids()) {
     try {
       const record = await points.find(id);
       records.push(record);
       findings.push(...(await checkPoint(points, record, images)));
+      findings.push(...(await checkDisks(points, record)));
+      if (record.disks.kind !== 'none') disks += record.disks.disks.length;
     } catch (thrown) {
       findings.push({ point: id, image: null, what: asDormouseError(thrown).message });
     }
@@ -73,5 +93,5 @@ export async function verifyPoints(
   const bad = new Set(findings.map(({ point }) => point));
   const readable = records.filter(({ id }) => !bad.has(id));
   if (readData) findings.push(...(await readWhole(points, readable, signal)));
-  return { points: records.length, images: images.size, findings };
+  return { points: records.length, images: images.size, disks, findings };
 }

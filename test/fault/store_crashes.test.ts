@@ -5,8 +5,13 @@
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
 import { test, type TestContext } from 'node:test';
-import { asDormouseError } from '../../src/errors.js';
-import { DomainPoints } from '../../src/store/domain_points.js';
+import type { KeptDisk, KeptDisks } from '../../src/disks/kept.js';
+import type { Run } from '../../src/disks/run.js';
+import { asDormouseError, DormouseError } from '../../src/errors.js';
+import { type BegunPoint, DomainPoints } from '../../src/store/domain_points.js';
+import type { Holder } from '../../src/store/holder.js';
+import { diskNameOf } from '../../src/store/names.js';
+import { diskNamesOf, type PointRecord } from '../../src/store/record.js';
 import { FolderShelf } from '../../src/store/folder_shelf.js';
 import type { Descent } from '../../src/store/lineage.js';
 import { Dice } from '../support/dice.js';
@@ -27,12 +32,68 @@ class Stage {
   readonly files = new SimulatedFiles();
   readonly told = new Told();
   readonly pinned = new Set<string>();
+  /** Disks that a program keeps, where no store is. */
+  readonly elsewhere = new Set<string>();
   clock = Date.parse('2026-01-01T00:00:00.000Z');
 
   points(name: string): DomainPoints {
     const holder = { name, isDead: (other: string) => other === 'first' && name !== 'first' };
-    const shelf = new FolderShelf('/store', this.files, holder);
-    return new DomainPoints(shelf, uuid, { holder, readDescent: (image) => this.descent(image) });
+    const keepers = { program: process.execPath, run: this.#keeper };
+    return new DomainPoints(this.#shelf(holder), uuid, {
+      ...{ holder, keepers, readDescent: (image: string) => this.descent(image) },
+    });
+  }
+
+  #shelf(holder: Holder): FolderShelf {
+    return new FolderShelf('/store', this.files, holder);
+  }
+
+  /** Begins, does it, and says so: it can be cut short between any two. */
+  readonly #keeper: Run = (_program, [action = '', , , , where = '']) => {
+    const step = (): void => {
+      try {
+        this.files.step();
+      } catch (thrown) {
+        if (thrown instanceof Crash) throw thrown;
+        throw new DormouseError('COMMAND_FAILED', String(thrown));
+      }
+    };
+    step();
+    if (action === 'take') this.elsewhere.add(where);
+    if (action === 'forget') this.elsewhere.delete(where);
+    step();
+    return '';
+  };
+
+  /** As a point session does: two disks, of which a program keeps a copy, or whose content is in the store; or none. */
+  async takeDisks(points: DomainPoints, begun: BegunPoint, kind: DiskKind): Promise<KeptDisks> {
+    const names = ['xvda', 'xvdb'];
+    if (kind === 'none') return { kind };
+    if (kind === 'command') {
+      const way = { kind, program: process.execPath } as const;
+      const disks = names.map(
+        (name) => ({ name, path: process.execPath, kind: 'file', writable: true }) as const,
+      );
+      const taking = await points.takeDisks(begun, way, disks);
+      try {
+        await taking.ready();
+        taking.take();
+        return await taking.finish();
+      } catch (thrown) {
+        await taking.abandon().catch(() => undefined);
+        throw thrown;
+      }
+    }
+    const shelf = this.#shelf({ name: 'first', isDead: () => false });
+    const disks: KeptDisk[] = [];
+    for (const name of names) {
+      const where = diskNameOf(begun.id, name, 'content');
+      const file = await shelf.create(`${uuid}/disks/${where}`);
+      this.files.write(file.path, contentOf(where));
+      await file.publish();
+      disks.push({ name, path: '/disk', bytes: contentOf(where).length, where });
+    }
+    return { kind, program: null, tookMs: 0, disks };
   }
 
   async descent(image: string): Promise<Descent | null> {
@@ -47,6 +108,7 @@ class Stage {
 
   /** A point on `parent`, or a whole one. */
   async take(points: DomainPoints, parent: string | null): Promise<string> {
+    const kind = diskKinds[this.clock % diskKinds.length] ?? 'none';
     const lease = points.lease();
     try {
       const begun = await points.begin(lease, this.clock++, parent);
@@ -54,9 +116,10 @@ class Stage {
       this.told.at?.push(begun.id);
       const before = parent !== null && begun.parentStays ? await this.descent(parent) : null;
       const needs = before ? [{ name: parent ?? '', imageId: before.imageId, root: before.root }] : [];
+      const disks = await this.takeDisks(points, begun, kind);
       const descent = descentOf(begun.id, needs, before ? 'changes' : 'full');
       await this.files.writeUnnamed(begun.imagePath, Buffer.from(JSON.stringify(descent)));
-      await points.publish(recordOf(begun.id, begun.imageName, descent));
+      await points.publish(recordOf(begun.id, begun.imageName, descent, disks));
       this.told.there.add(begun.id);
       this.told.at = [begun.id];
       return begun.imageName;
@@ -96,6 +159,10 @@ class Stage {
     await points.prune({ last: 100 }, { also: ids });
   }
 }
+
+const diskKinds = ['none', 'command', 'reflink'] as const;
+type DiskKind = (typeof diskKinds)[number];
+const contentOf = (where: string): Buffer => Buffer.from(`all of ${where}`);
 
 type History = (stage: Stage) => Promise<void>;
 
@@ -146,16 +213,43 @@ async function untilItFails(stage: Stage, history: History): Promise<void> {
     if (thrown instanceof Crash) return;
     const { code } = asDormouseError(thrown);
     assert.ok(
-      ['NO_SPACE', 'IMAGE_WRITE_FAILED', 'IMAGE_READ_FAILED', 'STORE_DAMAGED', 'INTERNAL'].includes(code),
+      [
+        'NO_SPACE',
+        'IMAGE_WRITE_FAILED',
+        'IMAGE_READ_FAILED',
+        'STORE_DAMAGED',
+        'COMMAND_FAILED',
+        'INTERNAL',
+      ].includes(code),
       code,
     );
     if (code === 'INTERNAL') assert.match(String(thrown), /EIO|ENOSPC/u, 'an error of another kind');
   }
 }
 
-async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints): Promise<void> {
-  const { removed } = await points.collect();
-  assert.ok(removed.length <= 5);
+/** Each point has its disks, whole, and there is none that no point has. */
+async function checkDisks(
+  files: SimulatedFiles,
+  elsewhere: ReadonlySet<string>,
+  points: readonly PointRecord[],
+): Promise<void> {
+  const paths = files.paths().filter((path) => path.includes('/disks/'));
+  const needed = points.flatMap(diskNamesOf);
+  assert.deepEqual(
+    paths.map((path) => path.split('/').at(-1)).sort(),
+    needed.sort(),
+    'disks of no point, or missing',
+  );
+  const kept = points.flatMap(({ disks }) => (disks.kind === 'command' ? disks.disks : []));
+  assert.deepEqual([...elsewhere].sort(), kept.map(({ where }) => where).sort(), 'disks elsewhere');
+  for (const path of paths.filter((name) => name.endsWith('.raw')))
+    assert.deepEqual(await files.read(path, 1000), contentOf(path.split('/').at(-1) ?? ''));
+}
+
+async function checkAfter({ files, told, elsewhere, ...stage }: Stage, points: DomainPoints): Promise<void> {
+  const { removed, removedDisks, stuck } = await points.collect();
+  assert.ok(removed.length <= 5 && removedDisks.length <= 10);
+  assert.deepEqual(stuck, []);
   const ids = (await points.list()).map(({ id }) => id);
   for (const id of told.there) assert.ok(ids.includes(id), `${id} was told to be there`);
   const current = (await points.current())?.id ?? '';
@@ -170,6 +264,7 @@ async function checkAfter({ files, told, ...stage }: Stage, points: DomainPoints
   const flat = paths.filter((path) => path.includes('/flat/')).map((path) => path.split('/').at(-1) ?? '');
   for (const id of flat)
     assert.ok(id.startsWith('.') || ids.includes(id), `${id} went and is still called flat`);
+  await checkDisks(files, elsewhere, await points.list());
   const left = paths.filter((path) => /\/\.|\/(?:leases|leaving|tombstones)\//u.test(path));
   assert.deepEqual(left, [], 'what nobody needs');
   assert.ok(stage.clock > 0);

@@ -1,15 +1,17 @@
 /**
  * A writer, two collectors, two who flatten, somebody who pins and one who reads, at one domain's points at once: every call they make is a turn, whose turn
- * it is is random, and each may die at any of its turns. No point that is published ever lacks an image that it needs; a point that was
+ * it is is random, and each may die at any of its turns. No point that is published ever lacks an image or a disk that it needs; a point that was
  * pinned stays, and what is read for as long as it is read; and once the dead are known to be dead one collection leaves nothing that nobody needs.
  */
 import assert from 'node:assert/strict';
 import { Buffer } from 'node:buffer';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { KeptDisks } from '../../src/disks/kept.js';
 import { DormouseError } from '../../src/errors.js';
 import { DomainPoints } from '../../src/store/domain_points.js';
 import type { Descent } from '../../src/store/lineage.js';
+import { diskNameOf } from '../../src/store/names.js';
 import { Dice } from '../support/dice.js';
 import { Crash, MemoryShelf, Things } from '../support/memory_shelf.js';
 import { descentOf, flatImageOf, recordOf, uuid } from '../support/point_records.js';
@@ -47,10 +49,15 @@ class Turns {
   }
 }
 
+const diskName = (id: string): string => diskNameOf(id, 'xvda', 'content');
+const diskOf = (id: string): string => `${uuid}/disks/${diskName(id)}`;
+
 class World {
   readonly things = new Things();
   readonly turns = new Turns();
   readonly pinned = new Set<string>();
+  /** Points that hold one. */
+  readonly withDisk = new Set<string>();
   readOfForgotten = 0;
   flattened = 0;
   clock = Date.parse('2026-01-01T00:00:00.000Z');
@@ -89,8 +96,22 @@ class World {
       for (const need of descent.needs) visit(need.name, name, descent.mapKind === 'changes');
     };
     for (const image of images) visit(image, 'a point', true);
+    for (const id of this.ids())
+      if (this.withDisk.has(id)) assert.ok(this.things.has(diskOf(id)), `the disk of ${id} is gone`);
     return needed;
   }
+}
+
+async function keepDisk(world: World, shelf: MemoryShelf, id: string): Promise<KeptDisks> {
+  const where = diskName(id);
+  world.withDisk.add(id);
+  await (await shelf.create(diskOf(id))).publish();
+  return {
+    kind: 'reflink',
+    program: null,
+    tookMs: 0,
+    disks: [{ name: 'xvda', path: '/disk', bytes: 0, where }],
+  };
 }
 
 /** Takes points, each on the one before where that stays; now and then with a map of all pages, that needs two of the older ones. */
@@ -107,8 +128,9 @@ async function write(world: World, actor: string, count: number, dice: Dice): Pr
     // As a writer that has its parent open: of what the parent needs some pages are still in use.
     if (isFull) for (const need of parent?.needs ?? []) if (dice.below(2) === 0) needs.push({ ...need });
     const descent = descentOf(begun.id, needs, isFull ? 'full' : 'changes');
+    const disks = dice.below(2) === 0 ? await keepDisk(world, shelf, begun.id) : ({ kind: 'none' } as const);
     await shelf.putImage(`${uuid}/images/${begun.imageName}`, { bytes: Buffer.alloc(1), descent });
-    await points.publish(recordOf(begun.id, begun.imageName, descent));
+    await points.publish(recordOf(begun.id, begun.imageName, descent, disks));
     head = begun.imageName;
   }
   await lease.drop();
@@ -221,6 +243,8 @@ async function recover(world: World): Promise<void> {
   await points.collect();
   const needed = [...world.needed()].sort();
   assert.deepEqual(world.things.lastParts(`${uuid}/images`), needed, 'orphans stay');
+  const disks = world.ids().filter((id) => world.withDisk.has(id));
+  assert.deepEqual(world.things.lastParts(`${uuid}/disks`), disks.map(diskName), 'disks of nobody stay');
   const dead = (name: string): boolean => [...world.turns.dead].some((actor) => name.includes(`${actor}~`));
   const flat = world.things.lastParts(`${uuid}/flat`).filter((id) => !world.ids().includes(id));
   assert.deepEqual(flat, [], 'of points that went');

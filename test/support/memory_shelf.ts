@@ -2,7 +2,7 @@
 import { Buffer } from 'node:buffer';
 import type { Descent } from '../../src/store/lineage.js';
 import { DormouseError } from '../../src/errors.js';
-import { largestBytes, requireName, type Shelf } from '../../src/store/shelf.js';
+import { largestBytes, type NewFile, requireName, type Shelf } from '../../src/store/shelf.js';
 
 /** What the shelf's caller has died of: nothing that it was about to do happens any more. */
 export class Crash extends Error {}
@@ -42,6 +42,15 @@ export class MemoryShelf implements Shelf {
 
   putIfAbsent(name: string, bytes: Buffer): Promise<boolean> {
     return this.putImage(name, { bytes: Buffer.from(bytes) });
+  }
+
+  /** What its path leads to is in the test's hands. */
+  create(name: string): Promise<NewFile> {
+    return this.#named(name, () => ({
+      path: name,
+      publish: () => this.putIfAbsent(name, Buffer.alloc(0)),
+      drop: () => Promise.resolve(),
+    }));
   }
 
   putImage(name: string, thing: Thing): Promise<boolean> {

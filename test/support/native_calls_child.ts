@@ -22,6 +22,7 @@ const namespaces = [
     'step',
     'limits',
     'fileLock',
+    'disk',
     'output',
     'pageStream',
   ],

@@ -1,5 +1,6 @@
 /** Points of an imagined domain, whose images are only what they say of their ancestors. */
 import { Buffer } from 'node:buffer';
+import type { KeptDisks } from '../../src/disks/kept.js';
 import type { Descent } from '../../src/store/lineage.js';
 import type { PointRecord } from '../../src/store/record.js';
 
@@ -13,17 +14,22 @@ export function descentOf(id: string, needs: Descent['needs'], mapKind: Descent[
   return { imageId: hexOf(id, 32), root: hexOf(id, 64), mapKind, needs };
 }
 
-export function recordOf(id: string, imageName: string, { imageId, root, needs }: Descent): PointRecord {
+export function recordOf(
+  id: string,
+  imageName: string,
+  { imageId, root, needs }: Descent,
+  disks: KeptDisks = { kind: 'none' },
+): PointRecord {
   const sequence = needs.length === 0 ? 0 : 1;
   return {
-    version: 1,
+    version: disks.kind === 'none' ? 1 : 2,
     ...{ id, takenAt: '2026-01-01T00:00:00.000Z', hostKind: 'embedded', parent: null },
     domain: { uuid, name: 'guest', domid: 1, type: 'pvh', vcpus: 1 },
     image: {
       ...{ name: imageName, imageId, root, chainId: imageId, sequence, consistency: 'suspend-point' },
       ...{ storedBytes: 1, memoryBytes: 1, changedPages: 1 },
     },
-    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks: { kind: 'none' } },
+    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks },
   };
 }
 

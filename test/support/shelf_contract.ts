@@ -12,6 +12,8 @@ export interface ShelfPlace {
   open(): Shelf;
   /** Keeps an image as its writer does. */
   writeImage(shelf: Shelf, name: string, bytes: Buffer): Promise<void>;
+  /** Writes to a new file by its path; absent where its path leads nowhere. */
+  fill?(path: string, bytes: Buffer): void;
   /** All who have a shelf on it die, and the machine with them; what was not durable is lost where that can be done. */
   crash?(): void;
   /** A put in that folder that never ended. */
@@ -150,6 +152,7 @@ function names(title: string, make: MakePlace): void {
       (name) => shelf.delete(name),
       (name) => shelf.list(name),
       (name) => shelf.imagePath(name),
+      (name) => shelf.create(name),
       (name) => shelf.sweep(name, new Set()),
     ];
     for (const name of wrong)
@@ -161,6 +164,30 @@ function names(title: string, make: MakePlace): void {
 }
 
 const together = 16;
+
+function created(title: string, make: MakePlace): void {
+  test(`${title}: a new file has no name before it is published, and is none that was dropped`, async (t) => {
+    const place = await make(t);
+    const [shelf, other] = [place.open(), place.open()];
+    const first = await shelf.create('u/disks/a.raw');
+    const [second, third] = [await other.create('u/disks/a.raw'), await other.create('u/disks/b.raw')];
+    assert.deepEqual(await shelf.list('u/disks'), []);
+    place.fill?.(first.path, bytesOf('first'));
+    place.fill?.(second.path, bytesOf('second'));
+    assert.equal(await first.publish(), true);
+    assert.equal(await second.publish(), false);
+    await first.drop();
+    await second.drop();
+    await third.drop();
+    place.crash?.();
+    const next = place.open();
+    assert.deepEqual(await next.list('u/disks'), ['a.raw']);
+    if (place.fill) assert.equal(await textOf(next, 'u/disks/a.raw'), 'first');
+    await next.sweep('u/disks', new Set());
+    assert.equal(place.leftPuts?.() ?? 0, 0);
+    assert.equal(await next.delete('u/disks/a.raw'), true);
+  });
+}
 
 function races(title: string, make: MakePlace): void {
   test(`${title}: of many who put one name at once one does, and his bytes are there`, async (t) => {
@@ -294,5 +321,5 @@ export function testFailures(title: string, make: MakePlace<FailingPlace>): void
 
 /** Registers the tests of a kind of shelf; `make` gives each of them a place of its own. */
 export function testShelf(title: string, make: MakePlace): void {
-  for (const part of [oneThing, sizes, names, races, leftovers]) part(title, make);
+  for (const part of [oneThing, sizes, names, created, races, leftovers]) part(title, make);
 }

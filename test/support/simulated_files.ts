@@ -45,6 +45,11 @@ export class SimulatedFiles implements FileCalls {
     if (what === 'EIO' || (what === 'ENOSPC' && writes)) throw errno(what);
   }
 
+  /** One that somebody else takes for this process: a program that it runs. */
+  step(): void {
+    this.#step();
+  }
+
   /** The process is gone; with the power so is what was not synced, or not. */
   revive(powerLoss: Dice | null): void {
     this.#dead = false;
@@ -103,6 +108,22 @@ export class SimulatedFiles implements FileCalls {
     this.#step();
     const folder = this.#folder(path);
     folder.durable = new Map(folder.names);
+  }
+
+  async syncFile(path: string): Promise<void> {
+    await this.#later();
+    this.#step();
+    const inode = this.#at(path);
+    if (isFolder(inode)) throw errno('EISDIR');
+    inode.durable = inode.bytes;
+  }
+
+  /** As somebody else writes to a file. */
+  write(path: string, bytes: Buffer): void {
+    const inode = this.#at(path);
+    if (isFolder(inode)) throw errno('EISDIR');
+    this.#step();
+    inode.bytes = Buffer.from(bytes);
   }
 
   #fill(file: File, given: Buffer): void {

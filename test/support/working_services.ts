@@ -158,6 +158,7 @@ export function working(): Services {
     restorePoint: () =>
       Promise.resolve({
         ...{ path: 'p.dmi', point: point.id, domid: 3, name: 'web1', from: 'dormouse', imageId, notes: [] },
+        disks: ['/srv/web1.xvda.raw'],
         ...{ phases, ...sizes },
       }),
     checkImage: (_host, path) =>
@@ -175,7 +176,12 @@ export function working(): Services {
     checkpoint: (_host, _selector, path) => Promise.resolve(checkpointed(path)),
     rollback: (_host, _selector, path) => Promise.resolve(rolledBack(path)),
     rollbackToPoint: () =>
-      Promise.resolve({ ...rolledBack('p.dmi'), point: point.id, safetyPoint: '20260101-000001.000' }),
+      Promise.resolve({
+        ...rolledBack('p.dmi'),
+        point: point.id,
+        disks: ['xvda'],
+        safetyPoint: '20260101-000001.000',
+      }),
     bisect: (_host, _selector, _store, { onTrial, leave }) => {
       const trials = [
         { point: point.id, verdict: 'good' as const, exitCode: 0, why: null, elapsedMs: 12.5 },
@@ -198,11 +204,21 @@ export function working(): Services {
     prunePoints: () =>
       Promise.resolve({
         ...{ forgotten: ['20250101-000000.000'], kept: [{ id: point.id, by: ['last'] }] },
-        ...{ removed: ['20250101-000000.000.dmi'], freedBytes: 4096 },
+        ...{
+          removed: ['20250101-000000.000.dmi'],
+          freedBytes: 4096,
+          removedDisks: ['20250101-000000.000.xvda.raw'],
+          stuck: ['odd'],
+        },
       }),
     pinPoint: () => Promise.resolve({ point: point.id, changed: true }),
     verifyPoints: () =>
-      Promise.resolve({ points: 2, images: 2, findings: [{ point: point.id, image: null, what: 'gone' }] }),
+      Promise.resolve({
+        points: 2,
+        images: 2,
+        disks: 1,
+        findings: [{ point: point.id, image: null, what: 'gone' }],
+      }),
     diffPoints: () =>
       Promise.resolve({
         ...{ name: 'web1', from: '20251231-000000.000', to: point.id, nrPfns: 128, differingPages: 3 },

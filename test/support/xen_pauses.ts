@@ -16,6 +16,8 @@ export interface PauseScene {
   /** Without a log. */
   readonly content?: boolean;
   readonly does?: 'hold';
+  /** With `frozen`, which throws. */
+  readonly frozen?: 'good' | 'throws';
   /** In `standing`; and `dies`: the domain is gone by then. */
   readonly throws?: 'error' | 'text' | 'dies';
   readonly maxPages?: number;
@@ -45,7 +47,14 @@ const calls = (): string[] => {
 const pauses = (): number => readFileSync(file('pauses')).length;
 
 const [addon = '', watcher = '', runDir = '', scene = '{}'] = process.argv.slice(2);
-const { content = false, does, throws, maxPages = 64, files = [] } = JSON.parse(scene) as PauseScene;
+const {
+  content = false,
+  does,
+  frozen: late,
+  throws,
+  maxPages = 64,
+  files = [],
+} = JSON.parse(scene) as PauseScene;
 const api = createRequire(import.meta.url)(addon) as XenNative;
 api.open();
 const quiet = (): void => undefined;
@@ -68,6 +77,11 @@ function standing(): void {
   if (throws) throw new DormouseError('PAGE_TABLE_INVALID', 'a table');
 }
 
+function frozen(): void {
+  writeFileSync(file('calls'), 'frozen\n', { flag: 'a' });
+  if (late === 'throws') throw new DormouseError('COMMAND_FAILED', 'a disk');
+}
+
 async function outcomeOf(work: () => Promise<unknown>): Promise<string> {
   try {
     await work();
@@ -82,7 +96,10 @@ for (const name of files) writeFileSync(file(name), '');
 const outcome = await outcomeOf(() =>
   does === 'hold'
     ? host.holdPaused(lease)
-    : host.captureStopped(lease, { memory, tracker, live, maxPages, standing }),
+    : host.captureStopped(lease, {
+        ...{ memory, tracker, live, maxPages, standing },
+        ...(late && { frozen }),
+      }),
 );
 const seen = { outcome, calls: calls(), pauses: pauses(), journal: linesOf(join(runDir, '5.journal')) };
 for (const name of files) rmSync(file(name), { force: true });

@@ -32,13 +32,13 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
     'protect web1 --store s --count 3',
     /^protected: +web1 .*\npoints: +3 points, 1 skipped for their pause, 2 failures\n/,
   ],
-  points: ['points --store s', /^POINT .*\n20260101-000000\.123 +web1 .* whole +pinned\n$/],
+  points: ['points --store s', /^POINT .*\n20260101-000000\.123 +web1 .* whole +none +pinned\n$/],
   prune: ['prune web1 --store s --keep-last 1', /^forgotten: +1 point\nremoved: +1 image, 4\.00 KiB\n/],
   'point pin': ['point pin web1 latest --store s', /^20260101-000000\.123 is pinned\n$/],
   'point unpin': ['point unpin web1 latest --store s', /^20260101-000000\.123 is no longer pinned\n$/],
   'point verify': [
     'point verify web1 --store s',
-    /^20260101-000000\.123: gone\n2 points, 2 images: 1 finding\n$/,
+    /^20260101-000000\.123: gone\n2 points, 2 images, 1 disk: 1 finding\n$/,
     3,
   ],
   'point diff': [

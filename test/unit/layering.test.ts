@@ -12,7 +12,7 @@ const layers: readonly (readonly string[])[] = [
   ['save', 'restore', 'checkpoint', 'rollback', 'bisect', 'transfer', 'convert', 'digest', 'dump', 'diff'],
   ['protect'],
   ['capture', 'store'],
-  ['xenstream', 'host', 'worker', 'trust'],
+  ['xenstream', 'host', 'worker', 'trust', 'disks'],
   ['image'],
   ['domain'],
   ['pfn', 'codec'],

@@ -16,6 +16,7 @@ testShelf('a folder', (t) => {
   return {
     open: () => new FolderShelf(join(root, 'shelf'), undefined, holder),
     writeImage: async (shelf, name, bytes) => writeFileSync(await shelf.imagePath(name), bytes),
+    fill: (path, bytes) => writeFileSync(path, bytes),
     leavePut: (folder) => {
       mkdirSync(join(root, 'shelf', folder), { recursive: true });
       writeFileSync(join(root, 'shelf', folder, dead), 'half of');
@@ -43,6 +44,7 @@ function onDyingDisk(): FailingPlace {
     open,
     crash,
     writeImage: async (shelf, name, bytes) => files.writeUnnamed(await shelf.imagePath(name), bytes),
+    fill: (path, bytes) => files.write(path, bytes),
     fail(how) {
       files.atStep = () => (how === null ? 'go on' : how === 'full' ? 'ENOSPC' : 'EIO');
     },

@@ -78,6 +78,24 @@ describe('a pause on Xen', { skip: noFakeXen }, () => {
       assert.deepEqual(seen.calls.slice(-3), ['standing', 'unpause', 'unmap: 1 mapped']);
     });
 
+  test('what belongs to the instant is taken last, once memory is safe; if it cannot be the guest goes on', (t) => {
+    for (const [frozen, outcome] of [
+      ['good', 'done'],
+      ['throws', 'COMMAND_FAILED'],
+    ] as const) {
+      const seen = run(t, { frozen });
+      assert.deepEqual([seen.outcome, seen.pauses, seen.journal], [outcome, 0, ['logdirty']]);
+      assert.deepEqual(seen.calls.slice(-4), ['standing', 'frozen', 'unpause', 'unmap: 1 mapped']);
+    }
+    assert.ok(
+      !run(t, { frozen: 'good', maxPages: 1 }).calls.includes('frozen'),
+      'of pages that are not captured',
+    );
+    // Of one that stands already it is asked for each part.
+    const over = run(t, { frozen: 'throws' }, true);
+    assert.deepEqual([over.outcome, over.pauses, over.calls.includes('frozen')], ['COMMAND_FAILED', 1, true]);
+  });
+
   test('one that fails and cannot be taken back is for the end of the lease', (t) => {
     for (const files of [['stuck'], ['stuck', 'log fails']]) {
       const seen = run(t, { files });

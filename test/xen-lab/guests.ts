@@ -20,6 +20,8 @@ export interface GuestOptions {
   clockUs?: number;
   /** Size of a disk, a file on the host's /images, which the load uses too; default: no disk. */
   diskMib?: number;
+  /** Where that file is, or in its place the block device of that size; default /images/NAME.disk. */
+  diskPath?: string;
   /** It also reads the disk over and over. */
   reads?: boolean;
   /** Last part of its address on the wire, 10.9.0.N (100 to 250): gives it a network card and the load datagrams to exchange. */
@@ -39,6 +41,8 @@ export interface GuestOptions {
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
   deaf?: boolean;
 }
+
+const diskPath = ({ name, diskPath: path = `/images/${name}.disk` }: GuestOptions): string => path;
 
 /** Where xenconsoled keeps what a domain prints: under the name that it had when it was created. */
 const logOf = (name: string): string => `/var/log/xen/console/guest-${name}.log`;
@@ -73,7 +77,7 @@ export function guestConfig(options: GuestOptions, lab: Lab): string {
     `on_reboot = "${options.onReboot ?? 'restart'}"`,
     `on_poweroff = "${options.onPoweroff ?? 'destroy'}"`,
   ];
-  if (options.diskMib !== undefined) lines.push(`disk = ["/images/${name}.disk,raw,xvda,w"]`);
+  if (options.diskMib !== undefined) lines.push(`disk = ["${diskPath(options)},raw,xvda,w"]`);
   if (address !== undefined)
     lines.push(`vif = ["bridge=xenbr0,mac=00:16:3e:00:00:${address.toString(16).padStart(2, '0')}"]`);
   return lines.join('\n') + '\n';
@@ -96,8 +100,9 @@ export class Guest {
   static async create(lab: Lab, options: GuestOptions): Promise<Guest> {
     const { name } = options;
     await lab.must(`cat > /domu/${name}.cfg <<'EOF'\n${guestConfig(options, lab)}EOF`);
+    const path = diskPath(options);
     if (options.diskMib !== undefined)
-      await lab.must(`rm -f /images/${name}.disk; truncate -s ${options.diskMib}M /images/${name}.disk`);
+      await lab.must(`[ -b ${path} ] || { rm -f ${path}; truncate -s ${options.diskMib}M ${path}; }`);
     await lab.must(`rm -f ${logOf(name)} ${logOf(incoming(name))}; xl create -q /domu/${name}.cfg`, {
       timeoutMs: 120_000,
     });

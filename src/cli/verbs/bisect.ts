@@ -6,6 +6,7 @@ import { DormouseError } from '../../errors.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, formatDuration, printable } from '../../render/units.js';
 import type { Context } from '../context.js';
+import { disksField, disksOption } from '../disks_option.js';
 import { figures } from '../documents.js';
 import { flag, text, texts } from '../input.js';
 import { parseDurationMs } from '../parse.js';
@@ -19,6 +20,7 @@ const input = z.object({
   timeout: z.string().transform(parseDurationMs).optional(),
   leave: z.enum(leftAt).default('before'),
   ...{ paused: flag, trustEnds: flag, keepDisks: flag, safety: z.boolean().default(true) },
+  disks: disksField,
 });
 
 /** `is bad (exit 1, 1.20 s)`. */
@@ -52,14 +54,14 @@ function render(result: BisectResult): string {
 }
 
 async function find(context: Context, typed: z.output<typeof input>): Promise<BisectResult> {
-  const { domain, store, timeout: timeoutMs, ...options } = typed;
+  const { domain, store, timeout: timeoutMs, disks, ...options } = typed;
   if (!options.safety && options.leave === 'before')
     throw new DormouseError('USAGE', 'with --no-safety nothing leads back: say --leave good or --leave bad');
   const { host: hostName } = context.globals;
   return await context.withHost((host) =>
     context.services.bisect(host, domain, store, {
       ...options,
-      ...given({ timeoutMs }),
+      ...given({ timeoutMs, disks }),
       // What COMMAND asks dormouse is meant of the same host.
       env: hostName === undefined ? {} : { DORMOUSE_HOST: hostName },
       signal: context.signal,
@@ -78,7 +80,7 @@ export const bisect = defineVerb({
     'judged; 128 or more, or a signal, ends the search. It has DORMOUSE_DOMAIN, DORMOUSE_DOMID and DORMOUSE_POINT in its environment; ' +
     'what it prints goes to stderr. If it takes longer than --timeout it is ended, and the point is bad.\n' +
     'The domain runs while COMMAND runs, whether it was paused or not, and stands between two points; with --paused it stands then too, as it ' +
-    'was at the point. Its disks and network are not taken back.\n' +
+    'was at the point. Its disks are taken back if the points hold them; its network is not.\n' +
     'First COMMAND is run at both ends: it must succeed at the good one and fail at the bad one. Only points that led from the one to the ' +
     'other are tried. One that is damaged or was forgotten is skipped. Exit code 3 if skipped points leave open which one is the first.\n' +
     'As it is before the domain is kept as a point. It goes back there in the end, and after Ctrl-C or any error, as paused as it was; ' +
@@ -98,7 +100,11 @@ export const bisect = defineVerb({
     { flags: '-p, --paused', says: 'the domain stands while COMMAND runs' },
     {
       flags: '--keep-disks',
-      says: 'the disks that it writes to stay as they are; without, on Xen it is refused',
+      says: 'the disks that it writes to stay as they are; without, points that do not hold them are refused',
+    },
+    {
+      ...disksOption,
+      says: 'how its disks are kept as they were before (default: as in the points), and what puts back those of command:PROGRAM',
     },
     { flags: '--no-safety', says: 'do not keep the domain as it is; for one that has crashed' },
   ],

@@ -6,6 +6,7 @@ import { asDormouseError, changed, DormouseError } from '../../errors.js';
 import type { Host } from '../../host/contract.js';
 import type { Context } from '../context.js';
 import { compressionField, compressionOption } from '../compression_option.js';
+import { disksField, disksOption, disksWords } from '../disks_option.js';
 import { downtime, figures, pageCounts, phases } from '../documents.js';
 import { parseCount, parseIntervalMs } from '../parse.js';
 import type { TakenPoint } from '../../protect/point_session.js';
@@ -24,11 +25,13 @@ const input = z.object({
   count: z.string().transform(parseCount).optional(),
   interval: z.string().transform(parseIntervalMs).default(0),
   ...{ incrementalFrom: maybeText, compression: compressionField, suspendTimeout: maybeSeconds },
+  disks: disksField,
 });
 type Input = z.output<typeof input>;
 
 /** The files of the series. */
-function pathsOf({ file, count, interval, store }: Input): string[] {
+function pathsOf({ file, count, interval, store, disks }: Input): string[] {
+  if (disks) throw new DormouseError('USAGE', 'disks are kept with points: --disks needs --store');
   if (file === undefined) throw new DormouseError('USAGE', 'say where: a file, or --store FOLDER');
   if (store !== undefined) throw new DormouseError('USAGE', 'a file is given and --store: say one of them');
   if (count === undefined) {
@@ -103,6 +106,7 @@ async function takePoints(
     count,
     interval,
     incrementalFrom,
+    disks,
     ...typed
   }: Input & { readonly store: string },
 ): Promise<TakenPoint[]> {
@@ -114,7 +118,12 @@ async function takePoints(
       context.services.protect(host, domain, typed.store, {
         ...{ count: count ?? 1, everyMs: interval, mode, reason: 'checkpoint', patient: false },
         ...{ retention: {}, overBudget: 'take', minFreeBytes: 0, signal: context.signal },
-        ...given({ compression, suspendTimeoutMs: typed.suspendTimeout, onProgress: options.onProgress }),
+        ...given({
+          compression,
+          suspendTimeoutMs: typed.suspendTimeout,
+          onProgress: options.onProgress,
+          disks,
+        }),
         notice: (words) => context.warn(words),
         onPoint: (point) => taken.push(point),
       }),
@@ -132,11 +141,12 @@ async function takePoints(
 async function runInto(context: Context, typed: Input & { readonly store: string }): Promise<Outcome> {
   const taken = await context.withHost((host) => takePoints(context, host, typed));
   const points = taken.map(({ record, path }) => describePoint(record, path));
-  const lines = points.map(({ point, path, pauseMs, storedBytes, memoryBytes, domain }) =>
+  const lines = points.map(({ point, path, pauseMs, storedBytes, memoryBytes, domain }, i) =>
     renderFacts([
       ['point', `${point} of ${printable(domain.name)} (domain ${domain.domid})`],
       ['file', printable(path)],
       ['size', `${formatBytes(memoryBytes)} of memory in ${formatBytes(storedBytes)}`],
+      ['disks', disksWords(taken[i]?.record.disks ?? { kind: 'none' })],
       ['paused for', formatDuration(pauseMs)],
     ]),
   );
@@ -173,6 +183,7 @@ export const checkpoint = defineVerb({
       flags: '--incremental-from <image>',
       says: 'store only what is not the same in that image, of the same folder',
     },
+    { ...disksOption, says: `with --store: ${disksOption.says}` },
     compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],

@@ -1,8 +1,9 @@
 import * as z from 'zod';
 import { counted } from '../../render/units.js';
+import { keeperField, keeperOption } from '../disks_option.js';
 import { flag, text } from '../input.js';
 import { storedDomain, storeField, storeOption, typedPoint } from '../store_argument.js';
-import { defineVerb } from '../verb.js';
+import { defineVerb, given } from '../verb.js';
 
 const args = [storedDomain, typedPoint];
 const pinDocument = z.object({ point: z.string(), changed: z.boolean() });
@@ -54,10 +55,10 @@ export const pointVerify = defineVerb({
   name: 'point verify',
   summary: 'Says of every point of a domain whether it can be read',
   details:
-    'Each record, image and ancestor is there and is the one that is meant. With --read-data every byte of every image is read too, each ' +
+    'Each record, image and ancestor is there and is the one that is meant, and each disk is there and as large as it was. With --read-data every byte of every image is read too, each ' +
     'once however many points need it. Exit code 3 if anything is damaged.',
   args: [storedDomain],
-  options: [storeOption, { flags: '--read-data', says: 'read the images whole' }],
+  options: [storeOption, { flags: '--read-data', says: 'read the images whole' }, keeperOption],
   examples: [
     {
       command: 'dormouse point verify web1 --store /srv/points --read-data',
@@ -67,19 +68,22 @@ export const pointVerify = defineVerb({
   document: z.object({
     points: z.int().nonnegative(),
     images: z.int().nonnegative(),
+    disks: z.int().nonnegative(),
     findings: z.array(
       z.object({ point: z.string().nullable(), image: z.string().nullable(), what: z.string() }),
     ),
   }),
-  input: z.object({ domain: text, store: storeField, readData: flag }),
+  input: z.object({ domain: text, store: storeField, readData: flag, disks: keeperField }),
   cancellable: true,
-  async run(context, { domain, store, readData }) {
-    const report = await context.services.verifyPoints(store, domain, { readData, signal: context.signal });
-    const { findings, points, images } = report;
+  async run(context, { domain, store, readData, disks: program }) {
+    const chosen = { readData, signal: context.signal, ...given({ program }) };
+    const report = await context.services.verifyPoints(store, domain, chosen);
+    const { findings, points, images, disks } = report;
     const lines = findings.map(
       ({ point, image, what }) => `${[point, image, what].filter((part) => part !== null).join(': ')}\n`,
     );
-    const text = `${counted(points, 'point')}, ${counted(images, 'image')}: ${
+    const kept = disks === 0 ? '' : `, ${counted(disks, 'disk')}`;
+    const text = `${counted(points, 'point')}, ${counted(images, 'image')}${kept}: ${
       findings.length === 0 ? 'whole' : counted(findings.length, 'finding')
     }\n`;
     return { document: report, text: lines.join('') + text, exitCode: findings.length === 0 ? 0 : 3 };

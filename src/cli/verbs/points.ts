@@ -2,11 +2,12 @@ import * as z from 'zod';
 import type { Point } from '../../store/domain_points.js';
 import { renderTable } from '../../render/table.js';
 import { formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
+import { disksWords } from '../disks_option.js';
 import { flag, maybeText } from '../input.js';
 import { describePoint, pointDocument, storedDomain, storeField, storeOption } from '../store_argument.js';
 import { defineVerb } from '../verb.js';
 
-const head = ['POINT', 'DOMAIN', 'SIZE', 'CHANGED', 'PAUSE', 'MODE', 'IMAGE', ''];
+const head = ['POINT', 'DOMAIN', 'SIZE', 'CHANGED', 'PAUSE', 'MODE', 'IMAGE', 'DISKS', ''];
 
 /**
  * Each after the one that it goes on from; of several that go on from one the youngest goes on below it, the older ones are indented
@@ -31,7 +32,7 @@ function inTree(points: readonly Point[]): { point: Point; indent: number }[] {
 }
 
 function row(point: Point, indent: number): string[] {
-  const { id, domain, image, pauseMs, mode, pinned } = point;
+  const { id, domain, image, pauseMs, mode, pinned, disks } = point;
   return [
     `${'  '.repeat(indent)}${id}`,
     printable(domain.name),
@@ -40,6 +41,7 @@ function row(point: Point, indent: number): string[] {
     formatDuration(pauseMs),
     mode,
     image.sequence === 0 ? 'whole' : `increment ${formatCount(image.sequence)}`,
+    disksWords(disks),
     pinned ? 'pinned' : '',
   ];
 }

@@ -4,6 +4,7 @@ import type { ProtectResult } from '../../protect/protect.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
 import { compressionField, compressionOption } from '../compression_option.js';
+import { disksField, disksOption } from '../disks_option.js';
 import { figures } from '../documents.js';
 import { maybeSeconds, text } from '../input.js';
 import { parseCount, parseDurationMs } from '../parse.js';
@@ -23,6 +24,7 @@ const input = z.object({
   ...{ domain: text, store: storeField, every: duration.default(1000) },
   count: z.string().transform(parseCount).optional(),
   mode: z.enum(checkpointModes).default('light'),
+  disks: disksField,
   maxPause: duration.optional(),
   overBudget: z.enum(['take', 'skip']).default('take'),
   maxBytes: maybeSize,
@@ -50,7 +52,7 @@ export const protect = defineVerb({
   summary: 'Takes a point of a running domain every second, or as often as told, until it is stopped',
   details:
     'A point is an image of the domain at one instant, in a store; each but the first holds what changed since the one before. ' +
-    'Disks are not in it. Ctrl-C or SIGTERM end it: a point that is being taken is dropped, and the exit code is 0. What ' +
+    'The disks that the domain writes to are in it only with --disks, of the same instant. Ctrl-C or SIGTERM end it: a point that is being taken is dropped, and the exit code is 0. What ' +
     'may pass is told on stderr and tried again, later each time: a store that is full or away, another tool at work on the ' +
     'domain, a reboot. If the domain stays away for 30 s it is DOMAIN_NOT_FOUND.\n' +
     'Without --keep all points stay. --max-bytes forgets the oldest ones first, a chain at a time, and begins a new chain when half ' +
@@ -70,6 +72,7 @@ export const protect = defineVerb({
     { flags: '--max-bytes <size>', says: "what the domain's points may take of the disk" },
     { flags: '--min-free <size>', says: 'what is left free on the disk (default: 1G)' },
     { flags: '--mode <mode>', says: 'how the domain is paused (default: light)', choices: checkpointModes },
+    disksOption,
     compressionOption,
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
@@ -99,12 +102,13 @@ export const protect = defineVerb({
   cancellable: true,
   async run(context, typed) {
     const { domain, store, every: everyMs, mode, overBudget, minFree: minFreeBytes } = typed;
-    const { count, maxPause: maxPauseMs, maxBytes, compression, suspendTimeout: suspendTimeoutMs } = typed;
+    const { count, maxPause: maxPauseMs, maxBytes, compression, disks } = typed;
+    const { suspendTimeout: suspendTimeoutMs } = typed;
     const result = await context.withHost((host) =>
       context.services.protect(host, domain, store, {
         ...{ everyMs, mode, overBudget, minFreeBytes, retention: retentionOf(typed) },
         ...{ signal: context.signal, reason: 'protect' as const, patient: true },
-        ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs }),
+        ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs, disks }),
         notice: (text) => context.warn(text),
         onPoint: ({ record: { id, image, pauseMs } }, late) => {
           const words = `${id}: ${formatBytes(image.storedBytes)}, paused for ${formatDuration(pauseMs)}`;

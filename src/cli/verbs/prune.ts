@@ -3,6 +3,7 @@ import { DormouseError } from '../../errors.js';
 import { hasRules } from '../../store/retention.js';
 import { renderFacts, renderTable } from '../../render/table.js';
 import { counted, formatBytes } from '../../render/units.js';
+import { keeperField, keeperOption } from '../disks_option.js';
 import { figures } from '../documents.js';
 import { flag, text, texts } from '../input.js';
 import {
@@ -13,7 +14,7 @@ import {
   storeField,
   storeOption,
 } from '../store_argument.js';
-import { defineVerb } from '../verb.js';
+import { defineVerb, given } from '../verb.js';
 
 export const prune = defineVerb({
   name: 'prune',
@@ -21,9 +22,14 @@ export const prune = defineVerb({
   details:
     'Points that no --keep rule keeps are forgotten, and those that are named. Without either only what killed tools have left is ' +
     'removed. Pinned points stay. An image goes when no point is built on it any more, so less room may come free ' +
-    'than the points took. If anything of the store that counts cannot be read, nothing is removed (STORE_DAMAGED).',
+    'than the points took; its disks go with it. If anything of the store that counts cannot be read, nothing is removed (STORE_DAMAGED).',
   args: [storedDomain, { form: '[points...]', says: 'points to forget, whatever the rules say' }],
-  options: [storeOption, ...retentionOptions, { flags: '--dry-run', says: 'only say what would go' }],
+  options: [
+    storeOption,
+    ...retentionOptions,
+    { flags: '--dry-run', says: 'only say what would go' },
+    keeperOption,
+  ],
   examples: [
     {
       command: 'dormouse prune web1 --store /srv/points --keep-last 60 --keep-hourly 48 --dry-run',
@@ -37,17 +43,30 @@ export const prune = defineVerb({
     kept: z.array(z.object({ point: z.string(), by: z.array(z.string()) })),
     removedImages: z.array(z.string()),
     freedBytes: figures.count,
+    removedDisks: z.array(z.string()),
+    stuck: z.array(z.string()),
   }),
-  input: z.object({ domain: text, points: texts, store: storeField, dryRun: flag, ...retentionFields }),
+  input: z.object({
+    domain: text,
+    points: texts,
+    store: storeField,
+    dryRun: flag,
+    disks: keeperField,
+    ...retentionFields,
+  }),
   changes: true,
   cancellable: false,
   async run(context, input) {
-    const { domain, points, store, dryRun } = input;
+    const { domain, points, store, dryRun, disks: program } = input;
     const retention = retentionOf(input);
     if (hasRules(retention) && points.length > 0)
       throw new DormouseError('USAGE', 'points are named, or --keep rules are given: not both');
-    const pruned = await context.services.prunePoints(store, domain, { retention, also: points, dryRun });
-    const { forgotten, removed, freedBytes } = pruned;
+    const pruned = await context.services.prunePoints(store, domain, {
+      ...{ retention, also: points, dryRun },
+      ...given({ program }),
+    });
+    const { forgotten, removed, freedBytes, removedDisks, stuck } = pruned;
+    for (const words of stuck) context.warn(words);
     const kept = pruned.kept.map(({ id, by }) => ({ point: id, by: [...by] }));
     const text = renderFacts([
       [dryRun ? 'would forget' : 'forgotten', counted(forgotten.length, 'point')],
@@ -55,6 +74,7 @@ export const prune = defineVerb({
         dryRun ? 'would remove' : 'removed',
         `${counted(removed.length, 'image')}, ${formatBytes(freedBytes)}`,
       ],
+      ['  and', removedDisks.length === 0 ? undefined : counted(removedDisks.length, 'disk')],
       ['kept', counted(kept.length, 'point')],
     ]);
     const table =
@@ -64,7 +84,13 @@ export const prune = defineVerb({
             ['POINT', 'KEPT BY'],
             kept.map(({ point, by }) => [point, by.join(', ')]),
           );
-    const document = { dryRun, forgotten: [...forgotten], kept, removedImages: [...removed], freedBytes };
+    const gone = {
+      removedImages: [...removed],
+      freedBytes,
+      removedDisks: [...removedDisks],
+      stuck: [...stuck],
+    };
+    const document = { dryRun, forgotten: [...forgotten], kept, ...gone };
     return { document, text: dryRun ? text + table : text };
   },
 });

@@ -6,15 +6,17 @@ import { renderParts } from '../../render/summary.js';
 import { renderFacts } from '../../render/table.js';
 import { formatDuration, printable } from '../../render/units.js';
 import type { Context } from '../context.js';
+import { disksField, disksOption } from '../disks_option.js';
 import { downtime, figures, phases } from '../documents.js';
 import { flag, maybeText, text } from '../input.js';
 import { storeOption } from '../store_argument.js';
-import { defineVerb } from '../verb.js';
+import { defineVerb, given } from '../verb.js';
 
 const input = z.object({
   ...{ domain: text, point: maybeText, store: maybeText, image: maybeText },
   safety: z.union([z.string(), z.literal(false)]).optional(),
   keepDisks: flag,
+  disks: disksField,
 });
 type Input = z.output<typeof input>;
 
@@ -29,14 +31,18 @@ function filesOf({ image, safety, point }: Input): { image: string; safety?: str
 
 type WentBack = Omit<PointRollbackResult, 'point'> & { readonly point: string | null };
 
+/** Of an image no disks are known. */
+const noneBack = { point: null, safetyPoint: null, disks: [] } as const;
+
 function goBack(context: Context, host: Host, typed: Input): Promise<WentBack> {
-  const { domain, store, point, image, safety, keepDisks } = typed;
+  const { domain, store, point, image, safety, keepDisks, disks } = typed;
   return context.withProgress(`rollback ${domain}`, async (progress) => {
     const options = { ...progress, keepDisks };
     if (store === undefined) {
+      if (disks) throw new DormouseError('USAGE', 'an image holds no disks: --disks needs --store');
       const files = filesOf(typed);
       const done = await context.services.rollback(host, domain, files.image, { ...options, ...files });
-      return { ...done, point: null, safetyPoint: null };
+      return { ...done, ...noneBack };
     }
     if (image !== undefined || typeof safety === 'string')
       throw new DormouseError(
@@ -44,7 +50,7 @@ function goBack(context: Context, host: Host, typed: Input): Promise<WentBack> {
         'with --store there is no --image, and --safety is a point of the store',
       );
     const notice = (words: string): void => context.warn(words);
-    const chosen = { ...options, notice, safety: safety !== false };
+    const chosen = { ...options, notice, safety: safety !== false, ...given({ disks }) };
     return await context.services.rollbackToPoint(host, domain, store, point ?? 'latest', chosen);
   });
 }
@@ -54,8 +60,8 @@ export const rollback = defineVerb({
   summary: 'Takes a domain back, in place, to a point or an image of it',
   details:
     'The domain keeps its id and goes on from the moment of the point or image, as paused as it is now; what it did since is lost, ' +
-    'unless it is kept: with --store as a point, else by --safety. Disks stay as they are: ' +
-    'on Xen a domain that writes to one is refused without --keep-disks.\n' +
+    'unless it is kept: with --store as a point, else by --safety. The disks that the point holds are put back while their backends are away, ' +
+    'if they are still those that the domain has; a domain that writes to disks that the point does not hold is refused without --keep-disks.\n' +
     'The whole image is read and checked while the guest runs, and only pages that differ are put back in the pause. With ' +
     '--safety the pause is longer: the new image is complete and on disk before the domain goes back.\n' +
     'Once it goes back it is not stopped half way, by signals neither. If the tool dies then, the domain stays paused ' +
@@ -75,6 +81,10 @@ export const rollback = defineVerb({
     {
       flags: '--keep-disks',
       says: 'go back although disks that the domain writes to stay as they are: its file systems must bear it',
+    },
+    {
+      ...disksOption,
+      says: 'how its disks are kept as they were before (default: as in the point), and what puts back those of command:PROGRAM',
     },
   ],
   examples: [
@@ -100,6 +110,7 @@ export const rollback = defineVerb({
     safety: z.string().nullable(),
     safetyPoint: z.string().nullable(),
     paused: z.boolean(),
+    disks: z.array(z.string()),
     putPages: figures.count,
     samePages: figures.count,
     pauseMs: figures.milliseconds,
@@ -118,12 +129,13 @@ export const rollback = defineVerb({
       ['rolled back', `${printable(result.name)} (domain ${result.domid}), ${ending}`],
       result.point === null ? ['image', result.imageId] : ['to point', result.point],
       ['before', result.safetyPoint ?? (result.safety === null ? undefined : printable(result.safety))],
+      ['disks', result.disks.length === 0 ? undefined : `${result.disks.join(', ')} put back`],
       ['pages', `${result.putPages} put back, ${result.samePages} the same`],
       ['took', formatDuration(result.elapsedMs)],
       ['  of that', verbose ? renderParts(result.phases) : undefined],
       ['paused for', formatDuration(result.pauseMs)],
       ['  of that', verbose ? renderParts(result.downtime) : undefined],
     ]);
-    return { document: result, text };
+    return { document: { ...result, disks: [...result.disks] }, text };
   },
 });

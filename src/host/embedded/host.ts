@@ -1,4 +1,5 @@
 /** The embedded host as a tool sees it: the host contract over one connection. */
+import { performance } from 'node:perf_hooks';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import type {
   Builder,
@@ -25,6 +26,7 @@ import { numbered } from '../events.js';
 import type { HostConnection } from './connection.js';
 import { checkSpec } from './guest_config.js';
 import type { BackendBehaviour, GuestProgress, Unlogged } from './hypervisor.js';
+import { configWithDisks } from './new_disks.js';
 import { captureByCalls } from '../capture_by_calls.js';
 import { MachineViews } from './memory_view.js';
 import type { HostEvent } from './protocol.js';
@@ -65,6 +67,7 @@ export class EmbeddedHost implements Host {
   readonly description: string;
   readonly kind = 'embedded';
   readonly xenstore: Xenstore;
+  readonly configWithDisks = configWithDisks;
   readonly #connection: HostConnection;
   readonly #views = new MachineViews();
 
@@ -195,11 +198,32 @@ export class EmbeddedHost implements Host {
     return captureByCalls(this, lease, capture);
   }
 
-  async snapshot(lease: Lease, options: { readOnce?: boolean } = {}): Promise<Snapshot> {
+  async snapshot(
+    lease: Lease,
+    { readOnce = false, frozen }: { readOnce?: boolean; frozen?: (() => void) | undefined } = {},
+  ): Promise<Snapshot> {
+    if (!frozen) return this.#snapshot(lease, readOnce);
+    const startedMs = performance.now();
+    await this.holdPaused(lease);
+    let held: Snapshot | undefined;
+    try {
+      held = await this.#snapshot(lease, readOnce);
+      frozen();
+    } catch (thrown) {
+      // The first error is the one to tell.
+      await held?.release().catch(() => undefined);
+      await this.releasePaused(lease).catch(() => undefined);
+      throw thrown;
+    }
+    await this.releasePaused(lease);
+    return { ...held, pauseNs: Math.round((performance.now() - startedMs) * 1e6) };
+  }
+
+  async #snapshot(lease: Lease, readOnce: boolean): Promise<Snapshot> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
     const { epoch, pauseNs, dirty, geometry, state } = await connection.call('snapshot', { lease: id });
-    const request = { kind: 'snapshot', epoch, readOnce: options.readOnce ?? false } as const;
+    const request = { kind: 'snapshot', epoch, readOnce } as const;
     const memory = await this.#view(lease.domid, request).catch(async (thrown: unknown) => {
       await connection.call('releaseSnapshot', { lease: id, epoch });
       throw thrown;

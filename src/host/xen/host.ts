@@ -27,6 +27,7 @@ import type {
   XlDomain,
 } from '../contract.js';
 import { captureByCalls } from '../capture_by_calls.js';
+import { refuseControlDomain } from './control_domain.js';
 import { noShadow, XenLog } from './dirty_log.js';
 import { domainDisks } from './disks.js';
 import { domainConfig } from './domain_config.js';
@@ -40,6 +41,7 @@ import { refuseOtherSaver } from './other_saver.js';
 import { continueMonitor, findMonitor, type Monitor, stopMonitor } from './monitor.js';
 import { beginRewinding, openRewriter, rewindObstacles, type RewindWanted } from './rewinding.js';
 import { ringEnds, ringPfns, tiesBefore } from './ties.js';
+import { configWithDisks } from './new_disks.js';
 import { XenPauses } from './pauses.js';
 import { suspendGuest } from './suspend.js';
 import { xl, xlCreate, xlDryRun } from './xl.js';
@@ -74,22 +76,11 @@ export async function openXenHost(options: XenHostOptions = {}): Promise<XenHost
 
 const stoppedMonitor = ({ pid, startTime }: Monitor): Undoable => `monitor ${pid} ${startTime}`;
 
-/** Stopping it would stop the host, and this process. */
-function refuseControlDomain(domid: number): void {
-  if (domid !== 0) return;
-  throw new DormouseError(
-    'DOMAIN_WRONG_STATE',
-    'Domain-0 runs this host and this program: it is not stopped',
-    {
-      place: { domid },
-    },
-  );
-}
-
 export class XenHost implements Host {
   readonly description: string;
   readonly kind = 'xen';
   readonly xenstore: XenXenstore;
+  readonly configWithDisks = configWithDisks;
   readonly #api: XenNative;
   readonly #leases: XenLeases;
   readonly #pauses: XenPauses;

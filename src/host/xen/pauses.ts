@@ -72,7 +72,7 @@ export class XenPauses {
   capture(
     held: XenLease,
     mapped: XenMemoryHandle,
-    { memory, tracker, live, maxPages, standing }: StoppedCapture,
+    { memory, tracker, live, maxPages, standing, frozen }: StoppedCapture,
     known: KnownBefore,
   ): Downtime {
     const { rings, eventPages, ringPages } = known;
@@ -80,8 +80,10 @@ export class XenPauses {
     const how = { thorough: false, anywhere: true, maxPages, threads: availableParallelism() };
     const { inShadow, ...parts } = this.#pausing(held, 'pause', (stands) => {
       const work = steps().exportCapture(live, memory.handle, { ...how, logged: tracker !== null });
-      const whole = (state: DomainState, links: NativeLinks): void =>
+      const whole = (state: DomainState, links: NativeLinks): void => {
         standing({ ...state, links: linksOf(links, known) });
+        frozen?.();
+      };
       return this.#api.captureStopped(domid, mapped, work, eventPages, whole, stands, rings, ringPages);
     });
     held.strike('pause');

@@ -18,7 +18,7 @@ import type { Packages } from './packages.js';
 import { run } from './tools.js';
 
 const folders =
-  'proc sys dev run tmp root project images domu etc/xen/scripts etc/lab usr/bin usr/sbin usr/lib usr/lib64 ' +
+  'proc sys dev run tmp root project images domu etc/xen/scripts etc/lab etc/lvm usr/bin usr/sbin usr/lib usr/lib64 ' +
   'var/lib/xen var/lib/xenstored var/log/xen/console var/cache';
 const bootModules = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4'];
 const rootModules = [
@@ -32,7 +32,12 @@ const rootModules = [
   'xen-netback',
   'loop',
   'bridge',
+  'xfs',
+  'dm-thin-pool',
 ];
+/** Of this machine, for file systems and volumes that guests' disks are kept on. */
+const diskPrograms = ['/sbin/mkfs.xfs', '/sbin/lvm'];
+const lvmVerbs = ['pvcreate', 'vgcreate', 'lvcreate', 'lvs', 'lvremove', 'lvchange', 'vgs', 'vgchange'];
 
 function busybox(root: string): void {
   const bin = join(root, 'usr/bin');
@@ -73,6 +78,7 @@ function ownFiles(root: string): void {
     profile: 'etc/profile',
     block: 'etc/xen/scripts/block',
     vif: 'etc/xen/scripts/vif-bridge',
+    'lvm.conf': 'etc/lvm/lvm.conf',
   };
   for (const [name, place] of Object.entries(places)) {
     copyFileSync(join(sourceDir, 'dom0', name), join(root, place));
@@ -98,9 +104,12 @@ export function layOutDom0(dir: string, packages: Packages, modules: Modules): v
     ...programs.map((name) => join(xenBin, name)),
     join(packages.xenDir, 'usr/bin/xenstore-ls'),
     process.execPath,
+    ...diskPrograms,
   ]);
   copyFileSync(realpathSync('/lib64/ld-linux-x86-64.so.2'), join(root, 'usr/lib64/ld-linux-x86-64.so.2'));
   copyFileSync(process.execPath, join(root, 'usr/bin/node'));
+  for (const path of diskPrograms) copyFileSync(realpathSync(path), join(root, 'usr/sbin', basename(path)));
+  for (const verb of lvmVerbs) symlinkSync('lvm', join(root, 'usr/sbin', verb));
   busybox(root);
   ownFiles(root);
   layOutBoot(join(dir, 'boot'), root, modules);

@@ -1,0 +1,41 @@
+/** Runs programs that keep disks: bounded in time, and without this process doing anything else meanwhile, for a guest may stand. */
+import { spawnSync } from 'node:child_process';
+import { DormouseError } from '../errors.js';
+
+export interface RunOptions {
+  readonly timeoutMs: number;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** What it wrote to stdout. COMMAND_FAILED with what it said. */
+export type Run = (program: string, args: readonly string[], options: RunOptions) => string;
+
+const mostShown = 20;
+
+/** Null of one that did not start, of which Node's types know nothing. */
+const linesOf = (text: string | null): string[] =>
+  (text ?? '').split('\n').filter((line) => line.trim() !== '');
+
+export const run: Run = (program, args, { timeoutMs, env }) => {
+  const { status, signal, error, stdout, stderr } = spawnSync(program, [...args], {
+    ...{ encoding: 'utf8', timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 1 << 20 },
+    ...{ stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
+  });
+  if (status === 0 && error === undefined) return stdout;
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  const how =
+    code === 'ETIMEDOUT'
+      ? `did not end within ${timeoutMs / 1000} s and was killed`
+      : error
+        ? `cannot be run: ${error.message}`
+        : status === null
+          ? `was killed by ${String(signal)}`
+          : `ended with ${status}`;
+  const said = linesOf(stderr).slice(-mostShown);
+  const last = said.at(-1);
+  throw new DormouseError(
+    'COMMAND_FAILED',
+    `\`${[program, ...args].join(' ')}\` ${how}${last === undefined ? '' : `: ${last}`}`,
+    { cause: error, details: said, advice: 'See what it said; run it by hand with the same arguments.' },
+  );
+};
