@@ -222,7 +222,7 @@ test('rolled back in place with its disks, from anywhere, with requests in fligh
       // Also beyond its end, where its disks are closed.
       await reachStep(host, domid, Math.min(guest.steps, on.at + on.run));
       const putBack = rewritingHost(host, () => putDisks(disks, point.disks));
-      const { putPages } = await rollback(putBack, 'guest', point.image);
+      const { putPages } = await rollback(putBack, 'guest', point.image, { keepDisks: true });
       assert.ok(putPages > 0);
       assert.deepEqual(await states(host, domid), ['4', '4']);
       assert.equal(await endOf(host, 'guest', disks, guest), untouched);
@@ -248,6 +248,7 @@ test('right after a rollback memory is the image, the disk what it was, and noth
     rewritingHost(host, () => putDisks(disks, point.disks)),
     'guest',
     point.image,
+    { keepDisks: true },
   );
   assert.equal((await digestDomain(host, 'guest')).digest, (await digestImage(point.image)).digest);
   await behave(host, domid, {});
@@ -264,7 +265,10 @@ test('a disk that was replaced meanwhile is opened anew; one that is gone leaves
   const point = await takePoint(stage, 'guest', disks);
   const second = disks[1] ?? '';
   const away = rewritingHost(host, () => renameSync(second, `${second}.away`));
-  await assert.rejects(rollback(away, 'guest', point.image), { code: 'CONFIG_INVALID', guest: 'paused' });
+  await assert.rejects(rollback(away, 'guest', point.image, { keepDisks: true }), {
+    code: 'CONFIG_INVALID',
+    guest: 'paused',
+  });
   assert.equal((await host.info(domid)).rewinding, true);
   const replace = rewritingHost(host, () =>
     disks.forEach((disk, index) => {
@@ -272,7 +276,7 @@ test('a disk that was replaced meanwhile is opened anew; one that is gone leaves
       renameSync(`${disk}.new`, disk);
     }),
   );
-  await rollback(replace, 'guest', point.image);
+  await rollback(replace, 'guest', point.image, { keepDisks: true });
   assert.equal(await endOf(host, 'guest', disks, plan), untouched);
 });
 
@@ -284,7 +288,9 @@ test('a backend that never closes: the rollback is refused in time, and the gues
   await reachStep(host, domid, 100);
   const point = await takePoint(stage, 'guest', disks);
   await host.setBackend(domid, 1, { neverCloses: true });
-  await assert.rejects(rollback(host, 'guest', point.image), { code: 'HOST_UNAVAILABLE' });
+  await assert.rejects(rollback(host, 'guest', point.image, { keepDisks: true }), {
+    code: 'HOST_UNAVAILABLE',
+  });
   const { rewinding, paused } = await host.info(domid);
   assert.deepEqual([rewinding, paused], [undefined, false]);
   assert.deepEqual([...(await states(host, domid)), ...(await states(host, domid, 1))], ['4', '4', '4', '4']);
@@ -323,6 +329,7 @@ test('a tool that dies while the disks close, or while they are away', async (t)
     rewritingHost(host, () => putDisks(disks, point.disks)),
     'guest',
     point.image,
+    { keepDisks: true },
   );
   assert.equal(await endOf(host, 'guest', disks, plan), untouched);
 });

@@ -64,7 +64,7 @@ async function dieAt(
     await real.close();
     throw new Error('dead');
   });
-  await rollback(dying.host, 'guest', image).catch((thrown: unknown) => {
+  await rollback(dying.host, 'guest', image, { keepDisks: true }).catch((thrown: unknown) => {
     if (died === null) throw thrown;
   });
   await real.close();
@@ -96,6 +96,7 @@ test('whenever the tool dies, the disks are at work or away, and the next rollba
         rewritingHost(host, () => putDisks(disks, kept)),
         'guest',
         image,
+        { keepDisks: true },
       );
       await host.unpause(domid);
       assert.deepEqual(await endsOf(stage), ['4', '4'], at);

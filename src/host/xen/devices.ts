@@ -169,7 +169,7 @@ async function obstaclesOf(
   if (at !== state.connected && !leftMidway)
     return [lacks(`${name} is not connected (state ${at ?? 'none'})`)];
   if (!name.startsWith('vbd ') || mode === 'r' || keepDisks) return [];
-  return [lacks(`${name} is a disk that is written to, and no point holds disks: see --keep-disks`)];
+  return [lacks(`${name} is a disk that is written to: see --keep-disks`)];
 }
 
 export async function deviceObstacles(
