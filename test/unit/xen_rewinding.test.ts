@@ -65,7 +65,13 @@ class Stage {
   }
 
   state(links: Partial<DomainLinks>): DomainState {
-    const none = { grants: Buffer.alloc(0), channels: channelsOn, eventArrayPfn: 9, unfit: '', rings: Buffer.alloc(0) };
+    const none = {
+      grants: Buffer.alloc(0),
+      channels: channelsOn,
+      eventArrayPfn: 9,
+      unfit: '',
+      rings: Buffer.alloc(0),
+    };
     return {
       vcpus: [],
       links: { ...none, start: startOf(7), devices: '', ...links },
