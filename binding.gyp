@@ -53,7 +53,7 @@
           "include_dirs": ["native", "<(napi_dir)"],
           "defines": ["__XEN_TOOLS__", "NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
           "cflags_cc": ["-std=gnu++1z"],
-          "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog"],
+          "libraries": ["-lxenctrl", "-lxenguest", "-lxencall", "-lxendevicemodel", "-lxenforeignmemory", "-lxenevtchn", "-lxentoollog"],
           "ldflags": ["-Wl,-Bsymbolic", "-Wl,--as-needed"]
         },
         {

@@ -32,6 +32,8 @@ class Stage {
   isPaused = true;
   /** Another domain's end of the device's channel. */
   isBoundElsewhere = false;
+  /** How often a closed backend is still found at its channel. */
+  boundLonger = 0;
   rewrote = false;
   timers = true;
   readonly told: string[] = [];
@@ -91,7 +93,8 @@ class Stage {
       channels: () =>
         call('channels', () => {
           const now = Buffer.from(channelsOn);
-          if (!this.isBoundElsewhere && !this.areDevicesOn) now[3] = unbound;
+          const isOff = !this.isBoundElsewhere && !this.areDevicesOn;
+          if (isOff && this.boundLonger-- <= 0) now[3] = unbound;
           return now;
         }),
       pause: () => call('pause', () => void (this.isPaused = true)),
@@ -212,6 +215,14 @@ describe('a domain on its way back', () => {
     stage.isBoundElsewhere = true;
     assert.equal(await stage.outcome(await stage.rewinding()), 'HOST_LACKS');
     assert.deepEqual([stage.isMarked, stage.areDevicesOn, stage.rewrote], [false, true, false]);
+  });
+
+  test('a backend that is closed with requests on their way is told again, and waited for', async (t) => {
+    const stage = new Stage(t);
+    stage.boundLonger = 3;
+    assert.equal(await stage.outcome(await stage.rewinding()), 'whole');
+    const closed = stage.machine.written.filter((line) => line === 'vif/0/state=6').length;
+    assert.equal(closed, 4);
   });
 
   test('of one that was left half rewound the same is asked, but for devices that are off', async (t) => {

@@ -174,7 +174,7 @@ bool DomainLinks::look(bool* soon, Fault* fault) {
   if (!read_channels(*xen_, domid_, &found_.channels, fault)) return false;
   look_at_events(soon);
   // Last, as it takes longest.
-  if (!found_.unfit.empty() || xenstore_.look()) return true;
+  if (!found_.unfit.empty() || xenstore_.look(false)) return true;
   found_.unfit = kAsking;
   *soon = true;
   return true;

@@ -12,6 +12,12 @@ namespace dormouse::xen {
 namespace {
 
 constexpr uint32_t kQueryPages = 1024;
+// A kernel that takes events by a vector of each vCPU's own says that it takes them by this line,
+// which a PVH domain has not: Linux (arch/x86/xen/enlighten_hvm.c), whose vector is this.
+constexpr uint64_t kOwnVectors = 1;
+constexpr uint32_t kLinuxVector = 0xf3;
+constexpr int kViaType = 56;
+constexpr uint64_t kViaVector = 2;
 // What others do with a page that was granted to them; Xen's to say.
 constexpr uint16_t kInUse = GTF_reading | GTF_writing;
 
@@ -21,16 +27,31 @@ bool is_pinned_table(uint64_t entry, int level) {
 }
 
 // The vCPUs of a context that are on.
-size_t cpu_records(const Bytes& context) {
-  size_t cpus = 0, at = 0;
+std::vector<uint32_t> cpus_of(const Bytes& context) {
+  std::vector<uint32_t> cpus;
+  size_t at = 0;
   for (hvm_save_descriptor head; at + sizeof head <= context.size();) {
     std::memcpy(&head, context.data() + at, sizeof head);
     if (head.typecode == HVM_SAVE_CODE(END) || head.length > context.size() - at - sizeof head)
       break;
-    cpus += head.typecode == HVM_SAVE_CODE(CPU);
+    if (head.typecode == HVM_SAVE_CODE(CPU)) cpus.push_back(head.instance);
     at += sizeof head + head.length;
   }
   return cpus;
+}
+
+// The message that wakes a vCPU does so only if it is not pending there already.
+void forget_wakes(Bytes* context) {
+  constexpr size_t kPending = 0x200 + kLinuxVector / 32 * 16 + kLinuxVector % 32 / 8;
+  size_t at = 0;
+  for (hvm_save_descriptor head; at + sizeof head <= context->size();) {
+    std::memcpy(&head, context->data() + at, sizeof head);
+    at += sizeof head;
+    if (head.typecode == HVM_SAVE_CODE(END) || head.length > context->size() - at) break;
+    if (head.typecode == HVM_SAVE_CODE(LAPIC_REGS) && head.length > kPending)
+      (*context)[at + kPending] &= uint8_t(~(1u << kLinuxVector % 8));
+    at += head.length;
+  }
 }
 
 grant_entry_v1 wanted_grant(const LinksBlobs& links, size_t i, const grant_entry_v1& now) {
@@ -186,9 +207,10 @@ bool DomainRewriter::copy_in(const uint64_t* pfns, uint32_t n, const uint8_t* sr
 }
 
 bool DomainRewriter::put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state,
-                                   Fault* fault) {
+                                   Wake wake, Fault* fault) {
   if (!pv_) {
     Bytes context = state.hvm_context;
+    if (wake == Wake::message) forget_wakes(&context);
     return xc_domain_hvm_setcontext(xen_->xc(), domid_, context.data(), uint32_t(context.size())) ==
                0 ||
            raise_errno(fault, "sethvmcontext", domid_);
@@ -231,8 +253,10 @@ bool DomainRewriter::clear_events(const LinksBlobs& links, const RingEnds& rings
   auto* const page = reinterpret_cast<uint8_t*>(words);
   if (!pages_.copy_out(&links.event_array, 1, page, fault)) return false;
   for (size_t port = 0; port < std::min(links.channels.size(), kEventWords); ++port)
-    if (is_device_channel(links.channels, rings, port))
-      words[port] &= ~(kEventPending | kEventLinked | kEventLink);
+    // Those of the rings were raised while pages were written.
+    if (is_device_channel(links.channels, rings, port) || port == rings.store_port ||
+        port == rings.console_port)
+      words[port] &= ~(kEventPending | kEventLinked | kEventBusy | kEventLink);
   return pages_.copy_in(&links.event_array, 1, page, fault);
 }
 
@@ -254,14 +278,38 @@ bool DomainRewriter::forget_shutdown(Fault* fault) {
          raise_errno(fault, "resumedomain", domid_);
 }
 
-// A vCPU that waits for an event now and did not then has nothing to wait for: it gets one. Xen
-// sends each one when it is told where a PVH domain takes them.
-bool DomainRewriter::wake_vcpus(Fault* fault) {
+bool DomainRewriter::find_wake(Wake* wake, Fault* fault) {
+  *wake = Wake::itself;
+  if (pv_) return true;
   uint64_t via = 0;
-  return pv_ ||
-         (xc_hvm_param_get(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, &via) == 0 &&
-          xc_hvm_param_set(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, via) == 0) ||
-         raise_errno(fault, "waking its vCPUs", domid_);
+  if (xc_hvm_param_get(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, &via) != 0)
+    return raise_errno(fault, "hvm_get_param", domid_);
+  *wake = Wake::unknown;
+  if (via >> kViaType == kViaVector) *wake = Wake::callback;
+  if (via == kOwnVectors) *wake = Wake::message;
+  return true;
+}
+
+// A vCPU of a PVH domain that waits for an event now and did not then has nothing to wait for: it
+// gets one. Xen sends each one when it is told anew where the domain takes them.
+bool DomainRewriter::wake_vcpus(const StateBlobs& state, Wake wake, Fault* fault) {
+  constexpr uint64_t kMessageAddress = 0xfee00000;
+  uint64_t via = 0;
+  if (wake == Wake::callback)
+    return (xc_hvm_param_get(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, &via) == 0 &&
+            xc_hvm_param_set(xen_->xc(), domid_, HVM_PARAM_CALLBACK_IRQ, via) == 0) ||
+           raise_errno(fault, "waking its vCPUs", domid_);
+  if (wake != Wake::message) return true;
+  xendevicemodel_handle* const model = xendevicemodel_open(nullptr, 0);
+  if (!model) return raise_errno(fault, "opening privcmd", domid_);
+  bool good = true;
+  for (const uint32_t cpu : cpus_of(state.hvm_context)) {
+    const uint64_t to = kMessageAddress | uint64_t(cpu * 2) << 12;  // Xen's ids of local APICs
+    good = good && (xendevicemodel_inject_msi(model, domid_t(domid_), to, kLinuxVector) == 0 ||
+                    raise_errno(fault, "waking its vCPUs", domid_));
+  }
+  xendevicemodel_close(model);
+  return good;
 }
 
 bool DomainRewriter::look(Fault* fault) {
@@ -282,7 +330,7 @@ bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& lin
       [&](uint64_t pfn, const uint8_t* from, Fault* why) {
         return pages_.copy_in(&pfn, 1, from, why);
       }};
-  const size_t on = pv_ ? state.vcpus.size() : cpu_records(state.hvm_context);
+  const size_t on = pv_ ? state.vcpus.size() : cpus_of(state.hvm_context).size();
   return timers_.raise(pages, links.event_array, ports, uint32_t(on), info.max_vcpu_id + 1, all,
                        fault);
 }
@@ -290,13 +338,18 @@ bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& lin
 bool DomainRewriter::land(const std::vector<TableToPin>& pins, const StateBlobs& state,
                           const LinksBlobs& links, const RingEnds& rings, bool* timers,
                           Fault* fault) {
-  const bool cleared = put_rings(links, fault) && clear_events(links, rings, fault) &&
-                       raise_timers(state, links, timers, fault);
+  Wake wake;
+  *timers = false;
+  const bool cleared = find_wake(&wake, fault) && put_rings(links, fault) &&
+                       clear_events(links, rings, fault) &&
+                       // One that is pending already and is not told of is never told of again.
+                       (wake == Wake::unknown || raise_timers(state, links, timers, fault));
   // A page that is mapped here to be written to can be no page table.
   pages_.unmap();
-  return cleared && put_registers(pins, state, fault) && put_grants(links, fault) &&
+  return cleared && put_registers(pins, state, wake, fault) && put_grants(links, fault) &&
          make_room_for_responses(xen_, domid_, rings.store_frame, fault) &&
-         forget_shutdown(fault) && wake_vcpus(fault) && raise_events(links, rings, fault);
+         forget_shutdown(fault) && wake_vcpus(state, wake, fault) &&
+         raise_events(links, rings, fault);
 }
 
 }  // namespace dormouse::xen

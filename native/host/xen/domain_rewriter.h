@@ -64,11 +64,15 @@ class DomainRewriter : public host::DomainMemory {
   bool check_descriptors(Fault* fault);
   bool reset_vcpus(Fault* fault);
   bool unpin_tables(Fault* fault);
-  bool put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state, Fault* fault);
   bool put_grants(const LinksBlobs& links, Fault* fault);
   bool forget_shutdown(Fault* fault);
   bool raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all, Fault* fault);
-  bool wake_vcpus(Fault* fault);
+  // How a vCPU that waits is told that there are events for it.
+  enum class Wake { itself, callback, message, unknown };
+  bool put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state, Wake wake,
+                     Fault* fault);
+  bool find_wake(Wake* wake, Fault* fault);
+  bool wake_vcpus(const StateBlobs& state, Wake wake, Fault* fault);
   bool put_rings(const LinksBlobs& links, Fault* fault);
   bool clear_events(const LinksBlobs& links, const RingEnds& rings, Fault* fault);
   template <typename Visit>

@@ -14,6 +14,7 @@ extern "C" {
 #include <xen/hvm/params.h>
 #include <xencall.h>
 #include <xenctrl.h>
+#include <xendevicemodel.h>
 #include <xenevtchn.h>
 #include <xenforeignmemory.h>
 #include <xenguest.h>

@@ -49,11 +49,13 @@ bool XenstoreRest::prepare(uint64_t frame, std::string* missing) {
   return false;
 }
 
-bool XenstoreRest::look() {
+bool XenstoreRest::look(bool unread) {
   seen_ = indices_of(ring());
-  if (!seen_.idle() || is_half_asked(ring())) return false;
-  // What xenstored took before this it has answered now.
-  return turn_.pass(kTurnMs) && stays();
+  const bool asked = seen_.request_cons != seen_.request_prod || is_half_asked(ring());
+  const bool told = unread ? end_of_whole_responses(ring()) != seen_.response_prod : !seen_.idle();
+  if (asked || told) return false;
+  // What xenstored took before this it has answered now; one that serves us first in the next turn.
+  return turn_.pass(kTurnMs) && turn_.pass(kTurnMs) && stays();
 }
 
 bool XenstoreRest::stays() const { return indices_of(ring()) == seen_; }

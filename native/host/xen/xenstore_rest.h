@@ -15,8 +15,8 @@ class XenstoreRest {
   // While the domain runs. Else *missing says what no look can mend. `frame` is where xenstore says
   // that the ring is, 0 where it does not: a machine frame (PV) or a pfn.
   bool prepare(uint64_t frame, std::string* missing);
-  // Of a domain that stands.
-  bool look();
+  // Of a domain that stands. `unread`: it may have been told what it has not read yet.
+  bool look(bool unread);
   // Whether nothing has moved since that look.
   bool stays() const;
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 
@@ -92,7 +93,10 @@ bool XenstoredTurn::read_some(uint8_t* to, size_t n, int64_t until_ms) {
   while (n > 0) {
     const int64_t left = until_ms - now_ms();
     pollfd wait = {socket_, POLLIN, 0};
-    if (left <= 0 || poll(&wait, 1, int(left)) <= 0) return false;
+    if (left <= 0) return false;
+    const int ready = poll(&wait, 1, int(left));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return false;
     const ssize_t got = recv(socket_, to, n, MSG_DONTWAIT);
     if (got <= 0) return false;
     to += got;

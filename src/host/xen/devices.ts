@@ -227,6 +227,11 @@ export async function takeOff(of: DevicesOf, devices: readonly XenDevice[]): Pro
   await settled(off);
 }
 
+/** A backend that says that it is closed while requests are on their way goes on until it is told once more. */
+export async function closeAgain(of: DevicesOf, devices: readonly XenDevice[]): Promise<void> {
+  await settled(devices.map((device) => writeState(of, device, state.closed)));
+}
+
 /** The same back, from wherever they are. */
 export async function putBack(of: DevicesOf, devices: readonly XenDevice[]): Promise<void> {
   const on = devices.map(async (device) => {

@@ -368,17 +368,20 @@ export class XenHost implements Host {
     const live = await this.openMemory(domid);
     const mapped = this.#mapped.get(domid);
     if (mapped === undefined) throw new DormouseError('INTERNAL', `domain ${domid} is not leased`);
-    const { rewriter, view } = await openRewriter(this.#api, domid, mapped).catch((thrown: unknown) => {
+    const open = async (): Promise<readonly [number[], Awaited<ReturnType<typeof openRewriter>>]> => {
+      const isPv = domainType(native(() => this.#api.domain(domid))) === 'pv';
+      const toPfn = (frame: number): number | null => {
+        const pfn = steps().framesToPfns(live.handle, BigUint64Array.of(BigInt(frame)))[0] ?? noFrame;
+        return pfn === noFrame ? null : Number(pfn);
+      };
+      const alone = await ringPfns(this.xenstore, domid, isPv ? toPfn : null);
+      return [alone, await openRewriter(this.#api, domid, mapped)];
+    };
+    const [alone, { rewriter, view }] = await open().catch((thrown: unknown) => {
       live.close();
       throw thrown;
     });
     this.#rewriters.set(domid, rewriter);
-    const isPv = domainType(native(() => this.#api.domain(domid))) === 'pv';
-    const toPfn = (frame: number): number | null => {
-      const pfn = steps().framesToPfns(live.handle, BigUint64Array.of(BigInt(frame)))[0] ?? noFrame;
-      return pfn === noFrame ? null : Number(pfn);
-    };
-    const alone = await ringPfns(this.xenstore, domid, isPv ? toPfn : null);
     const close = (): void => {
       this.#rewriters.delete(domid);
       view.close();

@@ -3,6 +3,7 @@
  * they wrote meanwhile is looked up (by who called); the domain's pages (by who called); registers, grants, events; devices on; the
  * mark removed.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { native, nativePromise } from '../../addon.js';
 import type { DomainLinks, DomainState } from '../../domain/state.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
@@ -11,6 +12,7 @@ import { steps } from '../../worker/steps.js';
 import type { MemoryView, Obstacle, Rewinder, RewindTarget } from '../contract.js';
 import {
   changedDevices,
+  closeAgain,
   deviceObstacles,
   type DevicesOf,
   findDevices,
@@ -123,6 +125,10 @@ function requireStands(of: RewindWanted): void {
   );
 }
 
+/** For requests of the devices that are on their way. */
+const mostCloses = 20;
+const betweenClosesMs = 50;
+
 class XenRewinder implements Rewinder {
   readonly #devicesOf: DevicesOf;
 
@@ -145,13 +151,23 @@ class XenRewinder implements Rewinder {
     marks.set(domid, uuid);
     try {
       await this.#orGone(takeOff(this.#devicesOf, this.devices));
-      const now = native(() => api.channels(domid));
-      const bound = channelObstacle(links.channels, now, rings, true);
-      if (bound) refuse(domid, bound);
+      await this.#orGone(this.#untilUnbound());
       native(() => api.rewriterCheckTies(rewriter, links, rings));
     } catch (thrown) {
       await this.abandon().catch(() => undefined);
       throw thrown;
+    }
+  }
+
+  async #untilUnbound(): Promise<void> {
+    const { api, domid } = this.of;
+    for (let tries = 1; ; tries++) {
+      const now = native(() => api.channels(domid));
+      const bound = channelObstacle(this.links.channels, now, this.rings, true);
+      if (!bound) return;
+      if (tries === mostCloses) refuse(domid, bound);
+      await closeAgain(this.#devicesOf, this.devices);
+      await sleep(betweenClosesMs);
     }
   }
 

@@ -110,7 +110,7 @@ Napi::Value pause_watched(const Napi::CallbackInfo& info) {
       return failed(env, fault);
     }
     rests = [&](bool* now, Fault*) {
-      *now = at_rest = xenstore.look();
+      *now = at_rest = xenstore.look(true);
       return true;
     };
   }
