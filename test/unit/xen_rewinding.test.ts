@@ -156,6 +156,9 @@ describe('a domain on its way back', () => {
     assert.equal(stage.machine.written.at(-1), 'shutdown=');
     const order = stage.calls.filter((name) => ['check', 'endLog', 'begin', 'write', 'land'].includes(name));
     assert.deepEqual(order, ['check', 'endLog', 'begin', 'write', 'land']);
+    stage.machine.nodes.set('/local/domain/7/control/shutdown', 'poweroff');
+    await stage.goBack(await stage.rewinding());
+    assert.equal(stage.machine.nodes.get('/local/domain/7/control/shutdown'), '');
     assert.deepEqual(stage.told, []);
     stage.timers = false;
     await stage.goBack(await stage.rewinding());

@@ -210,12 +210,14 @@ class XenRewinder implements Rewinder {
     marks.remove(domid);
   }
 
-  /** What was told to the domain since it stood is in its ring, and the event that said so is forgotten: one more says it again. */
+  /**
+   * What was told to the domain since it stood is in its ring, and the event that said so is forgotten: one more says it again. A request
+   * to shut down that it has not taken was of what it is no more.
+   */
   async #wakeXenstore(): Promise<void> {
     const asked = `/local/domain/${this.of.domid}/control/shutdown`;
     await this.of.xenstore.transaction(async (tx) => {
-      const value = await tx.read(asked);
-      if (value !== null) await tx.write(asked, value);
+      if ((await tx.read(asked)) !== null) await tx.write(asked, '');
     });
   }
 
