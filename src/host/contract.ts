@@ -197,6 +197,8 @@ export interface Rewinder {
    * it is as it was, or `rewinding`.
    */
   begin(): Promise<void>;
+  /** After an error since then: DOMAIN_NOT_FOUND if the domain is gone, which is all there is to say then. */
+  requireThere(): Promise<void>;
   /**
    * All pages are as they were: page tables, registers and what ties it to others follow, and its devices are put back. It is whole
    * then, and still paused. `state` holds machine frames.

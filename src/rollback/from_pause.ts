@@ -92,16 +92,8 @@ async function settle(job: Job, rewinder: Rewinder): Promise<Plan> {
   }
 }
 
-async function rewind(job: Job, before: Plan, pause: Pause): Promise<number> {
-  const { host, info, reader, memory, difference, ground } = job;
-  requireFramesStay(before, info);
-  const rewinder = await takeOff(job);
-  pause.done('state');
-  const plan = await settle(job, rewinder);
-  pause.done('find');
-  await asTheHostSays(job, rewinder.begin());
-  job.reached('rewinding');
-  pause.done('state');
+async function putBack(job: Job, rewinder: Rewinder, { pins }: Plan, pause: Pause): Promise<number> {
+  const { info, reader, memory, difference } = job;
   await job.options.disks?.putBack();
   const putPages = await difference.write();
   pause.done('copy');
@@ -115,7 +107,24 @@ async function rewind(job: Job, before: Plan, pause: Pause): Promise<number> {
           sharedInfo: Buffer.from(then.sharedInfo),
         }
       : then;
-  await rewinder.complete({ pins: plan.pins, state });
+  await rewinder.complete({ pins, state });
+  return putPages;
+}
+
+async function rewind(job: Job, before: Plan, pause: Pause): Promise<number> {
+  const { host, info, ground } = job;
+  requireFramesStay(before, info);
+  const rewinder = await takeOff(job);
+  pause.done('state');
+  const plan = await settle(job, rewinder);
+  pause.done('find');
+  await asTheHostSays(job, rewinder.begin());
+  job.reached('rewinding');
+  pause.done('state');
+  const putPages = await putBack(job, rewinder, plan, pause).catch(async (thrown: unknown) => {
+    await rewinder.requireThere();
+    throw thrown;
+  });
   job.reached('whole');
   await host.releasePaused(ground.lease);
   pause.done('resume');

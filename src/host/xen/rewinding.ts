@@ -4,7 +4,7 @@
  * mark removed.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { native, nativePromise } from '../../addon.js';
+import { native, nativeCall, nativePromise } from '../../addon.js';
 import type { DomainLinks, DomainState } from '../../domain/state.js';
 import { asDormouseError, DormouseError } from '../../errors.js';
 import type { XenMemoryHandle, XenRewriterHandle } from '../../handle.js';
@@ -187,6 +187,10 @@ class XenRewinder implements Rewinder {
       throw thrown;
     }
     native(() => api.rewriterBegin(rewriter));
+  }
+
+  requireThere(): Promise<void> {
+    return this.#orGone(nativeCall(() => requireThere(this.of)));
   }
 
   complete(rest: Parameters<Rewinder['complete']>[0]): Promise<void> {
