@@ -94,9 +94,9 @@ struct Guest : host::DomainMemory {
                                 ++writes;
                                 return true;
                               }};
-    bool all = false;
-    check(timers.raise(pages, kEvents, ports, vcpus, kMost, &all, &fault), "no fault");
-    return all;
+    std::string why;
+    check(timers.raise(pages, kEvents, ports, vcpus, kMost, &why, &fault), "no fault");
+    return why.empty();
   }
 };
 

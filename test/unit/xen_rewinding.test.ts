@@ -35,7 +35,7 @@ class Stage {
   /** How often a closed backend is still found at its channel. */
   boundLonger = 0;
   rewrote = false;
-  timers = true;
+  timers = '';
   readonly told: string[] = [];
   /** Called before each call is carried out. */
   before: (call: string) => void = () => undefined;
@@ -165,9 +165,9 @@ describe('a domain on its way back', () => {
     await stage.goBack(await stage.rewinding());
     assert.equal(stage.machine.nodes.get('/local/domain/7/control/shutdown'), '');
     assert.deepEqual(stage.told, []);
-    stage.timers = false;
+    stage.timers = 'no such page';
     await stage.goBack(await stage.rewinding());
-    assert.match(stage.told.join(), /^domain 7: its timers could not be raised/);
+    assert.match(stage.told.join(), /^domain 7: its timers could not be raised \(no such page\)/);
   });
 
   test('whatever fails, it is as it was or marked, and the next one makes it whole', async (t) => {

@@ -318,32 +318,33 @@ bool DomainRewriter::look(Fault* fault) {
          timers_.find(*memory_, pv_ ? host::kNoMfn : info.shared_info_frame, fault);
 }
 
-bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all,
-                                  Fault* fault) {
+bool DomainRewriter::raise_timers(const StateBlobs& state, const LinksBlobs& links,
+                                  std::string* why, Fault* fault) {
   xc_domaininfo_t info;
   if (!domain_info(*xen_, domid_, &info, fault)) return false;
   std::vector<uint32_t> ports;
   for (uint32_t port = 0; port < std::min(links.channels.size(), kEventWords); ++port)
     if (links.channels[port] == kTimerChannel) ports.push_back(port);
   const GuestPages pages = {
-      [&](uint64_t pfn, uint8_t* to, Fault* why) { return pages_.copy_out(&pfn, 1, to, why); },
-      [&](uint64_t pfn, const uint8_t* from, Fault* why) {
-        return pages_.copy_in(&pfn, 1, from, why);
+      [&](uint64_t pfn, uint8_t* to, Fault* bad) { return pages_.copy_out(&pfn, 1, to, bad); },
+      [&](uint64_t pfn, const uint8_t* from, Fault* bad) {
+        return pages_.copy_in(&pfn, 1, from, bad);
       }};
   const size_t on = pv_ ? state.vcpus.size() : cpus_of(state.hvm_context).size();
-  return timers_.raise(pages, links.event_array, ports, uint32_t(on), info.max_vcpu_id + 1, all,
+  return timers_.raise(pages, links.event_array, ports, uint32_t(on), info.max_vcpu_id + 1, why,
                        fault);
 }
 
 bool DomainRewriter::land(const std::vector<TableToPin>& pins, const StateBlobs& state,
-                          const LinksBlobs& links, const RingEnds& rings, bool* timers,
+                          const LinksBlobs& links, const RingEnds& rings, std::string* timers,
                           Fault* fault) {
   Wake wake;
-  *timers = false;
+  timers->clear();
   const bool cleared = find_wake(&wake, fault) && put_rings(links, fault) &&
                        clear_events(links, rings, fault) &&
                        // One that is pending already and is not told of is never told of again.
                        (wake == Wake::unknown || raise_timers(state, links, timers, fault));
+  if (wake == Wake::unknown) *timers = "it does not say where it takes events";
   // A page that is mapped here to be written to can be no page table.
   pages_.unmap();
   return cleared && put_registers(pins, state, wake, fault) && put_grants(links, fault) &&

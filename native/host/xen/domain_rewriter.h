@@ -28,9 +28,9 @@ class DomainRewriter : public host::DomainMemory {
   bool begin(Fault* fault);
   // All pages are as they were then, and so is the rest after this: page tables, registers, grants;
   // no event of a device is on its way, each is then raised once, as it may have been lost.
-  // *timers: whether those of its vCPUs could be raised too.
+  // *timers: why those of its vCPUs could not be raised too; else empty.
   bool land(const std::vector<TableToPin>& pins, const StateBlobs& state, const LinksBlobs& links,
-            const RingEnds& rings, bool* timers, Fault* fault);
+            const RingEnds& rings, std::string* timers, Fault* fault);
   void unmap() { pages_.unmap(); }
 
   host::FrameMaps maps() const override { return memory_->maps(); }
@@ -66,7 +66,8 @@ class DomainRewriter : public host::DomainMemory {
   bool unpin_tables(Fault* fault);
   bool put_grants(const LinksBlobs& links, Fault* fault);
   bool forget_shutdown(Fault* fault);
-  bool raise_timers(const StateBlobs& state, const LinksBlobs& links, bool* all, Fault* fault);
+  bool raise_timers(const StateBlobs& state, const LinksBlobs& links, std::string* why,
+                    Fault* fault);
   // How a vCPU that waits is told that there are events for it.
   enum class Wake { itself, callback, message, unknown };
   bool put_registers(const std::vector<TableToPin>& pins, const StateBlobs& state, Wake wake,

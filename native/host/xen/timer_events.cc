@@ -93,15 +93,21 @@ bool TimerEvents::are_there(const GuestPages& pages, bool* there, Fault* fault) 
 
 // A timer is alone in its queue: whoever else Xen puts there comes after it was taken out.
 bool TimerEvents::raise(const GuestPages& pages, uint64_t event_array,
-                        const std::vector<uint32_t>& ports, uint32_t on, uint32_t most, bool* all,
-                        Fault* fault) const {
+                        const std::vector<uint32_t>& ports, uint32_t on, uint32_t most,
+                        std::string* why, Fault* fault) const {
   std::vector<uint64_t> blocks(ports.size());
+  const std::string of = " of " + std::to_string(on) + " vCPUs";
+  if (ports.size() != on) *why = std::to_string(ports.size()) + " timers" + of;
   // One that is off keeps its place.
-  bool found = ports.size() == on && vcpu_infos_.size() >= on && vcpu_infos_.size() <= most;
-  for (size_t i = 0; found && i < ports.size(); ++i)
+  if (vcpu_infos_.size() < on || vcpu_infos_.size() > most)
+    *why = std::to_string(vcpu_infos_.size()) + " places look like those" + of;
+  bool found = true;
+  for (size_t i = 0; why->empty() && i < ports.size(); ++i) {
     if (!find_block(pages, ports[i], &blocks[i], &found, fault)) return false;
-  if (found && !are_there(pages, &found, fault)) return false;
-  *all = found;
+    if (!found) *why = "not one page looks like that of port " + std::to_string(ports[i]);
+  }
+  if (why->empty() && !are_there(pages, &found, fault)) return false;
+  if (why->empty() && !found) *why = "its vCPUs' places were others then";
   const auto change = [&](uint64_t pfn, const auto& how) {
     Page page;
     if (!pages.read(pfn, page.bytes, fault)) return false;
@@ -114,7 +120,7 @@ bool TimerEvents::raise(const GuestPages& pages, uint64_t event_array,
       word = (word & ~kEventLink) | kEventPending | kEventLinked;
     }
   };
-  if (!found) return true;
+  if (!why->empty()) return true;
   if (!change(event_array, pending)) return false;
   for (size_t i = 0; i < ports.size(); ++i) {
     const auto ready = [&](Page& page) {

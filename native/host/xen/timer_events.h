@@ -5,6 +5,7 @@
 // events; Xen does not say which they are, so they are known by their looks.
 #pragma once
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "host/host.h"
@@ -37,10 +38,10 @@ class TimerEvents {
   // it is one of the domain's, in which vCPUs have theirs before they have it moved; else any.
   bool find(host::DomainMemory& memory, uint64_t besides, Fault* fault);
   // Of a domain whose pages are as they were then: makes the timers of these ports pending, whose
-  // words are in the page `event_array`. *all: whether that could be done for all `on` vCPUs; else
-  // nothing was done. The domain has at most `most`.
+  // words are in the page `event_array`. *why: what kept it from being done for all `on` vCPUs;
+  // then nothing was done. The domain has at most `most`.
   bool raise(const GuestPages& pages, uint64_t event_array, const std::vector<uint32_t>& ports,
-             uint32_t on, uint32_t most, bool* all, Fault* fault) const;
+             uint32_t on, uint32_t most, std::string* why, Fault* fault) const;
 
  private:
   struct Place {

@@ -187,7 +187,7 @@ export interface XenNative {
   rewriterLook(rewriter: XenRewriterHandle): Promise<void>;
   /**
    * All pages are written: page tables, registers, grants; each channel of a device is raised once, and each vCPU's timer where it
-   * could be found out how: returns whether it could. PAGE_TABLE_INVALID.
+   * could be found out how: returns why not, or an empty text. PAGE_TABLE_INVALID.
    */
   rewriterLand(
     rewriter: XenRewriterHandle,
@@ -196,7 +196,7 @@ export interface XenNative {
     rings: RingEnds,
     pfns: BigUint64Array,
     levels: Uint8Array,
-  ): boolean;
+  ): string;
   /** Idempotent. */
   rewriterClose(rewriter: XenRewriterHandle): boolean;
 }

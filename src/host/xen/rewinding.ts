@@ -203,9 +203,9 @@ class XenRewinder implements Rewinder {
     const levels = Uint8Array.from(pins, ({ level }) => level);
     const hadShutDown = shutdownReason(native(() => api.domain(domid)).flags) !== null;
     const timers = native(() => api.rewriterLand(rewriter, state, this.links, this.rings, pfns, levels));
-    if (!timers)
+    if (timers !== '')
       notice(
-        `domain ${domid}: its timers could not be raised: a vCPU that was idle may sleep until its next event`,
+        `domain ${domid}: its timers could not be raised (${timers}): a vCPU that was idle may sleep until its next event`,
       );
     if (hadShutDown) await xenstore.resumeDomain(domid);
     await putBack(this.#devicesOf, this.devices);

@@ -49,14 +49,15 @@ Napi::Value begin(const Napi::CallbackInfo& info) {
 }
 
 // rewriterLand(rewriter, DomainState, links, rings, pfns: BigUint64Array, levels: Uint8Array)
-// -> whether the timers were raised
+// -> why the timers were not raised, or nothing
 Napi::Value land(const Napi::CallbackInfo& info) {
   Fault fault;
-  bool timers = false;
+  std::string timers;
   const bool good = held<DomainRewriter>(info, 0)->land(
       tables_argument(info, 4), state_argument(info, 1), links_argument(info, 2),
       rings_argument(info, 3), &timers, &fault);
-  return good ? Napi::Boolean::New(info.Env(), timers) : binding::failed(info.Env(), fault);
+  return good ? Napi::Value(Napi::String::New(info.Env(), timers))
+              : binding::failed(info.Env(), fault);
 }
 
 // Looks through a domain's memory in a thread of the pool.
