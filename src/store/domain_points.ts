@@ -7,7 +7,7 @@ import type { DomainDisk } from '../host/contract.js';
 import { buriedNames, collect, type Collectable, type Collected } from './collect.js';
 import { type Holder, thisProcess } from './holder.js';
 import { ImageLease, Leaving, leavingPoints } from './leases.js';
-import { lineOf, type Return } from './line.js';
+import { lineOf } from './line.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { diskNameOf, DomainNames, flatNameOf, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
@@ -18,9 +18,9 @@ import {
   flatRecord,
   pointRecord,
   type PointRecord,
-  positionRecord,
 } from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
+import { Returns } from './returns.js';
 import type { Shelf } from './shelf.js';
 import { TakingDisks } from './taking_disks.js';
 
@@ -66,6 +66,7 @@ export class DomainPoints {
   readonly keepers: Keepers;
   readonly #names: DomainNames;
   readonly #lineage: Lineage;
+  readonly #returns: Returns;
   /** Records never change: each is read once. Of a flattened point it is looked every time which image it has. */
   readonly #records = new Map<string, PointRecord>();
 
@@ -75,6 +76,7 @@ export class DomainPoints {
     { holder = thisProcess, readDescent, keepers = keepersOf() }: PointsOptions = {},
   ) {
     this.#names = new DomainNames(uuid, holder);
+    this.#returns = new Returns(shelf, this.#names);
     this.keepers = keepers;
     this.#lineage = readDescent ? new Lineage(readDescent) : Lineage.of(shelf, this.#names);
   }
@@ -138,39 +140,27 @@ export class DomainPoints {
     return id === undefined ? null : this.#record(id);
   }
 
-  /** When the domain was taken back, ascending. */
-  async #returnIds(): Promise<string[]> {
-    return (await this.shelf.list(this.#names.folder('positions'))).filter(isPointId);
-  }
-
-  /** Null for one that went meanwhile. */
-  async #return(id: string): Promise<Return | null> {
-    const name = this.#names.of('positions', id);
-    const bytes = await this.shelf.get(name);
-    return bytes && { id, point: decode(positionRecord, bytes, name).point };
-  }
-
   /** That of now, but after all that happened to the domain: the order of names is what says what goes on from what. */
   async #nextId(nowMs: number): Promise<string> {
-    const last = [(await this.ids()).at(-1), (await this.#returnIds()).at(-1)];
+    const last = [(await this.ids()).at(-1), (await this.#returns.ids()).at(-1)];
     const known = last.filter((id) => id !== undefined).sort();
     return nextPointId(nowMs, known.at(-1) ?? null);
   }
 
   /** The point that the domain goes on from: the last one, or the one that it was taken back to since. Null: none, or it went. */
   async current(): Promise<PointRecord | null> {
-    const back = (await this.#returnIds()).at(-1);
+    const back = (await this.#returns.ids()).at(-1);
     const last = (await this.ids()).at(-1);
     if (back === undefined || (last !== undefined && last > back))
       return last === undefined ? null : this.#record(last);
-    const to = await this.#return(back);
+    const to = await this.#returns.get(back);
     return to && this.#record(to.point);
   }
 
   /** The domain was taken back to that point: what it does from now on goes on from there. */
   async wentBack(point: string, nowMs: number): Promise<void> {
     const id = await this.#nextId(nowMs);
-    await this.shelf.putIfAbsent(this.#names.of('positions', id), encode({ version: 1, point }));
+    await this.#returns.put({ id, point });
   }
 
   /**
@@ -178,11 +168,7 @@ export class DomainPoints {
    * first is no ancestor of the second. STORE_DAMAGED, STORE_INVALID, IMAGE_READ_FAILED.
    */
   async line(from: string, to: string): Promise<PointRecord[] | null> {
-    const returns: Return[] = [];
-    for (const id of await this.#returnIds()) {
-      const one = await this.#return(id);
-      if (one) returns.push(one);
-    }
+    const returns = await this.#returns.list();
     const records = new Map((await this.list()).map((point) => [point.id, point]));
     const links = [...records.values()].map(({ id, parent, domain }) => ({
       id,

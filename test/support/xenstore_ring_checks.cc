@@ -111,7 +111,7 @@ struct Daemon {
   explicit Daemon(std::string answer) {
     sockaddr_un at = {};
     at.sun_family = AF_UNIX;
-    std::strcpy(at.sun_path, path.c_str());
+    std::memcpy(at.sun_path, path.data(), path.size());
     unlink(path.c_str());
     if (bind(listening, reinterpret_cast<sockaddr*>(&at), sizeof at) != 0 ||
         listen(listening, 1) != 0)

@@ -76,7 +76,7 @@ bool XenstoredTurn::open(const char* path) {
   sockaddr_un at = {};
   at.sun_family = AF_UNIX;
   if (std::strlen(path) >= sizeof at.sun_path) return false;
-  std::strcpy(at.sun_path, path);
+  std::memcpy(at.sun_path, path, std::strlen(path));
   socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (socket_ < 0) return false;
   return connect(socket_, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0;
