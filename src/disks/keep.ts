@@ -1,10 +1,10 @@
 /** The ways in which disks are kept, by their names. */
-import { open } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { DormouseError } from '../errors.js';
 import { command, commandCopy, requireKeeper } from './command.js';
 import type { Copy, ToCopy } from './copy.js';
-import type { KeptDisk } from './kept.js';
-import { lvmBack, lvmCopy, lvmForget, lvmIsThere } from './lvm.js';
+import { type KeptDisk, outsideName } from './kept.js';
+import { lvmBack, lvmBytes, lvmCopy, lvmForget } from './lvm.js';
 import { reflinkBack, reflinkCopy } from './reflink.js';
 import { run as runProgram, type Run } from './run.js';
 import type { KeepingKind } from './way.js';
@@ -23,7 +23,20 @@ export interface OfPoint {
   readonly kind: KeepingKind;
   /** Its uuid. */
   readonly domain: string;
+  readonly point: string;
   readonly disk: KeptDisk;
+}
+
+/** STORE_DAMAGED for one that is called as no disk of that point is, whatever a record or a note says of it. */
+function requireOwn({ kind, domain, point, disk }: OfPoint): void {
+  if (kind === 'reflink') return;
+  const own = outsideName(domain, point, disk.name);
+  const named = kind === 'lvm-thin' ? /^\w[\w.+-]*\/(.+)$/su.exec(disk.where)?.[1] : disk.where;
+  if (named === own) return;
+  throw new DormouseError(
+    'STORE_DAMAGED',
+    `disk ${disk.name} of point ${point}: '${disk.where}' is none that dormouse kept for it`,
+  );
 }
 
 export const needsProgram = (kind: KeepingKind, { program }: Keepers): boolean =>
@@ -51,10 +64,14 @@ export async function beginCopy(
   return await commandCopy(keepers.run, program, wanted);
 }
 
-/** `to`, a file or device that is as large, gets its content. `file`: of one that is in the store. */
+/**
+ * `to`, a file or device that is as large, gets its content. `file`: of one that is in the store. STORE_DAMAGED, COMMAND_FAILED, USAGE,
+ * IMAGE_READ_FAILED, IMAGE_WRITE_FAILED.
+ */
 export async function putBack(keepers: Keepers, of: OfPoint, to: string, file: string): Promise<void> {
   const { kind, domain, disk } = of;
-  if (kind === 'reflink') await reflinkBack(to, file);
+  requireOwn(of);
+  if (kind === 'reflink') await reflinkBack(to, file, disk);
   else if (kind === 'lvm-thin') await lvmBack(keepers.run, to, disk);
   else {
     const program = requireProgram(keepers, disk);
@@ -62,39 +79,32 @@ export async function putBack(keepers: Keepers, of: OfPoint, to: string, file: s
   }
 }
 
-/** Of one that is kept elsewhere; nothing to do where it is gone. COMMAND_FAILED, USAGE. */
-export function forget(keepers: Keepers, { kind, domain, disk }: OfPoint): void {
+/** Of one that is kept elsewhere; nothing to do where it is gone. STORE_DAMAGED, COMMAND_FAILED, USAGE. */
+export function forget(keepers: Keepers, of: OfPoint): void {
+  const { kind, domain, disk } = of;
+  requireOwn(of);
   if (kind === 'lvm-thin') lvmForget(keepers.run, disk);
   if (kind === 'command')
     command(keepers.run, 'forget', { program: requireProgram(keepers, disk), domain, disk });
 }
 
-/** What is wrong with it; null if nothing is. */
-export async function fault(
-  keepers: Keepers,
-  { kind, domain, disk }: OfPoint,
-  file: string,
-): Promise<string | null> {
+/** What is wrong with it; null if nothing is. STORE_DAMAGED, COMMAND_FAILED, USAGE. */
+export async function fault(keepers: Keepers, of: OfPoint, file: string): Promise<string | null> {
+  const { kind, domain, disk } = of;
   const { name, where, bytes } = disk;
-  if (kind === 'lvm-thin')
-    return lvmIsThere(keepers.run, disk) ? null : `disk ${name}: volume ${where} is gone`;
+  requireOwn(of);
   if (kind === 'command') {
     command(keepers.run, 'check', { program: requireProgram(keepers, disk), domain, disk });
     return null;
   }
-  const size = await sizeIfThere(file);
+  const size = kind === 'lvm-thin' ? lvmBytes(keepers.run, disk) : await sizeIfThere(file);
   if (size === null) return `disk ${name}: ${where} is gone`;
   return size === bytes ? null : `disk ${name}: ${where} has ${size} bytes instead of ${bytes}`;
 }
 
 async function sizeIfThere(path: string): Promise<number | null> {
   try {
-    const file = await open(path, 'r');
-    try {
-      return (await file.stat()).size;
-    } finally {
-      await file.close();
-    }
+    return (await stat(path)).size;
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw thrown;

@@ -18,6 +18,10 @@ export const keptDisk = z.object({
 });
 export type KeptDisk = z.output<typeof keptDisk>;
 
+/** What a disk that is kept outside the store is called there; nothing of another name is ever put back or let go. */
+export const outsideName = (domain: string, point: string, device: string): string =>
+  `dormouse-${domain}-${point}-${device}`;
+
 const held = z.object({
   kind: z.enum(keepingKinds),
   /** Of `command`: what kept them. It is not run because a record names it, but because its user does. */

@@ -1,15 +1,16 @@
 /** Disks that are thin volumes of LVM: kept as snapshots of their pool. */
 import { Buffer } from 'node:buffer';
-import { readFile, stat } from 'node:fs/promises';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, readFile, stat } from 'node:fs/promises';
 import { DormouseError } from '../errors.js';
 import type { Copy, ToCopy } from './copy.js';
 import type { KeptDisk } from './kept.js';
 import { flushDevice } from './native.js';
 import type { Run } from './run.js';
-import { bytesOf } from './size.js';
+import { bytesOf, bytesOfFile, requireBytes } from './size.js';
+import { withFile } from './with_file.js';
 
-const timeoutMs = 60_000;
+/** LVM that is ended at the wrong moment leaves a volume suspended, and whoever writes to it: it ends when it can. */
+const waiting = { timeoutMs: 60_000, waits: true };
 /** The guest stands meanwhile. */
 const takeTimeoutMs = 20_000;
 const pieceBytes = 4 << 20;
@@ -37,25 +38,16 @@ async function thinVolumeOf(run: Run, { name, path }: ToCopy['disk']): Promise<V
   const mapped = await readFile(`/sys/dev/block/${numbers ?? ''}/dm/name`, 'utf8').catch(() => null);
   if (mapped === null) throw notThin;
   const columns = ['--noheadings', '--separator', '/', '-o', 'vg_name,lv_name,segtype'];
-  const told = run('lvs', [...columns, `/dev/mapper/${mapped.trim()}`], { timeoutMs });
+  const told = run('lvs', [...columns, `/dev/mapper/${mapped.trim()}`], waiting);
   const [group = '', volume = '', type] = told.trim().split('/');
   if (type !== 'thin') throw notThin;
   return { group, name: volume };
-}
-
-/** No other volume is ever touched, whatever a record says. */
-const ours = /^\w[\w.+-]*\/dormouse-[0-9a-f-]{36}-[\w.-]+$/u;
-
-function requireOurs({ name, where }: KeptDisk): void {
-  if (!ours.test(where))
-    throw new DormouseError('STORE_DAMAGED', `disk ${name}: '${where}' is no volume of dormouse's`);
 }
 
 export async function lvmCopy(run: Run, { disk, where }: ToCopy): Promise<Copy> {
   const volume = await thinVolumeOf(run, disk);
   const { name, path } = disk;
   const kept: KeptDisk = { name, path, bytes: await bytesOf(path), where: `${volume.group}/${where}` };
-  requireOurs(kept);
   let taken = false;
   const nothing = (): Promise<void> => Promise.resolve();
   return {
@@ -65,7 +57,7 @@ export async function lvmCopy(run: Run, { disk, where }: ToCopy): Promise<Copy> 
       if (taken) lvmForget(run, kept);
       const snapshot = ['--snapshot', '--setactivationskip', 'y', '--activate', 'n', '--name', where];
       run('lvcreate', ['--yes', '--quiet', ...snapshot, `${volume.group}/${volume.name}`], {
-        timeoutMs: takeTimeoutMs,
+        ...{ timeoutMs: takeTimeoutMs, waits: true },
       });
       taken = true;
     },
@@ -74,27 +66,25 @@ export async function lvmCopy(run: Run, { disk, where }: ToCopy): Promise<Copy> 
   };
 }
 
-export function lvmIsThere(run: Run, { where }: KeptDisk): boolean {
-  const told = run(
-    'lvs',
-    [
-      '--noheadings',
-      '-o',
-      'vg_name,lv_name',
-      '--separator',
-      '/',
-      '--select',
-      `vg_name=${where.split('/')[0] ?? ''} && lv_name=${where.split('/')[1] ?? ''}`,
-    ],
-    { timeoutMs },
-  );
-  return told.trim() === where;
+/** Null where it is gone. COMMAND_FAILED: also where its group is not seen, which need not be gone for good. */
+export function lvmBytes(run: Run, { where }: KeptDisk): number | null {
+  const [group = '', name = ''] = where.split('/');
+  const columns = ['--noheadings', '--units', 'b', '--nosuffix', '--separator', '/', '-o', 'lv_name,lv_size'];
+  for (const line of run('lvs', [...columns, group], waiting).split('\n')) {
+    const [volume, bytes] = line.trim().split('/');
+    if (volume === name) return Number(bytes);
+  }
+  return null;
 }
 
 /** Nothing to do where it is gone. COMMAND_FAILED. */
 export function lvmForget(run: Run, disk: KeptDisk): void {
-  requireOurs(disk);
-  if (lvmIsThere(run, disk)) run('lvremove', ['--yes', '--quiet', disk.where], { timeoutMs });
+  if (lvmBytes(run, disk) !== null) run('lvremove', ['--yes', '--quiet', disk.where], waiting);
+}
+
+async function writeAll(to: FileHandle, bytes: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < bytes.length;)
+    done += (await to.write(bytes, done, bytes.length - done, at + done)).bytesWritten;
 }
 
 async function copyDifferent(to: FileHandle, from: FileHandle, bytes: number): Promise<void> {
@@ -104,8 +94,12 @@ async function copyDifferent(to: FileHandle, from: FileHandle, bytes: number): P
     const read = await Promise.all([to.read(now, 0, length, at), from.read(then, 0, length, at)]);
     if (read.some(({ bytesRead }) => bytesRead !== length))
       throw new DormouseError('IMAGE_READ_FAILED', `a volume ends at ${at}, before its ${bytes} bytes`);
-    if (now.compare(then, 0, length, 0, length) !== 0) await to.write(then, 0, length, at);
+    if (now.compare(then, 0, length, 0, length) !== 0) await writeAll(to, then.subarray(0, length), at);
   }
+}
+
+function activate(run: Run, where: string, how: 'y' | 'n'): void {
+  run('lvchange', ['--activate', how, '--ignoreactivationskip', '--yes', '--quiet', where], waiting);
 }
 
 /**
@@ -113,27 +107,30 @@ async function copyDifferent(to: FileHandle, from: FileHandle, bytes: number): P
  * keeps it open; so what differs is copied, and both are read for it.
  */
 export async function lvmBack(run: Run, to: string, disk: KeptDisk): Promise<void> {
-  requireOurs(disk);
-  const activate = (how: 'y' | 'n'): unknown =>
-    run('lvchange', ['--activate', how, '--ignoreactivationskip', '--yes', '--quiet', disk.where], {
-      timeoutMs,
-    });
-  activate('y');
+  activate(run, disk.where, 'y');
   try {
-    const [target, source] = [await open(to, 'r+'), await open(`/dev/${disk.where}`, 'r')];
-    try {
-      // A backend reads and writes past this cache.
-      const flush = (await target.stat()).isBlockDevice() ? (): void => flushDevice(target.fd) : null;
-      flush?.();
-      flushDevice(source.fd);
-      await copyDifferent(target, source, disk.bytes);
-      await target.sync();
-      flush?.();
-    } finally {
-      await source.close();
-      await target.close();
-    }
+    await withFile(`/dev/${disk.where}`, 'r', (source) =>
+      withFile(to, 'r+', async (target) => {
+        requireBytes(disk, await bytesOfFile(target), await bytesOfFile(source));
+        // A backend reads and writes past this cache.
+        const flush = (await target.stat()).isBlockDevice() ? (): void => flushDevice(target.fd) : null;
+        flush?.();
+        flushDevice(source.fd);
+        await copyDifferent(target, source, disk.bytes);
+        await target.sync();
+        flush?.();
+      }),
+    );
   } finally {
-    activate('n');
+    deactivate(run, disk);
+  }
+}
+
+/** One that stays active is in nobody's way. */
+function deactivate(run: Run, { where }: KeptDisk): void {
+  try {
+    activate(run, where, 'n');
+  } catch {
+    // What was put back is there all the same.
   }
 }

@@ -6,6 +6,8 @@ import type { DomainDisk } from '../host/contract.js';
 import type { Copy, ToCopy } from './copy.js';
 import type { KeptDisk } from './kept.js';
 import { cloneFile, flushDevice } from './native.js';
+import { bytesOfFile, requireBytes } from './size.js';
+import { withFile } from './with_file.js';
 
 /** So much is cloned to see whether it can be: a whole number of any file system's blocks. */
 const trialBytes = 1 << 20;
@@ -95,27 +97,23 @@ async function loopDevices(path: string): Promise<string[]> {
  * written over the disk later, and pages that were read there would be those of before.
  */
 async function flushDevices(devices: readonly string[]): Promise<void> {
-  for (const device of devices) {
-    const file = await open(device, 'r');
-    try {
-      flushDevice(file.fd);
-    } finally {
-      await file.close();
-    }
-  }
+  for (const device of devices)
+    await withFile(device, 'r', ({ fd }) => {
+      flushDevice(fd);
+      return Promise.resolve();
+    });
 }
 
 /** The file at `to` gets the content of the one at `from` and stays the file that it is: who has it open goes on with it. */
-export async function reflinkBack(to: string, from: string): Promise<void> {
+export async function reflinkBack(to: string, from: string, disk: KeptDisk): Promise<void> {
   const devices = await loopDevices(to);
   await flushDevices(devices);
-  const [source, target] = [await open(from, 'r'), await open(to, 'r+')];
-  try {
-    cloneFile(target.fd, source.fd);
-    await target.sync();
-  } finally {
-    await source.close();
-    await target.close();
-  }
+  await withFile(from, 'r', (source) =>
+    withFile(to, 'r+', async (target) => {
+      requireBytes(disk, await bytesOfFile(target), await bytesOfFile(source));
+      cloneFile(target.fd, source.fd);
+      await target.sync();
+    }),
+  );
   await flushDevices(devices);
 }

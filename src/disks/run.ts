@@ -4,6 +4,8 @@ import { DormouseError } from '../errors.js';
 
 export interface RunOptions {
   readonly timeoutMs: number;
+  /** It is asked to end then, and waited for until it has; else it is killed with all that it started. */
+  readonly waits?: boolean;
   readonly env?: Readonly<Record<string, string>>;
 }
 
@@ -16,16 +18,29 @@ const mostShown = 20;
 const linesOf = (text: string | null): string[] =>
   (text ?? '').split('\n').filter((line) => line.trim() !== '');
 
-export const run: Run = (program, args, { timeoutMs, env }) => {
-  const { status, signal, error, stdout, stderr } = spawnSync(program, [...args], {
-    ...{ encoding: 'utf8', timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: 1 << 20 },
+/** What a program has started is of its group, for it leads one. */
+function endGroup(pid: number): void {
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // They have ended.
+  }
+}
+
+export const run: Run = (program, args, { timeoutMs, waits = false, env }) => {
+  const { pid, status, signal, error, stdout, stderr } = spawnSync(program, [...args], {
+    ...{ encoding: 'utf8', timeout: timeoutMs, maxBuffer: 1 << 20 },
+    killSignal: waits ? 'SIGTERM' : 'SIGKILL',
+    // In a group of its own it does not hear Ctrl-C, which ends this process in order.
+    ...{ detached: true },
     ...{ stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } },
   });
   if (status === 0 && error === undefined) return stdout;
   const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  if (code === 'ETIMEDOUT' && !waits) endGroup(pid);
   const how =
     code === 'ETIMEDOUT'
-      ? `did not end within ${timeoutMs / 1000} s and was killed`
+      ? `did not end within ${timeoutMs / 1000} s and was ${waits ? 'ended' : 'killed'}`
       : error
         ? `cannot be run: ${error.message}`
         : status === null

@@ -323,6 +323,8 @@ export interface Host {
   config(domid: number): Promise<string>;
   /** The disks that a domain has now, in order of their names. */
   disks(domid: number): Promise<readonly DomainDisk[]>;
+  /** DISK_IN_USE for each disk that it writes to and that another domain has too. */
+  sharedDisks(domid: number): Promise<readonly Obstacle[]>;
 
   /**
    * Boots a new domain from nothing: an XlDomain where the host has `xl-config`, else a spec with a guest program.

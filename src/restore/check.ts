@@ -123,21 +123,38 @@ export async function checkImage(host: Host, path: string, options: CheckOptions
   }
 }
 
-function checkOpened(host: Host, path: string, options: CheckOptions): Promise<CheckResult> {
+/** Runs `use` with what stands against its restore. */
+function withFindings<T>(
+  host: Host,
+  path: string,
+  options: CheckOptions,
+  use: (findings: readonly DormouseError[], restored: Restored) => T,
+): Promise<T> {
   return withImageOf(path, options, async ({ path: image, from }) => {
     const reader = await ImageReader.open(image, { lanes: 1 });
     try {
-      const findings = await findingsOf(host, { reader, path, from }, options);
-      return {
-        path,
-        from,
-        imageId: reader.header.imageId,
-        name: options.name ?? reader.manifest.domain.name,
-        signer: signerState(reader.signer?.key ?? null),
-        findings: findings.map(({ code, message, details }) => ({ code, message, details })),
-      };
+      const restored = { reader, path, from };
+      return use(await findingsOf(host, restored, options), restored);
     } finally {
       reader.close();
     }
   });
+}
+
+/** Throws what `restore` would throw of this image before it has made anything. */
+export async function requireChecked(host: Host, path: string, options: CheckOptions): Promise<void> {
+  await withFindings(host, path, options, ([finding]) => {
+    if (finding) throw finding;
+  });
+}
+
+function checkOpened(host: Host, path: string, options: CheckOptions): Promise<CheckResult> {
+  return withFindings(host, path, options, (findings, { reader, from }) => ({
+    path,
+    from,
+    imageId: reader.header.imageId,
+    name: options.name ?? reader.manifest.domain.name,
+    signer: signerState(reader.signer?.key ?? null),
+    findings: findings.map(({ code, message, details }) => ({ code, message, details })),
+  }));
 }

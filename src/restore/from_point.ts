@@ -3,6 +3,7 @@ import { keepersOf } from '../disks/keep.js';
 import type { Host } from '../host/contract.js';
 import { PointStore } from '../store/store.js';
 import { type DiskChoice, requireChoice, withNewDisks } from './disks.js';
+import { requireChecked } from './check.js';
 import { restore, type RestoreOptions, type RestoreResult } from './restore.js';
 
 export interface PointRestoreOptions extends RestoreOptions, DiskChoice {
@@ -39,10 +40,15 @@ export async function restorePoint(
     const of = { path, point: record.id };
     if (diskDir === undefined) return { ...(await build(new Map())), ...of, disks: [] };
     const name = options.name ?? record.domain.name;
-    return await withNewDisks(host, points, record, { diskDir, name }, async (disks) => ({
-      ...(await build(disks)),
-      ...of,
-      disks: [...disks.values()],
-    }));
+    return await withNewDisks(
+      host,
+      points,
+      record,
+      { diskDir, name },
+      {
+        check: (newDisks) => requireChecked(host, path, { ...options, newDisks }),
+        make: async (disks) => ({ ...(await build(disks)), ...of, disks: [...disks.values()] }),
+      },
+    );
   });
 }

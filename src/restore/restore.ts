@@ -60,13 +60,14 @@ async function build(
     await fillDomain(builder, reader, { ...options, mostPfns }, progress);
     operation.done('write');
     if (!options.paused) await host.unpause(builder.domid);
-    return builder.domid;
   } catch (thrown) {
     await host.destroy(builder.domid).catch(() => undefined);
+    await lease.release().catch(() => undefined);
     throw thrown;
-  } finally {
-    await lease.release();
   }
+  // The domain is there: a lease that stays is dropped once this process is dead.
+  await lease.release().catch(() => undefined);
+  return builder.domid;
 }
 
 type Built = Omit<RestoreResult, 'from' | 'elapsedMs' | 'phases'>;

@@ -51,9 +51,19 @@ async function difference(held: readonly HeldDisk[], now: readonly DomainDisk[])
   return [...parts, ...gained].join(', ') || null;
 }
 
+/** DISK_IN_USE where another domain has one of them: what is put back would be put under it. */
+async function requireAlone(host: Host, { domid }: DomainInfo): Promise<void> {
+  const [shared] = await host.sharedDisks(domid);
+  if (!shared) return;
+  throw new DormouseError(shared.code, shared.message, {
+    guest: 'untouched',
+    advice: 'Take it from the other domain first; or see `--keep-disks`.',
+  });
+}
+
 /**
  * What puts back the disks of a point; null where it holds none. Nothing of them has changed when it returns. HOST_LACKS if they are not
- * those that the domain has now, or a copy is not there; USAGE, COMMAND_FAILED.
+ * those that the domain has now, or a copy is not there; DISK_IN_USE, USAGE, COMMAND_FAILED.
  */
 export async function disksBack(
   host: Host,
@@ -75,6 +85,7 @@ export async function disksBack(
   const held = await points.heldDisks(record);
   const other = await difference(held, await written(host, info));
   if (other !== null) throw lacks(`the disks of ${info.name} are not those of point ${record.id}: ${other}`);
+  await requireAlone(host, info);
   for (const one of held) {
     const wrong = await fault(keepers, one, one.file);
     if (wrong !== null) throw new DormouseError('STORE_DAMAGED', `point ${record.id}: ${wrong}`);
@@ -87,8 +98,22 @@ export async function disksBack(
   };
 }
 
-/** How the disks are kept in the point before: as the user says, or as in the one that it goes back to. */
-export function safetyWay({ disks }: PointRecord, typed: DiskWay | undefined, keepDisks: boolean): DiskWay {
+/**
+ * How the disks are kept in the point before: as the user says, or as in the one that it goes back to. USAGE where they are to be put back
+ * and nothing would have them as they are now.
+ */
+export function safetyWay(
+  { id, disks }: PointRecord,
+  typed: DiskWay | undefined,
+  keepDisks: boolean,
+): DiskWay {
+  const goBack = !keepDisks && disks.kind !== 'none' && disks.disks.length > 0;
+  if (typed?.kind === 'none' && goBack)
+    throw new DormouseError(
+      'USAGE',
+      `the disks go back to point ${id}, and the safety point would not hold what is in them now`,
+      { advice: 'Leave `--disks none` out; or say `--no-safety`, or `--keep-disks`.' },
+    );
   if (typed) return typed;
   if (keepDisks || disks.kind === 'none') return noDisks;
   return disks.kind === 'command' ? { kind: 'command', program: disks.program ?? '' } : { kind: disks.kind };

@@ -7,7 +7,7 @@ import type { Host } from '../host/contract.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { asDormouseError } from '../errors.js';
 import { recordOf } from '../protect/record_of.js';
-import { type BegunPoint, type DomainPoints, leaves } from '../store/domain_points.js';
+import type { BegunPoint, DomainPoints } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 import { PointStore } from '../store/store.js';
 import type { TakingDisks } from '../store/taking_disks.js';
@@ -35,6 +35,11 @@ export interface PointRollbackResult extends RollbackResult {
 
 interface Begun {
   readonly begun: BegunPoint;
+  /** Of the safety point. */
+  readonly asItIs: {
+    readonly parent: string | null;
+    readonly consistency: PointRecord['image']['consistency'];
+  };
   readonly taking: TakingDisks;
   readonly drop: () => Promise<void>;
 }
@@ -53,10 +58,13 @@ async function begin(
   const lease = points.lease();
   try {
     const begun = await points.begin(lease, Date.now(), record.image.name);
-    if (!begun.parentStays) throw leaves(record);
+    await points.requireStays(record);
+    const parent = (await points.current())?.id ?? null;
+    const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
+    const consistency = copiesOnWrite ? 'suspend-point' : 'paused';
     const disks = way.kind === 'none' ? [] : await host.disks(domid);
     const taking = await points.takeDisks(begun, way, disks);
-    return { begun, taking, drop: () => lease.drop() };
+    return { begun, taking, asItIs: { parent, consistency }, drop: () => lease.drop() };
   } catch (thrown) {
     await lease.drop().catch(() => undefined);
     throw thrown;
@@ -70,15 +78,12 @@ async function goBack(
   points: DomainPoints,
   record: PointRecord,
   { safety, disks: _, ...options }: PointRollbackOptions,
-  { begun, taking }: Begun,
+  { begun, taking, asItIs }: Begun,
 ): Promise<PointRollbackResult> {
-  const parent = (await points.current())?.id ?? null;
-  const copiesOnWrite = (await host.capabilities())['cow-snapshot'] === true;
-  const consistency = copiesOnWrite ? 'suspend-point' : 'paused';
   const named = { is: false };
   const safe = async (image: Captured, { atMs, pauseMs }: SafetyTaken): Promise<void> => {
     const times = { atMs, pauseMs, elapsedMs: pauseMs };
-    const occasion = { parent, reason: 'before-rollback', mode: 'light', consistency } as const;
+    const occasion = { reason: 'before-rollback', mode: 'light', ...asItIs } as const;
     const disks = await taking.finish();
     named.is = true;
     await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times, disks }));
@@ -114,13 +119,8 @@ export async function rollbackToPoint(
   const keepers = keepersOf(disks?.kind === 'command' ? disks.program : null);
   const points = (await PointStore.open(folder, { create: false, keepers })).points(info.uuid);
   const record = await points.find(typed);
-  const begun = await begin(
-    host,
-    info,
-    points,
-    record,
-    safety ? safetyWay(record, disks, keepDisks) : noDisks,
-  );
+  const way = safety ? safetyWay(record, disks, keepDisks) : noDisks;
+  const begun = await begin(host, info, points, record, way);
   try {
     const done = await goBack(host, info, points, record, options, begun);
     // The domain is back: what is not written down is only which point the next one is built on.

@@ -5,10 +5,10 @@
 import { randomBytes } from 'node:crypto';
 import { forget, type Keepers } from '../disks/keep.js';
 import { diskNote } from '../disks/kept.js';
-import { asDormouseError } from '../errors.js';
+import { asDormouseError, DormouseError, type ErrorCode } from '../errors.js';
 import { leasedImages, leavingPoints } from './leases.js';
 import type { Lineage } from './lineage.js';
-import { buriedName, type DomainNames, folders, pointOfFile, isDiskNote } from './names.js';
+import { buriedName, diskNameOf, type DomainNames, folders, pointOfFile, isDiskNote } from './names.js';
 import { decode, diskNamesOf, encode, type PointRecord } from './record.js';
 import type { Shelf } from './shelf.js';
 
@@ -185,8 +185,16 @@ async function bury(from: Collectable, { images, disks }: Unneeded): Promise<Col
 async function letGo({ shelf, names, keepers }: Collectable, name: string): Promise<void> {
   if (!isDiskNote(name)) return;
   const bytes = await shelf.get(names.of('disks', name));
-  if (bytes) forget(keepers, { domain: names.uuid, ...decode(diskNote, bytes, name) });
+  if (!bytes) return;
+  const { kind, disk } = decode(diskNote, bytes, name);
+  const point = pointOfFile(name);
+  if (diskNameOf(point, disk.name, 'note') !== name)
+    throw new DormouseError('STORE_DAMAGED', `${name} is the note of another disk`);
+  forget(keepers, { kind, domain: names.uuid, point, disk });
 }
+
+/** Of a disk whose note is wrong nothing can be let go: it stays, and nothing else waits for it. */
+const leftAlone: readonly ErrorCode[] = ['COMMAND_FAILED', 'USAGE', 'STORE_DAMAGED', 'STORE_INVALID'];
 
 async function removeDisks(
   from: Collectable,
@@ -199,7 +207,7 @@ async function removeDisks(
       await letGo(from, name);
     } catch (thrown) {
       const { message, advice, code } = asDormouseError(thrown);
-      if (!['COMMAND_FAILED', 'USAGE'].includes(code)) throw thrown;
+      if (!leftAlone.includes(code)) throw thrown;
       stuck.push(`${name}: ${message}. ${advice}`);
       continue;
     }

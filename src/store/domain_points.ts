@@ -11,14 +11,7 @@ import { lineOf } from './line.js';
 import { Lineage, type ReadDescent } from './lineage.js';
 import { diskNameOf, DomainNames, flatNameOf, imageNameOf } from './names.js';
 import { isPointId, nextPointId, selectPoint, timeTyped } from './point_id.js';
-import {
-  decode,
-  diskNamesOf,
-  encode,
-  flatRecord,
-  pointRecord,
-  type PointRecord,
-} from './record.js';
+import { decode, diskNamesOf, encode, flatRecord, pointRecord, type PointRecord } from './record.js';
 import { keep, type Kept, type Retention } from './retention.js';
 import { Returns } from './returns.js';
 import type { Shelf } from './shelf.js';
@@ -49,7 +42,7 @@ export interface Pruned extends Collected {
 }
 
 /** What is told of a point whose image nobody may rely on. */
-export const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
+const leaves = ({ id }: Pick<PointRecord, 'id'>): DormouseError =>
   new DormouseError(
     'POINT_NOT_FOUND',
     `point ${id} is being pruned or was just flattened, or its images are damaged`,
@@ -211,7 +204,7 @@ export class DomainPoints {
     const held: HeldDisk[] = [];
     for (const disk of disks.disks) {
       const name = this.#names.of('disks', diskNameOf(id, disk.name, what));
-      held.push({ kind, domain: this.uuid, disk, file: await this.shelf.imagePath(name) });
+      held.push({ kind, domain: this.uuid, point: id, disk, file: await this.shelf.imagePath(name) });
     }
     return held;
   }
@@ -283,7 +276,7 @@ export class DomainPoints {
   ): Promise<string[]> {
     await lease.hold([...records.map(({ image }) => image.name), ...also]);
     try {
-      for (const record of records) await this.#requireStays(record);
+      for (const record of records) await this.requireStays(record);
     } catch (thrown) {
       const now = await this.#recordsOf(records.map(({ id }) => id));
       const moved = now.some(({ image }, i) => image.name !== records[i]?.image.name);
@@ -293,7 +286,11 @@ export class DomainPoints {
     return await Promise.all(records.map((record) => this.imagePath(record)));
   }
 
-  async #requireStays(record: PointRecord): Promise<void> {
+  /**
+   * Of one whose image is leased now: it, what it needs and its disks stay. POINT_NOT_FOUND if somebody is about to remove any of it,
+   * STORE_DAMAGED.
+   */
+  async requireStays(record: PointRecord): Promise<void> {
     try {
       if (!(await this.#remains(record.image.name))) throw leaves(record);
       await this.#lineage.require(record.image, `point ${record.id}`);

@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import type { Copy } from '../disks/copy.js';
 import { beginCopy, forget, type Keepers } from '../disks/keep.js';
-import { deviceName, type KeptDisks } from '../disks/kept.js';
+import { deviceName, keptDisk, type KeptDisks, outsideName } from '../disks/kept.js';
 import type { DiskWay, KeepingKind } from '../disks/way.js';
 import { DormouseError } from '../errors.js';
 import type { DomainDisk } from '../host/contract.js';
@@ -32,6 +32,7 @@ export class TakingDisks {
 
   private constructor(
     private readonly place: DiskPlace,
+    private readonly id: string,
     private readonly way: DiskWay,
     private readonly taken: Taken[],
   ) {}
@@ -46,11 +47,11 @@ export class TakingDisks {
     way: DiskWay,
     disks: readonly DomainDisk[],
   ): Promise<TakingDisks> {
-    const taking = new TakingDisks(place, way, []);
+    const taking = new TakingDisks(place, id, way, []);
     if (way.kind === 'none') return taking;
     try {
       for (const disk of disks.filter(({ writable }) => writable))
-        taking.taken.push(await taking.#begin(id, way.kind, disk));
+        taking.taken.push(await taking.#begin(way.kind, disk));
       return taking;
     } catch (thrown) {
       await taking.abandon().catch(() => undefined);
@@ -58,16 +59,22 @@ export class TakingDisks {
     }
   }
 
-  async #begin(id: string, kind: KeepingKind, disk: DomainDisk): Promise<Taken> {
+  async #begin(kind: KeepingKind, disk: DomainDisk): Promise<Taken> {
     const { shelf, names, keepers } = this.place;
+    const { id } = this;
     if (!deviceName.safeParse(disk.name).success)
       throw new DormouseError('HOST_LACKS', `no point can hold a disk that is called '${disk.name}'`);
     const name = diskNameOf(id, disk.name, kind === 'reflink' ? 'content' : 'note');
     const file = kind === 'reflink' ? await shelf.create(names.of('disks', name)) : null;
-    const where = file ? name : `dormouse-${names.uuid}-${id}-${disk.name}`;
+    const where = file ? name : outsideName(names.uuid, id, disk.name);
     try {
       const copy = await beginCopy(keepers, kind, { domain: names.uuid, disk, where }, file?.path ?? '');
-      return { copy, name, file, named: false };
+      if (keptDisk.safeParse(copy.disk).success) return { copy, name, file, named: false };
+      await copy.close();
+      throw new DormouseError(
+        'HOST_LACKS',
+        `disk ${disk.name}: no point can say that '${copy.disk.where}' is it`,
+      );
     } catch (thrown) {
       await file?.drop();
       throw thrown;
@@ -128,7 +135,7 @@ export class TakingDisks {
       await copy.close().catch(() => undefined);
       await file?.drop();
       if (!named) continue;
-      if (!file) forget(keepers, { kind, domain: names.uuid, disk: copy.disk });
+      if (!file) forget(keepers, { kind, domain: names.uuid, point: this.id, disk: copy.disk });
       await shelf.delete(names.of('disks', name));
     }
   }

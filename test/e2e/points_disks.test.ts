@@ -21,7 +21,7 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { keepersOf } from '../../src/disks/keep.js';
 import { type DiskWay, noDisks } from '../../src/disks/way.js';
-import type { DomainDisk, Host } from '../../src/host/contract.js';
+import type { DomainDisk, Host, Lease } from '../../src/host/contract.js';
 import { PointSession, type PointOptions } from '../../src/protect/point_session.js';
 import {
   type PointRestoreOptions,
@@ -331,5 +331,100 @@ test('a program that fails: there is no such point, the guest runs on, and nothi
   assert.equal(disksFolder(stage).length, 1);
   assert.equal((await points.collect()).removedDisks.length, 1);
   assert.deepEqual(readdirSync(dir).sort(), ['keeper', 'log', 'store', 'xvda.img', 'xvdb.img']);
+  await stage.finish();
+});
+
+const withRelease = (lease: Lease, release: Lease['release']): Lease =>
+  new Proxy(lease, {
+    get: (target, key): unknown => (key === 'release' ? release : Reflect.get(target, key, target)),
+  });
+
+/** A guest with a disk that a program keeps. */
+async function commanded(t: TestContext): Promise<Stage & { readonly log: () => string[] }> {
+  const dir = mkdtempSync(join(tmpdir(), 'dormouse-disks-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const { program, log } = copyingProgram(dir);
+  const stage = await stageIn(t, dir, { kind: 'command', program });
+  const asked = (line: string): string => line.split(' ')[0] ?? '';
+  return { ...stage, log: () => readFileSync(log, 'utf8').split('\n').map(asked) };
+}
+
+test('disks are not put back under another domain, nor where nothing would have them as they are', async (t) => {
+  const stage = await commanded(t);
+  const { host, folder, way } = stage;
+  const { id } = await take(stage);
+  const shared = withCalls(host, {
+    sharedDisks: () => Promise.resolve([{ code: 'DISK_IN_USE', message: 'xvda is of domain 9, too' }]),
+  });
+  await assert.rejects(rollbackToPoint(shared, 'guest', folder, id, { safety: false, disks: way }), {
+    code: 'DISK_IN_USE',
+    guest: 'untouched',
+  });
+  await assert.rejects(rollbackToPoint(host, 'guest', folder, id, { safety: true, disks: noDisks }), {
+    ...{ code: 'USAGE', guest: 'untouched' },
+    message: /would not hold what is in them now/u,
+  });
+  assert.deepEqual(await stage.points.ids(), [id]);
+  await stage.finish();
+});
+
+test('a point whose disks another tool is about to remove is not gone back to', async (t) => {
+  const stage = await commanded(t);
+  const { host, folder, points, way } = stage;
+  const { id } = await take(stage);
+  const stone = join(folder, points.uuid, 'tombstones', `${id}.xvda.json~1-1-1~0123456789ab`);
+  mkdirSync(join(folder, points.uuid, 'tombstones'), { recursive: true });
+  writeFileSync(stone, '{"version":1}');
+  for (const safety of [false, true])
+    await assert.rejects(rollbackToPoint(host, 'guest', folder, id, { safety, disks: way }), {
+      ...{ code: 'POINT_NOT_FOUND', guest: 'untouched' },
+    });
+  unlinkSync(stone);
+  assert.ok(!stage.log().includes('put-back'));
+  await rollbackToPoint(host, 'guest', folder, id, { safety: true, disks: way });
+  await stage.finish();
+});
+
+test('a note that is of another disk, or is none, is left alone and told of; the others go', async (t) => {
+  const stage = await commanded(t);
+  const { points, folder } = stage;
+  const [first, second, third] = [await take(stage), await take(stage), await take(stage)];
+  const note = (id: string): string => join(folder, points.uuid, 'disks', `${id}.xvda.json`);
+  const whole = readFileSync(note(first.id), 'utf8');
+  writeFileSync(note(first.id), readFileSync(note(second.id)));
+  writeFileSync(note(second.id), whole.slice(0, 20));
+  const { removedDisks, stuck, removed } = await points.prune({}, { also: [first.id, second.id, third.id] });
+  assert.deepEqual(removedDisks, [`${third.id}.xvda.json`]);
+  assert.equal(removed.length, 3);
+  assert.match(stuck.join('\n'), /none that dormouse kept for it[^]*cannot be read/u);
+  assert.equal(stage.log().filter((action) => action === 'forget').length, 1);
+  await stage.finish();
+});
+
+test('what stands against a restore is told before disks are copied, and a domain that is there keeps them', async (t) => {
+  const stage = await commanded(t);
+  const { folder, points, dir, way } = stage;
+  const { id } = await take(stage);
+  const host = withCalls(stage.host, { configWithDisks: (config: string) => config });
+  assert.ok(way.kind === 'command');
+  const restored = (over: Host, name: string): Promise<PointRestoreResult> =>
+    restorePoint(over, folder, points.uuid, id, {
+      ...{ paused: true, name, trustConfig: true, program: way.program, diskDir: dir },
+    });
+  await assert.rejects(restored(host, 'guest'), { code: 'DOMAIN_EXISTS', guest: 'none' });
+  assert.ok(!stage.log().includes('put-back') && !existsSync(join(dir, 'guest.xvda.raw')));
+  for (const name of ['../away', '.hidden', 'a/b'])
+    await assert.rejects(restored(host, name), { code: 'USAGE', message: /no disk can be called after/u });
+  assert.ok(!existsSync(join(dir, '../away.xvda.raw')));
+  const build: Host['build'] = async (spec) => {
+    const { lease, builder } = await stage.host.build(spec);
+    const release = async (): Promise<void> => {
+      await lease.release();
+      throw new Error('the connection went');
+    };
+    return { builder, lease: withRelease(lease, release) };
+  };
+  const { disks, domid } = await restored(withCalls(host, { build }), 'clone');
+  assert.ok(existsSync(disks[0] ?? '') && (await host.info(domid)).name === 'clone');
   await stage.finish();
 });

@@ -93,6 +93,7 @@ export class FakeHost implements Host {
     return notHere();
   }
   disks: Host['disks'] = () => Promise.resolve([]);
+  sharedDisks: Host['sharedDisks'] = () => Promise.resolve([]);
   onEvent: Host['onEvent'] = () => () => undefined;
   close: Host['close'] = () => {
     this.closed++;

@@ -1,18 +1,40 @@
 /** How disks are kept: what users say, programs that fail, volumes that are not ours; and where Xen says that disks are. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { forget, keepersOf } from '../../src/disks/keep.js';
-import { keptDisks } from '../../src/disks/kept.js';
-import { lvmForget, lvmIsThere } from '../../src/disks/lvm.js';
+import { fault, forget, type Keepers, type OfPoint, putBack } from '../../src/disks/keep.js';
+import { keptDisks, outsideName } from '../../src/disks/kept.js';
+import { lvmBytes, lvmForget } from '../../src/disks/lvm.js';
 import { run, type Run } from '../../src/disks/run.js';
 import { parseDiskWay } from '../../src/disks/way.js';
-import type { Xenstore } from '../../src/host/contract.js';
+import { DormouseError } from '../../src/errors.js';
+import type { DomainDisk, Obstacle, Xenstore } from '../../src/host/contract.js';
 import { configWithDisks as embeddedWithDisks } from '../../src/host/embedded/new_disks.js';
-import { domainDisks } from '../../src/host/xen/disks.js';
+import { domainDisks, sharedDisks } from '../../src/host/xen/disks.js';
 import { configWithDisks } from '../../src/host/xen/new_disks.js';
+import { noXfs } from '../support/disk_stage.js';
+import { until } from '../support/hosts.js';
+
+function lives(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return !/^\d+ \(.*\) Z/u.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
 
 const uuid = '11111111-2222-4333-8444-555555555555';
 
@@ -43,45 +65,83 @@ test('a program that fails is told with what it said', () => {
   });
 });
 
-/** Volumes that there are, and what was asked of LVM. */
-function volumes(...there: string[]): { run: Run; asked: string[] } {
+test('a program that takes too long is killed with what it started, or ends when it can', async (t) => {
+  const { dir } = filesIn(t);
+  const [pid, done] = [join(dir, 'pid'), join(dir, 'done')];
+  const takesLong = `sleep 1000 & echo $! >${pid}; wait`;
+  assert.throws(() => run('/bin/sh', ['-c', takesLong], { timeoutMs: 500 }), { code: 'COMMAND_FAILED' });
+  const started = Number(readFileSync(pid, 'utf8'));
+  await until('what it started has ended', 30_000, () => Promise.resolve(!lives(started)));
+  const ends = `trap 'sleep 0.5; kill $!; echo >${done}; exit 1' TERM; sleep 1000 & wait`;
+  assert.throws(() => run('/bin/sh', ['-c', ends], { timeoutMs: 500, waits: true }), {
+    message: /did not end within 0.5 s and was ended/u,
+  });
+  assert.ok(existsSync(done), 'it was waited for');
+  const group = run('/bin/sh', ['-c', 'cut -d" " -f5 /proc/$$/stat; echo $$'], { timeoutMs: 30_000 });
+  const [ofGroup, own] = group.trim().split('\n');
+  assert.equal(ofGroup, own, 'a Ctrl-C in the terminal is not for it');
+});
+
+/** Volumes that there are, by group, and what was asked of LVM. */
+function volumes(there: Readonly<Record<string, readonly string[]>>): { run: Run; asked: string[] } {
   const asked: string[] = [];
   const lvm: Run = (program, args) => {
     asked.push(program);
-    const [, group, name] = /vg_name=(.*) && lv_name=(.*)/u.exec(args.at(-1) ?? '') ?? [];
-    return there.includes(`${group}/${name}`) ? `  ${group}/${name}\n` : '\n';
+    const names = there[(args.at(-1) ?? '').split('/')[0] ?? ''];
+    if (!names) throw new DormouseError('COMMAND_FAILED', 'Volume group not found');
+    return names.map((name) => `  ${name}/4096\n`).join('');
   };
   return { run: lvm, asked };
 }
 
 const volume = (where: string) => ({ name: 'xvda', path: '/dev/dm-1', bytes: 4096, where });
+const point = '20260101-000000.000';
+const own = outsideName(uuid, point, 'xvda');
 
-test('no volume but one of ours is removed, and none that is gone', () => {
-  const where = `vg/dormouse-${uuid}-20260101-000000.000-xvda`;
-  const { run: lvm, asked } = volumes(where);
-  assert.equal(lvmIsThere(lvm, volume(where)), true);
-  lvmForget(lvm, volume(where));
+test('a volume is removed where it is, and not taken for gone where its group is not seen', () => {
+  const { run: lvm, asked } = volumes({ vg: ['root', own], empty: [] });
+  assert.equal(lvmBytes(lvm, volume(`vg/${own}`)), 4096);
+  lvmForget(lvm, volume(`vg/${own}`));
   assert.deepEqual(asked, ['lvs', 'lvs', 'lvremove']);
-  lvmForget(lvm, volume(`other/dormouse-${uuid}-20260101-000000.000-xvda`));
-  assert.deepEqual(asked.slice(3), ['lvs']);
-  for (const wrong of [
-    'vg/root',
-    'vg/dormouse-root',
-    `vg/../dormouse-${uuid}-a`,
-    `vg/x-dormouse-${uuid}-a`,
-    `-f/dormouse-${uuid}-a`,
-  ])
-    assert.throws(() => lvmForget(lvm, volume(wrong)), { code: 'STORE_DAMAGED' }, wrong);
-  assert.deepEqual(asked.length, 4);
+  lvmForget(lvm, volume(`empty/${own}`));
+  assert.throws(() => lvmForget(lvm, volume(`unseen/${own}`)), { code: 'COMMAND_FAILED' });
+  assert.deepEqual(asked.slice(3), ['lvs', 'lvs']);
 });
 
-test('a program that only a record names is not run', () => {
+test('nothing but what was kept for that disk of that point is touched, whatever a record says', async () => {
   const ran: string[] = [];
-  const of = { kind: 'command', domain: uuid, disk: volume('where') } as const;
-  const keepers = { ...keepersOf(null), run: (program: string) => ran.splice(0, 0, program).join('') };
-  assert.throws(() => forget(keepers, of), { code: 'USAGE' });
-  forget({ ...keepers, program: '/bin/true' }, of);
+  const keepers: Keepers = {
+    run: (program) => ran.splice(0, 0, program).join(''),
+    program: '/bin/true',
+  };
+  const of = (kind: OfPoint['kind'], where: string): OfPoint => ({
+    ...{ kind, domain: uuid, point, disk: volume(where) },
+  });
+  const other = uuid.replace('1', '2');
+  const foreign = ['root', outsideName(uuid, point, 'xvdb'), outsideName(other, point, 'xvda')];
+  const wrong = [...foreign, outsideName(uuid, '20260101-000000.001', 'xvda')];
+  for (const [kind, before] of [
+    ['command', ''],
+    ['lvm-thin', 'vg/'],
+  ] as const)
+    for (const where of [
+      ...wrong.map((name) => before + name),
+      `${before}x/${own}`,
+      `../${own}`,
+      `-f/${own}`,
+    ]) {
+      const bad = { code: 'STORE_DAMAGED', message: /none that dormouse kept for it/u };
+      assert.throws(() => forget(keepers, of(kind, where)), bad, where);
+      await assert.rejects(putBack(keepers, of(kind, where), '/dev/null', ''), bad, where);
+      await assert.rejects(fault(keepers, of(kind, where), ''), bad, where);
+    }
+  assert.deepEqual(ran, []);
+  assert.throws(() => forget({ ...keepers, program: null }, of('command', own)), { code: 'USAGE' });
+  forget(keepers, of('command', own));
   assert.deepEqual(ran, ['/bin/true']);
+  const sized = (bytes: number): Promise<string | null> =>
+    fault({ ...keepers, run: () => `${own}/${bytes}` }, of('lvm-thin', `vg/${own}`), '');
+  assert.deepEqual([await sized(4096), /has 8192 bytes/u.test((await sized(8192)) ?? '')], [null, true]);
 });
 
 test('what a record may say of disks', () => {
@@ -148,6 +208,50 @@ test('the disks of a domain on Xen are what its backends say', async (t) => {
   });
   const served = backend('qdisk', 51712, { dev: 'xvda', params: `aio:${first}`, mode: 'w' });
   await assert.rejects(domainDisks(storeOf(served), 7), { code: 'HOST_LACKS', message: /qdisk serves/u });
+});
+
+test('a disk that another domain has is told of, however it has it', async (t) => {
+  const { dir, file } = filesIn(t);
+  const first = file('first');
+  symlinkSync(first, join(dir, 'link'));
+  const at = (kind: string, domid: number, nodes: Readonly<Record<string, string>>) =>
+    Object.fromEntries(
+      Object.entries(nodes).map(([name, value]) => [
+        `/local/domain/0/backend/${kind}/${domid}/1/${name}`,
+        value,
+      ]),
+    );
+  const mine = at('vbd', 7, { dev: 'xvda', params: first, mode: 'w' });
+  const shared = (other: Record<string, string>, there = [7, 8]): Promise<readonly Obstacle[]> =>
+    sharedDisks(storeOf({ ...mine, ...other }), 7, new Set(there));
+  const served = at('qdisk', 8, { dev: 'xvdb', params: `aio:${join(dir, 'link')}`, mode: 'r' });
+  const message = `disk xvda: ${first} is xvdb of domain 8, too`;
+  assert.deepEqual(await shared(served), [{ code: 'DISK_IN_USE', message }]);
+  assert.deepEqual(await shared(served, [7]), []);
+  assert.deepEqual(await shared(at('vbd', 8, { dev: 'xvda', params: file('second'), mode: 'w' })), []);
+  const readOnly = storeOf({ ...at('vbd', 7, { dev: 'xvda', params: first, mode: 'r' }), ...served });
+  assert.deepEqual(await sharedDisks(readOnly, 7, new Set([7, 8])), []);
+});
+
+test('a loop device that shows a part of a file is no such file', { skip: noXfs }, async (t) => {
+  const { file } = filesIn(t);
+  const path = file('disk');
+  truncateSync(path, 1 << 20);
+  const loop = (...how: string[]): string => {
+    const device = spawnSync('losetup', ['--find', '--show', ...how, path], {
+      encoding: 'utf8',
+    }).stdout.trim();
+    t.after(() => spawnSync('losetup', ['--detach', device]));
+    return device;
+  };
+  const disksAt = (params: string): Promise<readonly DomainDisk[]> =>
+    domainDisks(storeOf(backend('vbd', 51712, { dev: 'xvda', params, mode: 'w' })), 7);
+  assert.deepEqual(await disksAt(loop()), [{ name: 'xvda', path, kind: 'file', writable: true }]);
+  for (const how of [
+    ['--offset', '4096'],
+    ['--sizelimit', '8192'],
+  ])
+    await assert.rejects(disksAt(loop(...how)), { code: 'HOST_LACKS', message: /shows a part of/u });
 });
 
 test('a configuration with other disks', () => {

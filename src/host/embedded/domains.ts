@@ -185,9 +185,10 @@ export class Domains {
     domain.disks.forEach((disk, index) => this.blocks.add(domain.domid, disk, index));
   }
 
-  /** What stands against another domain of such disks. */
-  diskObstacles(config: string): readonly Obstacle[] {
-    const owners = this.all().map(({ domid, spec, disks }) => ({ domid, name: spec.name, disks }));
+  /** What stands against another domain of such disks, or against that one's being changed. */
+  diskObstacles(config: string, domid?: number): readonly Obstacle[] {
+    const others = this.all().filter((other) => other.domid !== domid);
+    const owners = others.map(({ domid, spec, disks }) => ({ domid, name: spec.name, disks }));
     try {
       return disksInUse(diskConfigs(config).map(lookAtDisk), owners);
     } catch (thrown) {

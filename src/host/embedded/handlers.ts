@@ -125,12 +125,13 @@ function domainHandlers({ hv, machine, domains, leases }: HostParts): Subset<Dom
   };
 }
 
-type DiskOps = 'disks' | 'diskObstacles' | 'setBackend';
+type DiskOps = 'disks' | 'sharedDisks' | 'diskObstacles' | 'setBackend';
 
 function diskHandlers({ domains }: HostParts): Subset<DiskOps> {
   return {
     disks: ({ domid }) =>
       domains.get(domid).disks.map(({ name, path, kind, writable }) => ({ name, path, kind, writable })),
+    sharedDisks: ({ domid }) => domains.diskObstacles(domains.get(domid).spec.config, domid),
     diskObstacles: ({ config }) => domains.diskObstacles(config),
     setBackend: ({ domid, index, ...how }) => {
       if (index >= domains.get(domid).disks.length)

@@ -101,6 +101,10 @@ export class EmbeddedHost implements Host {
     return this.#connection.call('disks', { domid });
   }
 
+  sharedDisks(domid: number): Promise<readonly Obstacle[]> {
+    return this.#connection.call('sharedDisks', { domid });
+  }
+
   async create(spec: DomainSpec | XlDomain, { paused }: { paused: boolean }): Promise<number> {
     if ('xlConfig' in spec)
       throw new DormouseError('CONFIG_INVALID', 'the embedded host boots guest programs, no kernels');

@@ -108,6 +108,7 @@ export const opSchemas = {
     granted: z.boolean(),
   }),
   disks: byDomid,
+  sharedDisks: byDomid,
   diskObstacles: z.object({ config: text }),
   setBackend: z.object({
     domid,
@@ -226,6 +227,7 @@ export interface OpResults {
   balloon: null;
   setUnlogged: null;
   disks: readonly DomainDisk[];
+  sharedDisks: readonly Obstacle[];
   diskObstacles: readonly Obstacle[];
   setBackend: null;
   acquire: number;

@@ -61,6 +61,13 @@ function backingFile(device: string): string | null {
   }
 }
 
+/** Whether a loop device begins and ends where its file does. */
+function showsAll(device: string): boolean {
+  const limit = (name: string): string =>
+    readFileSync(`/sys/dev/block/${device}/loop/${name}`, 'utf8').trimEnd();
+  return limit('offset') === '0' && limit('sizelimit') === '0';
+}
+
 /** What the bytes of a device are known by: itself and, for a loop device, its file. */
 function ofDevice(device: string): string[] {
   const file = backingFile(device);
@@ -75,6 +82,16 @@ function namesOf(path: string): string[] {
   return stat.isBlockDevice() ? ofDevice(deviceWords(stat.rdev)) : [`file ${stat.dev}:${stat.ino}`];
 }
 
+/** Where the kernel has put a device, which it does without udev. */
+function nodeOf(device: string): string {
+  try {
+    const text = readFileSync(`/sys/dev/block/${device}/uevent`, 'utf8');
+    return `/dev/${/^DEVNAME=(.+)$/mu.exec(text)?.[1] ?? ''}`;
+  } catch {
+    return `/dev/block/${device}`;
+  }
+}
+
 /** What a backend writes to its node `physical-device`. */
 function numbersOf(physical: string): string | null {
   const [, major, minor] = /^([0-9a-f]+):([0-9a-f]+)$/i.exec(physical) ?? [];
@@ -84,14 +101,19 @@ function numbersOf(physical: string): string | null {
 /** What is behind a device, or what the toolstack named where its backend does not say. HOST_LACKS. */
 function behind(name: string, params: string, physical: string): Pick<DomainDisk, 'path' | 'kind'> {
   const lacks = (why: string): DormouseError => new DormouseError('HOST_LACKS', `disk ${name}: ${why}`);
+  const fileOf = (device: string): string | null => {
+    const file = backingFile(device);
+    if (file === null || showsAll(device)) return file;
+    throw lacks(`a loop device shows a part of ${file}, and only those that show all are known`);
+  };
   const numbers = numbersOf(physical);
-  const given = numbers === null ? params : (backingFile(numbers) ?? `/dev/block/${numbers}`);
+  const given = numbers === null ? params : (fileOf(numbers) ?? nodeOf(numbers));
   const stat = statOf(given);
   if (!stat) throw lacks(`${given} is not there`);
   const path = realpathSync(given);
   if (stat.isFile()) return { path, kind: 'file' };
   if (!stat.isBlockDevice()) throw lacks(`${path} is neither a file nor a block device`);
-  const file = backingFile(deviceWords(stat.rdev));
+  const file = fileOf(deviceWords(stat.rdev));
   return file === null ? { path, kind: 'block' } : { path: realpathSync(file), kind: 'file' };
 }
 
@@ -172,5 +194,21 @@ export async function diskObstacles(
         message: `disk ${name}: ${path} is ${other.name} of domain ${other.domid}, which ${may}`,
       },
     ];
+  });
+}
+
+/** `sharedDisks` of the contract, among those that are there. */
+export async function sharedDisks(
+  xenstore: Xenstore,
+  domid: number,
+  there: ReadonlySet<number>,
+): Promise<Obstacle[]> {
+  const inUse = await disksInUse(xenstore, there);
+  const mine = inUse.filter((disk) => disk.domid === domid && disk.writable);
+  return mine.flatMap(({ name, path, same }): Obstacle[] => {
+    const other = inUse.find((disk) => disk.domid !== domid && [...same].some((one) => disk.same.has(one)));
+    if (!other) return [];
+    const message = `disk ${name}: ${path} is ${other.name} of domain ${other.domid}, too`;
+    return [{ code: 'DISK_IN_USE', message }];
   });
 }

@@ -29,7 +29,7 @@ import type {
 import { captureByCalls } from '../capture_by_calls.js';
 import { refuseControlDomain } from './control_domain.js';
 import { noShadow, XenLog } from './dirty_log.js';
-import { domainDisks } from './disks.js';
+import { domainDisks, sharedDisks } from './disks.js';
 import { domainConfig } from './domain_config.js';
 import { domainType, hasFlag, shutdownReason, uuidOf } from './domain_flags.js';
 import { watchEvents } from './events.js';
@@ -147,6 +147,10 @@ export class XenHost implements Host {
 
   disks(domid: number): Promise<readonly DomainDisk[]> {
     return domainDisks(this.xenstore, domid);
+  }
+
+  async sharedDisks(domid: number): Promise<readonly Obstacle[]> {
+    return sharedDisks(this.xenstore, domid, new Set((await this.list()).map((one) => one.domid)));
   }
 
   async create(domain: DomainSpec | XlDomain, options: { paused: boolean }): Promise<number> {
