@@ -153,6 +153,21 @@ void not_raised() {
     const auto moved = [](Guest& then) { then.info(kInfos[0])->version = 0; };
     nothing(guest, guest.raise(2, {5, 11}, moved), "it was elsewhere then");
   }
+  {
+    Guest guest;
+    guest.info(kInfos[1])->tsc_to_system_mul = 0x80004200;
+    nothing(guest, guest.raise(2), "what has another clock is no vCPU's");
+  }
+  {
+    Guest guest;
+    guest.info(kInfos[1])->tsc_shift = 0;
+    nothing(guest, guest.raise(2), "what has a clock of another pace is no vCPU's");
+  }
+  {
+    Guest guest;
+    guest.info(kInfos[1])->tsc_to_system_mul += 0x1000;
+    check(guest.raise(2), "processors are not measured alike");
+  }
 }
 
 void looks() {
@@ -170,6 +185,8 @@ void looks() {
   bad([](VcpuInfo& i) { i.tsc_to_system_mul = 0x7fffffff; }, "a factor that is not normal");
   bad([](VcpuInfo& i) { i.system_time = 0; }, "no time");
   bad([](VcpuInfo& i) { i.end_pad[1] = 1; }, "something behind");
+  bad([](VcpuInfo& i) { i.system_time = 0xffffffff82335049; }, "an address for a time");
+  bad([](VcpuInfo& i) { i.tsc_timestamp = uint64_t(1) << 62; }, "no count of cycles");
 }
 
 }  // namespace

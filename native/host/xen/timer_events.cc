@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 
 #include "host/xen/event_pages.h"
@@ -28,6 +29,8 @@ bool all_zero(const uint8_t* bytes, size_t n) {
   return std::all_of(bytes, bytes + n, [](uint8_t byte) { return byte == 0; });
 }
 
+bool is_clock(uint64_t value) { return value != 0 && value >> 62 == 0; }
+
 VcpuInfo info_at(const uint8_t* bytes) {
   VcpuInfo out;
   std::memcpy(&out, bytes, sizeof out);
@@ -36,14 +39,21 @@ VcpuInfo info_at(const uint8_t* bytes) {
 
 }  // namespace
 
-// Xen's factor is normalised: its highest bit is set.
+// Xen's factor is normalised: its highest bit is set. No machine is up for so long that a clock of
+// nanoseconds, or of cycles, has one of its highest bits set, as addresses of a kernel have.
 bool looks_like_vcpu_info(const VcpuInfo& info) {
   return info.upcall_pending <= 1 && info.upcall_mask <= 1 && all_zero(info.pad, sizeof info.pad) &&
          info.pending_selector == 0 && info.arch_pad == 0 && info.version != 0 &&
-         info.time_pad == 0 && info.tsc_timestamp != 0 && info.system_time != 0 &&
+         info.time_pad == 0 && is_clock(info.tsc_timestamp) && is_clock(info.system_time) &&
          info.tsc_to_system_mul >> 31 == 1 && info.tsc_shift <= kShiftMost &&
          info.tsc_shift >= -kShiftMost && info.flags <= kFlagsKnown &&
          all_zero(info.end_pad, sizeof info.end_pad);
+}
+
+// Xen measures the factor of each processor by itself.
+bool have_one_clock(const VcpuInfo& a, const VcpuInfo& b) {
+  const int64_t apart = int64_t(a.tsc_to_system_mul) - int64_t(b.tsc_to_system_mul);
+  return a.tsc_shift == b.tsc_shift && std::abs(apart) <= int64_t(a.tsc_to_system_mul >> 10);
 }
 
 bool TimerEvents::find(host::DomainMemory& memory, uint64_t besides, Fault* fault) {
@@ -80,13 +90,17 @@ bool TimerEvents::find_block(const GuestPages& pages, uint32_t port, uint64_t* p
   return true;
 }
 
-// They were found in what the domain was before.
+// They were found in what the domain was before. All that are of one domain tell the time of one
+// machine: what else has such looks has another clock.
 bool TimerEvents::are_there(const GuestPages& pages, bool* there, Fault* fault) const {
   *there = true;
-  for (const Place& place : vcpu_infos_) {
+  VcpuInfo first = {};
+  for (size_t i = 0; i < vcpu_infos_.size(); ++i) {
     Page page;
-    if (!pages.read(place.pfn, page.bytes, fault)) return false;
-    *there = *there && looks_like_vcpu_info(info_at(page.bytes + place.offset));
+    if (!pages.read(vcpu_infos_[i].pfn, page.bytes, fault)) return false;
+    const VcpuInfo info = info_at(page.bytes + vcpu_infos_[i].offset);
+    if (i == 0) first = info;
+    *there = *there && looks_like_vcpu_info(info) && have_one_clock(first, info);
   }
   return true;
 }

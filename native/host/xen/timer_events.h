@@ -25,6 +25,7 @@ struct VcpuInfo {
 static_assert(sizeof(VcpuInfo) == 64);
 
 bool looks_like_vcpu_info(const VcpuInfo& info);
+bool have_one_clock(const VcpuInfo& a, const VcpuInfo& b);
 
 // Of a domain that stands and may be written to; a page at a time.
 struct GuestPages {
