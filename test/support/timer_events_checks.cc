@@ -174,12 +174,16 @@ void looks() {
   Guest guest;
   const VcpuInfo good = *guest.info(kInfos[0]);
   check(looks_like_vcpu_info(good), "one that Xen fills");
+  VcpuInfo moved = good;
+  moved.pending_selector = ~uint64_t(0);
+  check(looks_like_vcpu_info(moved), "one that was moved, of a guest that does not look there");
   const auto bad = [&](void (*spoil)(VcpuInfo&), const char* what) {
     VcpuInfo other = good;
     spoil(other);
     check(!looks_like_vcpu_info(other), what);
   };
   bad([](VcpuInfo& i) { i.upcall_pending = 2; }, "no flag");
+  bad([](VcpuInfo& i) { i.pending_selector = 1; }, "a word of events");
   bad([](VcpuInfo& i) { i.upcall_mask = 9; }, "no mask");
   bad([](VcpuInfo& i) { i.pad[5] = 1; }, "something between");
   bad([](VcpuInfo& i) { i.tsc_to_system_mul = 0x7fffffff; }, "a factor that is not normal");

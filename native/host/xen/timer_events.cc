@@ -16,6 +16,8 @@ constexpr uint32_t kQueryPages = 1024;
 constexpr size_t kVcpuInfosCap = 8192;
 constexpr int8_t kShiftMost = 16;
 constexpr uint8_t kFlagsKnown = 3;
+// What Xen writes where a vCPU has its place moved; a guest with FIFO events leaves it so.
+constexpr uint64_t kAllMayBePending = ~uint64_t(0);
 // A control block, in words: bits of the priorities that have events, a reserved word, the heads of
 // their queues. Timers have the first to themselves.
 constexpr size_t kReady = 0, kTimerHead = 2;
@@ -43,8 +45,9 @@ VcpuInfo info_at(const uint8_t* bytes) {
 // nanoseconds, or of cycles, has one of its highest bits set, as addresses of a kernel have.
 bool looks_like_vcpu_info(const VcpuInfo& info) {
   return info.upcall_pending <= 1 && info.upcall_mask <= 1 && all_zero(info.pad, sizeof info.pad) &&
-         info.pending_selector == 0 && info.arch_pad == 0 && info.version != 0 &&
-         info.time_pad == 0 && is_clock(info.tsc_timestamp) && is_clock(info.system_time) &&
+         (info.pending_selector == 0 || info.pending_selector == kAllMayBePending) &&
+         info.arch_pad == 0 && info.version != 0 && info.time_pad == 0 &&
+         is_clock(info.tsc_timestamp) && is_clock(info.system_time) &&
          info.tsc_to_system_mul >> 31 == 1 && info.tsc_shift <= kShiftMost &&
          info.tsc_shift >= -kShiftMost && info.flags <= kFlagsKnown &&
          all_zero(info.end_pad, sizeof info.end_pad);
