@@ -38,6 +38,8 @@ export interface GuestOptions {
   grantRef?: number;
   /** The kernel panics after so many ticks. */
   crashAfterS?: number;
+  /** From that tick on it says that it is broken, after each. */
+  breakAfterS?: number;
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
   deaf?: boolean;
 }
@@ -58,6 +60,7 @@ function extra(options: GuestOptions, lab: Lab): string {
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
   if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);
   if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
+  if (options.breakAfterS !== undefined) words.push(`lab.break_s=${options.breakAfterS}`);
   return words.join(' ');
 }
 
@@ -177,6 +180,20 @@ export class Guest {
       await sleep(500);
     }
     throw new LabError(`guest ${this.name} is in state ${String(seen)} after ${timeoutMs} ms`);
+  }
+
+  /** Waits until it has counted further than ever, so that it is seen if it goes back to any earlier moment. Throws LabError. */
+  async countOn(): Promise<void> {
+    const most = Math.max(...(await this.ticks()).map(({ count }) => count));
+    await this.waitCount(most + 3);
+  }
+
+  /** Throws LabError where that takes longer than ticks should. */
+  async waitCount(count: number): Promise<void> {
+    const from = (await this.ticks()).at(-1)?.count ?? 0;
+    for (let i = from; i < count + 60; i++)
+      if (((await this.waitTicks(1)).at(-1)?.count ?? 0) >= count) return;
+    throw new LabError(`guest ${this.name} does not count to ${count}`);
   }
 
   /** Makes its kernel panic. */

@@ -79,6 +79,7 @@ describe('points with disks on real Xen', () => {
     for (const { point } of points.slice(0, rollbacks.times))
       await goBack(t, guest, `${point} --store ${store} --no-safety`);
     const { safetyPoint } = await goBack(t, guest, `${points[0]?.point ?? ''} --store ${store}`);
+    await guest.countOn();
     await goBack(t, guest, `${safetyPoint ?? ''} --store ${store} --no-safety`);
     assert.equal(await lab.must(`xl block-list ${name}`), asXlSawIt);
     const verified = await dormouse(`point verify ${name} --store ${store}`);

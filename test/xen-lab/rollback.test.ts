@@ -66,14 +66,6 @@ describe('rollback in place on real Xen', () => {
     return done;
   }
 
-  /** Until it has counted further than ever: back at any earlier moment it is seen to be. */
-  async function countOn(guest: Guest): Promise<void> {
-    const most = Math.max(...(await guest.ticks()).map(({ count }) => count));
-    for (let i = 0; i < 300; i++)
-      if (((await guest.waitTicks(1)).at(-1)?.count ?? 0) > most + 2) return;
-    assert.fail(`${guest.name} does not count beyond ${most}`);
-  }
-
   async function refused(command: string, why: RegExp): Promise<void> {
     const { code, stderr } = await lab.exec(`dormouse ${command}`, { timeoutMs: 300_000 });
     assert.notEqual(code, 0, command);
@@ -125,7 +117,7 @@ describe('rollback in place on real Xen', () => {
       for (let i = 0; i < rollbacks.times; i++) await goBack(t, guest, any());
       const { safetyPoint } = await goBack(t, guest, any(), '');
       assert.ok(safetyPoint);
-      await countOn(guest);
+      await guest.countOn();
       await goBack(t, guest, safetyPoint);
       for (let i = 0; i < rollbacks.kills; i++) {
         const moment = await kill(name, domid, any(), dice);
