@@ -165,6 +165,21 @@ void not_raised() {
   }
   {
     Guest guest;
+    guest.put_info({50, 128});
+    guest.info({50, 128})->tsc_to_system_mul = 0x80004200;
+    check(guest.raise(2) && guest.info({50, 128})->upcall_pending == 0,
+          "one place with another clock is left alone");
+  }
+  {
+    Guest guest;
+    for (const uint32_t at : {0, 64}) {
+      guest.put_info({50, at});
+      guest.info({50, at})->tsc_to_system_mul = 0x80004200;
+    }
+    nothing(guest, guest.raise(2), "as many places with another clock");
+  }
+  {
+    Guest guest;
     guest.info(kInfos[1])->tsc_to_system_mul += 0x1000;
     check(guest.raise(2), "processors are not measured alike");
   }

@@ -62,6 +62,7 @@ bool have_one_clock(const VcpuInfo& a, const VcpuInfo& b) {
 bool TimerEvents::find(host::DomainMemory& memory, uint64_t besides, Fault* fault) {
   event_pages_.clear();
   vcpu_infos_.clear();
+  std::vector<VcpuInfo> seen;
   if (!find_event_pages(memory, &event_pages_, fault)) return false;
   uint64_t entries[kQueryPages];
   for (uint64_t first = memory.next_present(0); first < memory.nr_pfns();
@@ -71,12 +72,35 @@ bool TimerEvents::find(host::DomainMemory& memory, uint64_t besides, Fault* faul
     for (uint32_t i = 0; i < n; ++i) {
       if (host::type_of(entries[i]) != host::kNotab || first + i == besides) continue;
       const uint8_t* page = memory.peek(first + i, entries[i]);
-      for (uint32_t at = 0; page && at < host::kPageSize; at += sizeof(VcpuInfo))
-        if (looks_like_vcpu_info(info_at(page + at)) && vcpu_infos_.size() < kVcpuInfosCap)
-          vcpu_infos_.push_back({first + i, at});
+      for (uint32_t at = 0; page && at < host::kPageSize; at += sizeof(VcpuInfo)) {
+        const VcpuInfo info = info_at(page + at);
+        if (!looks_like_vcpu_info(info) || seen.size() >= kVcpuInfosCap) continue;
+        seen.push_back(info);
+        vcpu_infos_.push_back({first + i, at});
+      }
     }
   }
+  keep_one_clock(seen);
   return true;
+}
+
+// Those that agree with the most others, if they are more than all others that agree.
+void TimerEvents::keep_one_clock(const std::vector<VcpuInfo>& seen) {
+  size_t most = 0, second = 0, of = 0;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const auto agrees = [&](const VcpuInfo& other) { return have_one_clock(seen[i], other); };
+    // Counted once, at its first one.
+    if (std::any_of(seen.begin(), seen.begin() + ptrdiff_t(i), agrees)) continue;
+    const size_t n = size_t(std::count_if(seen.begin(), seen.end(), agrees));
+    if (n > most) of = i;
+    second = std::max(second, std::min(most, n));
+    most = std::max(most, n);
+  }
+  if (most == second) return;
+  std::vector<Place> kept;
+  for (size_t i = 0; i < seen.size(); ++i)
+    if (have_one_clock(seen[of], seen[i])) kept.push_back(vcpu_infos_[i]);
+  vcpu_infos_ = std::move(kept);
 }
 
 bool TimerEvents::find_block(const GuestPages& pages, uint32_t port, uint64_t* pfn, bool* found,

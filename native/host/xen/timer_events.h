@@ -49,6 +49,7 @@ class TimerEvents {
     uint64_t pfn;
     uint32_t offset;
   };
+  void keep_one_clock(const std::vector<VcpuInfo>& seen);
   bool find_block(const GuestPages& pages, uint32_t port, uint64_t* pfn, bool* found,
                   Fault* fault) const;
   bool are_there(const GuestPages& pages, bool* there, Fault* fault) const;
