@@ -1,7 +1,21 @@
 /** The calls on files that a store in a folder is made of. A test gives others, that lose what was not synced. */
 import { Buffer } from 'node:buffer';
-import { constants } from 'node:fs';
-import { link, lstat, mkdir, open, readdir, statfs, unlink } from 'node:fs/promises';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  fsync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  statfsSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { promisify } from 'node:util';
 
 /** Each throws as node:fs does. */
 export interface FileCalls {
@@ -24,52 +38,62 @@ export interface FileCalls {
   freeBytes(path: string): Promise<number>;
 }
 
+/** To wake a thread takes longer than most calls do: only those that wait for a disk are given to one. */
+const atOnce = <T>(call: () => T): Promise<T> =>
+  new Promise((resolve) => {
+    resolve(call());
+  });
+const sync = promisify(fsync);
+
+async function withFile<T>(
+  path: string,
+  flags: number,
+  use: (fd: number) => T | Promise<T>,
+  mode?: number,
+): Promise<T> {
+  const fd = openSync(path, flags, mode);
+  try {
+    return await use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 export const nodeFiles: FileCalls = {
-  makeFolder: (path) => mkdir(path, { mode: 0o700 }),
-  async syncFolder(path) {
-    const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
-  },
-  async writeNew(path, bytes) {
-    const file = await open(path, 'wx', 0o600);
-    try {
-      await file.writeFile(bytes);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  },
-  async syncFile(path) {
-    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-  },
-  link,
-  unlink,
-  async read(path, most) {
-    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-    try {
-      const { size } = await file.stat();
-      const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(Math.min(size + 1, most)) });
-      return buffer.subarray(0, bytesRead);
-    } finally {
-      await file.close();
-    }
-  },
-  list: (path) => readdir(path),
-  async usedBytes(path) {
-    const { blocks } = await lstat(path, { bigint: true });
-    return Number(blocks * 512n);
-  },
-  async freeBytes(path) {
-    const { bavail, bsize } = await statfs(path);
-    return bavail * bsize;
-  },
+  makeFolder: (path) =>
+    atOnce(() => {
+      mkdirSync(path, { mode: 0o700 });
+    }),
+  syncFolder: (path) => withFile(path, constants.O_RDONLY | constants.O_DIRECTORY, sync),
+  writeNew: (path, bytes) =>
+    withFile(
+      path,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+      async (fd) => {
+        writeFileSync(fd, bytes);
+        await sync(fd);
+      },
+      0o600,
+    ),
+  syncFile: (path) => withFile(path, constants.O_RDONLY | constants.O_NOFOLLOW, sync),
+  link: (from, to) =>
+    atOnce(() => {
+      linkSync(from, to);
+    }),
+  unlink: (path) =>
+    atOnce(() => {
+      unlinkSync(path);
+    }),
+  read: (path, most) =>
+    withFile(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW, (fd) => {
+      const buffer = Buffer.alloc(Math.min(fstatSync(fd).size + 1, most));
+      return buffer.subarray(0, readSync(fd, buffer));
+    }),
+  list: (path) => atOnce(() => readdirSync(path)),
+  usedBytes: (path) => atOnce(() => Number(lstatSync(path, { bigint: true }).blocks * 512n)),
+  freeBytes: (path) =>
+    atOnce(() => {
+      const { bavail, bsize } = statfsSync(path);
+      return bavail * bsize;
+    }),
 };
