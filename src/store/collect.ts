@@ -41,12 +41,15 @@ interface Named {
   readonly leased: ReadonlySet<string>;
   /** Of points. */
   readonly disks: ReadonlySet<string>;
+  /** The images that there are. */
+  readonly there: ReadonlySet<string>;
 }
 
 async function namedImages(
   { shelf, names, recordsOf }: Collectable,
   without: ReadonlySet<string>,
 ): Promise<Named> {
+  const there = new Set(await shelf.list(names.folder('images')));
   const leased = await leasedImages(shelf, names);
   const ids = await shelf.list(names.folder('points'));
   const records = await recordsOf(ids.filter((id) => !without.has(id)));
@@ -54,11 +57,14 @@ async function namedImages(
     ofPoints: records.map(({ image }) => image.name),
     leased,
     disks: new Set(records.flatMap(diskNamesOf)),
+    there,
   };
 }
 
 const same = (a: Named, b: Named): boolean =>
-  a.ofPoints.join() === b.ofPoints.join() && [...a.leased].sort().join() === [...b.leased].sort().join();
+  a.ofPoints.join() === b.ofPoints.join() &&
+  [...a.leased].sort().join() === [...b.leased].sort().join() &&
+  [...a.there].join() === [...b.there].join();
 
 interface Needed {
   readonly images: ReadonlySet<string>;
@@ -68,15 +74,18 @@ interface Needed {
 
 /**
  * All that must stay. STORE_DAMAGED if anything that is read cannot be: then nothing may be removed. What was missing only
- * because another tool forgot a point meanwhile is no damage.
+ * because another tool forgot a point, or removed images, meanwhile is no damage.
  */
 async function whatIsNeeded(from: Collectable, without: ReadonlySet<string> = new Set()): Promise<Needed> {
   const { lineage } = from;
   for (let named = await namedImages(from, without); ;) {
+    // Of one that went since, whose lease comes too late, what it needed may be gone too.
+    lineage.forget(named.there);
     try {
       const [points, held] = [
         await lineage.closure(named.ofPoints),
-        await lineage.closure(named.leased, named.leased),
+        // It is not there yet; or of a point that was forgotten before, whose reader has yet to find that out.
+        await lineage.closure(named.leased, true),
       ];
       const { disks } = named;
       const atWork = new Set([...named.leased].map(pointOfFile));
@@ -88,7 +97,6 @@ async function whatIsNeeded(from: Collectable, without: ReadonlySet<string> = ne
       const now = await namedImages(from, without);
       if (same(named, now)) throw thrown;
       named = now;
-      lineage.forget();
     }
   }
 }

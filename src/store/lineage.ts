@@ -67,18 +67,18 @@ export class Lineage {
 
   /**
    * The images and all that must be there for them to be read. STORE_DAMAGED if one is missing, another image, or cannot be
-   * read; `mayMiss`: those that need not be there yet.
+   * read; with `mayMiss` what is missing is passed over.
    */
-  async closure(images: Iterable<string>, mayMiss: ReadonlySet<string> = new Set()): Promise<Set<string>> {
+  async closure(images: Iterable<string>, mayMiss = false): Promise<Set<string>> {
     const [all, mapped, open] = [new Set<string>(), new Set<string>(), [...images]];
     for (let name = open.pop(); name !== undefined; name = open.pop()) {
       all.add(name);
       if (mapped.has(name)) continue;
       mapped.add(name);
       const descent = await this.#descent(name);
-      if (!descent && !mayMiss.has(name)) throw damaged(`image ${name} is missing, and points need it`);
+      if (!descent && !mayMiss) throw damaged(`image ${name} is missing, and points need it`);
       for (const need of descent?.needs ?? []) {
-        await this.require(need, name);
+        if (!mayMiss || (await this.#descent(need.name))) await this.require(need, name);
         if (descent?.mapKind === 'changes') open.push(need.name);
         else all.add(need.name);
       }
