@@ -10,7 +10,7 @@ import { bytesOf, bytesOfFile, requireBytes } from './size.js';
 import { withFile } from './with_file.js';
 
 /** LVM that is ended at the wrong moment leaves a volume suspended, and whoever writes to it: it ends when it can. */
-const waiting = { timeoutMs: 60_000, waits: true };
+const waiting = { timeoutMs: 60_000, waits: true, env: { LVM_SUPPRESS_FD_WARNINGS: '1' } };
 /** The guest stands meanwhile. */
 const takeTimeoutMs = 20_000;
 const pieceBytes = 4 << 20;
@@ -55,9 +55,10 @@ export async function lvmCopy(run: Run, { disk, where }: ToCopy): Promise<Copy> 
     ready: nothing,
     take: () => {
       if (taken) lvmForget(run, kept);
-      const snapshot = ['--snapshot', '--setactivationskip', 'y', '--activate', 'n', '--name', where];
+      // A thin volume of a thin volume is its snapshot. Of one that is asked for as `--snapshot` LVM wants a kernel with other snapshots, too.
+      const snapshot = ['--type', 'thin', '--setactivationskip', 'y', '--activate', 'n', '--name', where];
       run('lvcreate', ['--yes', '--quiet', ...snapshot, `${volume.group}/${volume.name}`], {
-        ...{ timeoutMs: takeTimeoutMs, waits: true },
+        ...{ ...waiting, timeoutMs: takeTimeoutMs },
       });
       taken = true;
     },

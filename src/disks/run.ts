@@ -47,7 +47,8 @@ export const run: Run = (program, args, { timeoutMs, waits = false, env }) => {
           ? `was killed by ${String(signal)}`
           : `ended with ${status}`;
   const said = linesOf(stderr).slice(-mostShown);
-  const last = said.at(-1);
+  // LVM ends with where its help is.
+  const last = said.findLast((line) => !/^\s*Run `/u.test(line))?.trim();
   throw new DormouseError(
     'COMMAND_FAILED',
     `\`${[program, ...args].join(' ')}\` ${how}${last === undefined ? '' : `: ${last}`}`,

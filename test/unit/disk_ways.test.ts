@@ -57,6 +57,7 @@ test('a program that fails is told with what it said', () => {
   const failed = (script: string, message: RegExp, timeoutMs = 30_000): void =>
     assert.throws(() => run('/bin/sh', ['-c', script], { timeoutMs }), { code: 'COMMAND_FAILED', message });
   failed('echo one >&2; echo two >&2; exit 4', /ended with 4: two$/u);
+  failed("echo no >&2; echo '  Run `x --help` for more.' >&2; exit 3", /ended with 3: no$/u);
   failed('kill -TERM $$', /was killed by SIGTERM$/u);
   failed('exec sleep 1000', /did not end within 0.05 s and was killed$/u, 50);
   assert.throws(() => run('/no/such/program', [], options), {

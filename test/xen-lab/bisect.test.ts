@@ -5,7 +5,8 @@ import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 
 const store = '/images/bisect';
-const breakAfterS = 90;
+// The first point is whole and takes its time.
+const breakAfterS = 180;
 
 interface Points {
   readonly points: readonly { readonly point: string }[];
@@ -54,7 +55,7 @@ describe('bisect on real Xen', () => {
     await lab.must(
       `dormouse protect breaks --store ${store} --every 1s </dev/null >/tmp/protect.log 2>&1 & echo $! >/tmp/protect.pid`,
     );
-    await guest.waitCount(breakAfterS + 12);
+    await guest.waitCount(breakAfterS + 15);
     await lab.must(
       'pid=$(cat /tmp/protect.pid); kill -INT $pid; while kill -0 $pid 2>/dev/null; do sleep 0.2; done',
       {
