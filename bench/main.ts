@@ -9,7 +9,7 @@
  *   --peer-qemu  a qemu-system-x86_64 of 9.0 or newer: the same bytes through its mapped-ram file, in the same run
  *   --write  writes the report, docs/performance.md
  *   --xen    dormouse beside xl on a Xen host of the lab (docs/lab.md), instead of the engine on the embedded host
- *   --points points in time of a guest of that size: their cost, their depth, what the guest notices
+ *   --points points in time of a guest of that size: their cost, their depth, what the guest notices, what deltas would save
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { asDormouseError } from '../src/errors.js';
 import { closeWorkers } from '../src/worker/pool.js';
+import { benchDeltas } from './deltas.js';
 import { benchEngine } from './engine.js';
 import { figure, figures } from './figure.js';
 import { measureLimits, withoutZeroPages, type Limits } from './limits.js';
@@ -84,6 +85,12 @@ async function mainPoints(): Promise<void> {
       everyMs: [1000, 100],
       seconds: values.quick ? 5 : 60,
       rounds: values.quick ? 3 : 7,
+    });
+    await benchDeltas({
+      dir,
+      programs: ['writer', 'churner'],
+      everyMs: [100, 1000],
+      ages: values.quick ? [1, 8] : [1, 8, 32],
     });
     if (values.write !== undefined)
       writePointsReport(

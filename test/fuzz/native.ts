@@ -32,6 +32,7 @@ const inFile = (name: string): string => `native/fuzz/${name.replaceAll('-', '_'
 export const nativeTargets: Readonly<Record<string, NativeTarget>> = {
   'page-table': { sources: pfn, options: ['-max_len=4096'] },
   lz4: { sources: lz4, options: ['-max_len=70000', '-len_control=20'] },
+  delta: { sources: ['native/codec/delta.cc', ...lz4], options: ['-max_len=70000', '-len_control=20'] },
   chunk: { sources: chunk, options: ['-max_len=20000'] },
   'page-map': { sources: ['native/image/page_map.cc', ...chunk], options: ['-max_len=20000'] },
   'image-reader': {

@@ -90,6 +90,8 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'pfn.simdRuns': ['avx2'],
     'codec.lz4Compress': [some, Buffer.alloc(300), 1],
     'codec.lz4Decompress': [some, Buffer.alloc(300)],
+    'codec.deltaCompress': [some, Buffer.alloc(300), Buffer.alloc(300)],
+    'codec.deltaApply': [some, Buffer.alloc(300)],
     'image.createWriter': [
       { ...setup, path: `${newPath}er`, parent: reader, fullMap: true, skipUnchanged: true },
     ],
