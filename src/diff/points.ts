@@ -1,5 +1,5 @@
 /** `point diff`: what differs between two points of a domain. */
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
 import type { OperationOptions } from '../domain/progress.js';
 import { writingTo } from '../errors.js';
@@ -29,7 +29,7 @@ export interface PointDiff extends StateDiff {
 
 export interface PointDiffOptions extends OperationOptions {
   /** A file to be written, which must not exist, and what is to be in it. */
-  readonly map?: { readonly path: string; readonly draw: (diff: PointDiff) => string };
+  readonly map?: { readonly path: string; readonly draw: (diff: PointDiff) => Buffer };
 }
 
 type Found = Pick<PointDiff, 'nrPfns' | 'differingPages' | 'pages' | 'vcpus' | 'state' | 'links'>;
@@ -87,7 +87,7 @@ export async function diffPoints(
     const diff = { name: is.domain.name, from: was.id, to: is.id, ...found, disks, elapsedMs };
     if (map && file)
       await writingTo(map.path, () => {
-        file.write(Buffer.from(map.draw(diff)));
+        file.write(map.draw(diff));
         file.publish();
         return Promise.resolve();
       });

@@ -149,6 +149,9 @@ test('by the command line, with a map', async (t) => {
     titles.reduce((sum, [, pages]) => sum + Number(pages), 0),
     diff.differingPages,
   );
+  const png = join(dir, '..', 'map.PNG');
+  await command(t, 'point', 'diff', ...line, '--map', png);
+  assert.equal(readFileSync(png).toString('latin1', 1, 4), 'PNG');
   const { stdout } = await command(t, 'point', 'diff', ...line);
   assert.match(stdout, /^from: +\S+ of guest\n[^]*differ: [^]*pfns [^]*vCPU 0: [^]*rbx 0x/u);
 });

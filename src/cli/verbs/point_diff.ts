@@ -1,9 +1,10 @@
+import { Buffer } from 'node:buffer';
 import * as z from 'zod';
 import type { DiskOfPoint } from '../../diff/disk_diff.js';
 import type { PointDiff } from '../../diff/points.js';
 import { classNames } from '../../pfn/counts.js';
 import type { PfnRun } from '../../pfn/pfn_runs.js';
-import { heatMap } from '../../render/heat_map.js';
+import { heatMap, heatMapPng } from '../../render/heat_map.js';
 import { classWords } from '../../render/progress.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
@@ -131,13 +132,11 @@ function render(diff: PointDiff, map: string | undefined): string {
   ]);
 }
 
-function draw({ name, from, to, nrPfns, differingPages, pages }: PointDiff): string {
+/** As SVG, or as PNG if its name says so. */
+function drawAs(path: string, { name, from, to, nrPfns, differingPages, pages }: PointDiff): Buffer {
   const title = `${name}: ${formatCount(differingPages)} of ${counted(nrPfns, 'page')} differ between ${from} and ${to}`;
-  return heatMap(
-    title,
-    nrPfns,
-    pages.flatMap(({ runs }) => runs),
-  );
+  const all = pages.flatMap(({ runs }) => runs);
+  return /\.png$/iu.test(path) ? heatMapPng(title, nrPfns, all) : Buffer.from(heatMap(title, nrPfns, all));
 }
 
 export const pointDiff = defineVerb({
@@ -155,7 +154,10 @@ export const pointDiff = defineVerb({
   ],
   options: [
     storeOption,
-    { flags: '--map <file>', says: 'draw where the pages are that differ, as SVG; must not exist' },
+    {
+      flags: '--map <file>',
+      says: 'draw where the pages are that differ, as SVG, or as PNG if it ends in .png; must not exist',
+    },
   ],
   examples: [
     {
@@ -174,7 +176,7 @@ export const pointDiff = defineVerb({
     const diff = await context.withProgress(`diff ${domain}`, (options) =>
       context.services.diffPoints(store, domain, from, to ?? 'latest', {
         ...options,
-        ...(map !== undefined && { map: { path: map, draw } }),
+        ...(map !== undefined && { map: { path: map, draw: (diff: PointDiff) => drawAs(map, diff) } }),
       }),
     );
     return { document: { ...diff, map: map ?? null }, text: render(diff, map) };
