@@ -66,13 +66,13 @@ Napi::Value write_pages(const Napi::CallbackInfo& info) {
   return entries;
 }
 
-// pageFile(output, reader, packed, leafPfns: BigUint64Array) -> {file, bytes}; the bytes that the
-// pages will be in are left out
+// pageFile(output, reader, packed, leafPfns: BigUint64Array, lime) -> {file, bytes}; the bytes that
+// the pages will be in are left out
 Napi::Value page_file(const Napi::CallbackInfo& info) {
   auto reader = arg_image(info, 1);
   const Output output(info);
   const auto words = arg_words(info, 3);
-  step::PageFilePlan plan = {0, arg_bool(info, 2), {}};
+  step::PageFilePlan plan = {0, arg_bool(info, 2), arg_bool(info, 4), {}};
   for (size_t i = 0; i < words.ElementLength(); ++i) {
     need_range(words[i], 1, reader->nr_pfns(), "pfns");
     plan.leaves.push_back(words[i]);
@@ -80,7 +80,8 @@ Napi::Value page_file(const Napi::CallbackInfo& info) {
   plan.base = output->end();
   const auto file = std::make_shared<step::PageFile>(std::move(reader), output->file(), plan);
   Fault fault;
-  if (!output->skip(file->bytes(), &fault)) return failed(info.Env(), fault);
+  if (!output->skip(file->bytes(), &fault) || !file->put_headers(&fault))
+    return failed(info.Env(), fault);
   Napi::Object made = Napi::Object::New(info.Env());
   made.Set("file", give<step::PageFile>(info.Env(), file));
   made.Set("bytes", num(info.Env(), file->bytes()));

@@ -6,16 +6,29 @@
 
 namespace dormouse::step {
 
+namespace {
+constexpr uint64_t kLimeHeaderBytes = 32;
+constexpr uint64_t kLimeMagic = 0x4C694D45;
+}  // namespace
+
 PageFile::PageFile(std::shared_ptr<image::ImageReader> reader,
                    std::shared_ptr<image::OutputFile> file, const PageFilePlan& plan)
     : reader_(std::move(reader)), file_(std::move(file)), base_(plan.base) {
   const image::ReaderMap& map = reader_->map();
-  uint64_t pages = plan.packed ? 0 : map.nr_pfns();
+  bytes_ = plan.packed ? 0 : map.nr_pfns() * host::kPageSize;
   for (size_t i = 0; plan.packed && i < map.runs().size(); ++i) {
-    before_.push_back(pages);
-    if (image::class_has_content(map.runs()[i].page_class)) pages += map.count_of(i);
+    const uint64_t first = map.runs()[i].first, end = first + map.count_of(i);
+    const bool kept = image::class_has_content(map.runs()[i].page_class);
+    if (kept && plan.lime) {
+      if (ranges_.empty() || ranges_.back().end != first) {
+        ranges_.push_back({base_ + bytes_, first, first});
+        bytes_ += kLimeHeaderBytes;
+      }
+      ranges_.back().end = end;
+    }
+    before_.push_back(bytes_);
+    if (kept) bytes_ += (end - first) * host::kPageSize;
   }
-  bytes_ = pages * host::kPageSize;
   for (uint64_t k = 0; k < plan.leaves.size(); ++k) leaf_at_.emplace(plan.leaves[k], k);
 }
 
@@ -23,7 +36,19 @@ uint64_t PageFile::place_of(uint64_t pfn) const {
   if (before_.empty()) return base_ + pfn * host::kPageSize;
   const image::ReaderMap& map = reader_->map();
   const size_t run = map.find(pfn);
-  return base_ + (before_[run] + (pfn - map.runs()[run].first)) * host::kPageSize;
+  return base_ + before_[run] + (pfn - map.runs()[run].first) * host::kPageSize;
+}
+
+// Magic and version in one word, the first and the last byte of the range, and a word of zeroes.
+bool PageFile::put_headers(Fault* fault) {
+  for (const Range& range : ranges_) {
+    const uint64_t words[] = {kLimeMagic | 1ull << 32, range.first * host::kPageSize,
+                              range.end * host::kPageSize - 1, 0};
+    static_assert(sizeof words == kLimeHeaderBytes);
+    if (!file_->write_at(range.at, reinterpret_cast<const uint8_t*>(words), sizeof words, fault))
+      return false;
+  }
+  return true;
 }
 
 bool PageFile::put_leaf(uint64_t pfn, uint64_t leaf, Fault* fault) {

@@ -43,7 +43,7 @@ const directIo = false;
 async function writeFile(
   reader: ImageReader,
   path: string,
-  as: 'core' | 'raw',
+  as: 'core' | 'raw' | 'lime',
   options: ConvertOptions,
 ): Promise<Written> {
   refuseHollow(reader);
@@ -51,7 +51,13 @@ async function writeFile(
   try {
     await writingTo(path, async () => {
       if (as === 'core') await writeImageCore(reader, output, options);
-      else await writeImagePages(reader, output, { packed: false, leafPfns: [] }, options);
+      else
+        await writeImagePages(
+          reader,
+          output,
+          { packed: as === 'lime', lime: as === 'lime', leafPfns: [] },
+          options,
+        );
       output.publish();
     });
     return { fileBytes: output.bytes, imageId: null, notes: [] };
@@ -61,7 +67,7 @@ async function writeFile(
 }
 
 async function write(reader: ImageReader, path: string, { as, ...options }: ExportOptions): Promise<Written> {
-  if (as === 'core' || as === 'raw') return await writeFile(reader, path, as, options);
+  if (as === 'core' || as === 'raw' || as === 'lime') return await writeFile(reader, path, as, options);
   if (as === 'xl') {
     const { storedBytes, notes } = await convertToXen(reader.path, path, options);
     return { fileBytes: storedBytes, imageId: null, notes };

@@ -1,5 +1,5 @@
 /** `point diff`: what differs between two points of a domain. */
-import { Buffer } from 'node:buffer';
+import type { Buffer } from 'node:buffer';
 import { performance } from 'node:perf_hooks';
 import type { OperationOptions } from '../domain/progress.js';
 import { writingTo } from '../errors.js';
@@ -7,6 +7,8 @@ import { OutputFile } from '../image/output_file.js';
 import { ImageReader } from '../image/reader.js';
 import { PointStore } from '../store/store.js';
 import { laneCount } from '../worker/pool.js';
+import { type DiskDiff, diffDisks } from './disk_diff.js';
+import { diffLinks, type LinkDiff } from './link_diff.js';
 import { type ClassDiff, diffPages } from './page_diff.js';
 import { diffStates, type StateDiff } from './state_diff.js';
 
@@ -19,15 +21,18 @@ export interface PointDiff extends StateDiff {
   readonly nrPfns: number;
   readonly differingPages: number;
   readonly pages: readonly ClassDiff[];
+  readonly links: LinkDiff;
+  /** All that one of them holds. */
+  readonly disks: readonly DiskDiff[];
   readonly elapsedMs: number;
 }
 
 export interface PointDiffOptions extends OperationOptions {
   /** A file to be written, which must not exist, and what is to be in it. */
-  readonly map?: { readonly path: string; readonly draw: (diff: PointDiff) => string };
+  readonly map?: { readonly path: string; readonly draw: (diff: PointDiff) => Buffer };
 }
 
-type Found = Pick<PointDiff, 'nrPfns' | 'differingPages' | 'pages' | 'vcpus' | 'state'>;
+type Found = Pick<PointDiff, 'nrPfns' | 'differingPages' | 'pages' | 'vcpus' | 'state' | 'links'>;
 
 async function diffReaders(from: ImageReader, to: ImageReader, options: OperationOptions): Promise<Found> {
   const pages = await diffPages({ from, to }, options);
@@ -37,6 +42,7 @@ async function diffReaders(from: ImageReader, to: ImageReader, options: Operatio
     differingPages: pages.reduce((sum, { count }) => sum + count, 0),
     pages,
     ...diffStates(ofState(from), ofState(to)),
+    links: diffLinks(from.manifest.state.links, to.manifest.state.links),
   };
 }
 
@@ -77,10 +83,11 @@ export async function diffPoints(
   try {
     const found = await points.reading([was, is], (paths) => diffImages(paths, options));
     const elapsedMs = performance.now() - startedMs;
-    const diff = { name: is.domain.name, from: was.id, to: is.id, ...found, elapsedMs };
+    const disks = diffDisks(was.disks, is.disks);
+    const diff = { name: is.domain.name, from: was.id, to: is.id, ...found, disks, elapsedMs };
     if (map && file)
       await writingTo(map.path, () => {
-        file.write(Buffer.from(map.draw(diff)));
+        file.write(map.draw(diff));
         file.publish();
         return Promise.resolve();
       });

@@ -9,6 +9,8 @@ import { steps } from '../worker/steps.js';
 export interface PagesPlan {
   /** Those with content one after the other by pfn; else each at its pfn. */
   readonly packed: boolean;
+  /** Packed: a header of LiME's before each range of neighbouring pages. */
+  readonly lime?: boolean;
   /** Where the guest has its own p2m, if it is to be written as if each pfn had the frame of that number. */
   readonly leafPfns: readonly number[];
 }
@@ -17,11 +19,11 @@ export interface PagesPlan {
 export async function writeImagePages(
   reader: ImageReader,
   output: OutputFile,
-  { packed, leafPfns }: PagesPlan,
+  { packed, leafPfns, lime = false }: PagesPlan,
   { signal, onProgress }: OperationOptions,
 ): Promise<void> {
   const startedMs = performance.now();
-  const file = output.imagePages(reader.handle, packed, leafPfns);
+  const file = output.imagePages(reader.handle, packed, leafPfns, lime);
   let doneChunks = 0;
   const done = (count: number): void => {
     doneChunks += count;

@@ -14,6 +14,7 @@ interface OutputAddon {
     reader: ReaderHandle,
     packed: boolean,
     leafPfns: BigUint64Array,
+    lime: boolean,
   ): { file: PageFileHandle; bytes: number };
   /** Writes what is buffered; nothing can be written after it. Returns the descriptor. */
   seal(handle: OutputHandle): number;
@@ -68,12 +69,17 @@ export class OutputFile {
   /**
    * The next bytes are for an image's pages: `packed`, those with content one after the other by pfn, else each at its pfn. Steps write them
    * through the handle, which is the caller's to release; pages of zeroes, and those without a frame, are holes. What was written before
-   * is whole pages. `leafPfns`: where the guest has its own p2m, which is written as if each pfn had the frame of that number. NO_SPACE,
+   * is whole pages. `leafPfns`: where the guest has its own p2m, which is written as if each pfn had the frame of that number. `lime`, of packed ones: with LiME's headers. NO_SPACE,
    * IMAGE_WRITE_FAILED.
    */
-  imagePages(reader: ReaderHandle, packed: boolean, leafPfns: readonly number[]): PageFileHandle {
+  imagePages(
+    reader: ReaderHandle,
+    packed: boolean,
+    leafPfns: readonly number[],
+    lime: boolean,
+  ): PageFileHandle {
     const leaves = BigUint64Array.from(leafPfns, BigInt);
-    const { file, bytes } = native(() => outputAddon().pageFile(this.handle, reader, packed, leaves));
+    const { file, bytes } = native(() => outputAddon().pageFile(this.handle, reader, packed, leaves, lime));
     this.#bytes += bytes;
     return file;
   }

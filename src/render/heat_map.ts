@@ -1,5 +1,7 @@
-/** A picture of a pfn space as SVG: a cell for so many neighbouring pfns, the darker the more of them are meant. */
+/** A picture of a pfn space as SVG or PNG: a cell for so many neighbouring pfns, the darker the more of them are meant. */
+import type { Buffer } from 'node:buffer';
 import type { PfnRun } from '../pfn/pfn_runs.js';
+import { type Colour, Picture } from './png.js';
 import { counted, formatCount, printable } from './units.js';
 
 const columns = 64;
@@ -26,14 +28,14 @@ export function cellsOf(
 }
 
 /** From pale to dark; one page of many is still seen. */
-function colourOf(share: number): string {
+function colourOf(share: number): Colour {
   const [pale, dark] = [
     [255, 224, 168],
     [128, 0, 24],
   ] as const;
   const at = Math.sqrt(share);
-  const [r, g, b] = pale.map((from, i) => Math.round(from + ((dark[i] ?? 0) - from) * at));
-  return `rgb(${r},${g},${b})`;
+  const mixed = (i: 0 | 1 | 2): number => Math.round(pale[i] + (dark[i] - pale[i]) * at);
+  return [mixed(0), mixed(1), mixed(2)];
 }
 
 const escaped = (text: string): string =>
@@ -54,7 +56,7 @@ export function heatMap(title: string, nrPfns: number, runs: Iterable<PfnRun>): 
     const [x, y] = [leftPx + (i % columns) * cellPx, topPx + Math.floor(i / columns) * cellPx];
     const says = `pfns ${first}-${first + room - 1}: ${pages} of ${room}`;
     return [
-      `<rect x="${x}" y="${y}" width="${cellPx}" height="${cellPx}" fill="${colourOf(pages / room)}"><title>${says}</title></rect>`,
+      `<rect x="${x}" y="${y}" width="${cellPx}" height="${cellPx}" fill="rgb(${colourOf(pages / room).join(',')})"><title>${says}</title></rect>`,
     ];
   });
   const labels = Array.from({ length: Math.ceil(rows / 8) }, (_, i) =>
@@ -72,4 +74,20 @@ export function heatMap(title: string, nrPfns: number, runs: Iterable<PfnRun>): 
     ...drawn,
     '</svg>\n',
   ].join('\n');
+}
+
+const grey: Colour = [238, 238, 238];
+const pngCellPx = 8;
+
+/** The cells alone, from the top left; a picture of pixels has the title as its text, and no letters. */
+export function heatMapPng(title: string, nrPfns: number, runs: Iterable<PfnRun>): Buffer {
+  const { perCell, cells } = cellsOf(nrPfns, runs);
+  const picture = new Picture(columns * pngCellPx, Math.ceil(cells.length / columns) * pngCellPx);
+  for (const [i, pages] of cells.entries()) {
+    const [x, y] = [(i % columns) * pngCellPx, Math.floor(i / columns) * pngCellPx];
+    const room = Math.min(perCell, nrPfns - i * perCell);
+    picture.square(x, y, pngCellPx, pages === 0 ? grey : colourOf(pages / room));
+  }
+  // PNG's text is Latin-1.
+  return picture.encode(printable(title).replace(/[^ -~]/gu, '?'));
 }

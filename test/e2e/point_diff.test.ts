@@ -1,6 +1,6 @@
 /** What differs between two points of a guest, held against both images read whole and against digests. */
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,6 +17,9 @@ import { restorePoint } from '../../src/restore/from_point.js';
 import type { DomainPoints } from '../../src/store/domain_points.js';
 import type { PointRecord } from '../../src/store/record.js';
 import { steps } from '../../src/worker/steps.js';
+import { keepersOf } from '../../src/disks/keep.js';
+import { PointStore } from '../../src/store/store.js';
+import { copyingProgram, newDisk, withDisks } from '../support/disk_stage.js';
 import { command, documentOf, failure } from '../support/command.js';
 import { bootGuest, type GuestPlan } from '../support/guests.js';
 import { contentsOf, differencesOf } from '../support/image_contents.js';
@@ -146,8 +149,42 @@ test('by the command line, with a map', async (t) => {
     titles.reduce((sum, [, pages]) => sum + Number(pages), 0),
     diff.differingPages,
   );
+  const png = join(dir, '..', 'map.PNG');
+  await command(t, 'point', 'diff', ...line, '--map', png);
+  assert.equal(readFileSync(png).toString('latin1', 1, 4), 'PNG');
   const { stdout } = await command(t, 'point', 'diff', ...line);
   assert.match(stdout, /^from: +\S+ of guest\n[^]*differ: [^]*pfns [^]*vCPU 0: [^]*rbx 0x/u);
+});
+
+test('disks that one of the points holds are told, with what they were taken of', async (t) => {
+  const { host, dir } = await pointStage(t, 128);
+  await bootGuest(host, 'guest', plan);
+  const { program } = copyingProgram(join(dir, '..'));
+  const store = await PointStore.open(dir, { create: false, keepers: keepersOf(program) });
+  const [a, b] = ['xvda', 'xvdb'].map((name) => newDisk(join(dir, '..'), name));
+  assert.ok(a && b);
+  const taken: string[] = [];
+  for (const disks of [[a], [a, b]]) {
+    const session = await PointSession.open(
+      withDisks(host, () => disks),
+      'guest',
+      store,
+    );
+    const way = { kind: 'command', program } as const;
+    taken.push((await session.take({ mode: 'light', reason: 'protect', disks: way })).record.id);
+    await session.end();
+  }
+  const [from = '', to = ''] = taken;
+  const { disks, links } = await documentOf(t, 'point diff', ['guest', from, to, '--store', dir]);
+  const told = ({ path }: { path: string }) => ({ path, bytes: statSync(path).size, kind: 'command' });
+  assert.deepEqual(disks, [
+    { name: 'xvda', from: told(a), to: told(a) },
+    { name: 'xvdb', from: null, to: told(b) },
+  ]);
+  assert.deepEqual(links, {
+    ...{ heldBy: 'none', unfit: { from: null, to: null } },
+    ...{ devices: [], ports: [], ringPfns: [], other: [] },
+  });
 });
 
 test('what fails leaves no map and no lease', async (t) => {

@@ -112,6 +112,34 @@ test('raw memory has each page at its pfn', async (t) => {
   closeSync(file);
 });
 
+test('LiME has the ranges that have pages, each with its addresses', async (t) => {
+  const stage = await setUp(t);
+  const record = stage.taken[2];
+  assert.ok(record);
+  const pages = await contentsOf(await stage.points.imagePath(record));
+  const raw = readFileSync((await exported(stage, record.id, 'raw')).path);
+  const { path, fileBytes } = await exported(stage, record.id, 'lime');
+  const file = readFileSync(path);
+  assert.equal(file.length, fileBytes);
+  const found: number[] = [];
+  let before = -1;
+  for (let at = 0; at < file.length;) {
+    assert.deepEqual([file.readUInt32LE(at), file.readUInt32LE(at + 4)], [0x4c694d45, 1]);
+    const [start, last] = [8, 16].map((field) => Number(file.readBigUInt64LE(at + field))) as [
+      number,
+      number,
+    ];
+    assert.equal(file.readBigUInt64LE(at + 24), 0n);
+    assert.ok(start > before + 1 || before < 0, 'ranges do not touch');
+    const end = at + 32 + last + 1 - start;
+    assert.ok(file.subarray(at + 32, end).equals(raw.subarray(start, last + 1)), `from ${start}`);
+    for (let pfn = start / 4096; pfn * 4096 < last; pfn++) found.push(pfn);
+    [before, at] = [last, end];
+  }
+  const kept = pages.flatMap(({ type }, pfn) => (type < 0xd ? [pfn] : []));
+  assert.deepEqual(found, kept);
+});
+
 /** Pages of a core by the frame that its tables name. */
 class CorePages {
   readonly #at = new Map<bigint, number>();
@@ -196,7 +224,7 @@ test('points of a paused guest are exported, but for xl', async (t) => {
   const id = taken[1]?.id ?? '';
   await assert.rejects(exported(stage, id, 'xl'), { code: 'IMAGE_NOT_RESTORABLE' });
   assert.deepEqual(readdirSync(out), []);
-  for (const as of ['image', 'raw', 'core'] as const) await exported(stage, id, as);
+  for (const as of ['image', 'raw', 'core', 'lime'] as const) await exported(stage, id, as);
   const { header } = await inspectImage(join(out, `${id}.image`));
   assert.equal(header?.consistency, 'paused');
 });

@@ -71,7 +71,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const rewind = steps().rewindCreate(reader, words(), null, 16);
   const diff = steps().diffCreate(reader, reader, [1]);
   const wide = native(() => outputAddon().create(join(dir, `${number}.raw`), false));
-  const pageFile = native(() => outputAddon().pageFile(wide, reader, false, words())).file;
+  const pageFile = native(() => outputAddon().pageFile(wide, reader, false, words(), false)).file;
   const some = Buffer.alloc(300, 'abc ');
   const readPath = join(dir, `${number}.fd`);
   const readFd = openSync(readPath, 'w+');
@@ -186,7 +186,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'step.diffFinish': [diff],
     'step.copyStep': [reader, writer, 0, 0, 1, true],
     'step.copyHoles': [reader, stream, 0, 0, imagePages],
-    'output.pageFile': [wide, reader, true, words(3n)],
+    'output.pageFile': [wide, reader, true, words(3n), true],
     'step.pageFilePut': [pageFile, 0, 0, 1],
     'embedded.openMachine': [layout],
     'embedded.openView': [machine.map, { domain, kind: 'live', epoch: 0, consume: false }],
@@ -246,7 +246,13 @@ const ofOneDomain =
 
 interface OutputAddon {
   create(path: string, directIo: boolean): number;
-  pageFile(output: number, reader: number, packed: boolean, leafPfns: BigUint64Array): { file: number };
+  pageFile(
+    output: number,
+    reader: number,
+    packed: boolean,
+    leafPfns: BigUint64Array,
+    lime: boolean,
+  ): { file: number };
 }
 function outputAddon(): OutputAddon {
   return addon('output') as OutputAddon;

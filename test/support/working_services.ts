@@ -236,6 +236,18 @@ export function working(): Services {
           { vcpu: 1, online: 'to', registers: [], other: [] },
         ],
         ...{ state: ['sharedInfo'], elapsedMs: 12.5 },
+        links: {
+          ...{ heldBy: 'both', unfit: { from: '', to: '' }, other: ['grants'] },
+          ...{ devices: ['vbd 51712'], ports: [3, 4], ringPfns: [77] },
+        },
+        disks: [
+          {
+            name: 'xvda',
+            from: { path: '/a', bytes: 4096, kind: 'reflink' },
+            to: { path: '/b', bytes: 4097, kind: 'reflink' },
+          },
+          { name: 'xvdb', from: null, to: { path: '/c', bytes: 8192, kind: 'reflink' } },
+        ],
       }),
     exportPoint: (_store, _domain, _point, path, { as }) =>
       Promise.resolve({

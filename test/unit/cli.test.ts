@@ -43,7 +43,7 @@ const commands: Readonly<Record<string, readonly [argv: string, text: RegExp, ex
   ],
   'point diff': [
     'point diff web1 latest~1 --store s',
-    /^from: .*web1\n[^]*3 of 128 pages\n {2}data: +2: pfns 3-4\n {2}zero to tables: +1: pfns 9\nvCPU 0: +rip 0x01 to 0x02, xsave\n[^]*only in to\n/,
+    /^from: .*web1\n[^]*3 of 128 pages\n {2}data: +2: pfns 3-4\n {2}zero to tables: +1: pfns 9\nvCPU 0: +rip 0x01 to 0x02, xsave\n[^]*only in to\n[^]*links: +devices vbd 51712; ports 3, 4; rings at pfns 77; grants\ndisk xvda: +\/a to \/b, 4096 to 4097 bytes, reflink\ndisk xvdb: +only in to: \/c, 8\.00 KiB, reflink\n/,
   ],
   'point export': [
     'point export web1 --store s --to a.core --as core',

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cellsOf, heatMap } from '../../src/render/heat_map.js';
+import { crc32, inflateSync } from 'node:zlib';
+import { cellsOf, heatMap, heatMapPng } from '../../src/render/heat_map.js';
 import { random } from '../support/images.js';
 
 test('each pfn counts in its cell', () => {
@@ -39,4 +40,77 @@ test('the picture has a cell for each that holds such pages, and no markup of ot
 test('a vast pfn space costs no more', () => {
   const svg = heatMap('vast', 2 ** 32, [[0, 2 ** 32]]);
   assert.equal(svg.match(/<title>/gu)?.length, 4096);
+});
+
+interface Decoded {
+  readonly width: number;
+  readonly height: number;
+  readonly title: string;
+  readonly pixel: (x: number, y: number) => string;
+}
+
+/** A PNG of that one kind, each chunk held against its sum. */
+function decodePng(file: Buffer): Decoded {
+  assert.equal(file.subarray(0, 8).toString('latin1'), '\x89PNG\r\n\x1a\n');
+  const chunks: [string, Buffer][] = [];
+  for (let at = 8; at < file.length;) {
+    const end = at + 8 + file.readUInt32BE(at);
+    assert.equal(file.readUInt32BE(end), crc32(file.subarray(at + 4, end)), 'the sum of a chunk');
+    chunks.push([file.toString('latin1', at + 4, at + 8), file.subarray(at + 8, end)]);
+    at = end + 4;
+  }
+  assert.deepEqual(
+    chunks.map(([kind]) => kind),
+    ['IHDR', 'tEXt', 'IDAT', 'IEND'],
+  );
+  const [head, text, data, end] = chunks.map(([, body]) => body);
+  assert.ok(head && text && data && end?.length === 0);
+  assert.deepEqual([...head.subarray(8)], [8, 2, 0, 0, 0]);
+  const [width, height] = [head.readUInt32BE(0), head.readUInt32BE(4)];
+  const rows = inflateSync(data);
+  assert.equal(rows.length, height * (1 + 3 * width));
+  for (let y = 0; y < height; y++) assert.equal(rows[y * (1 + 3 * width)], 0, 'no filter');
+  const pixel = (x: number, y: number): string => {
+    const at = y * (1 + 3 * width) + 1 + 3 * x;
+    return `rgb(${[...rows.subarray(at, at + 3)].join(',')})`;
+  };
+  return { width, height, title: text.toString('latin1'), pixel };
+}
+
+test('the PNG has the colours of the SVG, in each pixel', () => {
+  for (const [nrPfns, runs] of [
+    [1, [[0, 1]]],
+    [
+      100,
+      [
+        [3, 60],
+        [99, 1],
+      ],
+    ],
+    [
+      4096 * 3 + 1,
+      [
+        [0, 4],
+        [200, 700],
+        [12_288, 1],
+      ],
+    ],
+  ] as const) {
+    const svg = heatMap('t', nrPfns, runs);
+    const drawn = new Map(
+      [...svg.matchAll(/<rect x="(\d+)" y="(\d+)" [^>]*fill="(rgb[^"]*)"><title>/gu)].map(
+        ([, x, y, fill]) => [((Number(y) - 48) / 10) * 64 + (Number(x) - 96) / 10, fill] as const,
+      ),
+    );
+    assert.ok(drawn.size > 0);
+    const { width, height, title, pixel } = decodePng(heatMapPng('t\u00fc\n', nrPfns, runs));
+    const cells = cellsOf(nrPfns, runs).cells.length;
+    assert.deepEqual([width, height, title], [512, Math.ceil(cells / 64) * 8, 'Title\0t??']);
+    for (let y = 0; y < height; y++)
+      for (let x = 0; x < width; x++) {
+        const cell = Math.floor(y / 8) * 64 + Math.floor(x / 8);
+        const ground = cell < cells ? 'rgb(238,238,238)' : 'rgb(255,255,255)';
+        assert.equal(pixel(x, y), drawn.get(cell) ?? ground, `${x}, ${y} of ${nrPfns}`);
+      }
+  }
 });

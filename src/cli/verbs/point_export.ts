@@ -15,6 +15,7 @@ const kindWords: Readonly<Record<ExportKind, string>> = {
   xl: 'a file of xl save',
   core: 'a core dump',
   raw: 'raw memory',
+  lime: 'memory for LiME readers',
 };
 
 export const pointExport = defineVerb({
@@ -23,7 +24,8 @@ export const pointExport = defineVerb({
   details:
     'image: all of it in one image, which needs no other. xl: for xl restore; not of a guest that was paused, as of light points on Xen. core: ' +
     'an ELF file in the format of xl dump-core, in which each page has the frame of its pfn. raw: memory, each page at its pfn, page tables ' +
-    'with pfns in them; zeroes and pfns without a page are holes.',
+    'with pfns in them; zeroes and pfns without a page are holes. lime: the same pages as raw in the LiME format, ' +
+    'without pfns that have none.',
   args: [storedDomain, { ...typedPoint, form: '[point]', says: `${typedPoint.says} (default: latest)` }],
   options: [
     storeOption,
