@@ -1,22 +1,27 @@
 /**
- * Random guests, points at random times, some pruned, some flattened, some taken by another session: each point that is left, restored and run on,
- * ends as the untouched guest does. DORMOUSE_POINT_SEEDS says how many (the seed is printed).
+ * Random guests, some with disks, points at random times, some pruned, some flattened, some taken by another session: a guest that is taken back to each
+ * point that is left ends as the untouched one does, and so does each point that is restored and run on. DORMOUSE_POINT_SEEDS says how many (the seed is printed).
  */
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { flattenPoint } from '../../src/convert/flatten_point.js';
+import { keepersOf } from '../../src/disks/keep.js';
+import { type DiskWay, noDisks } from '../../src/disks/way.js';
 import { verifyImage } from '../../src/image/verify.js';
 import { PointSession } from '../../src/protect/point_session.js';
-import { restore } from '../../src/restore/restore.js';
+import { restorePoint } from '../../src/restore/from_point.js';
+import { rollbackToPoint } from '../../src/rollback/to_point.js';
 import { PointStore } from '../../src/store/store.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
 import { closeWorkers } from '../../src/worker/pool.js';
 import { Dice } from '../support/dice.js';
-import { bootGuest, finalDigest, type GuestPlan, untouchedDigest } from '../support/guests.js';
+import { copyingProgram, mountXfs, noXfs } from '../support/disk_stage.js';
+import { bootWithDisks, type DiskPlan, endOf } from '../support/disks.js';
+import { bootGuest, finalDigest, type GuestPlan } from '../support/guests.js';
 import { startTestHost } from '../support/hosts.js';
 import { plainHost } from '../support/plain_host.js';
 
@@ -40,8 +45,15 @@ async function flattenOne(dir: string, name: string, { points }: PointSession, d
 }
 
 /** Points by one or two sessions, pruned and flattened now and then, be it that the session goes on from what is flattened. */
-async function takePoints(host: EmbeddedHost, name: string, dir: string, dice: Dice): Promise<void> {
-  const store = await PointStore.open(dir, { create: true });
+async function takePoints(
+  host: EmbeddedHost,
+  name: string,
+  dir: string,
+  disks: DiskWay,
+  dice: Dice,
+): Promise<void> {
+  const keepers = keepersOf(disks.kind === 'command' ? disks.program : null);
+  const store = await PointStore.open(dir, { create: true, keepers });
   const followed = dice.below(3) === 0 ? plainHost(host, { tracker: 'log-dirty' }) : host;
   // Of a host that does not copy on write only those of suspended guests can be restored.
   const mode = followed === host && dice.below(2) === 0 ? 'light' : 'cooperative';
@@ -50,7 +62,7 @@ async function takePoints(host: EmbeddedHost, name: string, dir: string, dice: D
     try {
       for (let points = 1 + dice.below(4); points > 0; points--) {
         await sleep(dice.below(15));
-        await session.take({ mode, reason: 'protect', whole: dice.below(8) === 0 });
+        await session.take({ mode, reason: 'protect', disks, whole: dice.below(8) === 0 });
         if (dice.below(3) === 0) await flattenOne(dir, name, session, dice);
         if (dice.below(4) === 0) await session.points.prune({ last: 1 + dice.below(3) });
       }
@@ -60,43 +72,115 @@ async function takePoints(host: EmbeddedHost, name: string, dir: string, dice: D
   }
 }
 
-async function run(host: EmbeddedHost, dir: string, seed: number): Promise<number> {
+/** A guest that can be made more than once, each time with disks of its own, if any. */
+interface Kind {
+  /** How its disks are kept. */
+  readonly way: DiskWay;
+  boot(name: string): Promise<{ domid: number; disks: readonly string[] }>;
+  /** Memory and disks once it has done its steps; it is gone then. */
+  end(name: string, disks: readonly string[]): Promise<string>;
+}
+
+const memoryAlone = (host: EmbeddedHost, plan: GuestPlan): Kind => ({
+  way: noDisks,
+  boot: async (name) => ({ domid: await bootGuest(host, name, plan), disks: [] }),
+  end: (name) => finalDigest(host, name, plan),
+});
+
+function withDisks(host: EmbeddedHost, dir: string, way: DiskWay, plan: DiskPlan): Kind {
+  return {
+    way,
+    boot: (name) => bootWithDisks(host, name, dir, plan),
+    end: async (name, disks) => {
+      const end = await endOf(host, name, disks, plan);
+      await host.destroy((await host.find(name)).domid);
+      return end;
+    },
+  };
+}
+
+/** Where disks are kept, and how. */
+interface Place {
+  readonly dir: string;
+  readonly way: DiskWay;
+}
+
+function kindOf(host: EmbeddedHost, { dir, way }: Place, seed: number, dice: Dice): Kind {
+  if (dice.below(4) !== 0) return memoryAlone(host, planOf(seed, dice));
+  const disks = Array.from({ length: 1 + dice.below(2) }, () => 40 + dice.below(100));
+  const load = { steps: 300 + dice.below(300), rate: 3000 + dice.below(3000) };
+  return withDisks(host, dir, way, { seed, vcpus: 1 + dice.below(2), ...load, disks });
+}
+
+/** To each point that is left, in any order, and a while on from there. */
+async function goBack(
+  host: EmbeddedHost,
+  name: string,
+  folder: string,
+  ids: string[],
+  how: DiskWay,
+  dice: Dice,
+): Promise<void> {
+  for (let left = [...ids]; left.length > 0;) {
+    const [id = ''] = left.splice(dice.below(left.length), 1);
+    const safety = dice.below(4) === 0;
+    await rollbackToPoint(host, name, folder, id, { safety, ...(how.kind === 'command' && { disks: how }) });
+    await sleep(dice.below(30));
+  }
+}
+
+async function run(host: EmbeddedHost, place: Place, seed: number): Promise<number> {
   const dice = new Dice(seed);
-  const plan = planOf(seed, dice);
+  const kind = kindOf(host, place, seed, dice);
+  const { way } = kind;
   const name = `guest-${seed}`;
-  const untouched = await untouchedDigest(host, plan);
-  const domid = await bootGuest(host, name, plan);
+  const alone = await kind.boot(`untouched-${seed}`);
+  const untouched = await kind.end(`untouched-${seed}`, alone.disks);
+  const { domid, disks } = await kind.boot(name);
   const { uuid } = await host.info(domid);
-  const folder = join(dir, String(seed));
-  await takePoints(host, name, folder, dice);
-  assert.equal(await finalDigest(host, name, plan), untouched, 'the guest itself');
-  const points = (await PointStore.open(folder, { create: false })).points(uuid);
+  const folder = join(place.dir, String(seed));
+  await takePoints(host, name, folder, way, dice);
+  const keepers = keepersOf(way.kind === 'command' ? way.program : null);
+  const points = (await PointStore.open(folder, { create: false, keepers })).points(uuid);
+  await goBack(host, name, folder, await points.ids(), way, dice);
+  assert.equal(await kind.end(name, disks), untouched, 'the guest itself');
   const left = await points.list();
   for (const point of left) {
-    const path = await points.imagePath(point);
-    assert.deepEqual((await verifyImage(path)).findings, [], point.id);
-    const again = `again-${seed}`;
-    await restore(host, path, { paused: false, name: again, trustConfig: true });
-    assert.equal(await finalDigest(host, again, plan), untouched, `point ${point.id}`);
+    assert.deepEqual((await verifyImage(await points.imagePath(point))).findings, [], point.id);
+    const again = `again-${seed}-${point.id}`;
+    const made = await restorePoint(host, folder, uuid, point.id, {
+      ...{ paused: false, name: again, trustConfig: true },
+      ...(way.kind !== 'none' && { diskDir: place.dir }),
+      ...(way.kind === 'command' && { program: way.program }),
+    });
+    assert.equal(await kind.end(again, made.disks), untouched, `point ${point.id}`);
+    for (const disk of made.disks) unlinkSync(disk);
   }
-  await points.collect();
+  assert.deepEqual((await points.prune({ last: 0 })).stuck, []);
   return left.length;
+}
+
+/** On a file system that shares blocks where there can be one. */
+function placeFor(t: TestContext): Place {
+  if (noXfs === false) return { dir: mountXfs(t).dir, way: { kind: 'reflink' } };
+  const dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  mkdirSync(join(dir, 'kept'));
+  return { dir, way: { kind: 'command', program: copyingProgram(join(dir, 'kept')).program } };
 }
 
 test(`${seeds} random guests: every point that is left runs on as the untouched guest`, async (t) => {
   const host = await startTestHost(t, { memoryMib: 512 });
-  const dir = mkdtempSync(join(tmpdir(), 'dormouse-oracle-'));
-  t.after(async () => {
-    await closeWorkers();
-    rmSync(dir, { recursive: true, force: true });
-  });
+  const place = placeFor(t);
+  t.after(closeWorkers);
+  t.diagnostic(`disks: ${place.way.kind}`);
   const first = Number(process.env.DORMOUSE_POINT_SEED ?? 1 + Math.floor(Math.random() * 1e9));
   t.diagnostic(`DORMOUSE_POINT_SEED=${first}`);
   let [next, points] = [first, 0];
   const worker = async (): Promise<void> => {
     while (next < first + seeds) {
       const seed = next++;
-      const left = await run(host, dir, seed).catch((cause: unknown) => {
+      const left = await run(host, place, seed).catch((cause: unknown) => {
         throw new Error(`seed ${seed}: ${(cause as Error).message}`, { cause });
       });
       points += left;
