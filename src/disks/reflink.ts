@@ -1,4 +1,5 @@
 /** Disks that are files of a file system which lets two files share blocks: XFS, btrfs. */
+import { constants } from 'node:fs';
 import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { DormouseError } from '../errors.js';
@@ -108,7 +109,8 @@ async function flushDevices(devices: readonly string[]): Promise<void> {
 export async function reflinkBack(to: string, from: string, disk: KeptDisk): Promise<void> {
   const devices = await loopDevices(to);
   await flushDevices(devices);
-  await withFile(from, 'r', (source) =>
+  // A store of somebody else's may have a link there.
+  await withFile(from, constants.O_RDONLY | constants.O_NOFOLLOW, (source) =>
     withFile(to, 'r+', async (target) => {
       requireBytes(disk, await bytesOfFile(target), await bytesOfFile(source));
       cloneFile(target.fd, source.fd);

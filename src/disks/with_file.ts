@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 
 export async function withFile<T>(
   path: string,
-  flags: 'r' | 'r+',
+  flags: 'r' | 'r+' | number,
   use: (file: FileHandle) => Promise<T>,
 ): Promise<T> {
   const file = await open(path, flags);

@@ -12,6 +12,8 @@ import type { PointRecord } from '../store/record.js';
 export interface DisksBack {
   /** The names of the disks. */
   readonly names: readonly string[];
+  /** Looks again, before anything is touched: HOST_LACKS, DISK_IN_USE. */
+  stillMay(): Promise<void>;
   /** The same again after one that was cut short comes to the same. */
   putBack(): Promise<void>;
 }
@@ -83,15 +85,20 @@ export async function disksBack(
       },
     );
   const held = await points.heldDisks(record);
-  const other = await difference(held, await written(host, info));
-  if (other !== null) throw lacks(`the disks of ${info.name} are not those of point ${record.id}: ${other}`);
-  await requireAlone(host, info);
+  const stillMay = async (): Promise<void> => {
+    const other = await difference(held, await written(host, info));
+    if (other !== null)
+      throw lacks(`the disks of ${info.name} are not those of point ${record.id}: ${other}`);
+    await requireAlone(host, info);
+  };
+  await stillMay();
   for (const one of held) {
     const wrong = await fault(keepers, one, one.file);
     if (wrong !== null) throw new DormouseError('STORE_DAMAGED', `point ${record.id}: ${wrong}`);
   }
   return {
     names: held.map(({ disk }) => disk.name),
+    stillMay,
     putBack: async () => {
       for (const one of held) await putBack(keepers, one, one.disk.path, one.file);
     },

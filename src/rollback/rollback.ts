@@ -110,6 +110,8 @@ type Done = Omit<RollbackResult, 'path' | 'elapsedMs' | 'phases'>;
 async function goBack(job: Job, operation: Operation): Promise<Done> {
   const { host, info, reader } = job;
   await findLive(job);
+  // All was compared meanwhile, which may take minutes.
+  await job.options.disks?.stillMay();
   await job.ground.prepare();
   operation.done('live');
   const pause = new Pause();

@@ -131,9 +131,11 @@ export class TakingDisks {
     const { shelf, names, keepers } = this.place;
     const { kind } = this.way;
     if (kind === 'none') return;
-    for (const { copy, file, name, named } of this.taken) {
+    for (const { copy, file } of this.taken) {
       await copy.close().catch(() => undefined);
       await file?.drop();
+    }
+    for (const { copy, file, name, named } of this.taken) {
       if (!named) continue;
       if (!file) forget(keepers, { kind, domain: names.uuid, point: this.id, disk: copy.disk });
       await shelf.delete(names.of('disks', name));

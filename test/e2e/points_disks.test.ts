@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  renameSync,
   rmSync,
   statSync,
   truncateSync,
@@ -393,10 +394,17 @@ test('a note that is of another disk, or is none, is left alone and told of; the
   const whole = readFileSync(note(first.id), 'utf8');
   writeFileSync(note(first.id), readFileSync(note(second.id)));
   writeFileSync(note(second.id), whole.slice(0, 20));
-  const { removedDisks, stuck, removed } = await points.prune({}, { also: [first.id, second.id, third.id] });
+  const fourth = await take(stage);
+  // Of that point, but of another disk than its name says.
+  writeFileSync(note(fourth.id), readFileSync(note(fourth.id), 'utf8').replaceAll('xvda"', 'xvdb"'));
+  const { removedDisks, stuck, removed } = await points.prune(
+    {},
+    { also: [first.id, second.id, third.id, fourth.id] },
+  );
   assert.deepEqual(removedDisks, [`${third.id}.xvda.json`]);
-  assert.equal(removed.length, 3);
+  assert.equal(removed.length, 4);
   assert.match(stuck.join('\n'), /none that dormouse kept for it[^]*cannot be read/u);
+  assert.match(stuck.join('\n'), /is the note of another disk/u);
   assert.equal(stage.log().filter((action) => action === 'forget').length, 1);
   await stage.finish();
 });
@@ -413,6 +421,11 @@ test('what stands against a restore is told before disks are copied, and a domai
     });
   await assert.rejects(restored(host, 'guest'), { code: 'DOMAIN_EXISTS', guest: 'none' });
   assert.ok(!stage.log().includes('put-back') && !existsSync(join(dir, 'guest.xvda.raw')));
+  const kept = join(dir, `dormouse-${points.uuid}-${id}-xvda`);
+  renameSync(kept, `${kept}.away`);
+  await assert.rejects(restored(host, 'clone'), { code: 'COMMAND_FAILED' });
+  assert.ok(!stage.log().includes('put-back') && !existsSync(join(dir, 'clone.xvda.raw')));
+  renameSync(`${kept}.away`, kept);
   for (const name of ['../away', '.hidden', 'a/b'])
     await assert.rejects(restored(host, name), { code: 'USAGE', message: /no disk can be called after/u });
   assert.ok(!existsSync(join(dir, '../away.xvda.raw')));

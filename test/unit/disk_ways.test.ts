@@ -73,9 +73,9 @@ test('a program that takes too long is killed with what it started, or ends when
   assert.throws(() => run('/bin/sh', ['-c', takesLong], { timeoutMs: 500 }), { code: 'COMMAND_FAILED' });
   const started = Number(readFileSync(pid, 'utf8'));
   await until('what it started has ended', 30_000, () => Promise.resolve(!lives(started)));
-  const ends = `trap 'sleep 0.5; kill $!; echo >${done}; exit 1' TERM; sleep 1000 & wait`;
+  const ends = `trap 'sleep 0.5; kill $!; echo late; echo late >&2; echo >${done}; exit 1' TERM; sleep 1000 & wait`;
   assert.throws(() => run('/bin/sh', ['-c', ends], { timeoutMs: 500, waits: true }), {
-    message: /did not end within 0.5 s and was ended/u,
+    message: /did not end within 0.5 s and was ended: late$/u,
   });
   assert.ok(existsSync(done), 'it was waited for');
   const group = run('/bin/sh', ['-c', 'cut -d" " -f5 /proc/$$/stat; echo $$'], { timeoutMs: 30_000 });
@@ -98,6 +98,27 @@ function volumes(there: Readonly<Record<string, readonly string[]>>): { run: Run
 const volume = (where: string) => ({ name: 'xvda', path: '/dev/dm-1', bytes: 4096, where });
 const point = '20260101-000000.000';
 const own = outsideName(uuid, point, 'xvda');
+
+test('a disk is not put back from or to what has another size', async (t) => {
+  const { file } = filesIn(t);
+  const [disk, kept] = [file('disk'), file('kept')];
+  const of = (bytes: number): OfPoint => ({
+    ...{ kind: 'reflink', domain: uuid, point, disk: { ...volume('kept'), bytes } },
+  });
+  const keepers = { run, program: null };
+  await assert.rejects(putBack(keepers, of(5), disk, kept), {
+    code: 'STORE_DAMAGED',
+    message: /has 4 bytes/u,
+  });
+  truncateSync(disk, 5);
+  await assert.rejects(putBack(keepers, of(4), disk, kept), {
+    code: 'HOST_LACKS',
+    message: /has 5 bytes now/u,
+  });
+  symlinkSync(kept, `${kept}.link`);
+  await assert.rejects(putBack(keepers, of(4), disk, `${kept}.link`), { code: 'ELOOP' });
+  assert.equal(readFileSync(disk, 'latin1'), 'disk\0');
+});
 
 test('a volume is removed where it is, and not taken for gone where its group is not seen', () => {
   const { run: lvm, asked } = volumes({ vg: ['root', own], empty: [] });

@@ -140,7 +140,7 @@ bool TimerEvents::raise(const GuestPages& pages, uint64_t event_array,
   const std::string of = " of " + std::to_string(on) + " vCPUs";
   if (ports.size() != on) *why = std::to_string(ports.size()) + " timers" + of;
   // One that is off keeps its place.
-  if (vcpu_infos_.size() < on || vcpu_infos_.size() > most)
+  if (vcpu_infos_.size() != on && vcpu_infos_.size() != most)
     *why = std::to_string(vcpu_infos_.size()) + " places look like those" + of;
   bool found = true;
   for (size_t i = 0; why->empty() && i < ports.size(); ++i) {

@@ -63,9 +63,13 @@ function backingFile(device: string): string | null {
 
 /** Whether a loop device begins and ends where its file does. */
 function showsAll(device: string): boolean {
-  const limit = (name: string): string =>
-    readFileSync(`/sys/dev/block/${device}/loop/${name}`, 'utf8').trimEnd();
-  return limit('offset') === '0' && limit('sizelimit') === '0';
+  const isNone = (name: string): boolean =>
+    readFileSync(`/sys/dev/block/${device}/loop/${name}`, 'utf8').trimEnd() === '0';
+  try {
+    return isNone('offset') && isNone('sizelimit');
+  } catch {
+    return false;
+  }
 }
 
 /** What the bytes of a device are known by: itself and, for a loop device, its file. */
