@@ -38,8 +38,6 @@ export interface GuestOptions {
   grantRef?: number;
   /** The kernel panics after so many ticks. */
   crashAfterS?: number;
-  /** From that tick on it says that it is broken, after each. */
-  breakAfterS?: number;
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
   deaf?: boolean;
 }
@@ -60,7 +58,6 @@ function extra(options: GuestOptions, lab: Lab): string {
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
   if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);
   if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
-  if (options.breakAfterS !== undefined) words.push(`lab.break_s=${options.breakAfterS}`);
   return words.join(' ');
 }
 

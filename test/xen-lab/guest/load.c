@@ -256,9 +256,6 @@ static long memory_kib(void) {
   return at ? strtol(at + 9, NULL, 10) : 0;
 }
 
-// Something that went wrong in this guest's memory, and stays so.
-static volatile int broken;
-
 static void tick(u64 count) {
   u64 mono_gap = __atomic_exchange_n(&gap_mono_us, 0, __ATOMIC_RELAXED);
   u64 boot_gap = __atomic_exchange_n(&gap_boot_us, 0, __ATOMIC_RELAXED);
@@ -302,12 +299,10 @@ int main(void) {
   nappers = sysconf(_SC_NPROCESSORS_ONLN) < kNappers ? sysconf(_SC_NPROCESSORS_ONLN) : kNappers;
   for (long cpu = 0; cpu < nappers; ++cpu) pthread_create(&thread, NULL, nap, (void*)cpu);
   if (option("grant")) map_grant();
-  const u64 crash_tick = (u64)number("crash_s", 0), break_tick = (u64)number("break_s", 0);
+  const u64 crash_tick = (u64)number("crash_s", 0);
   for (u64 count = 1;; ++count) {
     sleep_us(1000000);
     tick(count);
     if (crash_tick && count == crash_tick) crash();
-    if (break_tick && count == break_tick) broken = 1;
-    if (broken) say("broken\n");
   }
 }
