@@ -68,7 +68,7 @@ export interface BisectResult {
 
 /** Of one point alone, where the domain was not touched for it: it cannot be judged. */
 const ofPoint: readonly ErrorCode[] = [
-  ...(['POINT_NOT_FOUND', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'HOST_LACKS'] as const),
+  ...(['POINT_NOT_FOUND', 'IMAGE_NOT_FOUND', 'IMAGE_DAMAGED', 'STORE_DAMAGED', 'HOST_LACKS'] as const),
   ...(['IMAGE_INCOMPATIBLE', 'IMAGE_NOT_RESTORABLE'] as const),
 ];
 
