@@ -30,6 +30,8 @@ export const rollbacks = {
   times: setting('DORMOUSE_LAB_ROLLBACKS', 10, 2),
   kills: setting('DORMOUSE_LAB_ROLLBACK_KILLS', 25, 2),
 };
+/** Points of each guest, one a second, before it is taken back to some of them. */
+export const pointsInARow = setting('DORMOUSE_LAB_POINTS', 120, 4);
 /** How long a guest checks itself after it was restored or migrated, in ticks of a second. */
 export const watchedTicks = setting('DORMOUSE_LAB_TICKS', 30, 3);
 /** Memory of the guests that dormouse and xl work on side by side, and their types. */

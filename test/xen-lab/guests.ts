@@ -38,6 +38,8 @@ export interface GuestOptions {
   grantRef?: number;
   /** The kernel panics after so many ticks. */
   crashAfterS?: number;
+  /** Something in it is broken from the tick of that number on; each tick says so. */
+  breakAfterS?: number;
   /** It takes no request for suspension, nor anything else that is written to control/shutdown. */
   deaf?: boolean;
 }
@@ -58,6 +60,7 @@ function extra(options: GuestOptions, lab: Lab): string {
     words.push(`lab.ip=10.9.0.${options.address}`, `lab.echo=${(options.echo ?? lab).ip}`);
   if (options.grantRef !== undefined) words.push(`lab.grant=${options.grantRef}`);
   if (options.crashAfterS !== undefined) words.push(`lab.crash_s=${options.crashAfterS}`);
+  if (options.breakAfterS !== undefined) words.push(`lab.break_s=${options.breakAfterS}`);
   return words.join(' ');
 }
 
@@ -188,6 +191,7 @@ export class Guest {
   /** Throws LabError where that takes longer than ticks should. */
   async waitCount(count: number): Promise<void> {
     const from = (await this.ticks()).at(-1)?.count ?? 0;
+    if (from >= count) return;
     for (let i = from; i < count + 60; i++)
       if (((await this.waitTicks(1)).at(-1)?.count ?? 0) >= count) return;
     throw new LabError(`guest ${this.name} does not count to ${count}`);

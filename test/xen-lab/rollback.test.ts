@@ -1,7 +1,7 @@
 /** Guests are protected and taken back in place, with their network at work; tools are killed at that. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import { rollbacks } from './extent.js';
+import { pointsInARow, rollbacks } from './extent.js';
 import { Guest } from './guests.js';
 import { startLab, type Lab } from './lab.js';
 import { random } from './random.js';
@@ -10,7 +10,7 @@ const store = '/images/points';
 const seed = Number(process.env.DORMOUSE_LAB_SEED ?? Math.floor(Math.random() * 2 ** 31));
 
 interface Points {
-  readonly points: readonly { readonly point: string }[];
+  readonly points: readonly { readonly point: string; readonly pauseMs: number }[];
 }
 interface WentBack {
   readonly putPages: number;
@@ -21,7 +21,7 @@ interface WentBack {
 describe('rollback in place on real Xen', () => {
   let lab: Lab;
   before(async () => {
-    lab = await startLab({ cpus: 5 });
+    lab = await startLab({ cpus: 5, scratchGib: 12 });
   });
   after(() => lab.stop());
 
@@ -34,9 +34,24 @@ describe('rollback in place on real Xen', () => {
   const dormouse = (command: string): Promise<string> =>
     lab.must(`dormouse --json ${command}`, { timeoutMs: 900_000 });
 
-  async function pointsOf(name: string): Promise<string[]> {
-    const { points } = JSON.parse(await dormouse(`points ${name} --store ${store}`)) as Points;
-    return points.map(({ point }) => point);
+  async function pointsOf(name: string): Promise<Points['points']> {
+    return (JSON.parse(await dormouse(`points ${name} --store ${store}`)) as Points).points;
+  }
+
+  /** The pauses of its points, and how long it stands for one `xl save -c`, by its own clock. */
+  async function besideXl(t: TestContext, guest: Guest, points: Points['points']): Promise<void> {
+    const pausesMs = points.map(({ pauseMs }) => pauseMs).sort((a, b) => a - b);
+    const at = (part: number): string => (pausesMs[Math.ceil(part * pausesMs.length) - 1] ?? NaN).toFixed(0);
+    const seen = (await guest.ticks()).length;
+    await lab.must(`xl save -c ${guest.name} /images/beside.xl && rm /images/beside.xl`, {
+      timeoutMs: 900_000,
+    });
+    await guest.waitTicks(3);
+    const gapsMs = (await guest.ticks()).slice(seen).map(({ gapBootUs }) => gapBootUs / 1000);
+    t.diagnostic(
+      `${guest.name} stood ${at(0.5)} ms (p50), ${at(0.99)} ms (p99) for ${pausesMs.length} points; ` +
+        `${Math.max(...gapsMs).toFixed(0)} ms, its look at the clock each second included, for xl save -c`,
+    );
   }
 
   /** Takes it back and has it check itself: it counts on from the point. */
@@ -107,12 +122,13 @@ describe('rollback in place on real Xen', () => {
       const { name } = guest;
       const asXlSawIt = await seenByXl(name);
       const domid = await guest.domid();
-      await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count 4`, {
-        timeoutMs: 900_000,
+      await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count ${pointsInARow}`, {
+        timeoutMs: 1_800_000,
       });
       await guest.waitTicks(2);
-      const points = await pointsOf(name);
-      assert.equal(points.length, 4);
+      const listed = await pointsOf(name);
+      const points = listed.map(({ point }) => point);
+      assert.equal(points.length, pointsInARow);
       const any = (): string => points[Math.floor(dice() * points.length)] ?? '';
       for (let i = 0; i < rollbacks.times; i++) await goBack(t, guest, any());
       const { safetyPoint } = await goBack(t, guest, any(), '');
@@ -136,6 +152,7 @@ describe('rollback in place on real Xen', () => {
       await guest.waitState((state) => state?.[4] === 'c');
       await goBack(t, guest, any());
       assert.equal(await seenByXl(name), asXlSawIt);
+      await besideXl(t, guest, listed);
       await lab.must(
         `xl save ${name} /images/${name}.xl && xl restore /images/${name}.xl && rm /images/${name}.xl`,
         { timeoutMs: 900_000 },

@@ -23,6 +23,7 @@ const fields = {
   net_lost: 'netLost',
   net_bad: 'netBad',
   naps: 'naps',
+  broken: 'broken',
 } as const;
 
 type Field = (typeof fields)[keyof typeof fields];
@@ -30,7 +31,7 @@ type Field = (typeof fields)[keyof typeof fields];
 /**
  * What the load says each second. Gaps are the longest time between two looks at a clock since the last tick: how long the
  * guest stood still, by that clock. Counters count from the guest's start; `naps` is how often the processor that did so the least
- * has slept 0.3 s and woken again.
+ * has slept 0.3 s and woken again; `broken` is the tick with which it broke on purpose, 0 before.
  */
 export type Tick = Record<Field, number> & { count: number; sum: string };
 

@@ -37,11 +37,13 @@ static int have_disk, have_net;
 enum { kNappers = 8 };
 static u64 naps[kNappers];
 static long nappers;
+// The tick with which something of it broke, on purpose.
+static u64 broken_at;
 static u64 gap_mono_us, gap_boot_us, gap_tsc_cycles, gap_at_us;
 static double tsc_per_us;
 
 static void say(const char* format, ...) {
-  char line[640];
+  char line[720];
   va_list args;
   va_start(args, format);
   int length = vsnprintf(line, sizeof line, format, args);
@@ -263,11 +265,12 @@ static void tick(u64 count) {
   say("tick %lu mono_us=%lu boot_us=%lu tsc=%llu gap_mono_us=%lu gap_boot_us=%lu gap_tsc_us=%.0f gap_at_us=%lu "
       "mem_kib=%ld cpus=%ld written=%lu rounds=%lu sum=%016lx bad=%lu "
       "disk=%d disk_ops=%lu disk_bad=%lu disk_err=%lu disk_slow_us=%lu "
-      "net=%d net_sent=%lu net_recv=%lu net_lost=%lu net_bad=%lu naps=%lu\n",
+      "net=%d net_sent=%lu net_recv=%lu net_lost=%lu net_bad=%lu naps=%lu broken=%lu\n",
       count, clock_us(CLOCK_MONOTONIC), clock_us(CLOCK_BOOTTIME), __rdtsc(), mono_gap, boot_gap,
       (double)tsc_gap / tsc_per_us, gap_at_us, memory_kib(), sysconf(_SC_NPROCESSORS_ONLN), pages_written, rounds,
       memory_sum, bad_count, have_disk, disk_ops, disk_bad, disk_errors,
-      __atomic_exchange_n(&disk_slowest_us, 0, __ATOMIC_RELAXED), have_net, net_sent, net_received, net_lost, net_bad, fewest_naps());
+      __atomic_exchange_n(&disk_slowest_us, 0, __ATOMIC_RELAXED), have_net, net_sent, net_received, net_lost, net_bad, fewest_naps(),
+      broken_at);
 }
 
 // Maps a page of dom0's, which so gets a frame of dom0's into a page table of this process.
@@ -299,9 +302,10 @@ int main(void) {
   nappers = sysconf(_SC_NPROCESSORS_ONLN) < kNappers ? sysconf(_SC_NPROCESSORS_ONLN) : kNappers;
   for (long cpu = 0; cpu < nappers; ++cpu) pthread_create(&thread, NULL, nap, (void*)cpu);
   if (option("grant")) map_grant();
-  const u64 crash_tick = (u64)number("crash_s", 0);
+  const u64 crash_tick = (u64)number("crash_s", 0), break_tick = (u64)number("break_s", 0);
   for (u64 count = 1;; ++count) {
     sleep_us(1000000);
+    if (break_tick && count == break_tick) broken_at = count;
     tick(count);
     if (crash_tick && count == crash_tick) crash();
   }
