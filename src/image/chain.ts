@@ -34,7 +34,7 @@ const openedAtOnce = 16;
 async function openAncestor(child: ImageFile, ancestor: Ancestor): Promise<ImageFile> {
   const path = join(dirname(realPath(child.path)), ancestor.name);
   const wanted = `${child.path} needs ${path} (image ${ancestor.imageId})`;
-  const file = await ImageFile.open(path).catch((thrown: unknown) => {
+  const file = await ImageFile.open(path, ancestor.root).catch((thrown: unknown) => {
     const { code, message } = asDormouseError(thrown);
     const why = code === 'IMAGE_NOT_FOUND' ? 'which is not there' : `but ${message}`;
     throw new DormouseError(code, `${wanted}, ${why}`, {

@@ -78,7 +78,7 @@ export interface ImageFooter {
 export interface SealedFooter extends ImageFooter {
   /** 64 hex digits. */
   readonly root: string;
-  /** Its signature was checked. */
+  /** Its signature was checked; null too where the root was known beforehand. */
   readonly signer: Signer | null;
 }
 
@@ -273,9 +273,9 @@ export function sealFooter(page: Buffer, root: string, signer: Signer | null): B
   return w.sealed(FOOTER.checksum);
 }
 
-/** Null for an image that nobody signed. IMAGE_DAMAGED for a signature that is not over the root. */
-function signerOf(r: FrameReader, root: string): Signer | null {
-  if (r.isZero(FOOTER.signerKey) && r.isZero(FOOTER.signature)) return null;
+/** Null for an image that nobody signed, and for the known root. IMAGE_DAMAGED for a signature that is not over the root. */
+function signerOf(r: FrameReader, root: string, knownRoot: string | null): Signer | null {
+  if (root === knownRoot || (r.isZero(FOOTER.signerKey) && r.isZero(FOOTER.signature))) return null;
   const signer = {
     key: Buffer.from(r.hex(FOOTER.signerKey), 'hex'),
     signature: Buffer.from(r.hex(FOOTER.signature), 'hex'),
@@ -286,8 +286,11 @@ function signerOf(r: FrameReader, root: string): Signer | null {
 
 const numbers = ['fileSize', 'chunksEnd', 'nrPfns', 'chunkCount', 'storedPages', 'pageMapRuns'] as const;
 
-/** IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. */
-export function decodeFooter(page: Buffer): SealedFooter {
+/**
+ * IMAGE_DAMAGED if the page is not a whole footer. Its numbers are checked against each other by the caller. The signature over
+ * `knownRoot`, a root that something checked vouches for, is not checked.
+ */
+export function decodeFooter(page: Buffer, knownRoot: string | null = null): SealedFooter {
   const r = new FrameReader(page, 'footer');
   if (page.length < pageBytes || r.hex(FOOTER.magic) !== FOOTER_MAGIC)
     throw damaged('it has no footer: it was cut short or never completed');
@@ -316,7 +319,7 @@ export function decodeFooter(page: Buffer): SealedFooter {
     counts: Object.fromEntries(counts) as PageCounts,
     regions: Object.fromEntries(regions) as ImageFooter['regions'],
     contentRoot: r.isZero(FOOTER.contentRoot) ? null : r.hex(FOOTER.contentRoot),
-    signer: signerOf(r, root),
+    signer: signerOf(r, root, knownRoot),
   };
 }
 

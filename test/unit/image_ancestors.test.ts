@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { decodeAncestors, encodeAncestors } from '../../src/image/ancestors.js';
-import { ANCESTOR, HEADER } from '../../src/image/format.js';
+import { ANCESTOR, FOOTER, HEADER } from '../../src/image/format.js';
 import { parseAncestors } from '../../src/image/parse.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { verifyImage } from '../../src/image/verify.js';
@@ -57,3 +57,19 @@ for (const [what, forge] of [
     const { findings } = await verifyImage(child);
     assert.match(findings.map((finding) => finding.what).join(), /it is not image/);
   });
+
+test("an ancestor's signature is not asked for: its root is vouched for; by itself and by verify it is", async (t) => {
+  const dir = tempDir(t);
+  const [parent, child] = [join(dir, 'parent'), join(dir, 'child')];
+  await writeImage(parent, 24, [pagesOf(1)], { pageHashes: true }, { domain: pvhDomain });
+  await writeIncrement(child, parent, 24, pagesOf(2));
+  const signAnother = (footer: Buffer): void =>
+    void footer.fill(1, FOOTER.signerKey[0], FOOTER.signerKey[0] + 96);
+  writeFileSync(parent, putTogether(takeApart(readFileSync(parent)), signAnother));
+  (await ImageReader.open(child, { lanes: 1 })).close();
+  await assert.rejects(ImageReader.open(parent, { lanes: 1 }), {
+    code: 'IMAGE_DAMAGED',
+    message: /signature/,
+  });
+  assert.match((await verifyImage(parent)).findings[0]?.what ?? '', /signature/);
+});
