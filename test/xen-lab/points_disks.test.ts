@@ -126,6 +126,8 @@ describe('points with disks on real Xen', () => {
       ...{ name: 'disk-lvm', type: 'pvh', vcpus: 1, diskMib: 64, diskPath: `/dev/${group}/guest` },
     });
     await thereAndBack(t, guest, '/images/lvm-points', 'lvm-thin');
+    const [kept] = (await pointsOf('disk-lvm', '/images/lvm-points'))[0]?.keptDisks ?? [];
+    assert.equal(kept?.path, `/dev/mapper/${group}-guest`);
     const volumes = await lab.must(`lvs --noheadings -o lv_name ${group}`);
     assert.equal(volumes.match(/dormouse-/gu)?.length, 1, volumes);
     await lab.must('xl shutdown -w disk-lvm', { timeoutMs: 200_000 });

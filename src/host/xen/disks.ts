@@ -96,6 +96,18 @@ function nodeOf(device: string): string {
   }
 }
 
+/** By which a mapped device is known after a restart of the host, too: its number may then be another's. */
+function lastingPath(path: string, device: string): string {
+  try {
+    const name = readFileSync(`/sys/dev/block/${device}/dm/name`, 'utf8').trimEnd();
+    const stat = statSync(`/dev/mapper/${name}`);
+    if (stat.isBlockDevice() && deviceWords(stat.rdev) === device) return `/dev/mapper/${name}`;
+  } catch {
+    // No mapped device, or nobody named it.
+  }
+  return path;
+}
+
 /** What a backend writes to its node `physical-device`. */
 function numbersOf(physical: string): string | null {
   const [, major, minor] = /^([0-9a-f]+):([0-9a-f]+)$/i.exec(physical) ?? [];
@@ -117,8 +129,11 @@ function behind(name: string, params: string, physical: string): Pick<DomainDisk
   const path = realpathSync(given);
   if (stat.isFile()) return { path, kind: 'file' };
   if (!stat.isBlockDevice()) throw lacks(`${path} is neither a file nor a block device`);
-  const file = fileOf(deviceWords(stat.rdev));
-  return file === null ? { path, kind: 'block' } : { path: realpathSync(file), kind: 'file' };
+  const device = deviceWords(stat.rdev);
+  const file = fileOf(device);
+  return file === null
+    ? { path: lastingPath(path, device), kind: 'block' }
+    : { path: realpathSync(file), kind: 'file' };
 }
 
 /** Backends whose disks the control domain's kernel serves: what it has answered is in the file or device. */
