@@ -101,15 +101,30 @@ class Story {
     else if (one.kind === 'point') {
       const parent = one.increment ? points.at(-1) : undefined;
       const options = parent === undefined ? {} : { incrementalFrom: parent };
-      await checkpoint(host, 'guest', fresh, { mode: 'light', ...options });
-      points.push(fresh);
+      const taken = checkpoint(host, 'guest', fresh, { mode: 'light', ...options });
+      if (await this.#unlessCrashed(taken)) points.push(fresh);
     } else if (points.length > 0) {
       const image = points[one.to % points.length] ?? '';
       const ended = (await host.find('guest')).shutdown !== null;
       const safe = one.safe && !ended;
-      if (one.running) await rollback(host, 'guest', image, safe ? { safety: fresh } : {});
-      else await backTo(host, image, safe ? fresh : undefined);
-      if (safe) points.push(fresh);
+      const back = async (safety?: string): Promise<unknown> =>
+        one.running
+          ? await rollback(host, 'guest', image, safety === undefined ? {} : { safety })
+          : await backTo(host, image, safety);
+      if (safe && (await this.#unlessCrashed(back(fresh)))) points.push(fresh);
+      else await back();
+    }
+  }
+
+  /** One that crashes may do so right before; there is no point of it then. */
+  async #unlessCrashed(work: Promise<unknown>): Promise<boolean> {
+    try {
+      await work;
+      return true;
+    } catch (thrown) {
+      if ((await this.host.find('guest')).shutdown !== 'crash') throw thrown;
+      assert.equal((thrown as { code?: string }).code, 'DOMAIN_WRONG_STATE');
+      return false;
     }
   }
 }
