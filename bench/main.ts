@@ -9,7 +9,8 @@
  *   --peer-qemu  a qemu-system-x86_64 of 9.0 or newer: the same bytes through its mapped-ram file, in the same run
  *   --write  writes the report, docs/performance.md
  *   --xen    dormouse beside xl on a Xen host of the lab (docs/lab.md), instead of the engine on the embedded host
- *   --points points in time of a guest of that size: their cost, their depth, what the guest notices, what deltas would save
+ *   --points points in time: what one costs of guests of 1, 4 and 16 GiB, up to that size; their depth; what a guest of 4 GiB, or that
+ *            size, notices; what deltas would save
  *   --quick  smaller guests and fewer rounds: for trying the bench itself, not for figures
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -74,12 +75,14 @@ async function mainXen(): Promise<void> {
 }
 
 async function mainPoints(): Promise<void> {
+  const mostGib = Number(values.gib);
   const dir = mkdtempSync(join(values.dir, 'dormouse-bench-'));
   process.env.DORMOUSE_RUN_DIR = join(dir, 'run');
   try {
     await benchPoints({
       dir,
-      mib: values.quick ? 256 : Number(values.gib) * 1024,
+      costMibs: values.quick ? [256] : [1, 4, 16].filter((gib) => gib <= mostGib).map((gib) => gib * 1024),
+      mib: values.quick ? 256 : Math.min(mostGib, 4) * 1024,
       dirty: values.quick ? [0, 100, 10_000] : [0, 10, 100, 1000, 10_000, 100_000],
       depths: values.quick ? [1, 10, 100] : [1, 10, 100, 1000, 2000],
       everyMs: [1000, 100],
