@@ -14,6 +14,7 @@ using image::ImageReader;
 using image::ImageWriter;
 using Writers = Registry<image::Writer>;
 using Readers = Registry<image::Reader>;
+constexpr uint64_t kMostBasePages = 1u << 24;
 
 std::shared_ptr<ImageWriter> arg_writer(const Napi::CallbackInfo& info) {
   auto writer = std::dynamic_pointer_cast<ImageWriter>(held<image::Writer>(info, 0));
@@ -51,13 +52,30 @@ image::Compression compression_field(const Napi::Object& options) {
   return image::Compression::automatic;
 }
 
+image::DeltaUse deltas_field(const Napi::Object& options) {
+  const auto from = object_field(options, "deltas");
+  const uint64_t pages = field(from, "pages");
+  if (pages == 0) return {};
+  image::DeltaUse use = {Registry<image::BasePages>::get().find(pages, 0),
+                         uint32_t(field(from, "image")), {}};
+  const auto images = array_field(from, "images");
+  for (uint32_t i = 0; i < images.Length(); i++) {
+    const auto image = object_at(images, i);
+    const uint64_t age = field(image, "age");
+    need(age >= 1 && age <= image::kMaxDeltaAge, "no age of what a delta may rest on");
+    use.images.push_back({uint32_t(field(image, "image")), uint16_t(age)});
+  }
+  return use;
+}
+
 image::OutputPlace place_field(const Napi::Object& options) {
   return {text_field(options, "path"), flag_field(options, "direct"),
           flag_field(options, "unnamed"), flag_field(options, "nameless")};
 }
 
 // ({path, direct, unnamed, nameless, header, nrPfns, lanes, pageHashes, digests, parentPfns,
-// parent, fullMap, skipUnchanged, complete, compression}) -> handle; `parent` is a reader's, or 0
+// parent, fullMap, skipUnchanged, complete, compression, deltas: {pages, image, images: [{image,
+// age}]}}) -> handle; `parent` is a reader's, or 0, as `pages` may be
 Napi::Value create_writer(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
   const auto header = bytes_field(options, "header");
@@ -73,11 +91,13 @@ Napi::Value create_writer(const Napi::CallbackInfo& info) {
                                     flag_field(options, "fullMap"),
                                     flag_field(options, "skipUnchanged"),
                                     flag_field(options, "complete"),
-                                    compression_field(options)};
+                                    compression_field(options),
+                                    deltas_field(options)};
   need(setup.nr_pfns >= 1 && setup.nr_pfns <= image::kMaxPfns, "no size of a pfn space");
   need(setup.parent_pfns <= image::kMaxPfns, "no size of the parent's pfn space");
   need(setup.parent || !(setup.full_map || setup.skip_unchanged), "no parent");
   need(!setup.skip_unchanged || setup.parent->has_hashes(), "a parent without hashes");
+  need(!setup.deltas.pages || setup.page_hashes, "deltas without hashes of pages");
   Fault fault;
   auto writer = ImageWriter::create(setup, &fault);
   if (!writer) return failed(info.Env(), fault);
@@ -164,6 +184,23 @@ Napi::Value writer_content_root(const Napi::CallbackInfo& info) {
                                      sizeof root.words);
 }
 
+// (handle) -> bit mask of the images that deltas rest on, by how much older they are, less one
+Napi::Value writer_delta_ages(const Napi::CallbackInfo& info) {
+  const auto writer = arg_writer(info);
+  const LaneUse use(arg_u64(info, 0));
+  return num(info.Env(), writer->delta_ages());
+}
+
+// (most pages) -> handle of what deltas of a session's images can rest on
+Napi::Value create_base_pages(const Napi::CallbackInfo& info) {
+  const uint64_t most = arg_u64(info, 0);
+  need(most >= 1 && most <= kMostBasePages, "no number of pages");
+  Fault fault;
+  auto pages = image::BasePages::create(most, &fault);
+  if (!pages) return failed(info.Env(), fault);
+  return give<image::BasePages>(info.Env(), std::move(pages));
+}
+
 // (handle) -> {bytes, runs, more}: the next piece of the coded page map
 Napi::Value encode_map(const Napi::CallbackInfo& info) {
   const auto writer = arg_writer(info);
@@ -220,36 +257,43 @@ uint64_t nr_pfns_field(const Napi::Object& from) {
   return nr_pfns;
 }
 
-image::SourceSetup source_setup(const Napi::Object& from) {
+// Numbers of files.
+std::vector<uint32_t> sources_field(const Napi::Object& from, const char* name,
+                                    uint32_t n_sources) {
+  std::vector<uint32_t> sources;
+  const auto list = array_field(from, name);
+  for (uint32_t i = 0; i < list.Length(); i++) {
+    const uint64_t source = number_at(list, i);
+    need_range(source, 1, n_sources, "files");
+    sources.push_back(uint32_t(source));
+  }
+  return sources;
+}
+
+image::SourceSetup source_setup(const Napi::Object& from, uint32_t n_sources) {
   need(bytes_field(from, "chunkTable").ByteLength() % sizeof(image::ChunkEntry) == 0,
        "no whole chunk table");
   return {int(field(from, "fd")),      text_field(from, "name"),
           nr_pfns_field(from),         flag_field(from, "newer"),
           field(from, "chunksEnd"),    span_field(from, "chunkTable"),
-          span_field(from, "digests"), span_field(from, "pageHashes")};
+          span_field(from, "digests"), span_field(from, "pageHashes"),
+          flag_field(from, "deltas"),  sources_field(from, "bases", n_sources)};
 }
 
 image::LayerSetup layer_setup(const Napi::Object& from, uint32_t n_sources) {
-  image::LayerSetup layer = {span_field(from, "map"),   field(from, "runs"),
-                             nr_pfns_field(from),       flag_field(from, "sparse"),
-                             flag_field(from, "newer"), {}};
-  const auto sources = array_field(from, "sources");
-  for (uint32_t i = 0; i < sources.Length(); i++) {
-    const uint64_t source = number_at(sources, i);
-    need_range(source, 1, n_sources, "files");
-    layer.sources.push_back(uint32_t(source));
-  }
-  return layer;
+  return {span_field(from, "map"),   field(from, "runs"),
+          nr_pfns_field(from),       flag_field(from, "sparse"),
+          flag_field(from, "newer"), sources_field(from, "sources", n_sources)};
 }
 
-// ({lanes, sources: [{fd, name, nrPfns, newer, chunksEnd, chunkTable, digests, pageHashes}],
-// layers: [{map, runs, nrPfns, sparse, newer, sources}]}) -> handle
+// ({lanes, sources: [{fd, name, nrPfns, newer, chunksEnd, chunkTable, digests, pageHashes, deltas,
+// bases}], layers: [{map, runs, nrPfns, sparse, newer, sources}]}) -> handle
 Napi::Value open_reader(const Napi::CallbackInfo& info) {
   const auto options = arg_object(info, 0);
   image::ReaderSetup setup = {lanes_field(options), {}, {}};
   const auto sources = array_field(options, "sources"), layers = array_field(options, "layers");
   for (uint32_t i = 0; i < sources.Length(); i++)
-    setup.sources.push_back(source_setup(object_at(sources, i)));
+    setup.sources.push_back(source_setup(object_at(sources, i), sources.Length()));
   for (uint32_t i = 0; i < layers.Length(); i++)
     setup.layers.push_back(layer_setup(object_at(layers, i), sources.Length()));
   need(!setup.sources.empty() && !setup.layers.empty(), "no file, or no page map");
@@ -423,6 +467,9 @@ Napi::Object init_image(Napi::Env env) {
   add<writer_page_hashes>(exports, "writerPageHashes");
   add<writer_digests>(exports, "writerDigests");
   add<writer_content_root>(exports, "writerContentRoot");
+  add<writer_delta_ages>(exports, "writerDeltaAges");
+  add<create_base_pages>(exports, "createBasePages");
+  add<release<image::BasePages>>(exports, "closeBasePages");
   add<encode_map>(exports, "encodeMap");
   add<write_tail>(exports, "writeTail");
   add<publish>(exports, "publish");

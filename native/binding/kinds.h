@@ -9,6 +9,7 @@ class DomainMemory;
 namespace dormouse::image {
 class Writer;
 class Reader;
+class BasePages;
 }  // namespace dormouse::image
 namespace dormouse::step {
 class DigestTable;
@@ -69,5 +70,7 @@ template <>
 constexpr KindInfo kKind<step::ImageDiff> = {14, "diff"};
 template <>
 constexpr KindInfo kKind<step::PageFile> = {15, "page file"};
+template <>
+constexpr KindInfo kKind<image::BasePages> = {16, "base pages"};
 
 }  // namespace dormouse::binding

@@ -26,11 +26,6 @@ bool all_zero(const uint8_t* from, const uint8_t* to) {
   return std::all_of(from, to, [](uint8_t b) { return b == 0; });
 }
 
-// Bodies in block `block` of a chunk with `bodies` of them.
-uint32_t block_pages(uint32_t bodies, uint32_t block) {
-  return std::min(kBlockPages, bodies - block * kBlockPages);
-}
-
 bool incompatible(Fault* fault, uint32_t chunk, const char* what, unsigned number) {
   fault->chunk = chunk;
   return fault->raise("IMAGE_INCOMPATIBLE", "chunk " + std::to_string(chunk) + " is of " + what +
@@ -38,24 +33,45 @@ bool incompatible(Fault* fault, uint32_t chunk, const char* what, unsigned numbe
                                                 ", which this version does not know");
 }
 
+// A delta is a block of its own.
+uint32_t pages_a_block(const ChunkHeader& h) { return h.kind == kChunkDeltas ? 1 : kBlockPages; }
+
+// Bodies in block `block`.
+uint32_t block_pages(const ChunkHeader& h, uint32_t block) {
+  return std::min(pages_a_block(h), h.bodies - block * pages_a_block(h));
+}
+
+uint64_t bases_bytes(const ChunkHeader& h) {
+  return h.kind == kChunkDeltas ? h.bodies * sizeof(DeltaBase) : 0;
+}
+
 bool check_counts(const ChunkHeader& h) {
   return h.pages >= 1 && h.pages <= kMaxChunkPages && h.bodies <= kMaxChunkBodies &&
          h.bodies <= h.pages && h.runs >= 1 && h.runs <= h.pages &&
-         h.blocks == (h.bodies + kBlockPages - 1) / kBlockPages &&
+         h.blocks == (h.bodies + pages_a_block(h) - 1) / pages_a_block(h) &&
          h.payload_size <= uint32_t(h.bodies) * kPageBytes;
+}
+
+// What this version knows, and what may be here.
+bool check_kind(const ChunkHeader& h, const ChunkExpect& expect, Fault* fault) {
+  if (h.kind != kChunkPages && h.kind != kChunkDeltas)
+    return incompatible(fault, expect.chunk, "kind", h.kind);
+  if (h.codec > kCodecLz4) return incompatible(fault, expect.chunk, "codec", h.codec);
+  return h.kind == kChunkPages || expect.deltas ||
+         damaged(fault, expect.chunk, "it holds deltas where there can be none");
 }
 
 bool check_header(const ChunkHeader& h, uint64_t n, const ChunkExpect& expect, Fault* fault) {
   if (h.magic != kChunkMagic || h.header_size != sizeof(ChunkHeader))
     return damaged(fault, expect.chunk, "not a chunk header");
-  if (h.kind != kChunkPages) return incompatible(fault, expect.chunk, "kind", h.kind);
-  if (h.codec > kCodecLz4) return incompatible(fault, expect.chunk, "codec", h.codec);
+  if (!check_kind(h, expect, fault)) return false;
   if (!expect.newer && !(all_zero(h.cipher_area, h.cipher_area + sizeof h.cipher_area) &&
                          all_zero(h.reserved, h.reserved + sizeof h.reserved)))
     return damaged(fault, expect.chunk, "reserved bytes are not zero");
   if (h.span != n || n > kMaxChunkSpan) return damaged(fault, expect.chunk, "wrong size");
   if (!check_counts(h)) return damaged(fault, expect.chunk, "counts contradict each other");
-  const uint64_t used = sizeof h + h.payload_size + h.blocks * 4ull + h.runs * sizeof(ChunkRun);
+  const uint64_t used =
+      sizeof h + h.payload_size + h.blocks * 4ull + h.runs * sizeof(ChunkRun) + bases_bytes(h);
   if (whole_pages(used) != n) return damaged(fault, expect.chunk, "lengths do not add up");
   return true;
 }
@@ -66,10 +82,10 @@ bool check_blocks(const ChunkView& view, Fault* fault) {
   uint32_t compressed = 0;
   for (uint32_t b = 0; b < h.blocks; b++) {
     const uint32_t length = load<uint32_t>(view.block_table + b * 4);
-    const uint32_t raw = block_pages(h.bodies, b) * kPageBytes;
+    const uint32_t raw = block_pages(h, b) * kPageBytes;
     const uint32_t stored = length & ~kStoredFlag;
     const bool is_stored = length & kStoredFlag;
-    if (is_stored ? stored != raw : stored == 0 || stored >= raw)
+    if (is_stored ? stored != raw || h.kind == kChunkDeltas : stored == 0 || stored >= raw)
       return damaged(fault, view.chunk, "a block has an impossible length");
     compressed += !is_stored;
     sum += stored;
@@ -92,11 +108,22 @@ bool check_run(const ChunkRun& run, const ChunkExpect& expect, Fault* fault) {
   return true;
 }
 
+bool check_bases(const ChunkView& view, Fault* fault) {
+  for (uint64_t at = 0; at < bases_bytes(view.header); at += sizeof(DeltaBase)) {
+    const auto base = load<DeltaBase>(view.bases + at);
+    if (base.age < 1 || base.age > kMaxDeltaAge || base.slot >= kMaxChunkBodies)
+      return damaged(fault, view.chunk, "a delta rests on an impossible page");
+  }
+  return true;
+}
+
 bool check_runs(const ChunkView& view, const ChunkExpect& expect, Fault* fault) {
   uint64_t pages = 0, bodies = 0;
   for (uint32_t r = 0; r < view.header.runs; r++) {
     const auto run = load<ChunkRun>(view.runs + r * sizeof(ChunkRun));
     if (!check_run(run, expect, fault)) return false;
+    if (view.header.kind == kChunkDeltas && desc_class(run.desc) != kClassData)
+      return damaged(fault, expect.chunk, "a delta of a page that has none");
     pages += run.count;
     if (class_has_body(desc_class(run.desc))) bodies += run.count;
   }
@@ -135,8 +162,10 @@ bool parse_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, Ch
   view->payload = bytes + sizeof(ChunkHeader);
   view->block_table = view->payload + h.payload_size;
   view->runs = view->block_table + h.blocks * 4;
+  view->bases = view->runs + h.runs * sizeof(ChunkRun);
   if (!check_blocks(*view, fault) || !check_runs(*view, expect, fault)) return false;
-  return all_zero(view->runs + h.runs * sizeof(ChunkRun), bytes + n) ||
+  if (!check_bases(*view, fault)) return false;
+  return all_zero(view->bases + bases_bytes(h), bytes + n) ||
          damaged(fault, expect.chunk, "its padding is not zero");
 }
 
@@ -147,10 +176,20 @@ void expand_runs(const ChunkView& view, uint64_t* descs) {
   }
 }
 
+void list_deltas(const ChunkView& view, std::vector<StoredDelta>* out) {
+  out->clear();
+  const uint8_t* bytes = view.payload;
+  for (uint32_t slot = 0; slot < view.header.bodies; slot++) {
+    const uint32_t size = load<uint32_t>(view.block_table + slot * 4);
+    out->push_back({slot, bytes, size, load<DeltaBase>(view.bases + slot * sizeof(DeltaBase))});
+    bytes += size;
+  }
+}
+
 static bool decode_at(const ChunkView& view, uint32_t block, const uint8_t* src, uint8_t* out,
                       Fault* fault) {
   const uint32_t length = load<uint32_t>(view.block_table + block * 4);
-  const uint32_t raw = block_pages(view.header.bodies, block) * kPageBytes;
+  const uint32_t raw = block_pages(view.header, block) * kPageBytes;
   if (length & kStoredFlag) {
     std::memcpy(out, src, raw);
     return true;
@@ -165,7 +204,7 @@ bool decode_block(const ChunkView& view, uint32_t block, uint8_t* out, uint32_t*
   const uint8_t* src = view.payload;
   for (uint32_t b = 0; b < block; b++)
     src += load<uint32_t>(view.block_table + b * 4) & ~kStoredFlag;
-  *n_pages = block_pages(view.header.bodies, block);
+  *n_pages = block_pages(view.header, block);
   return decode_at(view, block, src, out, fault);
 }
 

@@ -2,6 +2,7 @@
 // was checked, so that any input gives a result or a fault.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "fault.h"
 #include "image/format.h"
@@ -42,6 +43,7 @@ struct ChunkExpect {
   uint32_t chunk;  // its number, for faults
   uint64_t nr_pfns;
   bool newer;  // of a newer minor version: reserved bytes may hold anything
+  bool deltas = false;  // it may be one of deltas
 };
 
 // A chunk whose header, runs and block lengths were checked against each other and against the
@@ -52,6 +54,15 @@ struct ChunkView {
   const uint8_t* payload;
   const uint8_t* block_table;
   const uint8_t* runs;
+  const uint8_t* bases;  // of a chunk of deltas
+};
+
+// One page of a chunk of deltas.
+struct StoredDelta {
+  uint32_t slot;
+  const uint8_t* bytes;
+  uint32_t size;
+  DeltaBase base;
 };
 
 // Checks the structure of a chunk of exactly n bytes. Faults: IMAGE_DAMAGED with the chunk's number
@@ -62,11 +73,14 @@ bool parse_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, Ch
 // Writes header.pages descs.
 void expand_runs(const ChunkView& view, uint64_t* descs);
 
-// Decodes block `block` of a parsed chunk; `out` has room for kBlockBytes.
+// All of a parsed chunk of deltas, by slot.
+void list_deltas(const ChunkView& view, std::vector<StoredDelta>* out);
+
+// Decodes block `block` of a parsed chunk of pages; `out` has room for kBlockBytes.
 bool decode_block(const ChunkView& view, uint32_t block, uint8_t* out, uint32_t* n_pages,
                   Fault* fault);
 
-// All of it: parse, expand, decode every block. `descs` has room for kMaxChunkPages, `bodies` for
+// All of a chunk of pages: parse, expand, decode every block. `descs` has room for kMaxChunkPages, `bodies` for
 // kMaxChunkBodies pages.
 bool decode_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, uint64_t* descs,
                   uint32_t* n_pages, uint8_t* bodies, uint32_t* n_bodies, Fault* fault);

@@ -20,7 +20,7 @@ constexpr uint64_t whole_pages(uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
-enum ChunkKind : uint8_t { kChunkPages = 1 };
+enum ChunkKind : uint8_t { kChunkPages = 1, kChunkDeltas = 2 };
 
 // How the compressed blocks of a chunk are coded; none where no block is compressed.
 enum ChunkCodec : uint8_t { kCodecNone = 0, kCodecLz4 = 1 };
@@ -48,6 +48,15 @@ struct __attribute__((packed)) ChunkRun {
   uint32_t count;
 };
 static_assert(sizeof(ChunkRun) == 12);
+
+// Of a chunk of deltas, by slot: the copy of the page that the delta rests on.
+struct DeltaBase {
+  uint32_t chunk;
+  uint16_t slot;
+  uint16_t age;  // how many images of the chain that file is older: 1 to kMaxDeltaAge
+};
+static_assert(sizeof(DeltaBase) == 8 && offsetof(DeltaBase, age) == 6);
+constexpr uint32_t kMaxDeltaAge = 32;
 
 constexpr uint32_t kMaxChunkSpan =
     whole_pages(sizeof(ChunkHeader) + kMaxChunkBodies * kPageBytes + kMaxChunkBlocks * 4 +

@@ -49,6 +49,8 @@ bool ImageReader::add_source(const SourceSetup& setup, Fault* fault) {
   source.name = setup.name;
   source.nr_pfns = setup.nr_pfns;
   source.newer = setup.newer;
+  source.deltas = setup.deltas;
+  source.bases = setup.bases;
   copy_table(setup.chunk_table, setup.chunk_table.size / sizeof(ChunkEntry), &source.chunks);
   if (!check_table(source, setup.chunks_end, fault)) return false;
   if (!take_notes(setup, &source, fault)) return false;
@@ -93,6 +95,8 @@ bool ImageReader::take_notes(const SourceSetup& setup, Source* source, Fault* fa
        copy_table(setup.digests, source->chunks.size(), &source->digests)) &&
       (setup.page_hashes.size == 0 || copy_table(setup.page_hashes, pages, &source->page_hashes));
   source->hashes_stored = !source->page_hashes.empty();
+  if (source->deltas && !source->hashes_stored && pages > 0)
+    return fault->raise("IMAGE_DAMAGED", source->name + ": has deltas but no page hashes");
   return fit || fault->raise("IMAGE_DAMAGED", "a region is of another size than the chunk table");
 }
 
@@ -160,7 +164,11 @@ void ImageReader::list_blanks() {
 std::vector<bool> ImageReader::used_sources() const {
   std::vector<bool> used(sources_.size());
   for (const Place& place : places_) used[place.source] = true;
-  return used;
+  std::vector<bool> with_bases = used;
+  for (size_t s = 0; s < sources_.size(); s++)
+    for (const uint32_t base : sources_[s].bases)
+      if (used[s] && base != 0) with_bases[base] = true;
+  return with_bases;
 }
 
 // Names the pages that go with the chunk: the first runs of them and how many in all.
@@ -235,30 +243,36 @@ bool ImageReader::allocate(LaneBuffers& lane, Fault* fault) {
   return (lane.stored && lane.bodies) || fault->raise("NO_MEMORY", "no memory to read chunks");
 }
 
-// Reads a chunk into the lane, checksum first, then its structure, then its pages against the map.
-bool ImageReader::load(LaneBuffers& lane, uint32_t chunk, Fault* fault) {
+// Reads a chunk into the lane, checksum first, then its structure.
+bool ImageReader::load_place(LaneBuffers& lane, const Place& where, Fault* fault) {
   lane.loaded = lane.decoded_block = ~0ull;
   if (!allocate(lane, fault)) return false;
-  const Place& where = places_[chunk];
   const Source& source = sources_[where.source];
   const ChunkEntry& entry = source.chunks[where.chunk];
   if (!read_span(lane, source, entry, fault)) return false;
   const pfn::Hash128 hash = pfn::hash128(lane.stored.get(), entry.span);
   if (hash.low != entry.hash_low || hash.high != entry.hash_high)
-    return damaged(chunk, "its checksum differs", fault);
+    return fault->raise("IMAGE_DAMAGED", "its checksum differs");
   if (!source.digests.empty() &&
       !has_digest(lane.stored.get(), entry.span, source.digests[where.chunk], fault))
-    return fault->code ? false : damaged(chunk, "its digest differs", fault);
-  const ChunkExpect expect = {where.chunk, source.nr_pfns, source.newer};
-  Fault inner;
-  if (!parse_chunk(lane.stored.get(), entry.span, expect, &lane.view, &inner))
-    return refused(chunk, inner, fault);
+    return fault->code ? false : fault->raise("IMAGE_DAMAGED", "its digest differs");
+  const ChunkExpect expect = {where.chunk, source.nr_pfns, source.newer, source.deltas};
+  if (!parse_chunk(lane.stored.get(), entry.span, expect, &lane.view, fault)) return false;
   if (lane.view.header.pages != entry.pages || lane.view.header.bodies != entry.pages)
-    return damaged(chunk, "the chunk table has other counts", fault);
+    return fault->raise("IMAGE_DAMAGED", "the chunk table has other counts");
   expand_runs(lane.view, lane.descs.data());
-  if (!check_pages(lane, chunk, fault)) return false;
-  lane.loaded = chunk;
+  lane.loaded = key_of(where);
+  lane.matched = false;
   return true;
+}
+
+// The same, and its pages against the map.
+bool ImageReader::load(LaneBuffers& lane, uint32_t chunk, Fault* fault) {
+  Fault inner;
+  if (!load_place(lane, places_[chunk], &inner)) return refused(chunk, inner, fault);
+  if (check_pages(lane, chunk, fault)) return true;
+  lane.loaded = ~0ull;
+  return false;
 }
 
 // Every page the map seeks in this chunk must be here, with the class and type the map has.
@@ -282,12 +296,14 @@ bool ImageReader::is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const 
 }
 
 bool ImageReader::check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
-  return load(lanes_[lane], chunk, fault);
+  return load(lanes_[lane].chunk, chunk, fault);
 }
 
 bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* out, Fault* fault) {
-  LaneBuffers& lane = lanes_[lane_index];
+  LaneBuffers& lane = lanes_[lane_index].chunk;
   if (!load(lane, chunk, fault)) return false;
+  *out = {lane.descs.data(), lane.view.header.pages, lane.bodies.get(), lane.view.header.bodies};
+  if (lane.view.header.kind == kChunkDeltas) return make_pages(lanes_[lane_index], chunk, fault);
   uint32_t n_pages = 0;
   for (uint32_t b = 0; b < lane.view.header.blocks; b++) {
     Fault inner;
@@ -295,7 +311,6 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
                       &inner))
       return damaged(chunk, inner.text, fault);
   }
-  *out = {lane.descs.data(), lane.view.header.pages, lane.bodies.get(), lane.view.header.bodies};
   return true;
 }
 
@@ -304,11 +319,12 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
 bool ImageReader::whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk& pages,
                               StoredChunk* out) const {
   const Source& source = sources_[places_[chunk].source];
+  const LaneBuffers& read = lanes_[lane].chunk;
   if (source.newer || 2 * current_[chunk] < pages.n_pages) return false;
+  if (read.view.header.kind == kChunkDeltas) return false;  // it is nothing without other files
   const ChunkEntry& from = entry(chunk);
-  *out = {
-      source.fd, from.offset, lanes_[lane].stored.get(), from.span, from.hash_low, from.hash_high,
-      pages,     {}};
+  *out = {source.fd,     from.offset,    read.stored.get(), from.span,
+          from.hash_low, from.hash_high, pages,             {}};
   for (uint32_t slot = 0; slot < pages.n_pages; slot++) {
     const uint64_t pfn = desc_pfn(pages.descs[slot]);
     if (pfn >= nr_pfns()) return false;
@@ -318,9 +334,9 @@ bool ImageReader::whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk&
 }
 
 // Pages in the order of their pfns come from the chunks of one file and another by turns.
-ImageReader::LaneBuffers& ImageReader::page_lane(uint32_t chunk) {
+ImageReader::LaneBuffers& ImageReader::page_lane(const Place& where) {
   auto found = std::find_if(page_lanes_.begin(), page_lanes_.end(),
-                            [&](const LaneBuffers& lane) { return lane.loaded == chunk; });
+                            [&](const LaneBuffers& lane) { return lane.loaded == key_of(where); });
   if (found == page_lanes_.end())
     found = std::min_element(
         page_lanes_.begin(), page_lanes_.end(),
@@ -345,9 +361,16 @@ bool ImageReader::read_page(uint64_t pfn, uint8_t* out, Fault* fault) {
     memset(out, 0, kPageBytes);
     return true;
   }
-  LaneBuffers& lane = page_lane(run.chunk);
-  if (lane.loaded != run.chunk && !load(lane, run.chunk, fault)) return false;
+  const Place& where = places_[run.chunk];
+  LaneBuffers& lane = page_lane(where);
+  if (lane.loaded != key_of(where)) {
+    if (!load(lane, run.chunk, fault)) return false;
+  } else if (!lane.matched && !check_pages(lane, run.chunk, fault)) {
+    return false;
+  }
+  lane.matched = true;
   const uint32_t body = uint32_t(run.slot + (pfn - run.first));
+  if (lane.view.header.kind == kChunkDeltas) return read_delta(lane, run.chunk, body, out, fault);
   Fault inner;
   if (!decode(lane, body / kBlockPages, &inner)) return damaged(run.chunk, inner.text, fault);
   memcpy(out, lane.bodies.get() + uint64_t(body % kBlockPages) * kPageBytes, kPageBytes);
@@ -374,6 +397,8 @@ bool ImageReader::hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
     return fault->raise("INTERNAL", "no room for hashes was made");
   DecodedChunk decoded;
   if (!read_chunk(lane, chunk, &decoded, fault)) return false;
+  // Its pages were compared with their hashes as they were made.
+  if (lanes_[lane].chunk.view.header.kind == kChunkDeltas) return true;
   pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];
   for (uint32_t i = 0; i < decoded.n_bodies; i++) {
     const pfn::Hash128 hash = pfn::hash128(decoded.bodies + uint64_t(i) * kPageBytes, kPageBytes);

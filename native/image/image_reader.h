@@ -1,11 +1,13 @@
 // The one Reader: an open image, the files its pages are in, and a buffer a lane. An increment's
 // pages lie in its own file and in its ancestors': to those who read, it has one list of chunks,
-// its own first, then those of ancestors that still count.
+// its own first, then those of ancestors that still count. What deltas rest on is read beside that
+// list: whoever reads a chunk of deltas gets pages.
 #pragma once
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "codec/delta.h"
 #include "fault.h"
 #include "image/aligned_bytes.h"
 #include "image/chunk.h"
@@ -31,6 +33,10 @@ struct SourceSetup {
   ByteSpan chunk_table;
   ByteSpan digests;      // empty: the file has none
   ByteSpan page_hashes;  // empty: the file has none, or they are of no interest
+  // Of a file that may have deltas, which has page hashes: by how much older each file is that they
+  // may rest on, less one, which of the reader's it is; 0: none.
+  bool deltas = false;
+  std::vector<uint32_t> bases = {};
 };
 
 // One page map.
@@ -99,7 +105,7 @@ class ImageReader final : public Reader {
   const ChunkEntry& entry(uint32_t chunk) const {
     return sources_[places_[chunk].source].chunks[places_[chunk].chunk];
   }
-  // By source: whether chunks of it are in the list.
+  // By source: whether chunks of it are in the list, or what deltas of such a file rest on.
   std::vector<bool> used_sources() const;
 
  private:
@@ -113,15 +119,29 @@ class ImageReader final : public Reader {
     std::vector<uint64_t> first_page;  // by chunk: index of its first page in page_hashes
     std::vector<pfn::Hash128> page_hashes;
     bool hashes_stored = false;
+    bool deltas;
+    std::vector<uint32_t> bases;
   };
   struct LaneBuffers {
     AlignedBytes stored, bodies;
     std::vector<uint64_t> descs;
-    uint64_t loaded = ~0ull;         // chunk in `stored`, checked
+    uint64_t loaded = ~0ull;         // place of the chunk in `stored`, checked
     uint64_t decoded_block = ~0ull;  // of that chunk, in `bodies`
     ChunkView view;
-    uint64_t last_use = 0;  // of read_page's lanes
+    bool matched = false;   // of read_page's lanes: its pages were compared with the map
+    uint64_t last_use = 0;  // of these
   };
+  // What it takes to make pages of deltas.
+  struct DeltaBuffers {
+    LaneBuffers base;
+    codec::DeltaState codec;
+    std::vector<StoredDelta> list;
+  };
+  struct Lane {
+    LaneBuffers chunk;
+    std::unique_ptr<DeltaBuffers> deltas;
+  };
+  static uint64_t key_of(const Place& where) { return uint64_t(where.source) << 32 | where.chunk; }
 
   ImageReader() = default;
   bool add_source(const SourceSetup& setup, Fault* fault);
@@ -130,9 +150,22 @@ class ImageReader final : public Reader {
   bool lay_maps(const ReaderSetup& setup, Fault* fault);
   void list_chunks();
   void list_blanks();
-  LaneBuffers& page_lane(uint32_t chunk);
+  LaneBuffers& page_lane(const Place& where);
   bool allocate(LaneBuffers& lane, Fault* fault);
   bool load(LaneBuffers& lane, uint32_t chunk, Fault* fault);
+  // Whichever chunk; a fault does not say which.
+  bool load_place(LaneBuffers& lane, const Place& where, Fault* fault);
+  // One page of a chunk of deltas that is loaded.
+  bool read_delta(LaneBuffers& lane, uint32_t chunk, uint32_t slot, uint8_t* out, Fault* fault);
+  bool make_pages(Lane& lane, uint32_t chunk, Fault* fault);
+  // Of the page at a delta's slot, whose descriptor it is.
+  bool make_page(LaneBuffers& base, codec::DeltaState& codec, uint32_t chunk,
+                 const StoredDelta& delta, uint64_t desc, uint8_t* out, Fault* fault);
+  bool read_base(LaneBuffers& lane, const Place& where, const DeltaBase& at, uint64_t desc,
+                 uint8_t* out, Fault* fault);
+  bool bad_base(uint32_t chunk, const Place& where, uint64_t pfn, const Fault& inner,
+                Fault* fault) const;
+  bool bad_delta(uint32_t chunk, uint64_t pfn, const char* what, Fault* fault) const;
   bool decode(LaneBuffers& lane, uint32_t block, Fault* fault);
   bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
@@ -147,11 +180,12 @@ class ImageReader final : public Reader {
   std::vector<uint32_t> current_;  // by chunk: how many of its pages the page map leads to
   std::vector<BlankPages> blanks_;
   ReaderMap map_;
-  std::vector<LaneBuffers> lanes_;
+  std::vector<Lane> lanes_;
   // read_page's: the chunks it read last.
   static constexpr size_t kPageLanes = 8;
   std::vector<LaneBuffers> page_lanes_;
   uint64_t page_uses_ = 0;
+  std::unique_ptr<codec::DeltaState> page_codec_;
 };
 
 }  // namespace dormouse::image

@@ -18,7 +18,8 @@ ImageWriter::ImageWriter(const WriterSetup& setup)
       skip_unchanged_(setup.skip_unchanged),
       complete_(setup.complete),
       table_(setup.page_hashes, setup.digests),
-      map_(setup.nr_pfns) {
+      map_(setup.nr_pfns),
+      deltas_(setup.deltas) {
   if (!full_map_) return;
   // Ancestors from which nothing is needed any more are left out; the parent never is.
   uint16_t next = 1;
@@ -30,7 +31,7 @@ bool ImageWriter::start(const WriterSetup& setup, Fault* fault) {
   tail_ = allocate_aligned(kTailBytes);
   bool allocated = map_.allocated() && tail_;
   for (uint32_t i = 0; i < setup.lanes && allocated; i++) {
-    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_, setup.compression));
+    lanes_.push_back(std::make_unique<Lane>(*file_, table_, map_, setup.compression, deltas_));
     allocated = lanes_.back()->allocate();
   }
   if (!allocated) return fault->raise("NO_MEMORY", "no memory for the image's lanes and page map");
@@ -117,6 +118,12 @@ uint64_t ImageWriter::stored_bytes() const {
   uint64_t sum = file_->reserved();
   for (const auto& lane : lanes_) sum += lane->pending_bytes();
   return sum;
+}
+
+uint32_t ImageWriter::delta_ages() const {
+  uint32_t ages = 0;
+  for (const auto& lane : lanes_) ages |= lane->delta_ages();
+  return ages;
 }
 
 bool ImageWriter::finish(Fault* fault) {

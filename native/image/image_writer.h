@@ -32,6 +32,7 @@ struct WriterSetup {
   bool skip_unchanged;  // the parent has all its page hashes
   bool complete;        // every pfn must be put, be it only to be left out
   Compression compression;
+  DeltaUse deltas;  // with pages only where page_hashes
 };
 
 class ImageWriter final : public Writer {
@@ -67,6 +68,8 @@ class ImageWriter final : public Writer {
   }
   // The content root, where pages are hashed: `root` is the parent's, or zero.
   void content_root(ContentRoot* root);
+  // Bit i: some delta rests on an image that is i + 1 older.
+  uint32_t delta_ages() const;
   bool encode_map(std::vector<uint8_t>* out, uint64_t* n_runs);
   bool write_tail(const uint8_t* bytes, uint64_t n, Fault* fault);
   bool publish(Fault* fault);
@@ -89,6 +92,7 @@ class ImageWriter final : public Writer {
   std::unique_ptr<OutputFile> file_;
   ChunkTable table_;
   WriterMap map_;
+  const DeltaUse deltas_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   codec::Lz4State lz4_;
   MapCoder coder_;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -36,15 +37,20 @@ void ChunkTable::put(uint32_t chunk, const ChunkEntry& entry, ChunkNotes notes) 
   notes_[chunk] = std::move(notes);
 }
 
-Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression)
-    : file_(file), table_(table), map_(map), coder_(compression) {}
+Lane::Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression,
+           const DeltaUse& deltas)
+    : file_(file), table_(table), map_(map), coder_(compression) {
+  if (deltas.pages) deltas_ = std::make_unique<DeltaChunk>(deltas);
+}
 
-// A chunk begins only below kSegmentBytes, so the longest one still fits behind it.
+// A chunk begins only below kSegmentBytes, so the longest one still fits behind it, and one of
+// deltas that is put before it.
 bool Lane::allocate() {
-  segment_ = allocate_huge(kSegmentBytes + kMaxChunkSpan);
-  written_ = allocate_huge(kSegmentBytes + kMaxChunkSpan);
+  const uint64_t room = kSegmentBytes + kMaxChunkSpan + (deltas_ ? DeltaChunk::kMaxSpan : 0);
+  segment_ = allocate_huge(room);
+  written_ = allocate_huge(room);
   staging_ = allocate_aligned(kBlockBytes);
-  return segment_ && written_ && staging_;
+  return segment_ && written_ && staging_ && (!deltas_ || deltas_->allocate());
 }
 
 void Lane::open_chunk() {
@@ -56,7 +62,10 @@ void Lane::open_chunk() {
 }
 
 void Lane::encode_block(const uint8_t* pages, uint32_t n) {
-  at_ += coder_.encode(pages, n, segment_.get() + at_, &lengths_[blocks_++]);
+  const uint32_t bytes = coder_.encode(pages, n, segment_.get() + at_, &lengths_[blocks_++]);
+  at_ += bytes;
+  coded_pages_ += n;
+  coded_bytes_ += bytes;
 }
 
 void Lane::add_body(const uint8_t* body) {
@@ -107,13 +116,53 @@ bool Lane::close_chunk(Fault* fault) {
   uint8_t* end = image::close_chunk(&h, lengths_, run_, base, segment_.get() + at_);
   std::memset(end, 0, size_t(base + h.span - end));
   at_ = start_ + h.span;
-  const pfn::Hash128 hash = pfn::hash128(base, h.span);
-  if (table_.digests() && !pfn::sha256(base, h.span, &notes_.digest, fault)) return false;
-  closed_.push_back(
-      {number_, {start_, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes_)});
-  notes_ = {};
   open_ = false;
+  ChunkNotes notes = std::move(notes_);
+  notes_ = {};
+  return seal(h, number_, start_, std::move(notes), fault);
+}
+
+bool Lane::seal(const ChunkHeader& h, uint32_t number, uint64_t start, ChunkNotes notes,
+                Fault* fault) {
+  const uint8_t* const base = segment_.get() + start;
+  const pfn::Hash128 hash = pfn::hash128(base, h.span);
+  if (table_.digests() && !pfn::sha256(base, h.span, &notes.digest, fault)) return false;
+  closed_.push_back(
+      {number, {start, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes)});
   return true;
+}
+
+// Half of what a page takes here in a block. Before the first block nobody knows.
+uint32_t Lane::worth_bytes() const {
+  constexpr uint32_t kGuess = 1024, kLeast = 64;
+  if (coded_pages_ == 0) return kGuess;
+  return std::max(kLeast, uint32_t(coded_bytes_ / coded_pages_ / 2));
+}
+
+// The page that deltas_ just took.
+bool Lane::place_delta(uint64_t desc, Fault* fault) {
+  if (deltas_->pages() == 1) deltas_->number = table_.next_number();
+  if (!place(desc, deltas_->number, uint16_t(deltas_->pages() - 1), fault)) return false;
+  // The bodies that wait to be encoded no longer follow each other.
+  stage();
+  return !deltas_->full() || close_deltas(fault);
+}
+
+// They come before the open chunk, which moves, as it grows at its end.
+bool Lane::close_deltas(Fault* fault) {
+  const uint64_t start = open_ ? start_ : at_;
+  uint8_t* const at = segment_.get() + start;
+  const uint32_t span = deltas_->span();
+  std::memmove(at + span, at, size_t(at_ - start));
+  at_ += span;
+  start_ += span;
+  ChunkNotes notes;
+  notes.page_hashes = std::move(deltas_->page_hashes);
+  deltas_->page_hashes.clear();
+  const ChunkHeader h = deltas_->close(at);
+  if (!seal(h, deltas_->number, start, std::move(notes), fault)) return false;
+  if ((open_ ? start_ : at_) < kSegmentBytes) return true;
+  return (!open_ || close_chunk(fault)) && write_segment(fault);
 }
 
 Lane::~Lane() {
@@ -163,6 +212,14 @@ bool Lane::make_room(Fault* fault) {
   return true;
 }
 
+// What is not encoded yet is copied.
+void Lane::stage() {
+  if (direct_pages_ == 0) return;
+  std::memcpy(staging_.get(), direct_, uint64_t(direct_pages_) * kPageBytes);
+  staged_pages_ = direct_pages_;
+  direct_pages_ = 0;
+}
+
 bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies, Fault* fault) {
   uint64_t with_body = 0;
   for (uint32_t i = 0; i < n_pages; i++) {
@@ -170,15 +227,18 @@ bool Lane::append(const uint64_t* descs, uint32_t n_pages, const uint8_t* bodies
       if (!place(descs[i], 0, 0, fault)) return false;
       continue;
     }
+    const uint8_t* const body = bodies + with_body++ * kPageBytes;
+    const bool has_delta = deltas_ && desc_class(descs[i]) == kClassData;
+    if (has_delta && deltas_->add(descs[i], body, worth_bytes())) {
+      if (!place_delta(descs[i], fault)) return false;
+      continue;
+    }
     if (!make_room(fault) || !add_page(descs[i], fault)) return false;
-    add_body(bodies + with_body++ * kPageBytes);
+    add_body(body);
+    if (has_delta) deltas_->keep(descs[i], body, number_, uint16_t(pages_ - 1));
   }
-  // The caller's buffer is its own again: what is not encoded yet must be copied.
-  if (direct_pages_) {
-    std::memcpy(staging_.get(), direct_, uint64_t(direct_pages_) * kPageBytes);
-    staged_pages_ = direct_pages_;
-    direct_pages_ = 0;
-  }
+  // The caller's buffer is its own again.
+  stage();
   total_pages_.fetch_add(with_body, std::memory_order_relaxed);
   pending_.store(at_, std::memory_order_relaxed);
   return true;
@@ -206,6 +266,7 @@ bool Lane::take(const StoredChunk& chunk, Fault* fault) {
 
 bool Lane::flush(Fault* fault) {
   if (open_ && !close_chunk(fault)) return false;
+  if (deltas_ && deltas_->pages() && !close_deltas(fault)) return false;
   return write_segment(fault) && finish_write(fault);
 }
 

@@ -12,6 +12,7 @@
 #include "image/aligned_bytes.h"
 #include "image/block_coder.h"
 #include "image/chunk.h"
+#include "image/delta_chunk.h"
 #include "image/output_file.h"
 #include "image/reader.h"
 #include "image/writer_map.h"
@@ -50,7 +51,9 @@ class Lane {
  public:
   static constexpr uint64_t kSegmentBytes = 4ull << 20;
 
-  Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression);
+  // With deltas where `deltas` has pages for them to rest on; the table then takes page hashes.
+  Lane(OutputFile& file, ChunkTable& table, WriterMap& map, Compression compression,
+       const DeltaUse& deltas);
   ~Lane();
   bool allocate();
 
@@ -69,6 +72,8 @@ class Lane {
   // Pages with a body, superseded ones included.
   uint64_t stored_pages() const { return total_pages_.load(); }
   uint64_t pending_bytes() const { return pending_.load(); }
+  // As DeltaChunk::ages().
+  uint32_t delta_ages() const { return deltas_ ? deltas_->ages() : 0; }
 
  private:
   struct Closed {
@@ -78,6 +83,12 @@ class Lane {
   };
 
   bool make_room(Fault* fault);
+  uint32_t worth_bytes() const;
+  bool place_delta(uint64_t desc, Fault* fault);
+  bool close_deltas(Fault* fault);
+  void stage();
+  // The chunk of that header at `start` of the segment is whole.
+  bool seal(const ChunkHeader& h, uint32_t number, uint64_t start, ChunkNotes notes, Fault* fault);
   void open_chunk();
   bool close_chunk(Fault* fault);
   bool add_page(uint64_t desc, Fault* fault);
@@ -92,6 +103,8 @@ class Lane {
   ChunkTable& table_;
   WriterMap& map_;
   BlockCoder coder_;
+  std::unique_ptr<DeltaChunk> deltas_;
+  uint64_t coded_pages_ = 0, coded_bytes_ = 0;  // of blocks
   AlignedBytes segment_, staging_, written_;
   std::thread writing_;  // writes written_
   Fault write_fault_;
