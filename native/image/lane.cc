@@ -162,7 +162,7 @@ bool Lane::close_deltas(Fault* fault) {
   const ChunkHeader h = deltas_->close(at);
   if (!seal(h, deltas_->number, start, std::move(notes), fault)) return false;
   if ((open_ ? start_ : at_) < kSegmentBytes) return true;
-  return (!open_ || close_chunk(fault)) && write_segment(fault);
+  return (!open_ || close_chunk(fault)) && write_segment(true, fault);
 }
 
 Lane::~Lane() {
@@ -178,7 +178,7 @@ bool Lane::finish_write(Fault* fault) {
   return false;
 }
 
-bool Lane::write_segment(Fault* fault) {
+bool Lane::write_segment(bool beside, Fault* fault) {
   if (!finish_write(fault)) return false;
   if (at_ == 0) return true;
   const uint64_t offset = file_.reserve(at_);
@@ -189,15 +189,19 @@ bool Lane::write_segment(Fault* fault) {
   closed_.clear();
   std::swap(segment_, written_);
   writing_bytes_ = at_;
-  writing_ = std::thread([this, offset] {
+  const auto write = [this, offset] {
     using Clock = std::chrono::steady_clock;
     const auto began = Clock::now();
     const bool good = guarded(&write_fault_, [&] {
       return file_.write_at(offset, written_.get(), writing_bytes_, &write_fault_);
     });
     const std::chrono::nanoseconds took = Clock::now() - began;
-    if (good && file_.direct()) writing_ns_ = uint64_t(took.count());
-  });
+    if (good && file_.is_direct(writing_bytes_)) writing_ns_ = uint64_t(took.count());
+  };
+  if (beside)
+    writing_ = std::thread(write);
+  else
+    write();
   at_ = 0;
   pending_.store(0, std::memory_order_relaxed);
   return true;
@@ -206,7 +210,7 @@ bool Lane::write_segment(Fault* fault) {
 bool Lane::make_room(Fault* fault) {
   if (open_ && pages_ == kMaxChunkBodies) {
     if (!close_chunk(fault)) return false;
-    if (at_ >= kSegmentBytes && !write_segment(fault)) return false;
+    if (at_ >= kSegmentBytes && !write_segment(true, fault)) return false;
   }
   if (!open_) open_chunk();
   return true;
@@ -267,7 +271,7 @@ bool Lane::take(const StoredChunk& chunk, Fault* fault) {
 bool Lane::flush(Fault* fault) {
   if (open_ && !close_chunk(fault)) return false;
   if (deltas_ && deltas_->pages() && !close_deltas(fault)) return false;
-  return write_segment(fault) && finish_write(fault);
+  return write_segment(false, fault) && finish_write(fault);
 }
 
 }  // namespace dormouse::image

@@ -95,7 +95,8 @@ class Lane {
   bool place(uint64_t desc, uint32_t chunk, uint16_t slot, Fault* fault);
   void add_body(const uint8_t* body);
   void encode_block(const uint8_t* pages, uint32_t n);
-  bool write_segment(Fault* fault);
+  // `beside`: on a thread of its own, as there is more to encode meanwhile.
+  bool write_segment(bool beside, Fault* fault);
   // Waits for the segment under way; its fault is the lane's.
   bool finish_write(Fault* fault);
 

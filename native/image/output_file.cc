@@ -11,13 +11,20 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace dormouse::image {
 
 namespace {
 
-constexpr uint64_t kAllocateStep = 256ull << 20;
+// A file that stays as small is not worth it; of a larger one as much again, up to a step.
+constexpr uint64_t kUnallocatedBytes = 8ull << 20;
+constexpr uint64_t kAllocateLeast = 32ull << 20, kAllocateMost = 256ull << 20;
 // What is less than this costs more to hand to the disk by itself than to hold back.
 constexpr uint64_t kSyncBytes = 256ull << 10;
+// What is less goes through the page cache: of a small file the one fsync then waits for the disk,
+// and not each write.
+constexpr uint64_t kDirectBytes = 1ull << 20;
 
 bool is_full(int error) { return error == ENOSPC || error == EDQUOT || error == EFBIG; }
 
@@ -75,25 +82,20 @@ void OutputFile::fail_call(uint32_t nth, int with_errno, bool for_ever) {
   fail_in_ = nth;
 }
 
-bool OutputFile::open_unnamed(bool direct, Fault* fault) {
-  const int flags = O_TMPFILE | O_RDWR | O_CLOEXEC;
-  if (direct) fd_ = openat(folder_, ".", flags | O_DIRECT, 0600);
-  direct_ = fd_ >= 0;
-  if (fd_ < 0) fd_ = openat(folder_, ".", flags, 0600);
+bool OutputFile::open_unnamed(Fault* fault) {
+  fd_ = openat(folder_, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (fd_ >= 0) return true;
   if (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT || errno == EINVAL)
-    return open_partial(direct, fault);
+    return open_partial(fault);
   if (is_full(errno)) return raise(fault, "open");
   fault->sys_errno = errno;
   return refuse(fault, "OUTPUT_INVALID", path_, strerror(errno));
 }
 
-bool OutputFile::open_partial(bool direct, Fault* fault) {
+bool OutputFile::open_partial(Fault* fault) {
   partial_ = "." + name_.substr(0, 200) + "." + random_suffix() + ".partial";
   const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   fd_ = openat(folder_, partial_.c_str(), flags, 0600);
-  // Afterwards: an open that is refused O_DIRECT may have made the file all the same.
-  direct_ = direct && fd_ >= 0 && fcntl(fd_, F_SETFL, O_DIRECT) == 0;
   if (fd_ >= 0) return !nameless_ || drop_partial(fault);
   partial_.clear();
   if (is_full(errno)) return raise(fault, "open");
@@ -146,9 +148,8 @@ std::unique_ptr<OutputFile> OutputFile::create(const OutputPlace& place, Fault* 
     return nullptr;
   }
   if (!place.nameless && !check_absent(file->folder_, file->name_, path, fault)) return nullptr;
-  if (!(place.unnamed ? file->open_unnamed(place.direct, fault)
-                      : file->open_partial(place.direct, fault)))
-    return nullptr;
+  if (!(place.unnamed ? file->open_unnamed(fault) : file->open_partial(fault))) return nullptr;
+  file->direct_ = place.direct;
   struct statfs system;
   // tmpfs would fill allocated pages with zeroes first.
   if (fstatfs(file->fd_, &system) == 0 && system.f_type == TMPFS_MAGIC) file->allocates_ = false;
@@ -157,6 +158,7 @@ std::unique_ptr<OutputFile> OutputFile::create(const OutputPlace& place, Fault* 
 
 OutputFile::~OutputFile() {
   if (!partial_.empty()) unlink_partial();
+  if (direct_fd_ >= 0) close(direct_fd_);
   if (fd_ >= 0) close(fd_);
   if (folder_ >= 0) close(folder_);
 }
@@ -165,8 +167,8 @@ OutputFile::~OutputFile() {
 // where it fails the writes themselves tell.
 void OutputFile::allocate_ahead(uint64_t until) {
   std::lock_guard<std::mutex> hold(ahead_lock_);
-  if (!allocates_ || until <= ahead_) return;
-  const uint64_t target = (until + kAllocateStep - 1) / kAllocateStep * kAllocateStep;
+  if (!allocates_ || until <= std::max(ahead_, kUnallocatedBytes)) return;
+  const uint64_t target = until + std::clamp(until, kAllocateLeast, kAllocateMost);
   if (fallocate(fd_, 0, off_t(ahead_), off_t(target - ahead_)) == 0)
     ahead_ = target;
   else if (errno != EINTR)
@@ -185,34 +187,41 @@ uint64_t OutputFile::skip(uint64_t bytes) {
   return next_.fetch_add(bytes);
 }
 
-// Turns direct I/O off, for good; several lanes may want it at once. False if it stays on.
-bool OutputFile::end_direct() {
+// A description of its own, made when there is something for it; -1 where there is none.
+int OutputFile::direct_descriptor() {
+  if (!direct_) return -1;
   std::lock_guard<std::mutex> hold(direct_lock_);
-  if (!direct_) return true;
-  const int flags = fcntl(fd_, F_GETFL);
-  if (flags < 0 || fcntl(fd_, F_SETFL, flags & ~O_DIRECT) != 0) return false;
-  direct_ = false;
-  return true;
+  if (direct_fd_ >= 0) return direct_fd_;
+  const std::string self = "/proc/self/fd/" + std::to_string(fd_);
+  direct_fd_ = open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  if (direct_fd_ < 0) direct_ = false;
+  return direct_fd_;
 }
+
+bool OutputFile::is_direct(uint64_t n) const { return direct_ && n >= kDirectBytes; }
 
 bool OutputFile::write_at(uint64_t offset, const uint8_t* bytes, uint64_t n, Fault* fault) {
   uint64_t done = 0;
   while (done < n) {
-    const bool direct = direct_;
-    const ssize_t wrote =
-        injected() ? -1 : pwrite(fd_, bytes + done, n - done, off_t(offset + done));
+    const int direct = is_direct(n) ? direct_descriptor() : -1;
+    const ssize_t wrote = injected() ? -1
+                                     : pwrite(direct >= 0 ? direct : fd_, bytes + done, n - done,
+                                              off_t(offset + done));
     if (wrote > 0) {
       done += uint64_t(wrote);
-      if (done % 4096 != 0) end_direct();
+      if (done % 4096 != 0) direct_ = false;
       continue;
     }
     if (wrote < 0 && errno == EINTR) continue;
-    if (wrote < 0 && errno == EINVAL && direct && end_direct()) continue;
+    if (wrote < 0 && errno == EINVAL && direct >= 0) {
+      direct_ = false;
+      continue;
+    }
     if (wrote == 0) errno = ENOSPC;
     return raise(fault, "write", offset + done);
   }
   // Without this the page cache would hold everything back until the one fsync.
-  if (!direct_ && n >= kSyncBytes)
+  if (!is_direct(n) && n >= kSyncBytes)
     sync_file_range(fd_, off_t(offset), off_t(n), SYNC_FILE_RANGE_WRITE);
   return true;
 }

@@ -33,8 +33,8 @@ class OutputFile {
   uint64_t skip(uint64_t bytes);
   // For reading back what was written; stays this object's.
   int descriptor() const { return fd_; }
-  // Whether what is written goes to the disk itself, and not into the page cache.
-  bool direct() const { return direct_; }
+  // Whether a write of so many bytes goes to the disk itself, and not into the page cache.
+  bool is_direct(uint64_t n) const;
   uint64_t reserved() const { return next_.load(std::memory_order_relaxed); }
 
   // Address, offset and size are multiples of 4096. Thread-safe on disjoint ranges.
@@ -59,12 +59,12 @@ class OutputFile {
 
  private:
   OutputFile() = default;
-  bool open_unnamed(bool direct, Fault* fault);
-  bool open_partial(bool direct, Fault* fault);
+  bool open_unnamed(Fault* fault);
+  bool open_partial(Fault* fault);
   bool is_partial() const;
   bool drop_partial(Fault* fault);
   void unlink_partial();
-  bool end_direct();
+  int direct_descriptor();
   void allocate_ahead(uint64_t until);
   bool link_name(Fault* fault);
   bool injected();
@@ -77,6 +77,7 @@ class OutputFile {
   bool allocates_ = true;
   std::atomic<bool> direct_{false};
   std::mutex direct_lock_;
+  int direct_fd_ = -1;
   std::atomic<uint64_t> next_{0};
   std::atomic<bool> shares_{true};
   std::atomic<uint64_t> shared_bytes_{0};

@@ -5,7 +5,7 @@ import { ImageWriter } from '../../src/image/writer.js';
 import { append, manifestFor, type TestPage } from './images.js';
 
 const [path = ''] = process.argv.slice(2);
-const perLane = 1300;
+const perLane = Number(process.env.DURABLE_PAGES ?? 1300);
 const pages = (first: number): TestPage[] =>
   Array.from({ length: perLane }, (_, i) => ({
     ...{ pfn: first + i, pageClass: 'data', type: 0 },

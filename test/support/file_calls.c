@@ -1,7 +1,8 @@
 // Preloaded into a child process: logs what it asks of the kernel for durable files, in order, and
 // lets some of it fail.
-//   FILE_CALLS_LOG       lines `write`, `sync file`, `sync folder`, `link` are appended to this
-//   file FILE_CALLS_FAIL      `sync file` or `sync folder`: that call fails with EIO
+//   FILE_CALLS_LOG       lines `write`, `allocate`, `sync file`, `sync folder`, `link` are appended
+//   to this file
+//   FILE_CALLS_FAIL      `sync file` or `sync folder`: that call fails with EIO
 //   FILE_CALLS_NO_DIRECT a write with O_DIRECT behind the first page fails with EINVAL, once others
 //   are under way too
 #define _GNU_SOURCE
@@ -54,6 +55,19 @@ int link(const char* old, const char* name) {
   const int result = real(old, name);
   if (result == 0) note("link");
   return result;
+}
+
+static int allocate(const char* symbol, int fd, int mode, off_t offset, off_t n) {
+  int (*real)(int, int, off_t, off_t) = (int (*)(int, int, off_t, off_t))dlsym(RTLD_NEXT, symbol);
+  if (mode == 0) note("allocate");
+  return real(fd, mode, offset, n);
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t n) {
+  return allocate("fallocate", fd, mode, offset, n);
+}
+int fallocate64(int fd, int mode, off_t offset, off_t n) {
+  return allocate("fallocate64", fd, mode, offset, n);
 }
 
 static ssize_t put(const char* symbol, int fd, const void* bytes, size_t n, off_t offset) {
