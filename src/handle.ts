@@ -12,6 +12,8 @@ export type ReaderHandle = Handle<'reader'>;
 export type DigestHandle = Handle<'digest'>;
 export type TrackerHandle = Handle<'tracker'>;
 export type LiveHandle = Handle<'live pass'>;
+/** What deltas of a session's images rest on. */
+export type BasePagesHandle = Handle<'base pages'>;
 /** A domain on its way back to an image. */
 export type RewindHandle = Handle<'rewind'>;
 /** What differs between two images. */

@@ -3,6 +3,7 @@ import { basename, dirname, join } from 'node:path';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Ancestor } from './ancestors.js';
 import { realPath } from './file.js';
+import { MAX_DELTA_AGE } from './format.js';
 import { ImageFile } from './image_file.js';
 import type { LayerSetup, SourceSetup } from './native.js';
 
@@ -75,6 +76,7 @@ class ChainReader {
     // By its own name: a link to it may lie in another folder, or lead elsewhere tomorrow.
     this.addSource(top, basename(realPath(top.path)), await this.tablesOf(top));
     for (let at: ImageFile | null = top; at;) at = await this.addLayer(at);
+    await this.findBases();
     const [own] = this.opened;
     const unsure = this.files.find(({ hasChunkDigests }) => !hasChunkDigests);
     if (own?.footer.signer && unsure)
@@ -100,6 +102,19 @@ class ChainReader {
     if (isFull || !parent) return null;
     const below = this.opened[await this.sourceOf(file, parent)];
     return below ?? null;
+  }
+
+  /** What deltas rest on is among what was opened: the maps below an image lead to its bases, and a full one names them. */
+  private async findBases(): Promise<void> {
+    for (const [source, file] of this.opened.entries()) {
+      if (!file.header.hasDeltas) continue;
+      const bases = new Array<number>(MAX_DELTA_AGE).fill(0);
+      for (const ancestor of await file.ancestors()) {
+        const age = file.header.sequence - ancestor.sequence;
+        if (age <= MAX_DELTA_AGE) bases[age - 1] = this.known(ancestor) ?? 0;
+      }
+      this.sources[source] = { ...(this.sources[source] as SourceSetup), bases };
+    }
   }
 
   private known({ imageId, root }: Ancestor): number | undefined {
@@ -132,10 +147,11 @@ class ChainReader {
   }
 
   private async tablesOf(file: ImageFile): Promise<Tables> {
-    const { hasChunkDigests, hasPageHashes } = file.header;
+    const { hasChunkDigests, hasPageHashes, hasDeltas } = file.header;
     const chunkTable = await file.region('chunkTable');
     const digests = hasChunkDigests ? await file.region('chunkDigests') : nothing;
-    const pageHashes = this.pageHashes && hasPageHashes ? await file.region('pageHashes') : nothing;
+    const wanted = this.pageHashes || hasDeltas;
+    const pageHashes = wanted && hasPageHashes ? await file.region('pageHashes') : nothing;
     return { chunkTable, digests, pageHashes };
   }
 
@@ -146,6 +162,7 @@ class ChainReader {
     const { imageId, nrPfns, sequence, hasChunkDigests, hasPageHashes } = header;
     this.sources.push({
       ...{ fd: file.file.fd, name, nrPfns, newer, chunksEnd: footer.chunksEnd },
+      ...{ deltas: header.hasDeltas, bases: [] },
       ...tables,
     });
     this.files.push({ imageId, root: footer.root, sequence, name, nrPfns, hasChunkDigests, hasPageHashes });

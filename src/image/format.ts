@@ -31,8 +31,10 @@ export const CHUNK_MAGIC = '444d434b';
 
 /** Flags of the header that a reader must understand: pages lie in other files too. */
 export const FLAG_PARENT = 1n;
+/** It may have chunks of deltas, which rest on pages of other files. */
+export const FLAG_DELTAS = 2n;
 /** must-understand flags this version knows. */
-export const KNOWN_FLAGS = FLAG_PARENT;
+export const KNOWN_FLAGS = FLAG_PARENT | FLAG_DELTAS;
 /** Flags of the header that a reader may pass over: what else the file has. */
 export const FLAG_PAGE_HASHES = 1n;
 export const FLAG_CHUNK_DIGESTS = 2n;
@@ -52,8 +54,11 @@ export type Consistency = (typeof consistencies)[number];
 /** Numbers a class can have; pfn/counts.ts has those there are. */
 export const CLASS_SLOTS = 16;
 
-/** The one kind of chunk. */
+/** Kinds of chunks: whole pages, or what changed of pages that older images hold. */
 export const CHUNK_KIND_PAGES = 1;
+export const CHUNK_KIND_DELTAS = 2;
+/** How much older an image may be, by its number in the chain, for deltas to rest on it. */
+export const MAX_DELTA_AGE = 32;
 /** Codecs by number. */
 export const CODECS = ['none', 'lz4'] as const;
 
@@ -111,6 +116,10 @@ export const CHUNK_HEADER_SIZE = 64;
 /** One run of pages of a chunk: consecutive pfns of one class and type. */
 export const CHUNK_RUN = { desc: [0, 8], count: [8, 4] } as const satisfies Layout;
 export const CHUNK_RUN_SIZE = 12;
+
+/** Of a chunk of deltas, by slot: the copy of the page that the delta rests on. */
+export const DELTA_BASE = { chunk: [0, 4], slot: [4, 2], age: [6, 2] } as const satisfies Layout;
+export const DELTA_BASE_SIZE = 8;
 
 /** One chunk in the chunk table. */
 export const CHUNK_ENTRY = {

@@ -9,6 +9,7 @@ import {
   CONSISTENCIES,
   FLAG_CHUNK_DIGESTS,
   FLAG_PAGE_HASHES,
+  FLAG_DELTAS,
   FLAG_PARENT,
   FOOTER,
   FOOTER_MAGIC,
@@ -45,6 +46,8 @@ export interface ImageHeader {
   readonly nrPfns: number;
   readonly consistency: Consistency;
   readonly hasPageHashes: boolean;
+  /** It may have chunks of deltas; then it has a parent and page hashes. */
+  readonly hasDeltas: boolean;
   readonly hasChunkDigests: boolean;
 }
 
@@ -147,7 +150,8 @@ export function encodeHeader(header: Omit<ImageHeader, 'major' | 'minor'>): Buff
   w.hex(HEADER.imageId, header.imageId);
   const mayIgnore =
     (header.hasPageHashes ? FLAG_PAGE_HASHES : 0n) | (header.hasChunkDigests ? FLAG_CHUNK_DIGESTS : 0n);
-  w.page.writeBigUInt64LE(header.parent ? FLAG_PARENT : 0n, HEADER.mustUnderstand[0]);
+  const mustUnderstand = (header.parent ? FLAG_PARENT : 0n) | (header.hasDeltas ? FLAG_DELTAS : 0n);
+  w.page.writeBigUInt64LE(mustUnderstand, HEADER.mustUnderstand[0]);
   w.page.writeBigUInt64LE(mayIgnore, HEADER.mayIgnore[0]);
   w.hex(HEADER.chainId, header.chainId);
   w.number(HEADER.sequence, header.sequence);
@@ -200,6 +204,7 @@ export function decodeHeader(page: Buffer): ImageHeader {
     ...{ major, minor, imageId: r.hex(HEADER.imageId), nrPfns, consistency },
     ...decodeLineage(r),
     hasPageHashes: (mayIgnore & FLAG_PAGE_HASHES) !== 0n,
+    hasDeltas: (r.flags(HEADER.mustUnderstand) & FLAG_DELTAS) !== 0n,
     hasChunkDigests: (mayIgnore & FLAG_CHUNK_DIGESTS) !== 0n,
   };
 }
@@ -214,6 +219,9 @@ function decodeLineage(r: FrameReader): Pick<ImageHeader, 'parent' | 'chainId' |
     isFirst === (sequence === 0) &&
     isFirst === (chainId === r.hex(HEADER.imageId));
   if (!agree) throw damaged('header: it contradicts itself on whether there is a parent', 0);
+  const deltas = (r.flags(HEADER.mustUnderstand) & FLAG_DELTAS) !== 0n;
+  if (deltas && (isFirst || (r.flags(HEADER.mayIgnore) & FLAG_PAGE_HASHES) === 0n))
+    throw damaged('header: it has deltas, but no parent or no page hashes', 0);
   const parent = isFirst ? null : { imageId: parentId, root: r.hex(HEADER.parentRoot) };
   return { parent, chainId, sequence };
 }

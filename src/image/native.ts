@@ -1,7 +1,7 @@
 /** The addon's part for images, typed. Handles are valid in every thread of the process. */
 import { addon } from '../addon.js';
 import type { Compression } from '../codec/compression.js';
-import type { ReaderHandle, WriterHandle } from '../handle.js';
+import type { BasePagesHandle, ReaderHandle, WriterHandle } from '../handle.js';
 
 export interface WriterSetup {
   readonly path: string;
@@ -24,6 +24,16 @@ export interface WriterSetup {
   /** Every pfn must be appended, be it only to be left out. */
   readonly complete: boolean;
   readonly compression: Compression;
+  readonly deltas: DeltaSetup;
+}
+
+/** What pages may be stored as: what changed of what `pages` holds of these images. Each is known by a number of the session's. */
+export interface DeltaSetup {
+  /** 0: as none. */
+  readonly pages: BasePagesHandle | 0;
+  /** Of the image to be written. */
+  readonly image: number;
+  readonly images: readonly { readonly image: number; readonly age: number }[];
 }
 
 /** One file with chunks. Its descriptor is duplicated; empty buffers where it has no such region. */
@@ -37,6 +47,10 @@ export interface SourceSetup {
   readonly chunkTable: Buffer;
   readonly digests: Buffer;
   readonly pageHashes: Buffer;
+  /** It may have deltas. */
+  readonly deltas: boolean;
+  /** By how much older each file is that they may rest on, less one: which of the reader's; 0 for none. */
+  readonly bases: readonly number[];
 }
 
 /** One page map; `sources`: by the runs' source number, which of the reader's. */
@@ -67,6 +81,10 @@ export interface NativeImage {
   writerDigests(handle: WriterHandle): Buffer;
   /** `before`: 32 bytes, the parent's or zeroes. */
   writerContentRoot(handle: WriterHandle, before: Buffer): Buffer;
+  /** Bit i: some delta rests on an image that is i + 1 older. */
+  writerDeltaAges(handle: WriterHandle): number;
+  createBasePages(mostPages: number): BasePagesHandle;
+  closeBasePages(handle: BasePagesHandle): boolean;
   encodeMap(handle: WriterHandle): { bytes: Buffer; runs: number; more: boolean };
   writeTail(handle: WriterHandle, bytes: Buffer): void;
   publish(handle: WriterHandle): Promise<void>;

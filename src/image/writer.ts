@@ -6,6 +6,7 @@ import { type Compression, defaultCompression } from '../codec/compression.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import { memoryBytesOf, totalPages, type PageCounts } from '../pfn/counts.js';
 import { encodeAncestors, type Ancestor } from './ancestors.js';
+import type { DeltaBases, DeltaUse } from './delta_bases.js';
 import {
   ANCESTOR,
   CHUNK_ENTRY_SIZE,
@@ -57,6 +58,8 @@ export interface WriterOptions {
   readonly chunkDigests?: boolean;
   /** Signs the image's root; called once, when all else is written. What it throws abandons the image. */
   readonly sign?: SignRoot;
+  /** Pages may be stored as what changed since images that the same bases were used for; only with pageHashes. */
+  readonly deltas?: DeltaBases;
   /** Default: lz4. */
   readonly compression?: Compression;
   /** Bypass the page cache where the file system can. Default true. */
@@ -101,6 +104,7 @@ export interface CommittedImage extends ParentImage {
 
 const MAX_LANES = 5;
 const nothing = Buffer.alloc(0);
+const noDeltas = { pages: 0, image: 0, images: [] } as const;
 
 function checkParent(path: string, parent: ParentImage, options: WriterOptions): void {
   const real = realPath(parent.path);
@@ -153,6 +157,7 @@ export class ImageWriter {
     private readonly header: Omit<ImageHeader, 'major' | 'minor'>,
     private readonly headerPage: Buffer,
     private readonly fullMap: boolean,
+    private readonly deltas: DeltaUse | undefined,
   ) {}
 
   /**
@@ -170,11 +175,13 @@ export class ImageWriter {
     const chunkDigests = options.chunkDigests ?? options.sign !== undefined;
     if (parent) checkParent(path, parent, options);
     const imageId = randomBytes(16).toString('hex');
+    const deltas = options.deltas?.begin(parent ?? null);
     const header: Omit<ImageHeader, 'major' | 'minor'> = {
       ...{ imageId, parent: parent ?? null, nrPfns, consistency },
       chainId: parent?.chainId ?? imageId,
       sequence: parent ? parent.sequence + 1 : 0,
       hasPageHashes: options.pageHashes ?? false,
+      hasDeltas: (deltas?.setup.images.length ?? 0) > 0,
       hasChunkDigests: chunkDigests,
     };
     const fullMap =
@@ -194,9 +201,10 @@ export class ImageWriter {
         skipUnchanged: options.skipUnchanged ?? false,
         complete: options.complete ?? false,
         compression: options.compression ?? defaultCompression,
+        deltas: deltas?.setup ?? noDeltas,
       }),
     );
-    return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap);
+    return new ImageWriter(handle, imageId, path, options, header, headerPage, fullMap, deltas);
   }
 
   /**
@@ -268,6 +276,7 @@ export class ImageWriter {
       const descriptor = this.options.nameless ? native(() => nativeImage().descriptor(this.handle)) : null;
       const path = descriptor === null ? this.path : `/proc/${process.pid}/fd/${descriptor}`;
       const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
+      if (descriptor === null) this.deltas?.committed({ imageId, sequence, path, root: laid.root }, this.isFull);
       return { path, descriptor, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
     } catch (thrown) {
       throw asDormouseError(thrown);
@@ -280,7 +289,7 @@ export class ImageWriter {
   private async requireAncestors(): Promise<void> {
     const files = this.options.parent?.reader?.files ?? [];
     const folder = dirname(realPath(this.path));
-    for (const { name, imageId, root } of files) await requireImage(join(folder, name), { imageId, root });
+    for (const { name, imageId, root } of [...files, ...this.basesOfDeltas()]) await requireImage(join(folder, name), { imageId, root });
   }
 
   private checkManifest(manifest: Manifest): void {
@@ -323,7 +332,7 @@ export class ImageWriter {
       ...{ imageId: this.imageId, nrPfns: header.nrPfns, chunksEnd, storedPages, pageMapRuns },
       fileSize: offset + pageBytes,
       chunkCount: table.size / CHUNK_ENTRY_SIZE,
-      mapKind: header.parent === null || this.fullMap ? 'full' : 'changes',
+      mapKind: this.isFull ? 'full' : 'changes',
       counts: this.counts(),
       ...{ contentRoot, regions },
     });
@@ -333,13 +342,23 @@ export class ImageWriter {
     return { root, storedBytes: offset + pageBytes, contentRoot };
   }
 
-  /** The parent, and behind a full map all that its runs may lead to. */
+  /** The parent, behind a full map all that its runs may lead to, and what deltas rest on. */
   private ancestors(): Ancestor[] {
     const { parent } = this.options;
     if (!parent) return [];
     const { imageId, root, sequence, path } = parent;
     const own = { imageId, root, sequence, name: basename(realPath(path)) };
-    return this.fullMap && parent.reader ? [own, ...parent.reader.usedFiles().slice(1)] : [own];
+    const listed = this.fullMap && parent.reader ? [own, ...parent.reader.usedFiles().slice(1)] : [own];
+    const known = new Set(listed.map((file) => file.imageId));
+    return [...listed, ...this.basesOfDeltas().filter((file) => !known.has(file.imageId))];
+  }
+
+  private basesOfDeltas(): Ancestor[] {
+    return this.deltas?.files(nativeImage().writerDeltaAges(this.handle)) ?? [];
+  }
+
+  private get isFull(): boolean {
+    return this.header.parent === null || this.fullMap;
   }
 
   /** Null where it cannot be told without reading the parent's pages. */

@@ -12,8 +12,9 @@ interface Identity {
 
 /** An image of the store, by its file. */
 export interface Descent extends Identity {
-  /** Behind a full map only chunks of the ancestors are read, behind one of changes the parent's own map too. */
+  /** Behind one of changes the parent's own map is read too; of all other ancestors only chunks. */
   readonly mapKind: MapKind;
+  /** The parent first. */
   readonly needs: readonly (Identity & { readonly name: string })[];
 }
 
@@ -77,9 +78,9 @@ export class Lineage {
       mapped.add(name);
       const descent = await this.#descent(name);
       if (!descent && !mayMiss) throw damaged(`image ${name} is missing, and points need it`);
-      for (const need of descent?.needs ?? []) {
+      for (const [i, need] of (descent?.needs ?? []).entries()) {
         if (!mayMiss || (await this.#descent(need.name))) await this.require(need, name);
-        if (descent?.mapKind === 'changes') open.push(need.name);
+        if (descent?.mapKind === 'changes' && i === 0) open.push(need.name);
         else all.add(need.name);
       }
     }

@@ -59,10 +59,12 @@ export async function newWorld(dir: string, number: number): Promise<World> {
       skipUnchanged: false,
       complete: false,
       compression: 'auto' as const,
+      deltas: { pages: 0 as const, image: 0, images: [] },
     },
   };
   nativeImage().prepareHashes(reader);
   const writer = nativeImage().createWriter({ ...setup, parent: reader });
+  const basePages = nativeImage().createBasePages(64);
   const output = native(() => outputAddon().create(join(dir, `${number}.core`), false));
   const digest = steps().digestCreate(guestPages);
   const tracker = steps().trackerCreate(guestPages);
@@ -79,6 +81,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
   const source = {
     ...{ fd: readFd, name: readPath, nrPfns: imagePages, newer: false, chunksEnd: 2 * pageBytes },
     ...{ chunkTable: Buffer.alloc(32, 1), digests: Buffer.alloc(32), pageHashes: Buffer.alloc(16) },
+    ...{ deltas: false, bases: [] },
   };
   const layer = {
     ...{ map: randomBytes(40), runs: 1, nrPfns: imagePages, sparse: false, newer: false, sources: [0] },
@@ -102,6 +105,9 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'image.writerPageHashes': [writer],
     'image.writerDigests': [writer],
     'image.writerContentRoot': [writer, Buffer.alloc(32)],
+    'image.writerDeltaAges': [writer],
+    'image.createBasePages': [64],
+    'image.closeBasePages': [basePages],
     'image.encodeMap': [writer],
     'image.writeTail': [writer, page4k],
     'image.publish': [writer],
