@@ -198,7 +198,7 @@ class Inspector {
         skipped++;
         continue;
       }
-      const chunk = parseChunk(await readExactly(this.file, at, span));
+      const chunk = parseChunk(await readExactly(this.file, at, span), true);
       if (typeof chunk === 'string') {
         this.count('damaged');
         this.note(`a chunk at offset ${at}: ${chunk}`);

@@ -9,6 +9,7 @@ import {
   ANCESTOR,
   ANCESTOR_SIZE,
   BLOCK_PAGES,
+  CHUNK_KIND_DELTAS,
   CHUNK_ENTRY,
   CHUNK_ENTRY_SIZE,
   CHUNK_HEADER,
@@ -18,6 +19,8 @@ import {
   CHUNK_RUN,
   CHUNK_RUN_SIZE,
   CODECS,
+  DELTA_BASE,
+  DELTA_BASE_SIZE,
   MAP_BLOCK,
   MAP_BLOCK_RUNS,
   MAP_BLOCK_SIZE,
@@ -26,6 +29,7 @@ import {
   MAX_ANCESTORS,
   MAX_CHUNK_BODIES,
   MAX_CHUNK_PAGES,
+  MAX_DELTA_AGE,
   STORED_FLAG,
   isZero,
   textAt,
@@ -92,6 +96,7 @@ export function parseChunkTable(bytes: Buffer): ChunkEntry[] {
 }
 
 export interface ChunkHead {
+  readonly isDeltas: boolean;
   readonly codec: string;
   /** Whether all that no version 1.0 writer sets is zero. */
   readonly plain: boolean;
@@ -103,11 +108,14 @@ export interface ChunkHead {
   readonly payloadSize: number;
 }
 
+const isKind = (kind: number): boolean => kind === CHUNK_KIND_PAGES || kind === CHUNK_KIND_DELTAS;
+
 /** The 64 bytes at the start of a chunk, or null if they are not such a header. */
 export function parseChunkHead(bytes: Buffer): ChunkHead | null {
   if (bytes.length < CHUNK_HEADER_SIZE || hexAt(bytes, CHUNK_HEADER.magic) !== CHUNK_MAGIC) return null;
   const get = (name: keyof typeof CHUNK_HEADER) => numberAt(bytes, CHUNK_HEADER[name]);
   const head = {
+    isDeltas: get('kind') === CHUNK_KIND_DELTAS,
     codec: CODECS[get('codec')] ?? `codec ${get('codec')}`,
     plain: isZero(bytes, CHUNK_HEADER.salt[0], CHUNK_HEADER_SIZE),
     span: get('span'),
@@ -117,7 +125,7 @@ export function parseChunkHead(bytes: Buffer): ChunkHead | null {
     blocks: get('blocks'),
     payloadSize: get('payloadSize'),
   };
-  const fixed = get('kind') === CHUNK_KIND_PAGES && get('headerSize') === CHUNK_HEADER_SIZE;
+  const fixed = isKind(get('kind')) && get('headerSize') === CHUNK_HEADER_SIZE;
   return fixed && get('codec') < CODECS.length && head.span >= pageBytes ? head : null;
 }
 
@@ -125,7 +133,7 @@ export function parseChunkHead(bytes: Buffer): ChunkHead | null {
 export function isOfUnknownKind(bytes: Buffer): boolean {
   if (bytes.length < CHUNK_HEADER_SIZE || hexAt(bytes, CHUNK_HEADER.magic) !== CHUNK_MAGIC) return false;
   const [kind, codec] = [numberAt(bytes, CHUNK_HEADER.kind), numberAt(bytes, CHUNK_HEADER.codec)];
-  return kind !== CHUNK_KIND_PAGES || codec >= CODECS.length;
+  return !isKind(kind) || codec >= CODECS.length;
 }
 
 /** Consecutive pfns of one class and type, at consecutive slots from `slot`. */
@@ -137,11 +145,24 @@ export interface PageRun {
   readonly slot: number;
 }
 
+/** What a delta rests on: the page in that slot of that chunk of the file that is so many images older. */
+export interface DeltaBase {
+  readonly chunk: number;
+  readonly slot: number;
+  readonly age: number;
+}
+
 export interface ParsedChunk {
   readonly head: ChunkHead;
   readonly runs: readonly PageRun[];
   readonly blocksDecoded: number;
+  /** Of a chunk of deltas, by slot; else empty. */
+  readonly bases: readonly DeltaBase[];
 }
+
+/** A delta is a block of its own. */
+const pagesABlock = (head: ChunkHead): number => (head.isDeltas ? 1 : BLOCK_PAGES);
+const basesSize = (head: ChunkHead): number => (head.isDeltas ? DELTA_BASE_SIZE * head.bodies : 0);
 
 const withBody = (pageClass: number): boolean =>
   classNames[pageClass] === 'data' || classNames[pageClass] === 'table';
@@ -151,9 +172,9 @@ function checkCounts(head: ChunkHead, size: number): string | null {
   if (span !== size) return `its header says ${span} bytes`;
   if (pages < 1 || pages > MAX_CHUNK_PAGES || bodies > MAX_CHUNK_BODIES || bodies > pages)
     return `it counts ${pages} pages and ${bodies} bodies`;
-  if (runs < 1 || runs > pages || blocks !== Math.ceil(bodies / BLOCK_PAGES))
+  if (runs < 1 || runs > pages || blocks !== Math.ceil(bodies / pagesABlock(head)))
     return `it counts ${runs} runs and ${blocks} blocks`;
-  const used = CHUNK_HEADER_SIZE + payloadSize + 4 * blocks + CHUNK_RUN_SIZE * runs;
+  const used = CHUNK_HEADER_SIZE + payloadSize + 4 * blocks + CHUNK_RUN_SIZE * runs + basesSize(head);
   return wholePages(used) === size ? null : 'its lengths do not add up';
 }
 
@@ -169,6 +190,7 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
     const type = typeOf(word);
     if (((word >> 52n) & 15n) !== 0n || count < 1 || !classFits(pageClass, type))
       return `run ${i} is not possible`;
+    if (head.isDeltas && classNames[pageClass] !== 'data') return `run ${i} is of deltas and has none`;
     runs.push({ first, count, pageClass, type, slot });
     slot += count;
     if (withBody(pageClass)) bodies += count;
@@ -176,9 +198,21 @@ function readRuns(bytes: Buffer, head: ChunkHead, at: number): PageRun[] | strin
   return slot === head.pages && bodies === head.bodies ? runs : 'its runs do not add up';
 }
 
+function readBases(bytes: Buffer, head: ChunkHead, at: number): DeltaBase[] | string {
+  const bases: DeltaBase[] = [];
+  for (const end = at + basesSize(head); at < end; at += DELTA_BASE_SIZE) {
+    const get = (name: keyof typeof DELTA_BASE) => numberAt(bytes, DELTA_BASE[name], at);
+    const base = { chunk: get('chunk'), slot: get('slot'), age: get('age') };
+    if (base.age < 1 || base.age > MAX_DELTA_AGE || base.slot >= MAX_CHUNK_BODIES)
+      return `delta ${bases.length} rests on an impossible page`;
+    bases.push(base);
+  }
+  return bases;
+}
+
 const decoded = Buffer.allocUnsafe(BLOCK_PAGES * pageBytes);
 
-/** What a decoded block holds: the pages from slot `first` on, in a buffer that the next one overwrites. */
+/** What a decoded block holds: the pages from slot `first` on, or the change that a delta makes, in a buffer that the next one overwrites. */
 export type BlockVisitor = (first: number, pages: Buffer) => void;
 
 /** Decodes every block. Returns how many, or what is wrong. */
@@ -192,15 +226,16 @@ function readBlocks(
   let compressed = false;
   for (let block = 0; block < head.blocks; block++) {
     const word = bytes.readUInt32LE(tableAt + 4 * block);
-    const raw = pageBytes * Math.min(BLOCK_PAGES, head.bodies - block * BLOCK_PAGES);
+    const first = block * pagesABlock(head);
+    const raw = pageBytes * Math.min(pagesABlock(head), head.bodies - first);
     const isStored = word >= STORED_FLAG;
     const size = isStored ? word - STORED_FLAG : word;
-    if (isStored ? size !== raw : size < 1 || size >= raw || at + size > tableAt)
+    if (isStored ? size !== raw || head.isDeltas : size < 1 || size >= raw || at + size > tableAt)
       return `block ${block} has an impossible length`;
     const stored = bytes.subarray(at, at + size);
     if (!isStored && !lz4DecompressInto(stored, decoded.subarray(0, raw)))
       return `block ${block} does not decode`;
-    visit?.(block * BLOCK_PAGES, isStored ? stored : decoded.subarray(0, raw));
+    visit?.(first, isStored ? stored : decoded.subarray(0, raw));
     compressed ||= !isStored;
     at += size;
   }
@@ -209,19 +244,23 @@ function readBlocks(
   return codec === head.codec ? head.blocks : `it is marked ${head.codec} but is ${codec}`;
 }
 
-/** A whole chunk, every block decoded; or a sentence about what is wrong with it. */
-export function parseChunk(bytes: Buffer, visit?: BlockVisitor): ParsedChunk | string {
+/** A whole chunk, every block decoded; or a sentence about what is wrong with it. `deltas`: it may be one of deltas. */
+export function parseChunk(bytes: Buffer, deltas: boolean, visit?: BlockVisitor): ParsedChunk | string {
   const head = parseChunkHead(bytes);
   if (!head) return 'it does not begin with a chunk header';
+  if (head.isDeltas && !deltas) return 'it holds deltas where there can be none';
   const wrong = checkCounts(head, bytes.length);
   if (wrong !== null) return wrong;
   const tableAt = CHUNK_HEADER_SIZE + head.payloadSize;
   const runsAt = tableAt + 4 * head.blocks;
   const runs = readRuns(bytes, head, runsAt);
   if (typeof runs === 'string') return runs;
-  if (!isZero(bytes, runsAt + CHUNK_RUN_SIZE * head.runs, bytes.length)) return 'its padding is not zero';
+  const basesAt = runsAt + CHUNK_RUN_SIZE * head.runs;
+  const bases = readBases(bytes, head, basesAt);
+  if (typeof bases === 'string') return bases;
+  if (!isZero(bytes, basesAt + basesSize(head), bytes.length)) return 'its padding is not zero';
   const blocksDecoded = readBlocks(bytes, head, tableAt, visit);
-  return typeof blocksDecoded === 'string' ? blocksDecoded : { head, runs, blocksDecoded };
+  return typeof blocksDecoded === 'string' ? blocksDecoded : { head, runs, blocksDecoded, bases };
 }
 
 /** The page map's runs in columns: 18 bytes a run. */

@@ -9,7 +9,7 @@ import { asDormouseError, DormouseError } from '../errors.js';
 import { hash128 } from '../pfn/page_scan.js';
 import { openImageFile, realPath } from './file.js';
 import { FOOTER, PAGE_HASH_SIZE } from './format.js';
-import { hexAt, MapRuns, type NamedFile } from './parse.js';
+import { type DeltaBase, hexAt, MapRuns, type NamedFile } from './parse.js';
 import { FileVerifier, type Finding } from './verify_file.js';
 import { pageBytes, descriptor } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
@@ -88,6 +88,8 @@ class ImageVerifier {
     const context = {
       find: (finding: Finding) => this.find(finding),
       read: (bytes: number) => this.countBytes(bytes),
+      basePage: (of: FileVerifier, base: DeltaBase, pfn: number, kind: number) =>
+        this.basePage(of, base, pfn, kind),
     };
     const isOwn = this.members.length === 0;
     const file = new FileVerifier(handle, size, context, isOwn ? undefined : path);
@@ -131,6 +133,20 @@ class ImageVerifier {
       this.find({ what: `${of.path} rests on image ${wanted.imageId}: ${message}`, path });
     }
     return null;
+  }
+
+  /** All that deltas may rest on was opened on the way to the maps. */
+  private async basePage(
+    of: FileVerifier,
+    base: DeltaBase,
+    pfn: number,
+    kind: number,
+  ): Promise<Buffer | string> {
+    const wanted = of.ancestors.find(({ sequence }) => sequence === of.sequence - base.age);
+    const file = this.members.find(({ file: { imageId, root } }) => imageId === wanted?.imageId && root === wanted?.root);
+    return wanted && file
+      ? await file.file.basePage(base, pfn, kind)
+      : 'rests on a file that the image does not name';
   }
 
   /** Where each page is, through all maps down to a full one; its sources are members. Null where that cannot be told. */

@@ -1,6 +1,6 @@
 /** A parsed chunk and the page maps that lead to it, compared. */
-import { PAGE_HASH_SIZE } from './format.js';
-import { hashIs, type MapRuns, type ParsedChunk } from './parse.js';
+import { MAX_CHUNK_SPAN, PAGE_HASH_SIZE } from './format.js';
+import { type ChunkEntry, hashIs, type MapRuns, type ParsedChunk } from './parse.js';
 import { pageBytes } from '../pfn/page_words.js';
 import { classNames, classNumber } from '../pfn/counts.js';
 
@@ -58,6 +58,22 @@ export function checkRuns(
           return `the page map seeks pfn ${first + i} in slot ${slot + i}, where it is not`;
     }
   return null;
+}
+
+/** Why these are not the chunks from the header up to there, one behind the other; null if they are. */
+export function whyNoTable(entries: readonly ChunkEntry[], chunksEnd: number, newer: boolean): string | null {
+  let at = pageBytes;
+  for (const entry of entries.toSorted((a, b) => a.offset - b.offset)) {
+    const sane =
+      entry.offset === at &&
+      entry.span >= pageBytes &&
+      entry.span <= MAX_CHUNK_SPAN &&
+      entry.span % pageBytes === 0 &&
+      (entry.reserved === 0 || newer);
+    if (!sane) return `the chunk table leaves a gap or overlap at ${at}`;
+    at += entry.span;
+  }
+  return at === chunksEnd ? null : 'the chunk table ends elsewhere';
 }
 
 /** Pages by class as the file itself has them: what is absent or in another file is sameAsParent. */

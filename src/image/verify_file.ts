@@ -14,6 +14,7 @@ import {
   CLASS_SLOTS,
   CONSISTENCIES,
   FLAG_CHUNK_DIGESTS,
+  FLAG_DELTAS,
   FLAG_PAGE_HASHES,
   FLAG_PARENT,
   FOOTER,
@@ -49,11 +50,13 @@ import {
   parseChunkTable,
   parsePageMap,
   type ChunkEntry,
+  type DeltaBase,
   type MapRuns,
   type NamedFile,
 } from './parse.js';
 import { isSignedBy } from './signature.js';
-import { checkRuns, countOwn, pfnsOf, wrongHashesOf, type Sought } from './verify_chunk.js';
+import { checkRuns, countOwn, pfnsOf, whyNoTable, wrongHashesOf, type Sought } from './verify_chunk.js';
+import { type BaseChunk, checkDeltas, decodeBase, pageOf } from './verify_delta.js';
 import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
@@ -75,6 +78,8 @@ export interface VerifyContext {
   find(finding: Finding): void;
   /** So many bytes more were read. CANCELLED. */
   read(bytes: number): void;
+  /** What a delta of that file rests on. */
+  basePage(of: FileVerifier, base: DeltaBase, pfn: number, kind: number): Promise<Buffer | string>;
 }
 
 export class FileVerifier {
@@ -99,6 +104,8 @@ export class FileVerifier {
   private entries: ChunkEntry[] | undefined;
   private manifest: Manifest | undefined;
   private digests: Buffer | undefined;
+  /** The last that deltas of other files rested on. */
+  private base: BaseChunk | undefined;
   /** Every chunk is read into it in turn. */
   private readonly chunkBuffer = Buffer.allocUnsafe(MAX_CHUNK_SPAN);
 
@@ -132,6 +139,13 @@ export class FileVerifier {
     return (
       this.header !== undefined &&
       (this.header.readBigUInt64LE(HEADER.mustUnderstand[0]) & FLAG_PARENT) !== 0n
+    );
+  }
+
+  private get hasDeltas(): boolean {
+    return (
+      this.header !== undefined &&
+      (this.header.readBigUInt64LE(HEADER.mustUnderstand[0]) & FLAG_DELTAS) !== 0n
     );
   }
 
@@ -264,6 +278,8 @@ export class FileVerifier {
         get(FOOTER.ancestorsSize) > 0 === this.hasParent;
       if (!sizes) this.find('regions have other sizes than header and footer say');
       if (!this.hasParent && !this.isFull) this.find('it leaves pages to a parent that it has not');
+      if (this.hasDeltas && ((flags & FLAG_PAGE_HASHES) === 0n || !this.hasParent))
+        this.find('it has deltas, but no parent or no page hashes');
       if ((flags & FLAG_PAGE_HASHES) === 0n && !this.lacks(FOOTER.contentRoot))
         this.find('it has a content root but no page hashes');
     }
@@ -373,22 +389,9 @@ export class FileVerifier {
   private readTable(bytes: Buffer, footer: Buffer): void {
     const offset = numberAt(footer, FOOTER.chunkTableOffset);
     const entries = parseChunkTable(bytes);
-    let at = pageBytes;
-    for (const entry of entries.toSorted((a, b) => a.offset - b.offset)) {
-      const sane =
-        entry.offset === at &&
-        entry.span >= pageBytes &&
-        entry.span <= MAX_CHUNK_SPAN &&
-        entry.span % pageBytes === 0 &&
-        (entry.reserved === 0 || this.newer);
-      if (!sane) {
-        this.find(`the chunk table leaves a gap or overlap at ${at}`, { offset });
-        return;
-      }
-      at += entry.span;
-    }
-    if (at !== numberAt(footer, FOOTER.chunksEnd)) {
-      this.find('the chunk table ends elsewhere', { offset });
+    const wrong = whyNoTable(entries, numberAt(footer, FOOTER.chunksEnd), this.newer);
+    if (wrong !== null) {
+      this.find(wrong, { offset });
       return;
     }
     this.entries = entries;
@@ -431,7 +434,7 @@ export class FileVerifier {
       const entry = entries[chunk];
       if (!entry) continue;
       const bytes = await this.read(entry.offset, entry.span, this.chunkBuffer);
-      const wrong = this.judge(bytes, chunk, entry, sought);
+      const wrong = await this.judge(bytes, chunk, entry, sought);
       this.chunksChecked++;
       if (wrong !== null)
         this.find(`chunk ${chunk}: ${wrong}`, {
@@ -440,7 +443,25 @@ export class FileVerifier {
     }
   }
 
-  private judge(bytes: Buffer, chunk: number, entry: ChunkEntry, sought: readonly Sought[]): string | null {
+  /** A page of this file that a delta of another rests on; or a sentence about why there is none. */
+  async basePage({ chunk, slot }: DeltaBase, pfn: number, kind: number): Promise<Buffer | string> {
+    const entry = this.entries?.[chunk];
+    if (!entry) return 'rests on a chunk that is not there';
+    if (this.base?.chunk !== chunk) {
+      const bytes = await readExactly(this.file, entry.offset, entry.span);
+      const base = hashIs(bytes, entry.hash) ? decodeBase(chunk, bytes) : 'its checksum differs';
+      if (typeof base === 'string') return `rests on chunk ${chunk} of image ${this.imageId ?? ''}: ${base}`;
+      this.base = base;
+    }
+    return pageOf(this.base, slot, pfn, kind) ?? 'rests on another page';
+  }
+
+  private async judge(
+    bytes: Buffer,
+    chunk: number,
+    entry: ChunkEntry,
+    sought: readonly Sought[],
+  ): Promise<string | null> {
     if (!hashIs(bytes, entry.hash)) return 'its checksum differs';
     if (isOfUnknownKind(bytes))
       throw new DormouseError(
@@ -451,8 +472,11 @@ export class FileVerifier {
     if (digest && !createHash('sha256').update(bytes).digest().equals(digest)) return 'its digest differs';
     const hashes = this.pageHashes?.subarray((this.firstPage[chunk] ?? 0) * PAGE_HASH_SIZE);
     const wrongHashes: number[] = [];
-    const parsed = parseChunk(bytes, (first, pages) => {
-      if (hashes) wrongHashes.push(...wrongHashesOf(hashes, first, pages));
+    const changes: Buffer[] = [];
+    const isDeltas = parseChunkHead(bytes)?.isDeltas === true;
+    const parsed = parseChunk(bytes, this.hasDeltas, (first, pages) => {
+      if (isDeltas) changes.push(Buffer.from(pages));
+      else if (hashes) wrongHashes.push(...wrongHashesOf(hashes, first, pages));
     });
     if (typeof parsed === 'string') return parsed;
     const { head } = parsed;
@@ -460,6 +484,11 @@ export class FileVerifier {
     if (!head.plain && !this.newer) return 'reserved bytes of it are not zero';
     if (head.pages !== entry.pages || head.bodies !== entry.pages) return 'the chunk table has other counts';
     if (wrongHashes[0] !== undefined) return `the page in slot ${wrongHashes[0]} has another hash`;
+    if (isDeltas) {
+      if (!hashes) return 'it holds deltas, and there are no hashes of their pages';
+      const wrong = await checkDeltas(parsed, changes, hashes, (...base) => this.context.basePage(this, ...base));
+      if (wrong !== null) return wrong;
+    }
     return checkRuns(parsed, chunk, this.nrPfns, sought);
   }
 
@@ -474,7 +503,7 @@ export class FileVerifier {
         continue;
       }
       this.context.read(-pageBytes);
-      const parsed = parseChunk(await this.read(at, span, this.chunkBuffer));
+      const parsed = parseChunk(await this.read(at, span, this.chunkBuffer), this.hasDeltas);
       this.chunksChecked++;
       if (typeof parsed === 'string') this.find(`a chunk: ${parsed}`, { offset: at });
       else this.blocksDecoded += parsed.blocksDecoded;

@@ -93,7 +93,7 @@ async function takeChunk(input: Buffer): Promise<void> {
   const bytes = Buffer.alloc(Math.ceil(Math.max(1, input.length) / pageBytes) * pageBytes);
   input.copy(bytes);
   const pages: Buffer[] = [];
-  const judged = parseChunk(bytes, (_, block) => pages.push(Buffer.from(block)));
+  const judged = parseChunk(bytes, false, (_, block) => pages.push(Buffer.from(block)));
   let counts: [number, number];
   try {
     counts = await nativePageStream().decodeFrame(bytes, bytes.length, false, 2 ** 32, descs, bodies);
@@ -154,13 +154,14 @@ export const imageTargets: Readonly<Record<string, Target>> = {
     seeds: () => [
       encodeHeader({
         ...{ imageId: id, chainId: id, sequence: 0, nrPfns, consistency: 'suspend-point' },
-        ...{ parent: null, hasPageHashes: true, hasChunkDigests: true },
+        ...{ parent: null, hasPageHashes: true, hasDeltas: false, hasChunkDigests: true },
       }),
       encodeHeader({
         ...{ imageId: id, chainId: '01'.repeat(16), sequence: 1, nrPfns, consistency: 'paused' },
         ...{
           parent: { imageId: '01'.repeat(16), root: id + id },
-          hasPageHashes: false,
+          hasPageHashes: true,
+          hasDeltas: true,
           hasChunkDigests: true,
         },
       }),

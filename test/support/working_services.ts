@@ -107,7 +107,7 @@ const inspected: Inspection = {
   fileBytes: 200_000,
   header: {
     ...{ major: 1, minor: 0, imageId, parent: null, nrPfns: 128, consistency: 'suspend-point' },
-    ...{ chainId: imageId, sequence: 0, hasPageHashes: false, hasChunkDigests: false },
+    ...{ chainId: imageId, sequence: 0, hasPageHashes: false, hasDeltas: false, hasChunkDigests: false },
   },
   ancestors: [],
   mapKind: 'full',
