@@ -2,12 +2,13 @@
 import { CaptureSession, type Taken } from '../capture/session.js';
 import { openParent } from '../capture/parent_image.js';
 import { type Captured, commitImage } from '../capture/write_image.js';
-import type { Compression } from '../codec/compression.js';
+import { type Compression, defaultCompression } from '../codec/compression.js';
 import type { CheckpointMode } from '../domain/checkpoint_mode.js';
 import { Operation } from '../domain/operation.js';
 import type { OperationOptions } from '../domain/progress.js';
 import { asDormouseError, DormouseError } from '../errors.js';
 import type { Host } from '../host/contract.js';
+import { DeltaBases } from '../image/delta_bases.js';
 import { ImageReader } from '../image/reader.js';
 import type { SignRoot } from '../image/signature.js';
 import { type Consistency, FULL_MAP_EVERY } from '../image/format.js';
@@ -62,6 +63,8 @@ interface Got {
 }
 
 export class PointSession {
+  /** What deltas of its images rest on; none where pages are not to be coded. */
+  #bases: DeltaBases | undefined;
   #head: Head | null = null;
   #firstTake = true;
   #toldOfDisks = false;
@@ -260,6 +263,7 @@ export class PointSession {
       ...{ nrPfns: session.geometry.nrPfns, lanes: encodingLanes, consistency, pageHashes: true },
       ...(sign && { sign }),
       ...(compression && { compression }),
+      ...((compression ?? defaultCompression) === 'lz4' && { deltas: (this.#bases ??= new DeltaBases()) }),
     };
     const image = session.continues ? head?.image : null;
     const parent = image ? await this.#ofImage(() => withReaderIfDue(image)) : null;
@@ -276,6 +280,7 @@ export class PointSession {
     try {
       await this.lease.drop();
     } finally {
+      this.#bases?.close();
       await this.session.end();
     }
   }

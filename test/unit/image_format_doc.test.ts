@@ -14,6 +14,7 @@ const structures = {
   Header: [format.HEADER, pageBytes],
   'Chunk header': [format.CHUNK_HEADER, format.CHUNK_HEADER_SIZE],
   'Chunk run': [format.CHUNK_RUN, format.CHUNK_RUN_SIZE],
+  'Delta base': [format.DELTA_BASE, format.DELTA_BASE_SIZE],
   'Chunk entry': [format.CHUNK_ENTRY, format.CHUNK_ENTRY_SIZE],
   'Map block': [format.MAP_BLOCK, format.MAP_BLOCK_SIZE],
   Ancestor: [format.ANCESTOR, format.ANCESTOR_SIZE],
