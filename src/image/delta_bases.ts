@@ -50,8 +50,7 @@ export class DeltaBases {
     const images = bases.map((base) => ({ image: base.image, age: ageOf(base) }));
     return {
       setup: { pages: this.#handle, image, images },
-      files: (ages) =>
-        bases.filter((base) => (ages >>> (ageOf(base) - 1)) & 1).map(({ file }) => file),
+      files: (ages) => bases.filter((base) => (ages >>> (ageOf(base) - 1)) & 1).map(({ file }) => file),
       committed: ({ imageId, root, sequence, path }, fullMap) => {
         const base = { image, file: { imageId, root, sequence, name: basename(realPath(path)) } };
         this.#line = fullMap ? [base] : [...this.#line, base];

@@ -1,29 +1,52 @@
 /** Pages of deltas, made anew for the verifier: without the reader's code. */
 import { pageBytes } from '../pfn/page_words.js';
-import { hashIs, type DeltaBase, parseChunk, type ParsedChunk } from './parse.js';
+import { type ChunkEntry, hashIs, type DeltaBase, parseChunk, type ParsedChunk } from './parse.js';
+import type { FileHandle } from 'node:fs/promises';
+import { readExactly } from './file.js';
 import { PAGE_HASH_SIZE } from './format.js';
 
 /** The page that a delta rests on, or a sentence about why there is none. */
 export type FindBase = (base: DeltaBase, pfn: number, kind: number) => Promise<Buffer | string>;
 
 /** A chunk of pages, decoded: what deltas can rest on. */
-export interface BaseChunk {
+interface BaseChunk {
   readonly chunk: number;
   readonly pages: Buffer;
   readonly parsed: ParsedChunk;
 }
 
-export function decodeBase(chunk: number, bytes: Buffer): BaseChunk | string {
+function decodeBase(chunk: number, bytes: Buffer): BaseChunk | string {
   const parts: Buffer[] = [];
   const parsed = parseChunk(bytes, false, (_, block) => parts.push(Buffer.from(block)));
   return typeof parsed === 'string' ? parsed : { chunk, pages: Buffer.concat(parts), parsed };
 }
 
 /** The body in that slot, if it is that page with that class and type. */
-export function pageOf({ pages, parsed }: BaseChunk, slot: number, pfn: number, kind: number): Buffer | null {
+function pageOf({ pages, parsed }: BaseChunk, slot: number, pfn: number, kind: number): Buffer | null {
   const run = parsed.runs.find((one) => slot >= one.slot && slot < one.slot + one.count);
   if (!run || run.first + slot - run.slot !== pfn || (run.pageClass | (run.type << 4)) !== kind) return null;
   return pages.subarray(slot * pageBytes, (slot + 1) * pageBytes);
+}
+
+/** Those of one file; the last one is kept. */
+export class BaseChunks {
+  private last: BaseChunk | undefined;
+
+  async page(
+    file: FileHandle,
+    { offset, span, hash }: ChunkEntry,
+    { chunk, slot }: DeltaBase,
+    pfn: number,
+    kind: number,
+  ): Promise<Buffer | string> {
+    if (this.last?.chunk !== chunk) {
+      const bytes = await readExactly(file, offset, span);
+      const base = hashIs(bytes, hash) ? decodeBase(chunk, bytes) : 'its checksum differs';
+      if (typeof base === 'string') return `rests on chunk ${chunk} of another file: ${base}`;
+      this.last = base;
+    }
+    return pageOf(this.last, slot, pfn, kind) ?? 'rests on another page';
+  }
 }
 
 function exclusiveOr(a: Buffer, b: Buffer): Buffer {

@@ -56,7 +56,8 @@ import {
 } from './parse.js';
 import { isSignedBy } from './signature.js';
 import { checkRuns, countOwn, pfnsOf, whyNoTable, wrongHashesOf, type Sought } from './verify_chunk.js';
-import { type BaseChunk, checkDeltas, decodeBase, pageOf } from './verify_delta.js';
+import { BaseChunks, checkDeltas } from './verify_delta.js';
+import { tiles } from './verify_frame.js';
 import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
@@ -104,8 +105,7 @@ export class FileVerifier {
   private entries: ChunkEntry[] | undefined;
   private manifest: Manifest | undefined;
   private digests: Buffer | undefined;
-  /** The last that deltas of other files rested on. */
-  private base: BaseChunk | undefined;
+  private readonly bases = new BaseChunks();
   /** Every chunk is read into it in turn. */
   private readonly chunkBuffer = Buffer.allocUnsafe(MAX_CHUNK_SPAN);
 
@@ -135,18 +135,12 @@ export class FileVerifier {
     this.checkCounts();
   }
 
-  get hasParent(): boolean {
-    return (
-      this.header !== undefined &&
-      (this.header.readBigUInt64LE(HEADER.mustUnderstand[0]) & FLAG_PARENT) !== 0n
-    );
+  private needs(flag: bigint): boolean {
+    return ((this.header?.readBigUInt64LE(HEADER.mustUnderstand[0]) ?? 0n) & flag) !== 0n;
   }
 
-  private get hasDeltas(): boolean {
-    return (
-      this.header !== undefined &&
-      (this.header.readBigUInt64LE(HEADER.mustUnderstand[0]) & FLAG_DELTAS) !== 0n
-    );
+  get hasParent(): boolean {
+    return this.needs(FLAG_PARENT);
   }
 
   private async readHeader(): Promise<void> {
@@ -225,7 +219,7 @@ export class FileVerifier {
       this.find("the footer's checksum differs", { offset });
       return;
     }
-    if (!this.tiles(page)) {
+    if (!tiles(page, this.size)) {
       this.find("the footer's sizes do not make up the file", { offset });
       return;
     }
@@ -235,24 +229,6 @@ export class FileVerifier {
     this.checkReserved(page, 'footer', [FOOTER.reserved0, free, FOOTER.reserved1]);
     this.footer = page;
     this.compareFrames(page);
-  }
-
-  private tiles(page: Buffer): boolean {
-    const get = (field: Field) => numberAt(page, field);
-    let at = get(FOOTER.chunksEnd);
-    for (const name of REGIONS) {
-      if (get(FOOTER[`${name}Offset`]) !== at) return false;
-      at += wholePages(get(FOOTER[`${name}Size`]));
-    }
-    const end = this.size - pageBytes;
-    return (
-      (numberAt(page, FOOTER.minor) > FORMAT_MINOR ? at <= end : at === end) &&
-      get(FOOTER.fileSize) === this.size &&
-      get(FOOTER.chunksOffset) === pageBytes &&
-      get(FOOTER.chunksEnd) % pageBytes === 0 &&
-      get(FOOTER.major) === FORMAT_MAJOR &&
-      get(FOOTER.footerSize) === pageBytes
-    );
   }
 
   private compareFrames(footer: Buffer): void {
@@ -278,7 +254,7 @@ export class FileVerifier {
         get(FOOTER.ancestorsSize) > 0 === this.hasParent;
       if (!sizes) this.find('regions have other sizes than header and footer say');
       if (!this.hasParent && !this.isFull) this.find('it leaves pages to a parent that it has not');
-      if (this.hasDeltas && ((flags & FLAG_PAGE_HASHES) === 0n || !this.hasParent))
+      if (this.needs(FLAG_DELTAS) && ((flags & FLAG_PAGE_HASHES) === 0n || !this.hasParent))
         this.find('it has deltas, but no parent or no page hashes');
       if ((flags & FLAG_PAGE_HASHES) === 0n && !this.lacks(FOOTER.contentRoot))
         this.find('it has a content root but no page hashes');
@@ -444,16 +420,10 @@ export class FileVerifier {
   }
 
   /** A page of this file that a delta of another rests on; or a sentence about why there is none. */
-  async basePage({ chunk, slot }: DeltaBase, pfn: number, kind: number): Promise<Buffer | string> {
-    const entry = this.entries?.[chunk];
+  async basePage(base: DeltaBase, pfn: number, kind: number): Promise<Buffer | string> {
+    const entry = this.entries?.[base.chunk];
     if (!entry) return 'rests on a chunk that is not there';
-    if (this.base?.chunk !== chunk) {
-      const bytes = await readExactly(this.file, entry.offset, entry.span);
-      const base = hashIs(bytes, entry.hash) ? decodeBase(chunk, bytes) : 'its checksum differs';
-      if (typeof base === 'string') return `rests on chunk ${chunk} of image ${this.imageId ?? ''}: ${base}`;
-      this.base = base;
-    }
-    return pageOf(this.base, slot, pfn, kind) ?? 'rests on another page';
+    return await this.bases.page(this.file, entry, base, pfn, kind);
   }
 
   private async judge(
@@ -474,7 +444,7 @@ export class FileVerifier {
     const wrongHashes: number[] = [];
     const changes: Buffer[] = [];
     const isDeltas = parseChunkHead(bytes)?.isDeltas === true;
-    const parsed = parseChunk(bytes, this.hasDeltas, (first, pages) => {
+    const parsed = parseChunk(bytes, this.needs(FLAG_DELTAS), (first, pages) => {
       if (isDeltas) changes.push(Buffer.from(pages));
       else if (hashes) wrongHashes.push(...wrongHashesOf(hashes, first, pages));
     });
@@ -486,7 +456,9 @@ export class FileVerifier {
     if (wrongHashes[0] !== undefined) return `the page in slot ${wrongHashes[0]} has another hash`;
     if (isDeltas) {
       if (!hashes) return 'it holds deltas, and there are no hashes of their pages';
-      const wrong = await checkDeltas(parsed, changes, hashes, (...base) => this.context.basePage(this, ...base));
+      const wrong = await checkDeltas(parsed, changes, hashes, (...base) =>
+        this.context.basePage(this, ...base),
+      );
       if (wrong !== null) return wrong;
     }
     return checkRuns(parsed, chunk, this.nrPfns, sought);
@@ -503,7 +475,7 @@ export class FileVerifier {
         continue;
       }
       this.context.read(-pageBytes);
-      const parsed = parseChunk(await this.read(at, span, this.chunkBuffer), this.hasDeltas);
+      const parsed = parseChunk(await this.read(at, span, this.chunkBuffer), this.needs(FLAG_DELTAS));
       this.chunksChecked++;
       if (typeof parsed === 'string') this.find(`a chunk: ${parsed}`, { offset: at });
       else this.blocksDecoded += parsed.blocksDecoded;

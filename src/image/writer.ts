@@ -276,7 +276,8 @@ export class ImageWriter {
       const descriptor = this.options.nameless ? native(() => nativeImage().descriptor(this.handle)) : null;
       const path = descriptor === null ? this.path : `/proc/${process.pid}/fd/${descriptor}`;
       const { imageId, chainId, sequence, nrPfns, hasChunkDigests } = this.header;
-      if (descriptor === null) this.deltas?.committed({ imageId, sequence, path, root: laid.root }, this.isFull);
+      if (descriptor === null)
+        this.deltas?.committed({ imageId, sequence, path, root: laid.root }, this.isFull);
       return { path, descriptor, imageId, chainId, sequence, nrPfns, hasChunkDigests, ...laid };
     } catch (thrown) {
       throw asDormouseError(thrown);
@@ -289,7 +290,8 @@ export class ImageWriter {
   private async requireAncestors(): Promise<void> {
     const files = this.options.parent?.reader?.files ?? [];
     const folder = dirname(realPath(this.path));
-    for (const { name, imageId, root } of [...files, ...this.basesOfDeltas()]) await requireImage(join(folder, name), { imageId, root });
+    for (const { name, imageId, root } of [...files, ...this.basesOfDeltas()])
+      await requireImage(join(folder, name), { imageId, root });
   }
 
   private checkManifest(manifest: Manifest): void {

@@ -68,7 +68,9 @@ class Chain {
     const { next } = this;
     const before = this.images.at(-1)?.memory;
     const memory = before ? [...before] : Array.from({ length: nrPfns }, () => wholePage(next));
-    const touched = before ? Array.from({ length: 1 + next(40) }, () => next(next(4) === 0 ? nrPfns : 20)) : [...memory.keys()];
+    const touched = before
+      ? Array.from({ length: 1 + next(40) }, () => next(next(4) === 0 ? nrPfns : 20))
+      : [...memory.keys()];
     const name = `${number}.dormouse`;
     const writer = await this.writer(name);
     for (const pfn of touched) {
