@@ -56,8 +56,8 @@ image::DeltaUse deltas_field(const Napi::Object& options) {
   const auto from = object_field(options, "deltas");
   const uint64_t pages = field(from, "pages");
   if (pages == 0) return {};
-  image::DeltaUse use = {Registry<image::BasePages>::get().find(pages, 0),
-                         uint32_t(field(from, "image")), {}};
+  image::DeltaUse use = {
+      Registry<image::BasePages>::get().find(pages, 0), uint32_t(field(from, "image")), {}};
   const auto images = array_field(from, "images");
   for (uint32_t i = 0; i < images.Length(); i++) {
     const auto image = object_at(images, i);

@@ -26,9 +26,8 @@ uint32_t BasePages::code(codec::DeltaState& codec, const std::vector<BaseImage>&
   const auto entry = std::find_if(set.entries.begin(), set.entries.end(),
                                   [desc](const Entry& one) { return one.desc == desc; });
   if (entry == set.entries.end()) return 0;
-  const auto image = std::find_if(images.begin(), images.end(), [&](const BaseImage& one) {
-    return one.image == entry->image;
-  });
+  const auto image = std::find_if(images.begin(), images.end(),
+                                  [&](const BaseImage& one) { return one.image == entry->image; });
   if (image == images.end()) return 0;
   const uint8_t* const kept = page_at(at, size_t(entry - set.entries.begin()));
   const uint32_t size = codec::delta_compress(codec, body, kept, kPageBytes, out, capacity);

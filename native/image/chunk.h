@@ -42,7 +42,7 @@ bool class_fits_type(uint8_t page_class, uint8_t type);
 struct ChunkExpect {
   uint32_t chunk;  // its number, for faults
   uint64_t nr_pfns;
-  bool newer;  // of a newer minor version: reserved bytes may hold anything
+  bool newer;           // of a newer minor version: reserved bytes may hold anything
   bool deltas = false;  // it may be one of deltas
 };
 
@@ -80,8 +80,8 @@ void list_deltas(const ChunkView& view, std::vector<StoredDelta>* out);
 bool decode_block(const ChunkView& view, uint32_t block, uint8_t* out, uint32_t* n_pages,
                   Fault* fault);
 
-// All of a chunk of pages: parse, expand, decode every block. `descs` has room for kMaxChunkPages, `bodies` for
-// kMaxChunkBodies pages.
+// All of a chunk of pages: parse, expand, decode every block. `descs` has room for kMaxChunkPages,
+// `bodies` for kMaxChunkBodies pages.
 bool decode_chunk(const uint8_t* bytes, uint64_t n, const ChunkExpect& expect, uint64_t* descs,
                   uint32_t* n_pages, uint8_t* bodies, uint32_t* n_bodies, Fault* fault);
 

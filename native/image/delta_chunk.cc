@@ -13,8 +13,8 @@ bool DeltaChunk::allocate() {
 bool DeltaChunk::add(uint64_t desc, const uint8_t* body, uint32_t most) {
   uint8_t* const at = payload_.get() + payload_bytes_;
   DeltaBase base;
-  const uint32_t size = use_.pages->code(codec_, use_.images, desc, body, at,
-                                         std::min(most, kMostBytes), &base);
+  const uint32_t size =
+      use_.pages->code(codec_, use_.images, desc, body, at, std::min(most, kMostBytes), &base);
   if (size == 0) return false;
   payload_bytes_ += size;
   lengths_[pages_] = size;

@@ -23,9 +23,9 @@ class DeltaChunk {
  public:
   // A delta that is not worth more is none.
   static constexpr uint32_t kMostBytes = kPageBytes / 2;
-  static constexpr uint32_t kMaxSpan = uint32_t(whole_pages(
-      sizeof(ChunkHeader) +
-      kMaxChunkBodies * (kMostBytes + 4 + sizeof(ChunkRun) + sizeof(DeltaBase))));
+  static constexpr uint32_t kMaxSpan = uint32_t(
+      whole_pages(sizeof(ChunkHeader) +
+                  kMaxChunkBodies * (kMostBytes + 4 + sizeof(ChunkRun) + sizeof(DeltaBase))));
 
   explicit DeltaChunk(const DeltaUse& use) : use_(use) {}
   bool allocate();

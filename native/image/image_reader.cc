@@ -323,8 +323,8 @@ bool ImageReader::whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk&
   if (source.newer || 2 * current_[chunk] < pages.n_pages) return false;
   if (read.view.header.kind == kChunkDeltas) return false;  // it is nothing without other files
   const ChunkEntry& from = entry(chunk);
-  *out = {source.fd,     from.offset,    read.stored.get(), from.span,
-          from.hash_low, from.hash_high, pages,             {}};
+  *out = {source.fd, from.offset, read.stored.get(), from.span, from.hash_low, from.hash_high,
+          pages,     {}};
   for (uint32_t slot = 0; slot < pages.n_pages; slot++) {
     const uint64_t pfn = desc_pfn(pages.descs[slot]);
     if (pfn >= nr_pfns()) return false;

@@ -25,11 +25,10 @@ bool ImageReader::bad_base(uint32_t chunk, const Place& where, uint64_t pfn, con
   fault->chunk = where.chunk;
   fault->offset = source.chunks[where.chunk].offset;
   fault->pfn = pfn;
-  return fault->raise("IMAGE_DAMAGED", source.name + ": chunk " + std::to_string(where.chunk) +
-                                           " at offset " + std::to_string(fault->offset) +
-                                           " (pfn " + std::to_string(pfn) + " of " +
-                                           sources_[places_[chunk].source].name +
-                                           " rests on it): " + inner.text);
+  return fault->raise("IMAGE_DAMAGED",
+                      source.name + ": chunk " + std::to_string(where.chunk) + " at offset " +
+                          std::to_string(fault->offset) + " (pfn " + std::to_string(pfn) + " of " +
+                          sources_[places_[chunk].source].name + " rests on it): " + inner.text);
 }
 
 bool ImageReader::read_base(LaneBuffers& lane, const Place& where, const DeltaBase& at,
@@ -49,8 +48,10 @@ bool ImageReader::make_page(LaneBuffers& base, codec::DeltaState& codec, uint32_
   const Place& own = places_[chunk];
   const Source& source = sources_[own.source];
   const uint64_t pfn = desc_pfn(desc);
-  const uint32_t file = delta.base.age <= source.bases.size() ? source.bases[delta.base.age - 1] : 0;
-  if (file == 0) return bad_delta(chunk, pfn, "rests on a file that the image does not name", fault);
+  const uint32_t file =
+      delta.base.age <= source.bases.size() ? source.bases[delta.base.age - 1] : 0;
+  if (file == 0)
+    return bad_delta(chunk, pfn, "rests on a file that the image does not name", fault);
   const Place where = {file, delta.base.chunk};
   if (where.chunk >= sources_[file].chunks.size())
     return bad_delta(chunk, pfn, "rests on a chunk that is not there", fault);

@@ -127,8 +127,7 @@ bool Lane::seal(const ChunkHeader& h, uint32_t number, uint64_t start, ChunkNote
   const uint8_t* const base = segment_.get() + start;
   const pfn::Hash128 hash = pfn::hash128(base, h.span);
   if (table_.digests() && !pfn::sha256(base, h.span, &notes.digest, fault)) return false;
-  closed_.push_back(
-      {number, {start, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes)});
+  closed_.push_back({number, {start, h.span, h.pages, 0, hash.low, hash.high}, std::move(notes)});
   return true;
 }
 

@@ -143,11 +143,11 @@ class ImageVerifier {
     kind: number,
   ): Promise<Buffer | string> {
     const wanted = of.ancestors.find(({ sequence }) => sequence === of.sequence - base.age);
-    const file = this.members.find(
-      ({ file: { imageId, root } }) => imageId === wanted?.imageId && root === wanted?.root,
+    const member = this.members.find(
+      ({ file }) => wanted && file.imageId === wanted.imageId && file.root === wanted.root,
     );
-    return wanted && file
-      ? await file.file.basePage(base, pfn, kind)
+    return member
+      ? await member.file.basePage(base, pfn, kind)
       : 'rests on a file that the image does not name';
   }
 

@@ -31,7 +31,6 @@ import {
   MAX_CHUNK_SPAN,
   MAX_PFNS,
   PAGE_HASH_SIZE,
-  REGIONS,
   isZero,
   wholePages,
   type Field,
