@@ -85,7 +85,7 @@ test('what takes too long is bad, and all that it started ends with it', async (
   const pid = join(tempDir(t), 'pid');
   const hangs = `sh -c 'trap "" TERM; echo $$ > ${pid}; while :; do sleep 1; done' & wait`;
   const command = doingAt([[ids[2] ?? ''], hangs], [[ids[3] ?? ''], 'exit 1']);
-  const result = await runBisect(stage, ids, command, { timeoutMs: 1000 });
+  const result = await runBisect(stage, ids, command, { timeoutMs: 1000.5 });
   assert.equal(result.firstBad, ids[2]);
   assert.deepEqual(result.trials.find(({ point }) => point === ids[2])?.exitCode, null);
   const left = Number(readFileSync(pid, 'utf8'));
@@ -169,7 +169,7 @@ test('a COMMAND that ends the domain: it is said that it is gone, and what is le
 });
 
 test('of a guest that has crashed, without a safety point, the last good point is what is left', async (t) => {
-  const crasher: GuestPlan = { program: 'crasher', vcpus: 1, seed: 5, steps: 1500, rate: 3000, memoryMib: 8 };
+  const crasher: GuestPlan = { program: 'crasher', vcpus: 1, seed: 5, steps: 6000, rate: 3000, memoryMib: 8 };
   const stage = await bisectStage(t, crasher);
   const { host, domid } = stage;
   const ids = await takePoints(stage, 4);
