@@ -263,7 +263,8 @@ test(`signals at ${rounds} random moments`, async (t) => {
   const run = (): Running => startCommand(t, ['bisect', 'guest', '--store', dir, ...args]);
   const startedMs = performance.now();
   assert.equal((await run().ended).exitCode, 0);
-  const paceMs = performance.now() - startedMs;
+  // What the machine does beside this may end: whoever is done before its signal was given too long.
+  let paceMs = performance.now() - startedMs;
   t.diagnostic(`seed ${killSeed}`);
   const dice = new Dice(killSeed);
   const seen = { done: 0, cancelled: 0, killed: 0, away: 0 };
@@ -282,8 +283,10 @@ test(`signals at ${rounds} random moments`, async (t) => {
       if ((await host.info(domid)).rewinding !== true) await host.pause(domid);
       if (safety !== undefined) await rollbackToPoint(host, 'guest', dir, safety, { safety: false });
       if (safety !== undefined) seen.away++;
-    } else if (ended.exitCode === 0) seen.done++;
-    else {
+    } else if (ended.exitCode === 0) {
+      seen.done++;
+      paceMs *= 0.7;
+    } else {
       seen.cancelled++;
       assert.equal(errorOf(ended).name, 'CANCELLED', ended.stderr);
       assert.deepEqual(
