@@ -91,7 +91,7 @@ export async function judge(command: readonly string[], options: JudgeOptions): 
   const own = { detached: true, env: { ...process.env, ...env } };
   const child = spawn(program, rest, { ...own, stdio: ['ignore', 2, 2] });
   const exited = exitOf(child);
-  const late = timeoutMs === undefined ? [] : [AbortSignal.timeout(timeoutMs)];
+  const late = timeoutMs === undefined ? [] : [AbortSignal.timeout(Math.ceil(timeoutMs))];
   const stop = AbortSignal.any([...(signal ? [signal] : []), ...late]);
   const exit = await Promise.race([exited, once(stop, 'abort').then(() => null)]);
   if (exit) return judgementOf(...exit);

@@ -41,7 +41,7 @@ export function parseDurationMs(text: string): number {
   if (digits === undefined || !(ms > 0 && ms <= 86_400_000))
     throw new DormouseError(
       'USAGE',
-      `a time is a number with ms, s, m or h, such as 2s, not ${JSON.stringify(text)}`,
+      `a time is a number with ms, s, m or h, such as 2s, of at most a day, not ${JSON.stringify(text)}`,
     );
   return ms;
 }

@@ -175,7 +175,7 @@ export class ImageFile {
 
 /** IMAGE_NOT_FOUND, IMAGE_INCOMPATIBLE if another image has the name, and what else opening it may throw. */
 export async function requireImage(path: string, wanted: Pick<Ancestor, 'imageId' | 'root'>): Promise<void> {
-  const { header, footer, ...file } = await ImageFile.open(path);
+  const { header, footer, ...file } = await ImageFile.open(path, wanted.root);
   await file.file.close();
   if (header.imageId === wanted.imageId && footer.root === wanted.root) return;
   throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is another image now, ${header.imageId}`, {

@@ -1,6 +1,6 @@
 /** The signature of an image: Ed25519 over its root, in the footer. Whose key is to be trusted is decided elsewhere. */
 import { Buffer } from 'node:buffer';
-import { createPublicKey, verify } from 'node:crypto';
+import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 
 /** Who signed an image, and the signature. */
 export interface Signer {
@@ -25,17 +25,25 @@ const SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 /** The bytes to sign for a root of 32 bytes. */
 export const signedMessage = (root: Buffer): Buffer => Buffer.concat([DOMAIN, root]);
 
+/** To make one takes longer than to check a signature by it, and a host has few. */
+const madeKeys = new Map<string, KeyObject>();
+const mostMadeKeys = 16;
+
+function publicKeyOf(key: Buffer): KeyObject {
+  const digits = key.toString('hex');
+  const known = madeKeys.get(digits);
+  if (known) return known;
+  const made = createPublicKey({ key: Buffer.concat([SPKI_PREFIX, key]), format: 'der', type: 'spki' });
+  if (madeKeys.size >= mostMadeKeys) madeKeys.clear();
+  madeKeys.set(digits, made);
+  return made;
+}
+
 /** Whether the signature is that key's over the root. False for a key that is none. */
 export function isSignedBy(root: Buffer, { key, signature }: Signer): boolean {
   if (key.length !== SIGNER_KEY_BYTES || signature.length !== SIGNATURE_BYTES) return false;
   try {
-    const spki = Buffer.concat([SPKI_PREFIX, key]);
-    return verify(
-      null,
-      signedMessage(root),
-      createPublicKey({ key: spki, format: 'der', type: 'spki' }),
-      signature,
-    );
+    return verify(null, signedMessage(root), publicKeyOf(key), signature);
   } catch {
     return false;
   }

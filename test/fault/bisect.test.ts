@@ -85,7 +85,7 @@ test('what takes too long is bad, and all that it started ends with it', async (
   const pid = join(tempDir(t), 'pid');
   const hangs = `sh -c 'trap "" TERM; echo $$ > ${pid}; while :; do sleep 1; done' & wait`;
   const command = doingAt([[ids[2] ?? ''], hangs], [[ids[3] ?? ''], 'exit 1']);
-  const result = await runBisect(stage, ids, command, { timeoutMs: 1000 });
+  const result = await runBisect(stage, ids, command, { timeoutMs: 1000.5 });
   assert.equal(result.firstBad, ids[2]);
   assert.deepEqual(result.trials.find(({ point }) => point === ids[2])?.exitCode, null);
   const left = Number(readFileSync(pid, 'utf8'));
@@ -169,7 +169,7 @@ test('a COMMAND that ends the domain: it is said that it is gone, and what is le
 });
 
 test('of a guest that has crashed, without a safety point, the last good point is what is left', async (t) => {
-  const crasher: GuestPlan = { program: 'crasher', vcpus: 1, seed: 5, steps: 1500, rate: 3000, memoryMib: 8 };
+  const crasher: GuestPlan = { program: 'crasher', vcpus: 1, seed: 5, steps: 6000, rate: 3000, memoryMib: 8 };
   const stage = await bisectStage(t, crasher);
   const { host, domid } = stage;
   const ids = await takePoints(stage, 4);
@@ -263,7 +263,8 @@ test(`signals at ${rounds} random moments`, async (t) => {
   const run = (): Running => startCommand(t, ['bisect', 'guest', '--store', dir, ...args]);
   const startedMs = performance.now();
   assert.equal((await run().ended).exitCode, 0);
-  const paceMs = performance.now() - startedMs;
+  // What the machine does beside this may end: whoever is done before its signal was given too long.
+  let paceMs = performance.now() - startedMs;
   t.diagnostic(`seed ${killSeed}`);
   const dice = new Dice(killSeed);
   const seen = { done: 0, cancelled: 0, killed: 0, away: 0 };
@@ -282,8 +283,10 @@ test(`signals at ${rounds} random moments`, async (t) => {
       if ((await host.info(domid)).rewinding !== true) await host.pause(domid);
       if (safety !== undefined) await rollbackToPoint(host, 'guest', dir, safety, { safety: false });
       if (safety !== undefined) seen.away++;
-    } else if (ended.exitCode === 0) seen.done++;
-    else {
+    } else if (ended.exitCode === 0) {
+      seen.done++;
+      paceMs *= 0.7;
+    } else {
       seen.cancelled++;
       assert.equal(errorOf(ended).name, 'CANCELLED', ended.stderr);
       assert.deepEqual(
