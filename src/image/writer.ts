@@ -290,8 +290,7 @@ export class ImageWriter {
   private async requireAncestors(): Promise<void> {
     const files = this.options.parent?.reader?.files ?? [];
     const folder = dirname(realPath(this.path));
-    for (const { name, imageId, root } of [...files, ...this.basesOfDeltas()])
-      await requireImage(join(folder, name), { imageId, root });
+    for (const { name, imageId, root } of files) await requireImage(join(folder, name), { imageId, root });
   }
 
   private checkManifest(manifest: Manifest): void {
