@@ -28,6 +28,8 @@ export interface PointOptions extends OperationOptions {
   readonly mode: CheckpointMode;
   readonly reason: PointRecord['reason'];
   readonly compression?: Compression;
+  /** Pages that changed little are stored as what changed of them, where the compression is lz4. Default false. */
+  readonly deltas?: boolean;
   readonly suspendTimeoutMs?: number;
   /** All of memory, and the first of a chain of its own. */
   readonly whole?: boolean;
@@ -255,15 +257,17 @@ export class PointSession {
   async #writer(
     path: string,
     head: Head | null,
-    { mode, compression, signal }: PointOptions,
+    { mode, compression = defaultCompression, deltas = false, signal }: PointOptions,
   ): Promise<{ writer: ImageWriter; whole: boolean }> {
     const { session, sign } = this;
     const consistency: Consistency = mode === 'light' && !session.copiesOnWrite ? 'paused' : 'suspend-point';
     const common = {
       ...{ nrPfns: session.geometry.nrPfns, lanes: encodingLanes, consistency, pageHashes: true },
       ...(sign && { sign }),
-      ...(compression && { compression }),
-      ...((compression ?? defaultCompression) === 'lz4' && { deltas: (this.#bases ??= new DeltaBases()) }),
+      ...{
+        compression,
+        ...(deltas && compression === 'lz4' && { deltas: (this.#bases ??= new DeltaBases()) }),
+      },
     };
     const image = session.continues ? head?.image : null;
     const parent = image ? await this.#ofImage(() => withReaderIfDue(image)) : null;

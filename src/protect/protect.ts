@@ -25,6 +25,8 @@ export interface ProtectOptions extends Pick<OperationOptions, 'onProgress'> {
   readonly mode: CheckpointMode;
   readonly reason: PointRecord['reason'];
   readonly compression?: Compression;
+  /** As of a point. */
+  readonly deltas?: boolean;
   readonly suspendTimeoutMs?: number;
   readonly retention: Retention;
   /** How the disks that the domain writes to are kept; not at all by default. */
@@ -183,12 +185,13 @@ class Protection {
     const session = this.#session;
     const budget = this.#budget;
     await this.#room.make(session.chainId);
-    const { mode, reason, compression, suspendTimeoutMs, signal, overBudget, disks } = options;
+    const { mode, reason, compression, deltas, suspendTimeoutMs, signal, overBudget, disks } = options;
     const taken = await session.take({
       ...{ mode, signal, reason, whole: this.#room.beginsChain(session.chainId) },
       ...(options.onProgress && { onProgress: options.onProgress }),
       ...(disks && { disks }),
       ...(compression && { compression }),
+      ...(deltas !== undefined && { deltas }),
       ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
       ...(budget && overBudget === 'skip' && { mayPause: (pages) => budget.fits(pages) }),
     });

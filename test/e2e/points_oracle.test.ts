@@ -12,6 +12,7 @@ import { flattenPoint } from '../../src/convert/flatten_point.js';
 import { keepersOf } from '../../src/disks/keep.js';
 import { type DiskWay, noDisks } from '../../src/disks/way.js';
 import { verifyImage } from '../../src/image/verify.js';
+import { ImageFile } from '../../src/image/image_file.js';
 import { PointSession } from '../../src/protect/point_session.js';
 import { restorePoint } from '../../src/restore/from_point.js';
 import { rollbackToPoint } from '../../src/rollback/to_point.js';
@@ -44,6 +45,16 @@ async function flattenOne(dir: string, name: string, { points }: PointSession, d
   if (id !== undefined) await flattenPoint(dir, name, id, {});
 }
 
+let imagesWithDeltas = 0;
+
+/** One that needs more than its parent's files, and has no map of its own. */
+async function noteDeltas(path: string): Promise<void> {
+  const file = await ImageFile.open(path);
+  const needs = await file.ancestors();
+  await file.close();
+  if (needs.length > 1 && file.footer.mapKind === 'changes') imagesWithDeltas++;
+}
+
 /** Points by one or two sessions, pruned and flattened now and then, be it that the session goes on from what is flattened. */
 async function takePoints(
   host: EmbeddedHost,
@@ -57,12 +68,20 @@ async function takePoints(
   const followed = dice.below(3) === 0 ? plainHost(host, { tracker: 'log-dirty' }) : host;
   // Of a host that does not copy on write only those of suspended guests can be restored.
   const mode = followed === host && dice.below(2) === 0 ? 'light' : 'cooperative';
+  const deltas = dice.below(2) === 0;
   for (let sessions = 1 + dice.below(2); sessions > 0; sessions--) {
     const session = await PointSession.open(followed, name, store);
     try {
-      for (let points = 1 + dice.below(4); points > 0; points--) {
+      for (let points = (deltas ? 3 : 1) + dice.below(4); points > 0; points--) {
         await sleep(dice.below(15));
-        await session.take({ mode, reason: 'protect', disks, whole: dice.below(8) === 0 });
+        const { path } = await session.take({
+          mode,
+          reason: 'protect',
+          disks,
+          deltas,
+          whole: dice.below(8) === 0,
+        });
+        if (deltas) await noteDeltas(path);
         if (dice.below(3) === 0) await flattenOne(dir, name, session, dice);
         if (dice.below(4) === 0) await session.points.prune({ last: 1 + dice.below(3) });
       }
@@ -187,5 +206,6 @@ test(`${seeds} random guests: every point that is left runs on as the untouched 
     }
   };
   await Promise.all(Array.from({ length: atOnce }, worker));
-  t.diagnostic(`${points} points`);
+  t.diagnostic(`${points} points left; ${imagesWithDeltas} images had deltas on others than their parent`);
+  assert.ok(imagesWithDeltas > 0 || seeds < 20);
 });

@@ -98,7 +98,7 @@ function harmless(name: string, args: readonly unknown[]): boolean {
     typeof value === 'number' && value >= 0 && value < 2 ** 31 && value !== 1e6;
   if (name === 'pageStream.create') return !isFd(args[0]) || (args[0] as number) > 20;
   if (name === 'hypervisor.createMachine')
-    return ((args[0] as { frames?: number } | null | undefined)?.frames ?? 0) <= 4096;
+    return args[0] === hostile || ((args[0] as { frames?: number } | null | undefined)?.frames ?? 0) <= 4096;
   if (name.startsWith('limits.'))
     return !args.some((arg) => typeof arg === 'number' && arg >= 4096 && arg <= 2 ** 40);
   return true;

@@ -6,7 +6,7 @@ import { counted, formatBytes, formatCount, formatDuration, printable } from '..
 import { compressionField, compressionOption } from '../compression_option.js';
 import { disksField, disksOption } from '../disks_option.js';
 import { figures } from '../documents.js';
-import { maybeSeconds, text } from '../input.js';
+import { flag, maybeSeconds, text } from '../input.js';
 import { parseCount, parseDurationMs } from '../parse.js';
 import {
   maybeSize,
@@ -30,7 +30,7 @@ const input = z.object({
   maxBytes: maybeSize,
   minFree: maybeSize.default(2 ** 30),
   ...retentionFields,
-  ...{ compression: compressionField, suspendTimeout: maybeSeconds },
+  ...{ compression: compressionField, deltas: flag, suspendTimeout: maybeSeconds },
 });
 
 function render({ name, domid, points, skipped, failed, ...result }: ProtectResult): string {
@@ -74,6 +74,10 @@ export const protect = defineVerb({
     { flags: '--mode <mode>', says: 'how the domain is paused (default: light)', choices: checkpointModes },
     disksOption,
     compressionOption,
+    {
+      flags: '--deltas',
+      says: 'store pages that changed little as what changed of them: less room, with lz4 only; a restore takes longer',
+    },
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
   examples: [
@@ -102,13 +106,13 @@ export const protect = defineVerb({
   cancellable: true,
   async run(context, typed) {
     const { domain, store, every: everyMs, mode, overBudget, minFree: minFreeBytes } = typed;
-    const { count, maxPause: maxPauseMs, maxBytes, compression, disks } = typed;
+    const { count, maxPause: maxPauseMs, maxBytes, compression, deltas, disks } = typed;
     const { suspendTimeout: suspendTimeoutMs } = typed;
     const result = await context.withHost((host) =>
       context.services.protect(host, domain, store, {
         ...{ everyMs, mode, overBudget, minFreeBytes, retention: retentionOf(typed) },
         ...{ signal: context.signal, reason: 'protect' as const, patient: true },
-        ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs, disks }),
+        ...{ ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs, disks }), deltas },
         notice: (text) => context.warn(text),
         onPoint: ({ record: { id, image, pauseMs } }, late) => {
           const words = `${id}: ${formatBytes(image.storedBytes)}, paused for ${formatDuration(pauseMs)}`;
