@@ -18,32 +18,33 @@ const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 31, steps: 2500, r
 const images = ({ dir }: PointStage, { domain }: PointRecord): string[] =>
   readdirSync(join(dir, domain.uuid, 'images')).sort();
 
-test('each point restores to its own instant and runs on as the untouched guest', async (t) => {
-  const stage = await pointStage(t);
-  const untouched = await untouchedDigest(stage.host, plan);
-  await bootGuest(stage.host, 'guest', plan);
-  const result = await runProtect(stage, { count: 40 });
-  assert.deepEqual([result.points, result.failed, result.skipped, result.ended], [40, 0, 0, 'count']);
-  const points = stage.store.points(await uuidOf(stage));
-  const records = await points.list();
-  assert.equal(records.length, 40);
-  assert.equal(new Set(records.map(({ image }) => image.chainId)).size, 1);
-  const [first, ...later] = records;
-  for (const { image } of later)
-    assert.ok(image.storedBytes < (first?.image.storedBytes ?? 0), 'increments are small');
-  for (const at of [0, 1, 17, 31, 32, 33, 39]) {
-    const record = records[at];
-    assert.ok(record);
-    const path = await points.imagePath(record);
-    assert.deepEqual((await verifyImage(path)).findings, []);
-    const name = `from-${at}`;
-    const { domid } = await restore(stage.host, path, { paused: false, name, trustConfig: true });
-    assert.equal(await finalDigest(stage.host, name, plan), untouched, `point ${at} (domain ${domid})`);
-  }
-  const { trackers, leases, snapshots } = await stage.host.status();
-  assert.deepEqual([trackers, leases.length, snapshots], [0, 0, 0]);
-  assert.ok(Object.values(steps().openObjects()).every((open) => open === 0));
-});
+for (const deltas of [false, true])
+  test(`each point restores to its own instant and runs on as the untouched guest${deltas ? ', with deltas' : ''}`, async (t) => {
+    const stage = await pointStage(t);
+    const untouched = await untouchedDigest(stage.host, plan);
+    await bootGuest(stage.host, 'guest', plan);
+    const result = await runProtect(stage, { count: 40, deltas });
+    assert.deepEqual([result.points, result.failed, result.skipped, result.ended], [40, 0, 0, 'count']);
+    const points = stage.store.points(await uuidOf(stage));
+    const records = await points.list();
+    assert.equal(records.length, 40);
+    assert.equal(new Set(records.map(({ image }) => image.chainId)).size, 1);
+    const [first, ...later] = records;
+    for (const { image } of later)
+      assert.ok(image.storedBytes < (first?.image.storedBytes ?? 0), 'increments are small');
+    for (const at of [0, 1, 17, 31, 32, 33, 39]) {
+      const record = records[at];
+      assert.ok(record);
+      const path = await points.imagePath(record);
+      assert.deepEqual((await verifyImage(path)).findings, []);
+      const name = `from-${at}`;
+      const { domid } = await restore(stage.host, path, { paused: false, name, trustConfig: true });
+      assert.equal(await finalDigest(stage.host, name, plan), untouched, `point ${at} (domain ${domid})`);
+    }
+    const { trackers, leases, snapshots } = await stage.host.status();
+    assert.deepEqual([trackers, leases.length, snapshots], [0, 0, 0]);
+    assert.ok(Object.values(steps().openObjects()).every((open) => open === 0));
+  });
 
 test('pruned points go, and what is left restores as before', async (t) => {
   const stage = await pointStage(t);

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { checkpointModes } from '../../domain/checkpoint_mode.js';
 import type { ProtectResult } from '../../protect/protect.js';
+import { DormouseError } from '../../errors.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
 import { compressionField, compressionOption } from '../compression_option.js';
@@ -108,6 +109,8 @@ export const protect = defineVerb({
     const { domain, store, every: everyMs, mode, overBudget, minFree: minFreeBytes } = typed;
     const { count, maxPause: maxPauseMs, maxBytes, compression, deltas, disks } = typed;
     const { suspendTimeout: suspendTimeoutMs } = typed;
+    if (deltas && compression !== undefined && compression !== 'lz4')
+      throw new DormouseError('USAGE', `--deltas goes with --compression lz4, not ${compression}`);
     const result = await context.withHost((host) =>
       context.services.protect(host, domain, store, {
         ...{ everyMs, mode, overBudget, minFreeBytes, retention: retentionOf(typed) },
