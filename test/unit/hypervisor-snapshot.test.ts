@@ -1,5 +1,6 @@
 /** Copy-on-write snapshots: frozen content, frames held back, short pauses. */
 import assert from 'node:assert/strict';
+import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import { native } from '../../src/addon.js';
@@ -123,6 +124,26 @@ void test('a view of a snapshot that was dropped is an error, not newer memory',
   assert.throws(() => native(() => tool.readPages(view, pfns)), { code: 'GUEST_MEMORY_UNREADABLE' });
   tool.closeView(view);
   hv.releaseSnapshot(m.id, 1, next.epoch);
+});
+
+void test('of what was copied aside 32 MiB stay allocated, for the next snapshot', async () => {
+  using m = newMachine(32768);
+  boot(m, 1, 2, { program: 'writer', pages: 20000, fillPercent: 100 });
+  const { cowFd } = hv.domainLayout(m.id, 1);
+  const allocated = (): number => (statSync(`/proc/self/fd/${String(cowFd)}`).blocks * 512) / 2 ** 20;
+  const first = hv.snapshot(m.id, 1);
+  unpause(m, 1);
+  await until('more is copied', () => allocated() > 40);
+  hv.pause(m.id, 1);
+  hv.releaseSnapshot(m.id, 1, first.epoch);
+  // The next one waits for what is given back beside the caller.
+  const { epoch } = hv.snapshot(m.id, 1);
+  assert.equal(allocated(), 32);
+  hv.unpause(m.id, 1);
+  await until('some is copied', () => hv.cowPages(m.id, 1) > 1000);
+  hv.pause(m.id, 1);
+  hv.releaseSnapshot(m.id, 1, epoch);
+  assert.equal(allocated(), 32);
 });
 
 void test('frames freed while a snapshot names them are held back until it is released', async () => {

@@ -91,8 +91,12 @@ class Domain {
   // --- before a write: whoever stores to a frame calls this first (write_track.cc)
   void before_write(uint64_t mfn, bool logged = true);
   void mark_dirty(uint64_t pfn) {
-    if (dirty_on.load(std::memory_order_relaxed))
-      dirty_words[pfn >> 6].fetch_or(1ull << (pfn & 63), std::memory_order_relaxed);
+    if (!dirty_on.load(std::memory_order_relaxed)) return;
+    std::atomic<uint64_t>& word = dirty_words[pfn >> 6];
+    const uint64_t bit = 1ull << (pfn & 63);
+    // Most are marked already, and to look is cheaper than to mark.
+    if (!(word.load(std::memory_order_relaxed) & bit))
+      word.fetch_or(bit, std::memory_order_relaxed);
   }
   void log_dirty_on();
   void log_dirty_off();

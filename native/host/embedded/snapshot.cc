@@ -11,6 +11,10 @@ namespace dormouse::embedded {
 
 namespace {
 
+// Of what was copied aside so much stays allocated: who takes snapshot after snapshot would have
+// the guest wait for new memory each time.
+constexpr uint64_t kKeptBytes = 32ull << 20;
+
 uint64_t now_ns() {
   timespec at;
   clock_gettime(CLOCK_MONOTONIC, &at);
@@ -92,7 +96,9 @@ bool Domain::release_snapshot(uint64_t epoch) {
   if (!mfns.empty()) machine.free(std::move(mfns));
   // Beside the caller: gigabytes take a while, and the host has other domains to serve.
   finish_cow_clean_up();
-  cow_cleaner = std::thread([this, bytes = cow_next * kPageSize] { cow_store.punch(0, bytes); });
+  const uint64_t bytes = cow_next * kPageSize;
+  if (bytes > kKeptBytes)
+    cow_cleaner = std::thread([this, bytes] { cow_store.punch(kKeptBytes, bytes - kKeptBytes); });
   return true;
 }
 
