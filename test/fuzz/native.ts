@@ -37,8 +37,10 @@ export const nativeTargets: Readonly<Record<string, NativeTarget>> = {
   'page-map': { sources: ['native/image/page_map.cc', ...chunk], options: ['-max_len=20000'] },
   'image-reader': {
     sources: [
-      ...['image_reader', 'page_map', 'content_root'].map((part) => `native/image/${part}.cc`),
-      ...[...chunk, ...pfn],
+      ...['image_reader', 'image_reader_delta', 'page_map', 'content_root'].map(
+        (part) => `native/image/${part}.cc`,
+      ),
+      ...['native/codec/delta.cc', ...chunk, ...pfn],
     ],
     options: ['-max_len=4096'],
   },
