@@ -45,7 +45,7 @@ test('a frame longer or shorter than any is refused', () => {
 test('ticks are read whole, and only whole lines', () => {
   const line =
     'tick 3 mono_us=1 boot_us=2 tsc=3 gap_mono_us=4 gap_boot_us=5 gap_tsc_us=6 gap_at_us=7 mem_kib=8 cpus=1 written=9 ' +
-    'rounds=1 sum=00ff bad=0 disk=1 disk_ops=2 disk_bad=0 disk_err=0 disk_slow_us=3 net=1 net_sent=4 net_recv=4 net_lost=0 net_bad=0 naps=5';
+    'rounds=1 sum=00ff bad=0 disk=1 disk_ops=2 disk_bad=0 disk_err=0 disk_slow_us=3 net=1 net_sent=4 net_recv=4 net_lost=0 net_bad=0 naps=5 broken=0';
   const [tick, ...others] = parseTicks(`noise\r\n${line}\r\n${line.slice(0, 80)}`);
   assert.equal(others.length, 0);
   assert.deepEqual([tick?.count, tick?.gapBootUs, tick?.sum, tick?.netReceived], [3, 5, '00ff', 4]);
