@@ -26,9 +26,10 @@ class Task final : public Napi::AsyncWorker {
   Task(Napi::Env env, Work work) : Napi::AsyncWorker(env), deferred_(env), work_(std::move(work)) {}
   void Execute() override {
     done_ = guarded(&fault_, [this] { return work_(&fault_); });
-    work_ = nullptr;  // what it holds is free before JavaScript hears of it
   }
   void OnOK() override {
+    // What it holds is its own until JavaScript hears of it, and free when it does.
+    work_ = nullptr;
     if (done_) return deferred_.Resolve(answer_ ? answer_(Env()) : Env().Undefined());
     throw_fault(Env(), fault_);
     deferred_.Reject(Env().GetAndClearPendingException().Value());

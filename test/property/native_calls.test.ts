@@ -115,6 +115,8 @@ test('a lane that is at work, or a writer that ends, is not used meanwhile', asy
   const one = [new BigUint64Array([descriptor(0, 1, 0)]), Buffer.alloc(pageBytes, 1)] as const;
   writer.append(1, ...one);
   const ending = nativeImage().finish(writer.handle);
+  // However long ago the other thread was done: until its end is told here, it is not.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
   assert.throws(() => nativeImage().append(writer.handle, 1, ...one), internal(/another thread is at work/u));
   await ending;
   await writer.abandon();
