@@ -35,6 +35,8 @@ export interface ChunkSummary {
   readonly count: number;
   /** Chunks by codec: none, lz4; `damaged` where the header could not be read. */
   readonly byCodec: Readonly<Record<string, number>>;
+  /** Of them those that hold deltas. */
+  readonly ofDeltas: number;
 }
 
 export interface Inspection {
@@ -77,6 +79,7 @@ const MOST_SKIPPED = 1 << 16;
 class Inspector {
   readonly damage: string[] = [];
   readonly byCodec: Record<string, number> = {};
+  deltaChunks = 0;
   readonly scanned = { pages: 0, byClass: new Array<number>(CLASS_SLOTS).fill(0) };
   header: ImageHeader | null = null;
   footer: SealedFooter | null = null;
@@ -164,14 +167,15 @@ class Inspector {
     return span.subarray(0, size);
   }
 
-  private count(kind: string): void {
-    this.byCodec[kind] = (this.byCodec[kind] ?? 0) + 1;
+  private count(codec: string, isDeltas = false): void {
+    this.byCodec[codec] = (this.byCodec[codec] ?? 0) + 1;
+    if (isDeltas) this.deltaChunks++;
   }
 
   private async readHeads(entries: readonly ChunkEntry[]): Promise<void> {
     for (const [i, entry] of entries.entries()) {
       const head = entry.offset + pageBytes <= this.size ? await this.headAt(entry.offset) : null;
-      if (head?.span === entry.span) this.count(head.codec);
+      if (head?.span === entry.span) this.count(head.codec, head.isDeltas);
       else {
         this.count('damaged');
         this.note(`chunk ${i} at offset ${entry.offset}: its header is damaged`);
@@ -203,7 +207,7 @@ class Inspector {
         this.count('damaged');
         this.note(`a chunk at offset ${at}: ${chunk}`);
       } else {
-        this.count(head.codec);
+        this.count(head.codec, head.isDeltas);
         this.scanned.pages += head.pages;
         for (const { pageClass, count } of chunk.runs)
           this.scanned.byClass[pageClass] = (this.scanned.byClass[pageClass] ?? 0) + count;
@@ -234,7 +238,11 @@ export async function inspectImage(path: string): Promise<Inspection> {
       signerKey: found.rootHolds ? (footer?.signer?.key ?? null) : null,
       committed: footer !== null,
       counts,
-      chunks: { count: Object.values(byCodec).reduce((sum, n) => sum + n, 0), byCodec },
+      chunks: {
+        count: Object.values(byCodec).reduce((sum, n) => sum + n, 0),
+        byCodec,
+        ofDeltas: found.deltaChunks,
+      },
       storedPages: footer?.storedPages ?? scanned.pages,
       memoryBytes: footer && header?.parent === null ? memoryBytesOf(counts) : null,
       ratio: size === 0 ? 0 : memoryBytesOf(counts) / size,

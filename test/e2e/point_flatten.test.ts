@@ -22,13 +22,14 @@ const plan: GuestPlan = { program: 'churner', vcpus: 2, seed: 71, steps: 3000, r
 async function take(
   { host, store }: Pick<PointStage, 'host' | 'store'>,
   count: number,
+  deltas = false,
 ): Promise<PointRecord[]> {
   const session = await PointSession.open(host, 'guest', store);
   const taken: PointRecord[] = [];
   try {
     for (let i = 0; i < count; i++) {
       await sleep(30);
-      taken.push((await session.take({ mode: 'light', reason: 'protect' })).record);
+      taken.push((await session.take({ mode: 'light', reason: 'protect', deltas })).record);
     }
   } finally {
     await session.end();
@@ -36,19 +37,22 @@ async function take(
   return taken;
 }
 
-test('a flattened point opens alone and goes on as the guest; those on it go on', async (t) => {
+async function flattenedGoesOn(t: TestContext, deltas: boolean): Promise<void> {
   const stage = await pointStage(t, 128);
   const { host, dir, store } = stage;
   const untouched = await untouchedDigest(host, plan);
   await bootGuest(host, 'guest', plan);
-  const [, second, third] = await take(stage, 3);
+  const [, second, third] = await take(stage, 3, deltas);
   assert.ok(second && third);
   const points = store.points(await uuidOf(stage));
   const held = await Promise.all(
     [second, third].map(async (record) => (await digestImage(await points.imagePath(record))).digest),
   );
+  const deltasOf = async (path: string): Promise<boolean> => (await inspectImage(path)).chunks.ofDeltas > 0;
+  assert.equal(await deltasOf(await points.imagePath(third)), deltas);
   const done = await flattenPoint(dir, 'guest', second.id, {});
   assert.equal(done.flattened, true);
+  assert.equal(await deltasOf(done.path), false);
   assert.deepEqual((await inspectImage(done.path)).ancestors, []);
   assert.deepEqual((await verifyImage(done.path)).findings, []);
   assert.equal((await digestImage(done.path)).digest, held[0]);
@@ -71,8 +75,13 @@ test('a flattened point opens alone and goes on as the guest; those on it go on'
   await host.destroy((await host.find('guest')).domid);
   const name = 'again';
   await restorePoint(host, dir, 'guest', 'latest', { paused: false, name, trustConfig: true });
+  assert.equal(await deltasOf(last.path), false);
   assert.equal(await finalDigest(host, name, plan), untouched);
-});
+}
+
+for (const deltas of [false, true])
+  test(`a flattened point opens alone and goes on as the guest; those on it go on${deltas ? ', with deltas' : ''}`, (t) =>
+    flattenedGoesOn(t, deltas));
 
 /** A small XFS of our own, unmounted however the test ends; null where it cannot be had. */
 function xfs(t: TestContext): string | null {

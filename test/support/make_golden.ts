@@ -2,10 +2,12 @@
  * Makes the golden images of this version of the format, test/golden/format-MAJOR.MINOR*.dormouse, that are not there yet,
  * and beside each the record of what reading it must give. Golden images are never made again. docs/image-format.md.
  */
+import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../../src/addon.js';
+import { DeltaBases } from '../../src/image/delta_bases.js';
 import { FORMAT_MAJOR, FORMAT_MINOR } from '../../src/image/format.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { signedMessage, type SignRoot } from '../../src/image/signature.js';
@@ -87,8 +89,30 @@ function signOnce(): SignRoot {
   return (root) => ({ key, signature: sign(null, signedMessage(root), privateKey) });
 }
 
+/** Pages that LZ4 makes little of, and an image on theirs in which a few words of every third page differ. */
+async function writeDeltas(path: string, wholePath: string): Promise<void> {
+  const deltas = new DeltaBases();
+  const next = random(19);
+  const bodyOf = (): Buffer => Buffer.from(Uint16Array.from({ length: 2048 }, () => next(1 << 10)).buffer);
+  const pages = Array.from({ length: 9 }, (_, pfn) => ({
+    ...page(0, next),
+    pfn,
+    pageClass: 'data' as const,
+    type: 0,
+    body: bodyOf(),
+  }));
+  try {
+    await writeImage(wholePath, 9, [pages], { pageHashes: true, deltas });
+    const changed = pages.filter(({ pfn }) => pfn % 3 === 0);
+    for (const { pfn, body } of changed) body.writeUInt32LE(~pfn >>> 0, 512 * pfn);
+    await writeIncrement(path, wholePath, 9, changed, { pageHashes: true, deltas });
+  } finally {
+    deltas.close();
+  }
+}
+
 /** By what follows the version in their names: each is made in the folder of those before it. */
-const makers: Readonly<Record<string, (path: string, plainPath: string) => Promise<unknown>>> = {
+const makers: Readonly<Record<string, (path: string, plainPath: string) => unknown>> = {
   '': (path) => {
     const pages = pagesOf(2026);
     return writeImage(path, 64, [pages.slice(0, 40), pages.slice(40), pages.slice(10, 12)]);
@@ -100,6 +124,9 @@ const makers: Readonly<Record<string, (path: string, plainPath: string) => Promi
   '-signed': (path) => writeImage(path, 64, [pagesOf(11)], { sign: signOnce() }),
   '-paused': (path) =>
     writeImage(path, 64, [pagesOf(13)], { consistency: 'paused' }, { consistency: 'paused' }),
+  // Both at once: only who wrote the one has what the deltas of the other rest on.
+  '-whole': (path) => writeDeltas(path.replace('-whole', '-deltas'), path),
+  '-deltas': (path) => assert.ok(existsSync(path), path),
   '-stored': (path) => writeImage(path, 64, [pagesOf(17)], { compression: 'none', pageHashes: true }),
 };
 
@@ -110,7 +137,7 @@ if (process.argv[1]?.endsWith('make_golden.js')) {
   const named = `format-${FORMAT_MAJOR}.${FORMAT_MINOR}`;
   const at = (what: string): string => join(goldenFolder, `${named}${what}.dormouse`);
   for (const [what, make] of Object.entries(makers)) {
-    if (existsSync(at(what))) continue;
+    if (existsSync(`${at(what)}.json`)) continue;
     await make(at(what), at(''));
     writeFileSync(`${at(what)}.json`, `${JSON.stringify(await record(at(what)), null, 2)}\n`);
     process.stdout.write(`${at(what)}\n`);

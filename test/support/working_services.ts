@@ -117,7 +117,7 @@ const inspected: Inspection = {
   ...{ rootHolds: true, signerKey: null },
   committed: true,
   counts,
-  chunks: { count: 2, byCodec: { lz4: 2 } },
+  chunks: { count: 2, byCodec: { lz4: 2 }, ofDeltas: 0 },
   storedPages: 125,
   memoryBytes: 125 * 4096,
   ratio: 2.62,

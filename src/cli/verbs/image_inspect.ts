@@ -48,7 +48,11 @@ const document = z.object({
   nrPfns: figures.count.nullable(),
   memoryBytes: figures.count.nullable(),
   counts: pageCounts,
-  chunks: z.object({ count: figures.count, byCodec: z.record(z.string(), figures.count) }),
+  chunks: z.object({
+    count: figures.count,
+    byCodec: z.record(z.string(), figures.count),
+    ofDeltas: figures.count,
+  }),
   storedPages: figures.count,
   ratio: z.number().nonnegative(),
   pauseMs: figures.milliseconds.nullable(),
@@ -88,7 +92,7 @@ function describe(found: Inspection, signer: SignerState): z.infer<typeof docume
     nrPfns: header?.nrPfns ?? manifest?.geometry.nrPfns ?? null,
     memoryBytes,
     counts: { ...counts },
-    chunks: { count: chunks.count, byCodec: { ...chunks.byCodec } },
+    chunks: { ...chunks, byCodec: { ...chunks.byCodec } },
     storedPages,
     ratio: Number.isFinite(ratio) ? ratio : 0,
     pauseMs: manifest ? manifest.timings.pauseUs / 1000 : null,
@@ -136,6 +140,7 @@ function render(image: z.infer<typeof document>): string {
   const kinds = Object.entries(chunks.byCodec).map(
     ([kind, count]) => `${printable(kind)} ${formatCount(count)}`,
   );
+  if (chunks.ofDeltas > 0) kinds.push(`of deltas ${formatCount(chunks.ofDeltas)}`);
   const facts = renderFacts([
     [
       'file',
