@@ -249,6 +249,11 @@ void check_blanks(const ImageReader& reader) {
 }
 
 void use(ImageReader* reader) {
+  Fault unfollowed;
+  if (!reader->follow_deltas(&unfollowed)) {
+    require(is_known(unfollowed), "not followed without saying why");
+    return;
+  }
   for (uint32_t chunk = 0; chunk < reader->nr_chunks(); chunk++) {
     DecodedChunk got;
     Fault fault;

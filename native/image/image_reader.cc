@@ -188,6 +188,7 @@ bool ImageReader::damaged(uint32_t chunk, const std::string& what, Fault* fault)
     if (last != first) pfns += "-" + std::to_string(last);
   }
   if (left_out) pfns += " and " + std::to_string(left_out) + " more runs";
+  pfns += resting_pfns(chunk, !pfns.empty(), fault);
   if (pfns.empty()) pfns = "none that count";
   const Place& where = places_[chunk];
   const std::string file = where.source == 0 ? "" : sources_[where.source].name + ": ";
@@ -213,15 +214,19 @@ bool ImageReader::read_span(LaneBuffers& lane, const Source& source, const Chunk
                             Fault* fault) {
   posix_fadvise(source.fd, off_t(entry.offset + kAheadBytes), off_t(entry.span),
                 POSIX_FADV_WILLNEED);
-  for (uint64_t done = 0; done < entry.span;) {
-    const ssize_t got =
-        pread(source.fd, lane.stored.get() + done, entry.span - done, off_t(entry.offset + done));
+  return read_at(source, entry.offset, entry.span, lane.stored.get(), fault);
+}
+
+bool ImageReader::read_at(const Source& source, uint64_t offset, uint64_t bytes, uint8_t* out,
+                          Fault* fault) {
+  for (uint64_t done = 0; done < bytes;) {
+    const ssize_t got = pread(source.fd, out + done, bytes - done, off_t(offset + done));
     if (got > 0) {
       done += uint64_t(got);
       continue;
     }
     if (got < 0 && errno == EINTR) continue;
-    fault->offset = entry.offset + done;
+    fault->offset = offset + done;
     if (got == 0) return fault->raise("IMAGE_DAMAGED", "the file became shorter while it was read");
     fault->sys_errno = errno;
     return fault->raise("IMAGE_READ_FAILED", std::string("read: ") + strerror(errno));
@@ -280,7 +285,7 @@ bool ImageReader::check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fa
   uint32_t current = 0;
   for (uint32_t slot = 0; slot < lane.view.header.pages; slot++) {
     const uint64_t desc = lane.descs[slot];
-    if (!is_current(chunk, slot, desc_pfn(desc))) continue;
+    if (!is_sought(chunk, slot, desc_pfn(desc))) continue;
     const PlacedRun& run = map_.runs()[map_.find(desc_pfn(desc))];
     if (run.page_class != desc_class(desc) || run.type != desc_type(desc))
       return damaged(chunk, "the page map has other classes", fault);
@@ -289,7 +294,7 @@ bool ImageReader::check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fa
   return current == current_[chunk] || damaged(chunk, "the page map seeks other pages here", fault);
 }
 
-bool ImageReader::is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const {
+bool ImageReader::is_sought(uint32_t chunk, uint32_t slot, uint64_t pfn) const {
   if (pfn >= nr_pfns()) return false;
   const PlacedRun& run = map_.runs()[map_.find(pfn)];
   return run.chunk == chunk && run.slot + (pfn - run.first) == slot;
@@ -301,11 +306,33 @@ bool ImageReader::check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
 
 bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* out, Fault* fault) {
   LaneBuffers& lane = lanes_[lane_index].chunk;
+  // Its pages are where those are that they rest on.
+  *out = {lane.descs.data(), 0, lane.bodies.get(), 0};
+  if (holds_deltas(chunk)) return true;
   if (!load(lane, chunk, fault)) return false;
+  if (lane.view.header.kind == kChunkDeltas) return nothing_counts(chunk, fault);
   *out = {lane.descs.data(), lane.view.header.pages, lane.bodies.get(), lane.view.header.bodies};
-  if (lane.view.header.kind == kChunkDeltas) return make_pages(lanes_[lane_index], chunk, fault);
+  return decode_blocks(lane, chunk, may_go_whole(chunk), fault) &&
+         apply_deltas(lanes_[lane_index], chunk, fault);
+}
+
+// What does not count goes along: where that is less than half, the room costs less than coding
+// anew. Pages that deltas made are not in the chunk.
+bool ImageReader::may_go_whole(uint32_t chunk) const {
+  return 2 * current_[chunk] >= entry(chunk).pages && resting_on(chunk).count == 0;
+}
+
+bool ImageReader::counts_in(const LaneBuffers& lane, uint32_t chunk, uint32_t block) const {
+  const uint32_t end = std::min<uint32_t>(lane.view.header.pages, (block + 1) * kBlockPages);
+  for (uint32_t slot = block * kBlockPages; slot < end; slot++)
+    if (is_current(chunk, slot, desc_pfn(lane.descs[slot]))) return true;
+  return false;
+}
+
+bool ImageReader::decode_blocks(LaneBuffers& lane, uint32_t chunk, bool all, Fault* fault) {
   uint32_t n_pages = 0;
   for (uint32_t b = 0; b < lane.view.header.blocks; b++) {
+    if (!all && !counts_in(lane, chunk, b)) continue;
     Fault inner;
     if (!decode_block(lane.view, b, lane.bodies.get() + uint64_t(b) * kBlockBytes, &n_pages,
                       &inner))
@@ -314,14 +341,11 @@ bool ImageReader::read_chunk(uint32_t lane_index, uint32_t chunk, DecodedChunk* 
   return true;
 }
 
-// What does not count goes along: where that is less than half, the room costs less than coding
-// anew.
 bool ImageReader::whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk& pages,
                               StoredChunk* out) const {
   const Source& source = sources_[places_[chunk].source];
   const LaneBuffers& read = lanes_[lane].chunk;
-  if (source.newer || 2 * current_[chunk] < pages.n_pages) return false;
-  if (read.view.header.kind == kChunkDeltas) return false;  // it is nothing without other files
+  if (source.newer || pages.n_pages == 0 || !may_go_whole(chunk)) return false;
   const ChunkEntry& from = entry(chunk);
   *out = {source.fd, from.offset, read.stored.get(), from.span, from.hash_low, from.hash_high,
           pages,     {}};
@@ -386,22 +410,24 @@ void ImageReader::prepare_hashes() {
 }
 
 bool ImageReader::has_hashes() const {
-  for (const Place& place : places_)
-    if (sources_[place.source].page_hashes.empty()) return false;
+  for (size_t i = 0; i < places_.size(); i++)
+    if (current_[i] > 0 && sources_[places_[i].source].page_hashes.empty()) return false;
   return true;
 }
 
-bool ImageReader::hash_chunk(uint32_t lane, uint32_t chunk, Fault* fault) {
+bool ImageReader::hash_chunk(uint32_t lane_index, uint32_t chunk, Fault* fault) {
   Source& source = sources_[places_[chunk].source];
   if (!source.hashes_stored && source.page_hashes.empty())
     return fault->raise("INTERNAL", "no room for hashes was made");
-  DecodedChunk decoded;
-  if (!read_chunk(lane, chunk, &decoded, fault)) return false;
-  // Its pages were compared with their hashes as they were made.
-  if (lanes_[lane].chunk.view.header.kind == kChunkDeltas) return true;
+  LaneBuffers& lane = lanes_[lane_index].chunk;
+  if (!load(lane, chunk, fault)) return false;
+  // What deltas make is compared with its hash whenever it is made.
+  if (lane.view.header.kind == kChunkDeltas) return true;
+  if (!decode_blocks(lane, chunk, true, fault)) return false;
   pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];
-  for (uint32_t i = 0; i < decoded.n_bodies; i++) {
-    const pfn::Hash128 hash = pfn::hash128(decoded.bodies + uint64_t(i) * kPageBytes, kPageBytes);
+  for (uint32_t i = 0; i < lane.view.header.bodies; i++) {
+    const pfn::Hash128 hash =
+        pfn::hash128(lane.bodies.get() + uint64_t(i) * kPageBytes, kPageBytes);
     if (!source.hashes_stored) {
       out[i] = hash;
     } else if (!(out[i] == hash)) {

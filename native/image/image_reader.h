@@ -1,7 +1,8 @@
 // The one Reader: an open image, the files its pages are in, and a buffer a lane. An increment's
 // pages lie in its own file and in its ancestors': to those who read, it has one list of chunks,
-// its own first, then those of ancestors that still count. What deltas rest on is read beside that
-// list: whoever reads a chunk of deltas gets pages.
+// its own first, then those of ancestors that still count. A page that is a delta comes with the
+// page that it rests on: chunks of deltas are gone through once, when the image is opened, and
+// whoever then reads the chunk of such a page finds what the delta makes of it.
 #pragma once
 #include <memory>
 #include <string>
@@ -70,6 +71,12 @@ class ImageReader final : public Reader {
   bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) override;
   bool is_current(uint32_t chunk, uint32_t slot, uint64_t pfn) const override;
 
+  // Lists what deltas that count rest on, with a thread a lane, before chunks are read: chunks that
+  // nobody sought join the list. Not for who reads single pages, or none.
+  bool follow_deltas(Fault* fault);
+  // Marks the chunks in which read_chunk() gives these pages, which are of one run of the map.
+  void mark_chunks(uint64_t first, uint64_t count, std::vector<bool>* chunks) const;
+
   // The chunk that read_chunk() of this lane just read, if another image may have it as it is: most
   // of its pages count, none is beyond the pfns and nothing in it is of a newer version.
   bool whole_chunk(uint32_t lane, uint32_t chunk, const DecodedChunk& pages,
@@ -131,15 +138,21 @@ class ImageReader final : public Reader {
     bool matched = false;   // of read_page's lanes: its pages were compared with the map
     uint64_t last_use = 0;  // of these
   };
-  // What it takes to make pages of deltas.
-  struct DeltaBuffers {
-    LaneBuffers base;
-    codec::DeltaState codec;
-    std::vector<StoredDelta> list;
-  };
   struct Lane {
     LaneBuffers chunk;
-    std::unique_ptr<DeltaBuffers> deltas;
+    std::unique_ptr<codec::DeltaState> codec;
+  };
+  // A delta that counts, and where the page is that it rests on.
+  struct Followed {
+    Place base;
+    uint32_t base_slot;
+    uint32_t chunk, slot;  // its own
+    uint32_t size;
+    uint64_t offset;  // in its file
+    uint64_t desc;
+  };
+  struct Range {
+    uint32_t first = 0, count = 0;
   };
   static uint64_t key_of(const Place& where) { return uint64_t(where.source) << 32 | where.chunk; }
 
@@ -157,17 +170,37 @@ class ImageReader final : public Reader {
   bool load_place(LaneBuffers& lane, const Place& where, Fault* fault);
   // One page of a chunk of deltas that is loaded.
   bool read_delta(LaneBuffers& lane, uint32_t chunk, uint32_t slot, uint8_t* out, Fault* fault);
-  bool make_pages(Lane& lane, uint32_t chunk, Fault* fault);
-  // Of the page at a delta's slot, whose descriptor it is.
-  bool make_page(LaneBuffers& base, codec::DeltaState& codec, uint32_t chunk,
-                 const StoredDelta& delta, uint64_t desc, uint8_t* out, Fault* fault);
-  bool read_base(LaneBuffers& lane, const Place& where, const DeltaBase& at, uint64_t desc,
-                 uint8_t* out, Fault* fault);
-  bool bad_base(uint32_t chunk, const Place& where, uint64_t pfn, const Fault& inner,
-                Fault* fault) const;
+  // Of a chunk of deltas that were not followed.
+  bool nothing_counts(uint32_t chunk, Fault* fault) const;
+  // Whether the page map leads there.
+  bool is_sought(uint32_t chunk, uint32_t slot, uint64_t pfn) const;
+  bool holds_deltas(uint32_t chunk) const {
+    return !bases_of_.empty() && !bases_of_[chunk].empty();
+  }
+  Range resting_on(uint32_t chunk) const { return rest_on_.empty() ? Range() : rest_on_[chunk]; }
+  bool find_deltas(uint32_t lane, uint32_t chunk, std::vector<Followed>* found, Fault* fault);
+  bool find_all_deltas(std::vector<Followed>* found, Fault* fault);
+  bool list_bases(Fault* fault);
+  bool base_place(uint32_t chunk, const DeltaBase& base, uint64_t pfn, Place* where,
+                  Fault* fault) const;
+  bool apply_deltas(Lane& lane, uint32_t chunk, Fault* fault);
+  // Of the page at `page`, which a delta of that descriptor rests on, what the delta makes of it.
+  bool make_page(codec::DeltaState& codec, const Followed& delta, const uint8_t* bytes,
+                 uint8_t* page, Fault* fault);
+  bool read_base(LaneBuffers& lane, const Followed& delta, uint8_t* out, Fault* fault);
+  bool bad_base(const Followed& delta, const Fault& inner, Fault* fault) const;
+  // For a fault in a chunk that they rest on.
+  std::string resting_pfns(uint32_t chunk, bool beside_others, Fault* fault) const;
   bool bad_delta(uint32_t chunk, uint64_t pfn, const char* what, Fault* fault) const;
   bool decode(LaneBuffers& lane, uint32_t block, Fault* fault);
+  // All of the chunk, or the blocks in which pages count.
+  bool decode_blocks(LaneBuffers& lane, uint32_t chunk, bool all, Fault* fault);
+  bool counts_in(const LaneBuffers& lane, uint32_t chunk, uint32_t block) const;
+  // Whether whole_chunk() may give it: all of its pages are wanted then.
+  bool may_go_whole(uint32_t chunk) const;
   bool read_span(LaneBuffers& lane, const Source& source, const ChunkEntry& entry, Fault* fault);
+  static bool read_at(const Source& source, uint64_t offset, uint64_t bytes, uint8_t* out,
+                      Fault* fault);
   bool check_pages(const LaneBuffers& lane, uint32_t chunk, Fault* fault) const;
   // Of a digest that differs the fault says nothing.
   static bool has_digest(const uint8_t* span, uint64_t bytes, const pfn::Sha256& digest,
@@ -180,6 +213,11 @@ class ImageReader final : public Reader {
   std::vector<uint32_t> current_;  // by chunk: how many of its pages the page map leads to
   std::vector<BlankPages> blanks_;
   ReaderMap map_;
+  // By what they rest on; and by chunk: which of them rest on it, and of a chunk of deltas, by
+  // slot, in which chunk of the list the page is that each rests on.
+  std::vector<Followed> followed_;
+  std::vector<Range> rest_on_;
+  std::vector<std::vector<uint32_t>> bases_of_;
   std::vector<Lane> lanes_;
   // read_page's: the chunks it read last.
   static constexpr size_t kPageLanes = 8;

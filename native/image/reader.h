@@ -45,7 +45,8 @@ class Reader {
   // Compares the stored bytes of a chunk with the index's checksum; decodes nothing.
   // Error: IMAGE_DAMAGED with chunk and offset.
   virtual bool check_chunk(uint32_t lane, uint32_t chunk, Fault* fault) = 0;
-  // Checks and decodes; `out` points into the lane's buffers until its next call.
+  // Checks and decodes; `out` points into the lane's buffers until its next call. Of pages that do
+  // not count the bodies may be anything.
   virtual bool read_chunk(uint32_t lane, uint32_t chunk, DecodedChunk* out, Fault* fault) = 0;
   // Checks a chunk as read_chunk() does and, where its file has none, fills in the hashes of its
   // pages; after room was made for them.

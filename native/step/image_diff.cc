@@ -103,7 +103,8 @@ std::vector<Piece> ImageDiff::seek(DiffSide side, uint64_t most) {
   for (const Segment& segment : segments_) {
     if (segment.at == kCertain || !image::class_has_body(segment.classes[side])) continue;
     const image::PlacedRun& run = map.runs()[map.find(segment.first)];
-    if (!take_stored(side, segment, run)) sought[run.chunk] = true;
+    if (!take_stored(side, segment, run))
+      readers_[side]->mark_chunks(segment.first, segment.end - segment.first, &sought);
   }
   std::vector<Piece> pieces;
   for (uint64_t chunk = 0; chunk < sought.size(); ++chunk) {

@@ -291,7 +291,6 @@ bool Rewind::suspect_all() {
 
 std::vector<Piece> Rewind::missing() const {
   std::vector<bool> wanted(reader_->nr_chunks());
-  const image::ReaderMap& map = reader_->map();
   uint64_t pfns[64];
   for (uint64_t first = 0; first < nr_pfns(); first += 64) {
     if (candidates_.count_word(first) == 0) continue;
@@ -300,7 +299,7 @@ std::vector<Piece> Rewind::missing() const {
     for (uint32_t i = 0; i < n; ++i)
       if (kept_at_[pfns[i]] == kNotKept && image::class_has_body(wanted_class(pfns[i])) &&
           leaf_at_.count(pfns[i]) == 0)
-        wanted[map.runs()[map.find(pfns[i])].chunk] = true;
+        reader_->mark_chunks(pfns[i], 1, &wanted);
   }
   std::vector<Piece> pieces;
   for (uint64_t chunk = 0; chunk < wanted.size(); ++chunk)

@@ -53,7 +53,7 @@ export async function openParent(
   path: string,
   { signed, whole, signal }: ParentOptions,
 ): Promise<ImageReader> {
-  const reader = await ImageReader.open(path, { lanes: encodingLanes, pageHashes: true });
+  const reader = await ImageReader.open(path, { lanes: encodingLanes, pageHashes: true, mapOnly: true });
   try {
     if (signed) requireTrusted(reader);
     await readPages(reader, whole, signal);

@@ -27,7 +27,7 @@ const sampleBlocks = 1024;
 
 /** 64 MiB of the image's pages, in blocks of 64 KiB spread evenly over its memory; zero pages as they come. */
 async function sampleMemory(path: string): Promise<Buffer> {
-  const reader = await ImageReader.open(path, { lanes: 1 });
+  const reader = await ImageReader.open(path, { lanes: 1, mapOnly: true });
   try {
     const blocks = Math.floor(reader.nrPfns / blockPages);
     const wanted = Math.min(sampleBlocks, blocks);

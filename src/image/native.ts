@@ -105,6 +105,8 @@ export interface NativeImage {
     handle: ReaderHandle,
     chunk: number,
   ): { source: number; chunk: number; offset: number; span: number; pages: number };
+  /** Once, before chunks are read: from then on the list of chunks has those that deltas rest on too. All lanes are at work. */
+  followDeltas(handle: ReaderHandle): Promise<void>;
   readerExtent(handle: ReaderHandle): { chunks: number; units: number; usedSources: boolean[] };
   prepareHashes(handle: ReaderHandle): void;
   readPages(handle: ReaderHandle, pfns: Float64Array, out: Buffer): void;

@@ -70,10 +70,13 @@ export interface ReaderOptions {
   readonly lanes: number;
   /** Read the stored hashes of pages too. Default false. */
   readonly pageHashes?: boolean;
+  /** Its map is what is wanted, or single pages: chunks of deltas are not gone through, and readChunk() fails. Default false. */
+  readonly mapOnly?: boolean;
 }
 
 export class ImageReader {
   private isOpen = true;
+  private extent = { chunks: 0, units: 0 };
 
   private constructor(
     /** Registry<image::Reader>: valid in every thread of the process until close(). */
@@ -91,9 +94,6 @@ export class ImageReader {
     readonly signer: Signer | null,
     /** The files its pages are in: its own first, then those of ancestors that are needed. */
     readonly files: readonly ChainFile[],
-    readonly nrChunks: number,
-    /** Chunks, and after them pieces of pages that are in none: what a restore goes through. */
-    readonly nrUnits: number,
     /** Size of the file in bytes. */
     readonly storedBytes: number,
     private readonly lanes: number,
@@ -111,7 +111,7 @@ export class ImageReader {
     try {
       const chain = await readChain(file, options.pageHashes ?? false);
       try {
-        return await ImageReader.load(file, chain, options.lanes);
+        return await ImageReader.load(file, chain, options);
       } finally {
         await chain.close();
       }
@@ -120,23 +120,47 @@ export class ImageReader {
     }
   }
 
-  private static async load(file: ImageFile, chain: Chain, lanes: number): Promise<ImageReader> {
+  private static async load(file: ImageFile, chain: Chain, options: ReaderOptions): Promise<ImageReader> {
+    const { lanes, mapOnly = false } = options;
     const { path, header, footer, size } = file;
     const manifest = decodeManifest(await file.region('manifest'));
     checkAgreement(file, manifest);
     checkTableSum(chain.sources[0]?.chunkTable ?? Buffer.alloc(0), footer);
     const { sources, layers } = chain;
     const handle = native(() => nativeImage().openReader({ lanes, sources, layers }));
-    const { chunks, units } = nativeImage().readerExtent(handle);
     const { own, all } = nativeImage().readerCounts(handle);
     const { root, contentRoot, signer } = footer;
     const reader = new ImageReader(
       ...([handle, path, header, manifest, namedCounts(all), root, contentRoot, signer] as const),
-      ...([chain.files, chunks, units, size, lanes] as const),
+      ...([chain.files, size, lanes] as const),
     );
-    if (sameCounts(namedCounts(own), footer.counts)) return reader;
-    reader.close();
-    throw damaged('the page map holds other counts than the footer', footer.regions.pageMap.offset);
+    try {
+      if (!sameCounts(namedCounts(own), footer.counts))
+        throw damaged('the page map holds other counts than the footer', footer.regions.pageMap.offset);
+      if (!mapOnly && sources.some(({ deltas }) => deltas)) await reader.followDeltas();
+    } catch (thrown) {
+      reader.close();
+      throw thrown;
+    }
+    reader.extent = nativeImage().readerExtent(handle);
+    return reader;
+  }
+
+  private async followDeltas(): Promise<void> {
+    try {
+      await nativeImage().followDeltas(this.handle);
+    } catch (thrown) {
+      throw this.named(asDormouseError(thrown));
+    }
+  }
+
+  get nrChunks(): number {
+    return this.extent.chunks;
+  }
+
+  /** Chunks, and after them pieces of pages that are in none: what a restore goes through. */
+  get nrUnits(): number {
+    return this.extent.units;
   }
 
   get nrPfns(): number {

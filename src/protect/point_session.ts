@@ -293,7 +293,7 @@ export class PointSession {
 /** A map of all pages needs the parent open. */
 async function withReaderIfDue(image: ParentImage): Promise<ParentImage> {
   if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
-  return parentOf(await ImageReader.open(image.path, { lanes: laneCount }));
+  return parentOf(await ImageReader.open(image.path, { lanes: laneCount, mapOnly: true }));
 }
 
 async function created(

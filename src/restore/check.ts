@@ -131,7 +131,7 @@ function withFindings<T>(
   use: (findings: readonly DormouseError[], restored: Restored) => T,
 ): Promise<T> {
   return withImageOf(path, options, async ({ path: image, from }) => {
-    const reader = await ImageReader.open(image, { lanes: 1 });
+    const reader = await ImageReader.open(image, { lanes: 1, mapOnly: true });
     try {
       const restored = { reader, path, from };
       return use(await findingsOf(host, restored, options), restored);

@@ -252,7 +252,7 @@ export async function requireWayBack(
   path: string,
   options: Pick<RollbackOptions, 'keepDisks'>,
 ): Promise<void> {
-  const reader = await ImageReader.open(path, { lanes: laneCount });
+  const reader = await ImageReader.open(path, { lanes: 1, mapOnly: true });
   try {
     await requirePossible(host, info, reader, options);
   } finally {

@@ -88,10 +88,15 @@ const changes: Record<string, (parts: Parts) => void> = {
   'no flag': ({ header }) => put(header, HEADER.mustUnderstand, FLAG_PARENT),
 };
 
-async function tried(path: string, read: (reader: ImageReader) => unknown): Promise<DormouseError | null> {
+interface Way {
+  readonly mapOnly: boolean;
+  readonly read: (reader: ImageReader) => unknown;
+}
+
+async function tried(path: string, { mapOnly, read }: Way): Promise<DormouseError | null> {
   let reader: ImageReader | undefined;
   try {
-    reader = await ImageReader.open(path, { lanes: 1 });
+    reader = await ImageReader.open(path, { lanes: 2, mapOnly });
     read(reader);
     return null;
   } catch (thrown) {
@@ -101,15 +106,18 @@ async function tried(path: string, read: (reader: ImageReader) => unknown): Prom
   }
 }
 
-const ways: Record<string, (reader: ImageReader) => unknown> = {
-  'by page': (reader) => reader.readPages([0]),
-  'by chunk': (reader) => reader.readChunk(0, reader.pageEntry(0).chunk),
-};
+const ways = {
+  'by page': { mapOnly: true, read: (reader) => reader.readPages([0]) },
+  'by chunk': {
+    mapOnly: false,
+    read: (reader) => Array.from({ length: reader.nrChunks }, (_, chunk) => reader.readChunk(1, chunk)),
+  },
+} satisfies Record<string, Way>;
 
 async function refused(t: TestContext, path: string, name: string): Promise<DormouseError[]> {
   const errors: DormouseError[] = [];
-  for (const [way, read] of Object.entries(ways)) {
-    const error = await tried(path, read);
+  for (const [way, how] of Object.entries(ways)) {
+    const error = await tried(path, how);
     assert.equal(error?.code, 'IMAGE_DAMAGED', `${name}, ${way}: ${error?.message ?? 'it was read'}`);
     errors.push(error);
   }
@@ -122,7 +130,9 @@ async function refused(t: TestContext, path: string, name: string): Promise<Dorm
 test('what deltas cannot rest on', async (t) => {
   const dir = tempDir(t);
   const [, , third = ''] = await threeImages(dir);
-  assert.equal(await tried(third, (reader) => reader.readPages([0])), null);
+  for (const way of Object.values(ways)) assert.equal(await tried(third, way), null);
+  const unfollowed = await tried(third, { ...ways['by chunk'], mapOnly: true });
+  assert.deepEqual([unfollowed?.code, unfollowed?.message], ['INTERNAL', 'deltas were not followed']);
   assert.deepEqual((await verifyImage(third)).findings, []);
   const whole = readFileSync(third);
   const forged = join(dir, 'forged');
@@ -141,6 +151,9 @@ test('a damaged base is named, with the page that is lost', async (t) => {
   bytes[pageBytes + 200] = (bytes[pageBytes + 200] ?? 0) ^ 1;
   writeFileSync(first, bytes);
   for (const error of await refused(t, third, 'damage')) {
-    assert.match(error.message, /first, which .*third needs: chunk 0 .*pfn 0 of third rests on it/);
+    assert.match(
+      error.message,
+      /first, which .*third needs: chunk 0 .*(pfn 0 of third rests on it|deltas of 0, 1, 2, 3 and 6 more rest on it)/,
+    );
   }
 });

@@ -113,6 +113,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'image.publish': [writer],
     'image.descriptor': [writer],
     'image.failCall': [writer, 1, 5, false],
+    'image.followDeltas': [reader],
     'image.checkChunk': [reader, 0, 0],
     'image.readChunk': [reader, 0, 0],
     'image.chunkEntry': [reader, 0],
