@@ -25,7 +25,7 @@ export interface ProtectOptions extends Pick<OperationOptions, 'onProgress'> {
   readonly mode: CheckpointMode;
   readonly reason: PointRecord['reason'];
   readonly compression?: Compression;
-  /** As of a point. */
+  /** As of a point; default: unless there is to be but one, which can rest on nothing. */
   readonly deltas?: boolean;
   readonly suspendTimeoutMs?: number;
   readonly retention: Retention;
@@ -185,13 +185,13 @@ class Protection {
     const session = this.#session;
     const budget = this.#budget;
     await this.#room.make(session.chainId);
-    const { mode, reason, compression, deltas, suspendTimeoutMs, signal, overBudget, disks } = options;
+    const { mode, reason, compression, suspendTimeoutMs, signal, overBudget, disks } = options;
     const taken = await session.take({
       ...{ mode, signal, reason, whole: this.#room.beginsChain(session.chainId) },
       ...(options.onProgress && { onProgress: options.onProgress }),
       ...(disks && { disks }),
       ...(compression && { compression }),
-      ...(deltas !== undefined && { deltas }),
+      deltas: options.deltas ?? options.count !== 1,
       ...(suspendTimeoutMs !== undefined && { suspendTimeoutMs }),
       ...(budget && overBudget === 'skip' && { mayPause: (pages) => budget.fits(pages) }),
     });

@@ -179,7 +179,6 @@ test('what is no command line is a usage error', async () => {
     'rollback web1 --no-safety',
     'rollback web1 --image a.dmi',
     'rollback web1 --safety b.dmi',
-    'protect web1 --store s --deltas --compression none',
     'bisect web1 --store s --good 2026 --bad latest',
     'bisect web1 --store s --good 2026 -- true',
     'bisect web1 --good 2026 --bad latest -- true',

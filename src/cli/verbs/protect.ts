@@ -1,13 +1,12 @@
 import * as z from 'zod';
 import { checkpointModes } from '../../domain/checkpoint_mode.js';
 import type { ProtectResult } from '../../protect/protect.js';
-import { DormouseError } from '../../errors.js';
 import { renderFacts } from '../../render/table.js';
 import { counted, formatBytes, formatCount, formatDuration, printable } from '../../render/units.js';
 import { compressionField, compressionOption } from '../compression_option.js';
 import { disksField, disksOption } from '../disks_option.js';
 import { figures } from '../documents.js';
-import { flag, maybeSeconds, text } from '../input.js';
+import { maybeSeconds, text } from '../input.js';
 import { parseCount, parseDurationMs } from '../parse.js';
 import {
   maybeSize,
@@ -31,7 +30,7 @@ const input = z.object({
   maxBytes: maybeSize,
   minFree: maybeSize.default(2 ** 30),
   ...retentionFields,
-  ...{ compression: compressionField, deltas: flag, suspendTimeout: maybeSeconds },
+  ...{ compression: compressionField, deltas: z.boolean(), suspendTimeout: maybeSeconds },
 });
 
 function render({ name, domid, points, skipped, failed, ...result }: ProtectResult): string {
@@ -76,8 +75,8 @@ export const protect = defineVerb({
     disksOption,
     compressionOption,
     {
-      flags: '--deltas',
-      says: 'store pages that changed little as what changed of them: less room, with lz4 only; a restore takes longer',
+      flags: '--no-deltas',
+      says: 'store pages that changed little whole, not as what changed of them: more room, and points need fewer others',
     },
     { flags: '--suspend-timeout <seconds>', says: 'how long the guest may take to suspend (default: 60)' },
   ],
@@ -109,13 +108,12 @@ export const protect = defineVerb({
     const { domain, store, every: everyMs, mode, overBudget, minFree: minFreeBytes } = typed;
     const { count, maxPause: maxPauseMs, maxBytes, compression, deltas, disks } = typed;
     const { suspendTimeout: suspendTimeoutMs } = typed;
-    if (deltas && compression !== undefined && compression !== 'lz4')
-      throw new DormouseError('USAGE', `--deltas goes with --compression lz4, not ${compression}`);
     const result = await context.withHost((host) =>
       context.services.protect(host, domain, store, {
         ...{ everyMs, mode, overBudget, minFreeBytes, retention: retentionOf(typed) },
         ...{ signal: context.signal, reason: 'protect' as const, patient: true },
-        ...{ ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs, disks }), deltas },
+        ...given({ count, maxPauseMs, maxBytes, compression, suspendTimeoutMs, disks }),
+        ...(!deltas && { deltas }),
         notice: (text) => context.warn(text),
         onPoint: ({ record: { id, image, pauseMs } }, late) => {
           const words = `${id}: ${formatBytes(image.storedBytes)}, paused for ${formatDuration(pauseMs)}`;
