@@ -22,7 +22,7 @@ import {
   unfollow,
 } from './live_image.js';
 import { defaultSuspendTimeoutMs, describe, requestSuspend, requireSavable } from './stand_still.js';
-import { type Beside, finished } from './write_image.js';
+import { type Beside, finished, type Finished } from './write_image.js';
 import type { LiveHandle } from '../handle.js';
 import type { ChangeFinder } from './change_finder.js';
 import type { CheckpointMode } from '../domain/checkpoint_mode.js';
@@ -244,25 +244,33 @@ export class CaptureSession {
 
   async #takeFrozen({ live }: Frozen, writer: PageSink, how: TakeHow): Promise<Taken> {
     const { host, lease, info, geometry: first } = this;
-    const base = await describe(host, info);
+    const describing = describe(host, info);
+    describing.catch(() => undefined); // it is waited for when the snapshot is there, which must be released then
+    // To suspend costs the guest more than a snapshot: not before this is known.
+    if (how.mode !== 'light') await describing;
     const committed = this.#committed;
     // Until it is known what the log held when it began anew, nothing is known of what changed.
     this.#committed = false;
     const { snapshot, pauseMs, downtime } = await this.#snapshot(how);
     const atMs = Date.now();
+    let counting: Promise<number> | undefined;
+    let source: Finished;
     try {
       const { memory, geometry, state, dirty } = snapshot;
       if (dirty) native(() => steps().liveMerge(live, memory.handle, dirty));
       this.#committed = committed;
       if (geometry.nrPfns !== first.nrPfns)
         throw new DormouseError('GUEST_MEMORY_UNREADABLE', `the pfn space of ${info.name} grew meanwhile`);
+      const base = await describing;
       await passOver({ host, lease, info, geometry, memory, live, writer, options: how }, passKinds.standing);
-      const source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
-      const cowPages = await snapshot.cowPages();
-      return { source, pauseMs, downtime, copiedPages: 0, atMs, cowPages, logged: dirty };
+      source = finished({ ...base, geometry, state, memory, consistency: 'suspend-point' });
+      // Asked for before the release, which need not wait for the answer.
+      counting = snapshot.cowPages();
+      counting.catch(() => undefined);
     } finally {
       await snapshot.release();
     }
+    return { source, pauseMs, downtime, copiedPages: 0, atMs, cowPages: await counting, logged: snapshot.dirty };
   }
 
   /** Everything that is held of the domain but the lease: a mapping would keep one that died from going. */

@@ -128,14 +128,19 @@ export class DomainPoints {
     return records;
   }
 
+  /** Without a look at all the others, of which a store may have thousands. */
+  async #lastId(): Promise<string | undefined> {
+    return (await this.shelf.list(this.#names.folder('points'))).findLast(isPointId);
+  }
+
   async latest(): Promise<PointRecord | null> {
-    const id = (await this.ids()).at(-1);
+    const id = await this.#lastId();
     return id === undefined ? null : this.#record(id);
   }
 
   /** That of now, but after all that happened to the domain: the order of names is what says what goes on from what. */
   async #nextId(nowMs: number): Promise<string> {
-    const last = [(await this.ids()).at(-1), (await this.#returns.ids()).at(-1)];
+    const last = [await this.#lastId(), (await this.#returns.ids()).at(-1)];
     const known = last.filter((id) => id !== undefined).sort();
     return nextPointId(nowMs, known.at(-1) ?? null);
   }
@@ -143,7 +148,7 @@ export class DomainPoints {
   /** The point that the domain goes on from: the last one, or the one that it was taken back to since. Null: none, or it went. */
   async current(): Promise<PointRecord | null> {
     const back = (await this.#returns.ids()).at(-1);
-    const last = (await this.ids()).at(-1);
+    const last = await this.#lastId();
     if (back === undefined || (last !== undefined && last > back))
       return last === undefined ? null : this.#record(last);
     const to = await this.#returns.get(back);
@@ -239,7 +244,14 @@ export class DomainPoints {
   ): Promise<BegunPoint> {
     const id = await this.#nextId(nowMs);
     const imageName = imageNameOf(id);
-    await lease.hold([imageName, ...(parentImage === null ? [] : [parentImage]), ...held]);
+    const holding = lease.hold([imageName, ...(parentImage === null ? [] : [parentImage]), ...held]);
+    // What it needs never changes, and is read while the disk is waited for; whether that stays is looked at after.
+    const reading = parentImage === null ? null : this.needs(parentImage).catch(() => null);
+    try {
+      await holding;
+    } finally {
+      await reading;
+    }
     const parentStays = parentImage !== null && (await this.#stays(parentImage));
     const imagePath = await this.shelf.imagePath(this.#names.of('images', imageName));
     return { id, imageName, imagePath, parentStays };

@@ -226,9 +226,14 @@ export class EmbeddedHost implements Host {
   async #snapshot(lease: Lease, readOnce: boolean): Promise<Snapshot> {
     const id = this.#idOf(lease);
     const connection = this.#connection;
-    const { epoch, pauseNs, dirty, geometry, state } = await connection.call('snapshot', { lease: id });
-    const request = { kind: 'snapshot', epoch, readOnce } as const;
-    const memory = await this.#view(lease.domid, request).catch(async (thrown: unknown) => {
+    const taking = connection.call('snapshot', { lease: id });
+    // Asked at once, and answered in this order: it is of after the snapshot.
+    const layout = connection.call('layout', { domid: lease.domid });
+    layout.catch(() => undefined);
+    const { epoch, pauseNs, dirty, geometry, state } = await taking;
+    const open = async (): Promise<MemoryView> =>
+      this.#views.open(await layout, { kind: 'snapshot', epoch, readOnce });
+    const memory = await open().catch(async (thrown: unknown) => {
       await connection.call('releaseSnapshot', { lease: id, epoch });
       throw thrown;
     });
