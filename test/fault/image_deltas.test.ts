@@ -25,8 +25,11 @@ const nrPfns = 24;
 /** So many first pages change in each image. */
 const changing = 10;
 
+/** Holds what the first page holds at first, and keeps it. */
+const twin = changing + 1;
+
 /** Three images; those of the second and third are deltas, all on the first. */
-async function threeImages(dir: string): Promise<string[]> {
+async function threeImages(dir: string, changingLast = changing): Promise<string[]> {
   const next = random(7);
   const bases = new DeltaBases(nrPfns * pageBytes);
   const memory = Array.from({ length: nrPfns }, () => {
@@ -34,6 +37,7 @@ async function threeImages(dir: string): Promise<string[]> {
     for (let at = 0; at < pageBytes; at += 8) page.writeUInt16LE(next(1 << 14), at);
     return page;
   });
+  memory[0]?.copy(memory[twin] ?? Buffer.alloc(0));
   const paths: string[] = [];
   let parent: CommittedImage | undefined;
   for (const name of ['first', 'second', 'third']) {
@@ -42,8 +46,8 @@ async function threeImages(dir: string): Promise<string[]> {
       ...{ nrPfns, lanes: 1, consistency: 'suspend-point', pageHashes: true, deltas: bases },
       ...(parent && { parent }),
     });
-    if (parent) memory.slice(0, changing).forEach((page) => page.writeUInt32LE(next(0xffff_ffff), 80));
-    const written = parent ? memory.slice(0, changing) : memory;
+    const written = parent ? memory.slice(0, name === 'third' ? changingLast : changing) : memory;
+    if (parent) for (const page of written) page.writeUInt32LE(next(0xffff_ffff), 80);
     append(
       writer,
       0,
@@ -73,6 +77,7 @@ const changes: Record<string, (parts: Parts) => void> = {
   'a slot that is not there': baseField('slot', nrPfns),
   'a slot beyond all': baseField('slot', 256),
   'another page': baseField('slot', 1),
+  'another page of the same content': baseField('slot', twin),
   'its own image': baseField('age', 0),
   'an image too old': baseField('age', 33),
   'an image that is not named': baseField('age', 7),
@@ -142,6 +147,16 @@ test('what deltas cannot rest on', async (t) => {
     writeFileSync(forged, putTogether(parts));
     await refused(t, forged, name);
   }
+});
+
+test('a delta does not rest on one that counts', async (t) => {
+  const dir = tempDir(t);
+  const [, , third = ''] = await threeImages(dir, 3);
+  for (const way of Object.values(ways)) assert.equal(await tried(third, way), null);
+  const parts = takeApart(readFileSync(third));
+  baseField('age', 1)(parts);
+  writeFileSync(third, putTogether(parts));
+  for (const { message } of await refused(t, third, 'a delta')) assert.match(message, /rests on a delta$/);
 });
 
 test('a damaged base is named, with the page that is lost', async (t) => {

@@ -6,6 +6,8 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { type ClassDiff, diffPages } from '../../src/diff/page_diff.js';
 import { digestImage } from '../../src/digest/digest.js';
+import { DeltaBases } from '../../src/image/delta_bases.js';
+import { inspectImage } from '../../src/image/inspect.js';
 import { ImageReader } from '../../src/image/reader.js';
 import { pfnsOf } from '../../src/pfn/pfn_runs.js';
 import { closeWorkers, laneCount } from '../../src/worker/pool.js';
@@ -58,37 +60,44 @@ function goOn(pages: readonly TestPage[], before: readonly TestPage[], next: (be
   return Array.from({ length: nrPfns }, (_, pfn) => {
     const now = pages[pfn] ?? page(pfn, next);
     if (next(12) > 0) return now;
+    if (now.body && next(2) === 0) {
+      const body = Buffer.from(now.body);
+      body.writeUInt32LE(next(2 ** 31), 4 * next(1024));
+      return { ...now, body };
+    }
     return next(3) === 0 ? (before[pfn] ?? now) : page(pfn, next);
   });
 }
 
+const hashed = (pageHashes: boolean, deltas: DeltaBases) => ({ pageHashes, ...(pageHashes && { deltas }) });
+
 test('images of chains and whole ones, by random pairs', async (t) => {
   const folder = tempDir(t);
-  let [runs, compared, differing] = [0, 0, 0];
+  let [runs, compared, differing, ofDeltas] = [0, 0, 0, 0];
   const oneOf = async (seed: number): Promise<void> => {
     const dir = join(folder, String(runs++));
     mkdirSync(dir);
     const next = random(seed);
+    const deltas = new DeltaBases();
     let pages = Array.from({ length: 1 + next(1500) }, (_, pfn) => page(pfn, next));
     const first = pages;
     const paths = [join(dir, 'whole-0')];
-    await writeImage(
-      paths[0] ?? '',
-      pages.length,
-      [pages],
-      { pageHashes: next(2) === 0 },
-      { domain: pvhDomain },
-    );
+    await writeImage(paths[0] ?? '', pages.length, [pages], hashed(next(2) === 0, deltas), {
+      domain: pvhDomain,
+    });
     for (let n = 1, last = paths[0] ?? ''; n <= 4; n++) {
       pages = goOn(pages, first, next);
       const [path, whole] = [join(dir, `point-${n}`), join(dir, `whole-${n}`)];
       await writeIncrement(path, last, pages.length, pages, {
-        ...{ pageHashes: next(4) > 0, fullMap: next(3) === 0 },
+        ...hashed(next(4) > 0, deltas),
+        fullMap: next(3) === 0,
       });
+      ofDeltas += (await inspectImage(path)).chunks.ofDeltas;
       await writeImage(whole, pages.length, [pages], { pageHashes: next(2) === 0 }, { domain: pvhDomain });
       paths.push(path, whole);
       last = path;
     }
+    deltas.close();
     for (let i = 0; i < 5; i++) {
       const [from, to] = [paths[next(paths.length)] ?? '', paths[next(paths.length)] ?? ''];
       differing += await check(from, to);
@@ -97,7 +106,7 @@ test('images of chains and whole ones, by random pairs', async (t) => {
   };
   await fc.assert(fc.asyncProperty(fc.nat(), oneOf), { numRuns: 40, includeErrorInReport: true });
   t.diagnostic(`${compared} pairs, ${differing} pages that differ`);
-  assert.ok(differing > 0);
+  assert.ok(differing > 0 && ofDeltas > 0);
 });
 
 test('a page of zeroes is that, stored or not', async (t) => {
