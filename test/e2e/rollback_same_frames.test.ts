@@ -3,14 +3,15 @@
  * it runs afterwards.
  */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkpoint } from '../../src/checkpoint/checkpoint.js';
 import { asDormouseError } from '../../src/errors.js';
 import type { EmbeddedHost } from '../../src/host/embedded/host.js';
+import { inspectImage } from '../../src/image/inspect.js';
 import { ImageReader } from '../../src/image/reader.js';
+import { PointSession } from '../../src/protect/point_session.js';
 import { Difference } from '../../src/rollback/difference.js';
+import { PointStore } from '../../src/store/store.js';
 import { closeWorkers, laneCount } from '../../src/worker/pool.js';
 import { steps } from '../../src/worker/steps.js';
 import { bootGuest, type GuestPlan } from '../support/guests.js';
@@ -19,14 +20,28 @@ import { tempDir } from '../support/images.js';
 
 const plan: GuestPlan = { program: 'writer', vcpus: 2, seed: 5, steps: 4000, rate: 2000, memoryMib: 16 };
 
+/** The third of three points. */
+async function pointOfDeltas(host: EmbeddedHost, dir: string): Promise<string> {
+  const session = await PointSession.open(host, 'guest', await PointStore.open(dir, { create: true }));
+  let path = '';
+  try {
+    for (let i = 0; i < 3; i++) {
+      await sleep(30);
+      ({ path } = await session.take({ mode: 'light', reason: 'protect', deltas: true }));
+    }
+  } finally {
+    await session.end();
+  }
+  assert.ok((await inspectImage(path)).chunks.ofDeltas > 0);
+  return path;
+}
+
 /** A guest that has run on since its image, and is paused; its pages of data and zeroes that are not as in the image. */
 async function setUp(t: TestContext): Promise<{ host: EmbeddedHost; domid: number; reader: ImageReader }> {
   const host = await startTestHost(t, { memoryMib: 256 });
   t.after(closeWorkers);
   const domid = await bootGuest(host, 'guest', plan);
-  await sleep(30);
-  const path = join(tempDir(t), 'then');
-  await checkpoint(host, 'guest', path, { mode: 'light' });
+  const path = await pointOfDeltas(host, tempDir(t));
   await sleep(60);
   const reader = await ImageReader.open(path, { lanes: laneCount });
   t.after(() => {
@@ -50,7 +65,13 @@ function plainPages(reader: ImageReader): Map<number, Buffer> {
 const pageNow = (memory: Parameters<ReturnType<typeof steps>['readPages']>[0], pfn: number): Buffer =>
   Buffer.from(steps().readPages(memory, BigUint64Array.of(BigInt(pfn))));
 
-for (const found of ['compared', 'suspected'] as const)
+/** As one of a domain so small that next to nothing of it is kept ahead. */
+const unkept = (reader: ImageReader): ImageReader =>
+  new Proxy(reader, {
+    get: (target, name) => (name === 'nrPfns' ? 3 : (Reflect.get(target, name, target) as unknown)),
+  });
+
+for (const found of ['compared', 'suspected', 'not kept'] as const)
   test(`pages that were ${found} are put back, and those that are left alone are not`, async (t) => {
     const { host, domid, reader } = await setUp(t);
     const lease = await host.acquire(domid, 'rollback');
@@ -63,7 +84,9 @@ for (const found of ['compared', 'suspected'] as const)
     assert.ok(other.length > 20, `${other.length} pages differ`);
     const alone = other.filter((_, i) => i % 7 === 0);
     const kept = new Map(alone.map((pfn) => [pfn, pageNow(view.handle, pfn)]));
-    const difference = new Difference(reader, view.handle, { alonePfns: alone });
+    const difference = new Difference(found === 'not kept' ? unkept(reader) : reader, view.handle, {
+      alonePfns: alone,
+    });
     difference.look();
     await difference.compare({});
     if (found === 'suspected') await difference.settle(null, {});
