@@ -270,7 +270,15 @@ export class CaptureSession {
     } finally {
       await snapshot.release();
     }
-    return { source, pauseMs, downtime, copiedPages: 0, atMs, cowPages: await counting, logged: snapshot.dirty };
+    return {
+      source,
+      pauseMs,
+      downtime,
+      copiedPages: 0,
+      atMs,
+      cowPages: await counting,
+      logged: snapshot.dirty,
+    };
   }
 
   /** Everything that is held of the domain but the lease: a mapping would keep one that died from going. */
