@@ -22,6 +22,7 @@ export const programSettings: Readonly<
   deaf: ['deaf', 'yes-no'],
   on_crash: ['onCrash', 'text'],
   disk_files: ['disks', 'files'],
+  networks: ['networks', 'number'],
 };
 
 const ownSettings = new Set(['name', 'memory', 'vcpus', 'uuid', 'type', ...Object.keys(programSettings)]);

@@ -1,5 +1,5 @@
 /**
- * Random guests, some with disks, points at random times, some pruned, some flattened, some taken by another session: a guest that is taken back to each
+ * Random guests, some with disks or networks, points at random times, some pruned, some flattened, some taken by another session: a guest that is taken back to each
  * point that is left ends as the untouched one does, and so does each point that is restored and run on. DORMOUSE_POINT_SEEDS says how many (the seed is printed).
  */
 import assert from 'node:assert/strict';
@@ -30,7 +30,7 @@ const seeds = Number(process.env.DORMOUSE_POINT_SEEDS ?? 100);
 const atOnce = 4;
 
 function planOf(seed: number, dice: Dice): GuestPlan {
-  const programs = ['counter', 'writer', 'churner'] as const;
+  const programs = ['counter', 'writer', 'churner', 'talker'] as const;
   return {
     program: programs[dice.below(programs.length)] ?? 'counter',
     ...{ vcpus: 1 + dice.below(3), seed, memoryMib: 4 },
@@ -102,7 +102,11 @@ interface Kind {
 
 const memoryAlone = (host: EmbeddedHost, plan: GuestPlan): Kind => ({
   way: noDisks,
-  boot: async (name) => ({ domid: await bootGuest(host, name, plan), disks: [] }),
+  boot: async (name) => {
+    const domid = await bootGuest(host, name, plan);
+    if (plan.program === 'talker') await host.setBackend(domid, 0, { seed: plan.seed + 1 });
+    return { domid, disks: [] };
+  },
   end: (name) => finalDigest(host, name, plan),
 });
 

@@ -3,14 +3,21 @@
  * ends in the memory and on the disk of an untouched run. A guest that finds its disk older or newer than its memory crashes.
  */
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { BackendBehaviour, GuestOptions } from '../../src/host/embedded/hypervisor.js';
+import type { GuestOptions } from '../../src/host/embedded/hypervisor.js';
+import {
+  behave,
+  checkDisturbed,
+  copyOf,
+  dir,
+  newDisk,
+  type Running,
+  start,
+} from '../support/disturbed_guests.js';
 import {
   addDisks,
   boot,
@@ -21,138 +28,24 @@ import {
   reachSteps,
   rebuild,
   takeSnapshot,
-  takeSuspended,
   tool,
   unpause,
   type Taken,
   type TestMachine,
 } from '../support/embedded.js';
 
-const dir = mkdtempSync(join(tmpdir(), 'dormouse-disks-'));
-after(() => rmSync(dir, { recursive: true, force: true }));
-
-let made = 0;
-function newDisk(pages: number): string {
-  const path = join(dir, `${++made}.disk`);
-  writeFileSync(path, '');
-  truncateSync(path, pages * 4096);
-  return path;
-}
-
-function copyOf(disks: readonly string[]): string[] {
-  return disks.map((disk) => {
-    const copy = join(dir, `${++made}.disk`);
-    copyFileSync(disk, copy);
-    return copy;
-  });
-}
-
-const wellBehaved: BackendBehaviour = { holds: 'nothing', delayUs: 0, seed: 0, neverCloses: false };
-
-interface Running {
-  readonly m: TestMachine;
-  readonly domid: number;
-  readonly disks: readonly string[];
-}
-
-function behave({ m, domid, disks }: Running, how: Partial<BackendBehaviour>): void {
-  disks.forEach((_, index) => {
-    hv.setBackend(m.id, domid, index, { ...wellBehaved, ...how });
-  });
-}
-
-/** Memory and disks of a guest that has done its steps. */
-async function endOf(running: Running, steps: number): Promise<string> {
-  const { m, domid, disks } = running;
-  await reachSteps(m, domid, steps);
-  const files = disks.map((disk) => createHash('sha256').update(readFileSync(disk)).digest('hex'));
-  return [digest(takeSnapshot(m, domid)), ...files].join(' ');
-}
-
-function start(m: TestMachine, vcpus: number, guest: Partial<GuestOptions>, pages: number[]): Running {
-  const running = { m, domid: 1, disks: pages.map(newDisk) };
-  boot(m, 1, vcpus, { program: 'disker', ...guest }, running.disks);
-  unpause(m, 1);
-  return running;
-}
-
-/** Goes on as another domain, on copies of the disks that were made while it stood. */
-function move({ m, domid, disks }: Running, take: () => Taken): Running {
-  hv.pause(m.id, domid);
-  const taken = take();
-  const copies = copyOf(disks);
-  hv.destroy(m.id, domid);
-  rebuild(m, domid + 1, taken, copies);
-  unpause(m, domid + 1);
-  return { m, domid: domid + 1, disks: copies };
-}
-
-const act = {
-  snapshot: (on: Running) => {
-    takeSnapshot(on.m, on.domid);
-    return on;
-  },
-  move: (on: Running) => move(on, () => takeSnapshot(on.m, on.domid)),
-  suspend: (on: Running) => {
-    hv.shutdownRequest(on.m.id, on.domid, 'suspend');
-    assert.equal(hv.domainInfo(on.m.id, on.domid).shutdown, 'suspend');
-    hv.resumeInPlace(on.m.id, on.domid);
-    return on;
-  },
-  suspendMove: (on: Running) => {
-    hv.shutdownRequest(on.m.id, on.domid, 'suspend');
-    return move(on, () => takeSuspended(on.m, on.domid));
-  },
-  dirty: (on: Running) => {
-    hv.logDirtyOn(on.m.id, on.domid);
-    hv.logDirtyReadAndClear(on.m.id, on.domid);
-    hv.logDirtyOff(on.m.id, on.domid);
-    return on;
-  },
-} satisfies Record<string, (on: Running) => Running>;
-
-const guest = fc.record({
-  pages: fc.integer({ min: 900, max: 1600 }),
-  seed: fc.nat(0xffffffff),
-  steps: fc.integer({ min: 100, max: 900 }),
-  fillPercent: fc.nat(100),
-});
-const behaviour = fc.record({
-  holds: fc.constantFrom('nothing' as const, 'requests' as const, 'answers' as const),
-  delayUs: fc.nat(300),
-  seed: fc.nat(100),
-});
-const disturbance = fc.record({
-  what: fc.constantFrom(...(Object.keys(act) as (keyof typeof act)[])),
-  percent: fc.nat(100),
-  before: behaviour,
-});
+const startDisker = (m: TestMachine, vcpus: number, guest: Partial<GuestOptions>, disks: number[]): Running =>
+  start(m, vcpus, { program: 'disker', ...guest }, { disks, networks: 0 });
 
 test('any guest with disks, disturbed anyhow, ends with the memory and disks of one left alone', async (t) => {
-  const property = fc.asyncProperty(
-    guest,
-    fc.integer({ min: 1, max: 4 }),
-    fc.array(fc.integer({ min: 128, max: 900 }), { minLength: 1, maxLength: 3 }),
-    fc.array(disturbance, { minLength: 1, maxLength: 5 }),
-    async (options, vcpus, pages, disturbances) => {
-      using alone = newMachine(4096, 99);
-      const untouched = await endOf(start(alone, vcpus, options, pages), options.steps);
-      using m = newMachine(4096, 5);
-      let running = start(m, vcpus, options, pages);
-      for (const { what, percent, before } of disturbances) {
-        await reachSteps(m, running.domid, Math.floor((options.steps * percent) / 500));
-        behave(running, before);
-        running = act[what](running);
-        behave(running, { seed: before.seed, delayUs: before.delayUs });
-      }
-      assert.equal(await endOf(running, options.steps), untouched);
-      hv.destroy(m.id, running.domid);
-      assert.equal(hv.machineInfo(m.id).freeFrames, 4096 - 16);
-    },
+  const disks = fc.array(fc.integer({ min: 128, max: 900 }), { minLength: 1, maxLength: 3 });
+  t.diagnostic(
+    await checkDisturbed(
+      'disker',
+      disks.map((each) => ({ disks: each, networks: 0 })),
+      25,
+    ),
   );
-  const outcome = await fc.check(property, { numRuns: 25 });
-  t.diagnostic(`seed ${outcome.seed}, ${outcome.numRuns} guests`);
-  assert.ok(!outcome.failed, fc.defaultReportMessage(outcome));
 });
 
 async function crashTextOf(running: Running): Promise<string> {
@@ -163,7 +56,7 @@ async function crashTextOf(running: Running): Promise<string> {
 test('a disk that is older or newer than memory, or lost a write, is told', async () => {
   using m = newMachine(16384, 3);
   const options = { seed: 11, pages: 1024 };
-  const old = start(m, 1, options, [128]);
+  const old = startDisker(m, 1, options, [128]);
   await reachSteps(m, 1, 400);
   hv.pause(m.id, 1);
   const early = { taken: takeSnapshot(m, 1), disks: copyOf(old.disks) };
@@ -175,7 +68,7 @@ test('a disk that is older or newer than memory, or lost a write, is told', asyn
     const copies = copyOf(disks);
     rebuild(m, domid, taken, copies);
     unpause(m, domid);
-    return { m, domid, disks: copies };
+    return { m, domid, disks: copies, networks: 0 };
   };
   assert.match(await crashTextOf(run(2, early.taken, late.disks)), /BAD: the disk is newer than memory/u);
   assert.match(await crashTextOf(run(3, late.taken, early.disks)), /BAD: the disk is older than memory/u);
@@ -211,7 +104,7 @@ const changed = (before: readonly Buffer[], now: readonly Buffer[]): number[] =>
 
 test('what backends write past the log is named to who stops the domain, also what they have yet to write', async () => {
   using m = newMachine(8192, 4);
-  const guest = start(m, 2, { pages: 1200, seed: 3, rate: 4000 }, [300]);
+  const guest = startDisker(m, 2, { pages: 1200, seed: 3, rate: 4000 }, [300]);
   hv.setUnlogged(m.id, 1, { gained: false, lost: false, retyped: false, granted: true });
   let missed = 0;
   let late = 0;
@@ -254,7 +147,7 @@ const junk = fc.array(
 
 test('whatever an image holds of drivers, rings and grants, the machine and its other domains stand', async (t) => {
   using m = newMachine(16384, 8);
-  const guest = start(m, 2, { pages: 1000, seed: 4, rate: 20_000 }, [128]);
+  const guest = startDisker(m, 2, { pages: 1000, seed: 4, rate: 20_000 }, [128]);
   boot(m, 50, 1, { program: 'idle', pages: 700 });
   const bystander = digest(takeSnapshot(m, 50));
   await reachSteps(m, 1, 100);

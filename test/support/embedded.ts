@@ -56,19 +56,21 @@ export const guestDefaults: GuestOptions = {
   consolePort: 2,
 };
 
-/** Boots a guest, with these files as disks that it may write to, and leaves it paused. */
+/** Boots a guest, with these files as disks that it may write to and so many networks, and leaves it paused. */
 export function boot(
   m: TestMachine,
   domid: number,
   vcpus: number,
   guest: Partial<GuestOptions>,
   disks: readonly string[] = [],
+  networks = 0,
 ): void {
   const options = { ...guestDefaults, ...guest };
   native(() => {
     hv.createShell(m.id, { domid, type: 'pv', vcpus, maxPages: options.pages });
   });
   addDisks(m, domid, disks);
+  addNetworks(m, domid, networks);
   native(() => hv.boot(m.id, domid, options));
 }
 
@@ -78,6 +80,11 @@ export function addDisks(m: TestMachine, domid: number, paths: readonly string[]
       hv.addDisk(m.id, domid, { name: `xvd${'abcd'[index] ?? ''}`, path, writable: true, port: 100 + index });
     }),
   );
+}
+
+function addNetworks(m: TestMachine, domid: number, count: number): void {
+  for (let index = 0; index < count; index++)
+    hv.addNetwork(m.id, domid, { mac: Buffer.from([0, 0x16, 0x3e, 0, domid, index]), port: 120 + index });
 }
 
 export function unpause(m: TestMachine, domid: number): void {
@@ -241,12 +248,19 @@ function runsOf(pfns: Iterable<number>): [number, number][] {
   return runs;
 }
 
-/** Builds a domain from what was taken, with these files as its disks, and leaves it paused. */
-export function rebuild(m: TestMachine, domid: number, taken: Taken, disks: readonly string[] = []): void {
+/** Builds a domain from what was taken, with these files as its disks and so many networks, and leaves it paused. */
+export function rebuild(
+  m: TestMachine,
+  domid: number,
+  taken: Taken,
+  disks: readonly string[] = [],
+  networks = 0,
+): void {
   const { nrPfns } = taken.geometry;
   const pfns = [...taken.pages.keys()].sort((a, b) => a - b);
   hv.createShell(m.id, { domid, type: 'pv', vcpus: taken.vcpus.length, maxPages: nrPfns });
   addDisks(m, domid, disks);
+  addNetworks(m, domid, networks);
   hv.setGeometry(m.id, domid, taken.geometry);
   hv.populate(m.id, domid, runsOf(pfns));
   const mfns = hv.frames(m.id, domid, pfns);

@@ -7,7 +7,7 @@ import { guestSpec } from './hosts.js';
 import type { DomainInfo } from '../../src/domain/state.js';
 
 export interface GuestPlan {
-  readonly program: 'idle' | 'counter' | 'writer' | 'churner' | 'crasher';
+  readonly program: 'idle' | 'counter' | 'writer' | 'churner' | 'crasher' | 'talker';
   readonly vcpus: number;
   readonly seed: number;
   readonly steps: number;
@@ -17,8 +17,12 @@ export interface GuestPlan {
 }
 
 function configOf(plan: GuestPlan): EmbeddedConfig {
-  const { program, seed, steps, rate } = plan;
-  return { program, seed, steps, rate, skewPercent: 60, fillPercent: 40, crashAt: Math.ceil(steps * 0.8) };
+  const { program, seed, steps, rate, vcpus } = plan;
+  return {
+    ...{ program, seed, steps, rate, skewPercent: 60, fillPercent: 40, crashAt: Math.ceil(steps * 0.8) },
+    // Each vCPU talks over its own.
+    networks: program === 'talker' ? Math.min(vcpus, 4) : 0,
+  };
 }
 
 /** Boots the guest; it runs at once. */

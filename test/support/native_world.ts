@@ -221,6 +221,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
     'hypervisor.balloon': [machine.id, 1, 100, 4, false],
     'hypervisor.setUnlogged': [machine.id, 1, { gained: true, lost: false, retyped: true, granted: false }],
     'hypervisor.addDisk': [machine.id, 2, { name: 'xvda', path: diskPath, writable: true, port: 9 }],
+    'hypervisor.addNetwork': [machine.id, 2, { mac: Buffer.from('00163e000001', 'hex'), port: 10 }],
     'hypervisor.setBackend': [
       ...[machine.id, 1, 0],
       { holds: 'answers', delayUs: 10, seed: 3, neverCloses: false },
@@ -247,7 +248,7 @@ export async function newWorld(dir: string, number: number): Promise<World> {
 }
 
 const ofOneDomain =
-  'domainInfo domainLayout geometry progress pause unpause shutdownCancel resumeInPlace snapshot cowPages logDirtyOn logDirtyPeek logDirtyReadAndClear logDirtyOff disks detachDisks attachDisks finish sharedInfoFrame readSharedInfo'.split(
+  'domainInfo domainLayout geometry progress pause unpause shutdownCancel resumeInPlace snapshot cowPages logDirtyOn logDirtyPeek logDirtyReadAndClear logDirtyOff disks networks detachDevices attachDevices finish sharedInfoFrame readSharedInfo'.split(
     ' ',
   );
 

@@ -1,8 +1,9 @@
-// Xen's public layouts of a block ring and of a grant table's entries
-// (xen/include/public/io/{ring,blkif}.h, grant_table.h; x86-64's ABI).
+// Xen's public layout of a block ring (xen/include/public/io/{ring,blkif}.h; x86-64's ABI).
 #pragma once
 #include <cstddef>
 #include <cstdint>
+
+#include "host/embedded/device_layout.h"
 
 namespace dormouse::embedded {
 
@@ -46,28 +47,5 @@ static_assert(sizeof(BlkSegment) == 8);
 static_assert(offsetof(BlkRequest, id) == 8 && offsetof(BlkRequest, seg) == 24);
 static_assert(sizeof(BlkRequest) == 112 && sizeof(BlkResponse) == 16);
 static_assert(offsetof(BlkRing, ring) == 64 && sizeof(BlkRing) <= 4096);
-
-// Where the field was notified of between `old` and `now` (RING_PUSH_..._AND_CHECK_NOTIFY).
-constexpr bool ring_wants_notice(uint32_t old, uint32_t now, uint32_t event) {
-  return now - event < now - old;
-}
-
-// Version 1. Our guests name frames by PFN, as guests of a translated domain do.
-struct GrantEntry {
-  uint16_t flags, domid;
-  uint32_t frame;
-};
-static_assert(sizeof(GrantEntry) == 8);
-constexpr uint16_t kGrantPermitAccess = 1, kGrantReadOnly = 4;
-
-// States of either end of a device (xen/include/public/io/xenbus.h).
-enum XenbusState : uint32_t {
-  kXenbusInitialising = 1,
-  kXenbusInitWait = 2,
-  kXenbusInitialised = 3,
-  kXenbusConnected = 4,
-  kXenbusClosing = 5,
-  kXenbusClosed = 6,
-};
 
 }  // namespace dormouse::embedded

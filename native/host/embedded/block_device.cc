@@ -1,16 +1,13 @@
 #include "host/embedded/block_device.h"
 
 #include <fcntl.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 
 #include "host/embedded/grants.h"
-#include "host/embedded/mix.h"
 
 namespace dormouse::embedded {
 
@@ -20,7 +17,7 @@ bool BlockDevice::open(Fault* fault) {
   const off_t bytes = fd_ < 0 ? -1 : lseek(fd_, 0, SEEK_END);
   if (bytes < 0) {
     fault->sys_errno = errno;
-    close_file();
+    let_go();
     return fault->raise("CONFIG_INVALID", "cannot open the disk " + options_.path);
   }
   const uint64_t sectors = uint64_t(bytes) / kSectorBytes;
@@ -28,7 +25,7 @@ bool BlockDevice::open(Fault* fault) {
     sectors_ = sectors;
     return true;
   }
-  close_file();
+  let_go();
   if (sectors_ == 0)
     return fault->raise("CONFIG_INVALID",
                         "the disk " + options_.path + " has no whole number of 4096-byte pages");
@@ -36,109 +33,32 @@ bool BlockDevice::open(Fault* fault) {
                       "the disk " + options_.path + " has another size than it had");
 }
 
-void BlockDevice::close_file() {
+void BlockDevice::let_go() {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
 }
 
 void BlockDevice::attach(uint32_t ring_ref) {
-  if (thread_.joinable()) thread_.join();
+  join();
   ring_ref_ = ring_ref;
   {
     GrantAccess grants(domain_);
     if (const auto* ring = reinterpret_cast<const BlkRing*>(grants.to_read(ring_ref)))
       req_cons_ = __atomic_load_n(&ring->rsp_prod, __ATOMIC_ACQUIRE);
   }
-  {
-    std::lock_guard<std::mutex> hold(lock_);
-    attached_ = work_ = true;
-    closing_ = ending_ = false;
-  }
-  thread_ = std::thread([this] { serve(); });
-}
-
-void BlockDevice::ask_to_close() {
-  std::lock_guard<std::mutex> hold(lock_);
-  closing_ = true;
-  changed_.notify_all();
-}
-
-void BlockDevice::keep_open() {
-  std::lock_guard<std::mutex> hold(lock_);
-  closing_ = false;
-}
-
-void BlockDevice::end() {
-  {
-    std::lock_guard<std::mutex> hold(lock_);
-    ending_ = true;
-    changed_.notify_all();
-  }
-  if (thread_.joinable()) thread_.join();
-  close_file();
-}
-
-void BlockDevice::kick() {
-  std::lock_guard<std::mutex> hold(lock_);
-  work_ = true;
-  changed_.notify_all();
-}
-
-void BlockDevice::behave(const BackendBehaviour& how) {
-  std::lock_guard<std::mutex> hold(lock_);
-  how_ = how;
-  changed_.notify_all();
-}
-
-bool BlockDevice::attached() {
-  std::lock_guard<std::mutex> hold(lock_);
-  return attached_;
-}
-
-XenbusState BlockDevice::state() {
-  std::lock_guard<std::mutex> hold(lock_);
-  if (!attached_) return kXenbusClosed;
-  return closing_ ? kXenbusClosing : kXenbusConnected;
+  start();
 }
 
 // --- the thread
 
-bool BlockDevice::wait_for_work() {
-  std::unique_lock<std::mutex> hold(lock_);
-  changed_.wait(hold, [this] {
-    const bool closes = closing_ && !how_.never_closes;
-    return ending_ || closes || (work_ && how_.holds != BackendBehaviour::kRequests);
-  });
-  work_ = false;
-  const bool closes = closing_ && !how_.never_closes;
-  if (closes) attached_ = closing_ = false;  // from here it cannot be taken back
-  return !ending_ && !closes;
-}
-
-bool BlockDevice::wait_to_answer() {
-  std::unique_lock<std::mutex> hold(lock_);
-  if (how_.delay_us != 0)
-    changed_.wait_for(hold, std::chrono::microseconds(how_.delay_us), [this] { return ending_; });
-  changed_.wait(hold, [this] { return ending_ || how_.holds != BackendBehaviour::kAnswers; });
-  return !ending_;
-}
-
-void BlockDevice::serve() {
-  prctl(PR_SET_NAME, "dormouse-blkback");
+bool BlockDevice::serve_once() {
   std::vector<Taken> taken;
-  while (wait_for_work()) {
-    if (!take(&taken)) break;
-    if (taken.empty()) continue;
-    carry_out_all(&taken);
-    if (!wait_to_answer() || !answer(taken)) break;
-    kick();  // more may have come meanwhile
-  }
-  {
-    std::lock_guard<std::mutex> hold(lock_);
-    attached_ = closing_ = false;
-  }
-  domain_.machine.on_event({domain_.domid, Event::kDisk, -1});
-  domain_.kick();
+  if (!take(&taken)) return false;
+  if (taken.empty()) return true;
+  carry_out_all(&taken);
+  if (!wait_to_answer() || !answer(taken)) return false;
+  kick();  // more may have come meanwhile
+  return true;
 }
 
 // False for a ring that cannot be: nothing more is taken from it.
@@ -160,15 +80,11 @@ bool BlockDevice::take(std::vector<Taken>* taken) {
 }
 
 void BlockDevice::carry_out_all(std::vector<Taken>* taken) {
-  uint64_t seed;
-  {
-    std::lock_guard<std::mutex> hold(lock_);
-    seed = how_.seed;
-  }
+  const uint64_t order_of = seed();
   std::vector<size_t> order(taken->size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
-  for (size_t i = order.size(); seed != 0 && i > 1; i--)
-    std::swap(order[i - 1], order[mix(seed + draws_++) % i]);
+  for (size_t i = order.size(); order_of != 0 && i > 1; i--)
+    std::swap(order[i - 1], order[draw(order_of) % i]);
   for (const size_t i : order) (*taken)[i].status = carry_out((*taken)[i].request);
 }
 
@@ -235,18 +151,6 @@ bool BlockDevice::answer(const std::vector<Taken>& taken) {
   }
   if (wanted) notify_guest();
   return true;
-}
-
-void BlockDevice::notify_guest() {
-  const uint32_t port = options_.port;
-  {
-    std::lock_guard<std::mutex> io(domain_.io_lock);
-    SharedInfo& info = domain_.shared_info();
-    __atomic_fetch_or(&info.evtchn_pending[port / 64], 1ull << port % 64, __ATOMIC_SEQ_CST);
-    __atomic_fetch_or(&info.vcpu_info[0].pending_sel, 1ull << port / 64, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&info.vcpu_info[0].upcall_pending, 1, __ATOMIC_SEQ_CST);
-  }
-  domain_.kick();
 }
 
 }  // namespace dormouse::embedded

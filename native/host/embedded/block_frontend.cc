@@ -8,45 +8,18 @@ namespace {
 // 0 to 7 are Xen's, then come the rings, and from here four for each request of each disk.
 constexpr uint32_t kFirstDataGrant = 16;
 constexpr uint32_t kGrantsPerDisk = kRingEntries * BlockFrontend::kMaxSegments;
-static_assert(kFirstDataGrant + kMaxDisks * kGrantsPerDisk <= kGrantEntries);
+static_assert(kFirstDataGrant + kMaxDisks * kGrantsPerDisk <= kFirstNetworkGrant);
 }  // namespace
 
-BlockFrontend::Seen BlockFrontend::look(const Domain& domain, uint32_t disk) {
+FrontendSeen BlockFrontend::look(const Domain& domain, uint32_t disk) {
   const uint64_t pfn = page_pfn(*domain.guest, disk);
-  if (!domain.has_frame(pfn)) return {0, 0};
+  if (!domain.has_frame(pfn)) return {};
   const auto* page = reinterpret_cast<const Page*>(domain.machine.page(domain.mfn(pfn)));
-  return {__atomic_load_n(&page->state, __ATOMIC_ACQUIRE), page->ring_ref};
-}
-
-bool BlockFrontend::any_connected(const Domain& domain) {
-  for (uint32_t disk = 0; disk < domain.guest->disks; disk++) {
-    const uint32_t state = look(domain, disk).state;
-    if (state == kXenbusConnected || state == kXenbusClosing) return true;
-  }
-  return false;
-}
-
-const BlockFrontend::Page* BlockFrontend::read_page() {
-  return reinterpret_cast<const Page*>(cpu_.load_page(linear(page_pfn(text_, disk_))));
-}
-
-BlockFrontend::Page* BlockFrontend::write_page() {
-  return reinterpret_cast<Page*>(cpu_.store_page(linear(page_pfn(text_, disk_))));
-}
-
-BlkRing* BlockFrontend::ring() {
-  return reinterpret_cast<BlkRing*>(cpu_.store_page(linear(page_pfn(text_, disk_) + 1)));
+  return {__atomic_load_n(&page->state, __ATOMIC_ACQUIRE), {page->ring_ref, 0}};
 }
 
 uint32_t BlockFrontend::grant_of(uint32_t id, uint32_t segment) const {
   return kFirstDataGrant + disk_ * kGrantsPerDisk + id * kMaxSegments + segment;
-}
-
-bool BlockFrontend::set_grant(uint32_t gref, uint64_t pfn, uint16_t flags) {
-  const GrantEntry entry{flags, 0, uint32_t(pfn)};
-  uint64_t word;
-  std::memcpy(&word, &entry, sizeof word);
-  return cpu_.store(linear(text_.grant_pfn) + gref * sizeof entry, word);
 }
 
 uint64_t BlockFrontend::sectors() {
@@ -74,13 +47,6 @@ bool BlockFrontend::put(uint32_t id, Page* page, BlkRing* ring) {
   return true;
 }
 
-void BlockFrontend::push(Page* page, BlkRing* ring) {
-  const uint32_t old = ring->req_prod;
-  __atomic_store_n(&ring->req_prod, page->req_prod, __ATOMIC_SEQ_CST);
-  if (ring_wants_notice(old, page->req_prod, __atomic_load_n(&ring->req_event, __ATOMIC_SEQ_CST)))
-    cpu_.domain.disks[disk_]->kick();
-}
-
 bool BlockFrontend::connect() {
   cpu_.sync_tlb();
   Page* page = write_page();
@@ -94,7 +60,7 @@ bool BlockFrontend::connect() {
   if (!set_grant(ring_grant(), page_pfn(text_, disk_) + 1, kGrantPermitAccess)) return false;
   for (uint32_t id = 0; id < kRingEntries; id++)
     if (page->shadow[id].used && !page->shadow[id].done && !put(id, page, shared)) return false;
-  push(page, shared);
+  push_requests(shared, page->req_prod);
   page->state = kXenbusConnected;
   return true;
 }
@@ -114,15 +80,14 @@ bool BlockFrontend::submit(const Wanted& wanted, uint32_t* id) {
   shadow.pages = wanted.pages;
   std::memcpy(shadow.pfns, wanted.pfns, sizeof shadow.pfns);
   if (!put(*id, page, shared)) return false;
-  push(page, shared);
+  push_requests(shared, page->req_prod);
   return true;
 }
 
 // Takes the answers that have come.
 bool BlockFrontend::collect() {
   const Page* seen = read_page();
-  const auto* ring_seen =
-      reinterpret_cast<const BlkRing*>(cpu_.load_page(linear(page_pfn(text_, disk_) + 1)));
+  const auto* ring_seen = to_read<BlkRing>(page_pfn(text_, disk_) + 1);
   if (!seen || !ring_seen) return false;
   uint32_t prod = __atomic_load_n(&ring_seen->rsp_prod, __ATOMIC_ACQUIRE);
   if (prod == seen->rsp_cons) return true;
@@ -169,10 +134,7 @@ bool BlockFrontend::wipe() {
   std::memset(shared, 0, kPageSize);
   *page = {};
   page->state = kXenbusClosed;
-  const uint32_t port = cpu_.domain.disks[disk_]->options().port;
-  SharedInfo& info = cpu_.domain.shared_info();
-  __atomic_fetch_and(&info.evtchn_pending[port / 64], ~(1ull << port % 64), __ATOMIC_SEQ_CST);
-  cpu_.domain.machine.on_event({cpu_.domain.domid, Event::kDisk, -1});
+  forget_events();
   return true;
 }
 
@@ -180,16 +142,7 @@ bool BlockFrontend::close() {
   const Page* seen = read_page();
   if (!seen) return false;
   if (seen->state != kXenbusConnected && seen->state != kXenbusClosing) return true;
-  BlockDevice& device = *cpu_.domain.disks[disk_];
-  if (seen->state == kXenbusClosing && !device.attached()) return wipe();
-  if (seen->state == kXenbusConnected) {
-    Page* page = write_page();
-    if (!page) return false;
-    __atomic_store_n(&page->state, kXenbusClosing, __ATOMIC_RELEASE);
-    cpu_.domain.machine.on_event({cpu_.domain.domid, Event::kDisk, -1});
-  }
-  device.ask_to_close();
-  return false;
+  return ask_to_close<Page>(page_pfn(text_, disk_)) && wipe();
 }
 
 }  // namespace dormouse::embedded

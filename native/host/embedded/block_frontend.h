@@ -1,27 +1,21 @@
 // A guest's block driver, as Linux's xen-blkfront: it puts requests into the ring, remembers each
-// until it has its answer, and in a new domain asks again for all that it has no answer to. What it
-// knows is in guest memory; its code runs as a vCPU does, in a step or while the domain is held.
+// until it has its answer, and in a new domain asks again for all that it has no answer to.
 #pragma once
 #include <cstdint>
 
 #include "host/embedded/blkif.h"
-#include "host/embedded/domain.h"
+#include "host/embedded/frontend.h"
 
 namespace dormouse::embedded {
 
-class BlockFrontend {
+class BlockFrontend : Frontend {
  public:
   static constexpr uint32_t kMaxSegments = 4;  // whole pages
 
   BlockFrontend(Vcpu& cpu, const GuestText& text, uint32_t disk)
-      : cpu_(cpu), text_(text), disk_(disk), lock_(cpu.domain.disks[disk]->front_lock) {}
+      : Frontend(cpu, text, *cpu.domain.disks[disk]), disk_(disk) {}
 
-  struct Seen {
-    uint32_t state, ring_ref;
-  };
-  // What the driver of a domain that stands still has in memory.
-  static Seen look(const Domain& domain, uint32_t disk);
-  static bool any_connected(const Domain& domain);
+  static FrontendSeen look(const Domain& domain, uint32_t disk);
 
   // Meets a device: an empty ring, and in it what was asked before and not answered. False where it
   // was closed for good, or after a fault.
@@ -61,21 +55,16 @@ class BlockFrontend {
   static uint64_t page_pfn(const GuestText& text, uint32_t disk) {
     return text.disk_pfn + 2ull * disk;
   }
-  const Page* read_page();
-  Page* write_page();
-  BlkRing* ring();
+  const Page* read_page() { return to_read<Page>(page_pfn(text_, disk_)); }
+  Page* write_page() { return to_write<Page>(page_pfn(text_, disk_)); }
+  BlkRing* ring() { return to_write<BlkRing>(page_pfn(text_, disk_) + 1); }
   uint32_t ring_grant() const { return 8 + disk_; }
   uint32_t grant_of(uint32_t id, uint32_t segment) const;
-  bool set_grant(uint32_t gref, uint64_t pfn, uint16_t flags);
   bool put(uint32_t id, Page* page, BlkRing* ring);
-  void push(Page* page, BlkRing* ring);
   bool collect();
   bool wipe();
 
-  Vcpu& cpu_;
-  const GuestText& text_;
   const uint32_t disk_;
-  std::lock_guard<std::mutex> lock_;
 };
 
 }  // namespace dormouse::embedded

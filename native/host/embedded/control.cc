@@ -21,9 +21,11 @@ bool text_is_sound(const GuestText& text, uint64_t nr_pfns, uint32_t vcpus) {
          text.tree_pages == 1 + (text.p2m_pages + 511) / 512 &&
          inside(text.l1_pfn, (nr_pfns + 511) / 512) && inside(text.window_l2_pfn, vcpus) &&
          inside(text.heap_pfn, text.heap_pages) && text.heap_share() >= kMinHeapShare &&
-         text.disks <= kMaxDisks &&
-         (text.disks == 0 ||
-          (inside(text.disk_pfn, 2 * text.disks) && inside(text.grant_pfn, kGrantPages)));
+         text.disks <= kMaxDisks && text.networks <= kMaxNetworks &&
+         inside(text.disk_pfn, 2 * text.disks) &&
+         inside(text.network_pfn, kNetworkPages * text.networks) &&
+         (text.disks + text.networks == 0) == (text.grant_pfn == 0) &&
+         inside(text.grant_pfn, kGrantPages);
 }
 
 bool Domain::recognise_guest() {
@@ -72,7 +74,7 @@ bool Domain::finish(Fault* fault) {
   if (!vcpus[0]->initialised && type == DomainType::pv)
     return fault->raise("DOMAIN_WRONG_STATE", "vCPU 0 has no state");
   if (!rewriting) pause_count = 1;  // takes over the shell's stop request
-  building = rewriting = disks_connected = false;
+  building = rewriting = devices_connected = false;
   if (type == DomainType::pv) built_generation = shared_info().p2m_generation;
   recognise_guest();
   return true;
@@ -90,7 +92,7 @@ bool Domain::unpause(Fault* fault) {
   if (!guest && !building && pause_count == 1)
     return fault->raise("HOST_LACKS", "the embedded host runs its own guest programs only");
   if (pause_count == 1 && !started) {
-    if (!connect_disks(fault)) return false;
+    if (!connect_devices(fault)) return false;
     started = true;
     if (vcpus[0]->regs().rip == kRipSuspended) GuestKernel(*this).start_in_new_domain();
     for (const auto& vcpu : vcpus) vcpu->start();

@@ -12,7 +12,7 @@ Domain::Domain(Machine& mach, uint16_t number, DomainType kind, uint32_t vcpu_co
 }
 
 Domain::~Domain() {
-  for (const auto& disk : disks) disk->end();
+  for (Backend* backend : backends()) backend->end();
   stop_threads();
   finish_cow_clean_up();
   std::vector<uint32_t> mfns;

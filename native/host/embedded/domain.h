@@ -15,6 +15,7 @@
 #include "host/embedded/block_device.h"
 #include "host/embedded/guest_text.h"
 #include "host/embedded/machine.h"
+#include "host/embedded/network_device.h"
 #include "host/embedded/vcpu.h"
 #include "host/embedded/xen_layout.h"
 
@@ -104,14 +105,17 @@ class Domain {
   void log_dirty_read(bool clear, uint8_t* bitmap);
   uint64_t bitmap_bytes() const { return (nr_pfns + 7) / 8; }
 
-  // --- block devices (disks.cc)
+  // --- devices (devices.cc)
   bool add_disk(DiskOptions options, Fault* fault);
+  bool add_network(NetworkOptions options, Fault* fault);
+  // The backends of its disks, then of its networks.
+  std::vector<Backend*> backends() const;
   // Asks all backends to close; true once all have.
-  bool detach_disks();
+  bool detach_devices();
   // Has the backends serve the frontends that were connected, as the guest's memory has them.
-  bool attach_disks(Fault* fault);
+  bool attach_devices(Fault* fault);
   // Of a guest that is new in this domain: its frontends connect.
-  bool connect_disks(Fault* fault);
+  bool connect_devices(Fault* fault);
 
   // --- snapshots (snapshot.cc)
   bool snapshot(struct SnapshotState* out, Fault* fault);
@@ -187,9 +191,10 @@ class Domain {
   std::atomic<bool> exiting{false};
   bool started = false;
   bool building = true;
-  bool rewriting = false;        // building, of a domain that ran before
-  bool disks_connected = false;  // the guest has met this domain's devices
+  bool rewriting = false;          // building, of a domain that ran before
+  bool devices_connected = false;  // the guest has met this domain's devices
   std::vector<std::unique_ptr<BlockDevice>> disks;
+  std::vector<std::unique_ptr<NetworkDevice>> networks;
   std::vector<uint64_t> lifted;  // frames of tables that are to be taken again
   uint32_t pause_count = 0;
   std::optional<GuestText> guest;
@@ -201,7 +206,9 @@ class Domain {
 
  private:
   bool open_disks(Fault* fault);
-  bool has_disks_of(const GuestText& text, Fault* fault) const;
+  bool has_devices_of(const GuestText& text, Fault* fault) const;
+  bool any_frontend_serves() const;
+  void attach_networks();
   void read_log(bool clear, uint8_t* bitmap);
   void log_granted(uint8_t* bitmap);
   void freeze(struct SnapshotState* out);

@@ -26,7 +26,7 @@ class DomainBuilder {
  private:
   void lay_out();
   void write_kernel_pages();
-  void write_disks();
+  void write_drivers();
   void write_p2m();
   void write_tables();
   void write_content();
@@ -91,10 +91,10 @@ void DomainBuilder::lay_out() {
   t.disks = dom_.disks.size();
   for (uint64_t i = 0; i < t.disks; i++)
     if (!dom_.disks[i]->options().writable) t.disks_read_only |= 1ull << i;
-  if (t.disks != 0) {
-    t.disk_pfn = take(2 * t.disks);
-    t.grant_pfn = take(kGrantPages);
-  }
+  t.networks = dom_.networks.size();
+  if (t.disks != 0) t.disk_pfn = take(2 * t.disks);
+  if (t.disks != 0 || t.networks != 0) t.grant_pfn = take(kGrantPages);
+  if (t.networks != 0) t.network_pfn = take(kNetworkPages * t.networks);
   t.heap_pfn = next;
   t.heap_pages = n > next ? n - next : 0;
 }
@@ -122,9 +122,12 @@ void DomainBuilder::write_kernel_pages() {
 }
 
 // The drivers of devices that are not met yet.
-void DomainBuilder::write_disks() {
-  for (uint64_t i = 0; i < text_.disks; i++)
-    reinterpret_cast<uint32_t*>(page(text_.disk_pfn + 2 * i))[0] = kXenbusInitialising;
+void DomainBuilder::write_drivers() {
+  const auto write = [this](uint64_t pfn) {
+    reinterpret_cast<uint32_t*>(page(pfn))[0] = kXenbusInitialising;
+  };
+  for (uint64_t i = 0; i < text_.disks; i++) write(text_.disk_pfn + 2 * i);
+  for (uint64_t i = 0; i < text_.networks; i++) write(text_.network_pfn + kNetworkPages * i);
 }
 
 void DomainBuilder::write_p2m() {
@@ -234,7 +237,7 @@ bool DomainBuilder::build(Fault* fault) {
   if (!dom_.set_geometry(std::move(geometry), fault)) return false;
   if (!dom_.populate({{0, options_.pages}}, fault)) return false;
   write_kernel_pages();
-  write_disks();
+  write_drivers();
   write_p2m();
   write_tables();
   write_content();

@@ -6,7 +6,7 @@ namespace dormouse::embedded {
 
 bool GrantAccess::lookup(Domain& dom, uint32_t gref, bool write, GrantEntry* entry) {
   constexpr uint32_t kPerPage = kPageSize / sizeof(GrantEntry);
-  if (!dom.guest || dom.guest->disks == 0 || gref >= kGrantEntries) return false;
+  if (!dom.guest || dom.guest->grant_pfn == 0 || gref >= kGrantEntries) return false;
   const uint64_t table = dom.guest->grant_pfn + gref / kPerPage;
   if (!dom.has_frame(table)) return false;
   const uint64_t word =

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "host/embedded/blkif.h"
+#include "host/embedded/device_layout.h"
 #include "host/embedded/domain.h"
 
 namespace dormouse::embedded {
@@ -24,7 +24,7 @@ class GrantAccess {
   // Calls for the PFN of every page that the domain grants to be written.
   template <typename Visit>
   static void for_writable(Domain& dom, Visit visit) {
-    const bool any = dom.guest && dom.guest->disks != 0;
+    const bool any = dom.guest && dom.guest->grant_pfn != 0;
     for (uint32_t gref = 0; any && gref < kGrantEntries; gref++) {
       GrantEntry entry;
       if (lookup(dom, gref, true, &entry)) visit(entry.frame);

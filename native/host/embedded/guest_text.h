@@ -12,7 +12,16 @@ constexpr uint64_t kLinearBase = 0xffff880000000000ull;  // + pfn * 4096
 constexpr uint64_t kP2mBase = 0xffffc90000000000ull;     // the linear p2m list
 constexpr uint64_t kWindowBase = 0xffffd00000000000ull;  // + vcpu << 30: mapped at run time
 
-enum Program : uint32_t { kIdle = 0, kCounter, kWriter, kChurner, kCrasher, kDisker, kPrograms };
+enum Program : uint32_t {
+  kIdle = 0,
+  kCounter,
+  kWriter,
+  kChurner,
+  kCrasher,
+  kDisker,
+  kTalker,
+  kPrograms
+};
 
 struct GuestText {
   char magic[16];
@@ -30,6 +39,8 @@ struct GuestText {
   // zero where it has none.
   uint64_t disks, disks_read_only;  // how many; a bit for each
   uint64_t disk_pfn, grant_pfn;
+  // Its network interfaces: how many, and the pages of the first one's driver.
+  uint64_t networks, network_pfn;
 
   uint64_t heap_share() const { return heap_pages / vcpus; }
   uint64_t heap_of(uint32_t vcpu) const { return heap_pfn + vcpu * heap_share(); }
@@ -38,9 +49,14 @@ constexpr char kGuestMagic[16] = "dormouse-guest1";
 constexpr uint64_t kTextPfn = 2;
 constexpr uint64_t kMinHeapShare = 64;
 constexpr uint32_t kMaxVcpus = 8;
-constexpr uint32_t kMaxDisks = 4;
+constexpr uint32_t kMaxDisks = 4, kMaxNetworks = 4;
+// Frames that a network driver has under way each way, and its pages: its own, two rings, one a
+// frame.
+constexpr uint32_t kNetworkSlots = 8, kNetworkPages = 3 + 2 * kNetworkSlots;
 constexpr uint64_t kGrantPages = 2;
 constexpr uint32_t kGrantEntries = kGrantPages * 512;
+// Entries below are Xen's and the disks'.
+constexpr uint32_t kFirstNetworkGrant = 640;
 
 constexpr uint64_t linear(uint64_t pfn) { return kLinearBase + (pfn << 12); }
 // Where a vCPU is: in its program, or returning from the hypercall that suspended the domain.

@@ -30,7 +30,7 @@ struct Frame {
 
 struct Event {
   uint16_t domid;
-  enum Kind : uint8_t { kSuspendAck, kShutdown, kDisk } kind;
+  enum Kind : uint8_t { kSuspendAck, kShutdown, kDevice } kind;
   int reason;
 };
 

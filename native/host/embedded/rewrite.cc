@@ -54,14 +54,15 @@ bool Domain::may_rewrite(Fault* fault) const {
     return fault->raise("DOMAIN_WRONG_STATE", "the domain is still being built");
   if (pause_count == 0) return fault->raise("DOMAIN_WRONG_STATE", "the domain is not paused");
   if (cow_epoch) return fault->raise("DOMAIN_WRONG_STATE", "the domain has a snapshot");
-  for (const auto& disk : disks)
-    if (disk->state() != kXenbusClosed)
-      return fault->raise("DOMAIN_WRONG_STATE", "the domain's disks are at work");
+  for (Backend* backend : backends())
+    if (backend->state() != kXenbusClosed)
+      return fault->raise("DOMAIN_WRONG_STATE", "the domain's devices are at work");
   return true;
 }
 
 void Domain::begin_to_rewrite() {
-  for (const auto& disk : disks) disk->end();  // also files that a finish in vain has opened
+  for (Backend* backend : backends())
+    backend->end();  // also files that a finish in vain has opened
   end_vcpus();
   forget_shutdown();
   building = rewriting = true;
@@ -156,14 +157,14 @@ bool Domain::take_tables(const std::vector<PinnedTable>& pins, Fault* fault) {
 bool Domain::finish_in_place(Fault* fault) {
   if (!rewriting) return fault->raise("DOMAIN_WRONG_STATE", "the domain is not being rewritten");
   if (!open_disks(fault) || !finish(fault)) return false;
-  if (guest && !has_disks_of(*guest, fault)) {
+  if (guest && !has_devices_of(*guest, fault)) {
     building = rewriting = true;
     guest.reset();
     return false;
   }
   if (guest && vcpus[0]->regs().rip == kRipSuspended) GuestKernel(*this).go_on_in_place();
-  disks_connected = guest && BlockFrontend::any_connected(*this);
-  return attach_disks(fault);
+  devices_connected = guest && any_frontend_serves();
+  return attach_devices(fault);
 }
 
 }  // namespace dormouse::embedded

@@ -57,6 +57,7 @@ class Vcpu {
   std::atomic<uint64_t> seen_tlb{0};
   std::atomic<uint64_t> steps{0};
   bool initialised = false;
+  uint64_t timer_ns = 0;  // a program's own, by the host's clock: no part of what the guest knows
 
  private:
   const TlbEntry* translate(uint64_t address);

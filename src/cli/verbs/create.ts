@@ -32,7 +32,7 @@ export const create = defineVerb({
   summary: 'Boots a new domain from a configuration',
   details:
     'The file has the syntax of xl.cfg(5); NAME=VALUE arguments come after it and win. On Xen xl create gets them.\n' +
-    'The embedded host takes name, memory (MiB), vcpus, uuid, type, program (idle, counter, writer, churner, crasher, disker), ' +
+    'The embedded host takes name, memory (MiB), vcpus, uuid, type, program (idle, counter, writer, churner, crasher, disker, talker), ' +
     'seed, steps, rate, disk_files and the settings of the programs (docs/operating.md), and passes over what only xl knows.',
   args: [{ form: '[config...]', says: 'a configuration file, then NAME=VALUE settings' }],
   options: [{ flags: '-p, --paused', says: 'leave the new domain paused' }],

@@ -7,16 +7,16 @@ import { native } from '../../addon.js';
 import { requireName, selectDomain } from '../../domain/selector.js';
 import type { DomainSpec, Obstacle, TablePin } from '../contract.js';
 import type { DomainHappening } from '../events.js';
-import { type AttachedDisk, BlockDevices, disksInUse, lookAtDisk } from './block_devices.js';
+import { type AttachedDisk, disksInUse, lookAtDisk } from './block_devices.js';
+import { Devices, devicesOf, type DomainDevices, firstDevicePort, hasDevices } from './devices.js';
 import { checkSpec, crashAction, diskConfigs, guestOptions } from './guest_config.js';
 import type { HypervisorApi, HypervisorEvent, MachineId, NativePart } from './hypervisor.js';
+import type { AttachedNetwork } from './network_devices.js';
 import type { XenstoreTree } from './xenstore.js';
 import type { DomainInfo, DomainState, MemoryGeometry, ShutdownReason } from '../../domain/state.js';
 import { sharedInfoBytes } from '../../domain/vcpu_context.js';
 
 const maxDomid = 32_751;
-/** Above all that a domain is given of ring ports in its life. */
-const firstDiskPort = 4000;
 const maxNrPfns = 2 ** 31;
 /** A PVH guest owns pages beside its memory (rings, start info); libxl allows it 1 MiB for them. */
 const specialPages = 256;
@@ -24,8 +24,7 @@ const specialPages = 256;
 /** Parts of a domain's state that it is given and gives back, but never uses. */
 type CarriedState = Omit<DomainState, 'sharedInfo'>;
 
-export interface Domain {
-  readonly domid: number;
+export interface Domain extends DomainDevices {
   readonly spec: DomainSpec;
   building: boolean;
   /** Building, of a domain that ran before: it stays paused until it is filled anew or destroyed. */
@@ -42,8 +41,9 @@ export interface Domain {
   lastPort: number;
   readonly ports: Set<number>;
   disks: readonly AttachedDisk[];
+  networks: readonly AttachedNetwork[];
   /** Its backends were asked to close, so that it can be rewritten. */
-  offDisks: boolean;
+  offDevices: boolean;
   readonly endWatch: () => void;
 }
 
@@ -55,7 +55,7 @@ export class Domains {
   readonly #xenstore: XenstoreTree;
   readonly #emit: (event: DomainHappening) => void;
   readonly #byId = new Map<number, Domain>();
-  readonly blocks: BlockDevices;
+  readonly devices: Devices;
   #lastDomid = 0;
 
   constructor(
@@ -68,7 +68,7 @@ export class Domains {
     this.#machine = machine;
     this.#xenstore = xenstore;
     this.#emit = emit;
-    this.blocks = new BlockDevices(hv, machine, xenstore);
+    this.devices = new Devices(hv, machine, xenstore);
   }
 
   get(domid: number): Domain {
@@ -165,24 +165,19 @@ export class Domains {
       lastPort: 0,
       ports: new Set(),
       disks: [],
-      offDisks: false,
+      networks: [],
+      offDevices: false,
       endWatch: this.#watchControl(domid),
     };
     this.#byId.set(domid, domain);
     try {
-      this.#addDisks(domain);
+      Object.assign(domain, devicesOf(domain.spec));
+      this.devices.add(domain);
     } catch (thrown) {
       this.destroy(domain);
       throw thrown;
     }
     return domain;
-  }
-
-  #addDisks(domain: Domain): void {
-    const looked = diskConfigs(domain.spec.config).map(lookAtDisk);
-    // The ports of the rings come first, as they always did.
-    domain.disks = looked.map((disk, index) => ({ ...disk, port: firstDiskPort + index }));
-    domain.disks.forEach((disk, index) => this.blocks.add(domain.domid, disk, index));
   }
 
   /** What stands against another domain of such disks, or against that one's being changed. */
@@ -214,7 +209,7 @@ export class Domains {
     if (!domain.userPaused) return;
     native(() => this.#hv.unpause(this.#machine, domain.domid));
     domain.userPaused = false;
-    this.blocks.publish(domain.domid, domain.disks);
+    this.devices.publish(domain);
   }
 
   destroy(domain: Domain): void {
@@ -224,7 +219,7 @@ export class Domains {
     this.#byId.delete(domid);
     domain.endWatch();
     this.#xenstore.remove(`/local/domain/${domid}`);
-    if (domain.disks.length > 0) this.blocks.removed(domid);
+    if (hasDevices(domain)) this.devices.removed(domid);
     const shared = this.all().some((other) => other.spec.uuid === spec.uuid);
     if (!shared) this.#xenstore.remove(`/vm/${spec.uuid}`);
     this.#xenstore.announce('@releaseDomain');
@@ -235,9 +230,9 @@ export class Domains {
   onEvent({ domid, event, reason }: HypervisorEvent): void {
     const domain = this.#byId.get(domid);
     if (!domain) return;
-    if (event === 'disk') {
+    if (event === 'device') {
       // While it is filled there is no guest whose devices these are.
-      if (!domain.building) this.blocks.publish(domid, domain.disks);
+      if (!domain.building) this.devices.publish(domain);
       return;
     }
     if (event === 'suspend-ack') {
@@ -397,8 +392,8 @@ export class Domains {
     native(() => this.#hv.takeTables(this.#machine, domid, pins));
     this.setState(domain, state);
     native(() => this.#hv.finishInPlace(this.#machine, domid));
-    domain.building = domain.rewriting = domain.offDisks = false;
-    this.blocks.publish(domid, domain.disks);
+    domain.building = domain.rewriting = domain.offDevices = false;
+    this.devices.publish(domain);
     if (!domain.pausedByRewriting) return;
     domain.pausedByRewriting = false;
     this.unpause(domain);
@@ -419,7 +414,7 @@ export class Domains {
   #completed(domain: Domain): void {
     domain.building = false;
     domain.userPaused = true;
-    this.blocks.publish(domain.domid, domain.disks);
+    this.devices.publish(domain);
     this.#xenstore.announce('@introduceDomain');
     this.#emit({ type: 'created', domid: domain.domid, uuid: domain.spec.uuid, reason: null });
   }
@@ -440,7 +435,7 @@ export class Domains {
   }
 
   #port(domain: Domain): number {
-    if (domain.lastPort + 1 >= firstDiskPort)
+    if (domain.lastPort + 1 >= firstDevicePort)
       throw new DormouseError('NO_MEMORY', 'no event channel is free');
     domain.ports.add(++domain.lastPort);
     return domain.lastPort;

@@ -49,6 +49,8 @@ const configSchema = z.strictObject({
   deaf: z.boolean().default(false),
   onCrash: z.enum(['preserve', 'destroy']).default('preserve'),
   disks: z.array(diskSchema).max(4, 'at most 4').default([]),
+  /** Network interfaces; what they send comes back. */
+  networks: wholeTo(4).default(0),
 });
 
 /** As a user writes it: everything but `program` has a default. */
@@ -114,6 +116,15 @@ export function diskConfigs(config: string): readonly DiskConfig[] {
     return z.object({ disks: configSchema.shape.disks }).parse(JSON.parse(config)).disks;
   } catch {
     return [];
+  }
+}
+
+/** How many network interfaces the configuration names. */
+export function networkCount(config: string): number {
+  try {
+    return z.object({ networks: configSchema.shape.networks }).parse(JSON.parse(config)).networks;
+  } catch {
+    return 0;
   }
 }
 

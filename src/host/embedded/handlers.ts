@@ -2,6 +2,7 @@
 import { native } from '../../addon.js';
 import { DormouseError } from '../../errors.js';
 import type { Capabilities } from '../contract.js';
+import { hasDevices } from './devices.js';
 import type { Domain, Domains } from './domains.js';
 import type { HypervisorApi, MachineId, NativePart } from './hypervisor.js';
 import type { HeldLease, Leases } from './leases.js';
@@ -134,9 +135,10 @@ function diskHandlers({ domains }: HostParts): Subset<DiskOps> {
     sharedDisks: ({ domid }) => domains.diskObstacles(domains.get(domid).spec.config, domid),
     diskObstacles: ({ config }) => domains.diskObstacles(config),
     setBackend: ({ domid, index, ...how }) => {
-      if (index >= domains.get(domid).disks.length)
-        throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no disk ${index}`);
-      domains.blocks.behave(domid, index, how);
+      const { disks, networks } = domains.get(domid);
+      if (index >= disks.length + networks.length)
+        throw new DormouseError('DOMAIN_WRONG_STATE', `domain ${domid} has no device ${index}`);
+      domains.devices.behave(domid, index, how);
       return null;
     },
   };
@@ -222,7 +224,7 @@ function buildHandlers({ hv, machine, domains, leases }: HostParts): Subset<Buil
     rewrite: async ({ lease, part, rings }, session) => {
       const held = leases.get(lease, session);
       const { domain } = held;
-      if (domain.disks.length > 0) await leases.detachDisks(held);
+      if (hasDevices(domain)) await leases.detachDevices(held);
       leases.beginRewrite(leases.get(lease, session), part && unpacked(part));
       return {
         sharedInfoFrame: native(() => hv.sharedInfoFrame(machine, domain.domid)),

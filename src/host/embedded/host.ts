@@ -321,7 +321,7 @@ export class EmbeddedHost implements Host {
     return done(this.#connection.call('setUnlogged', { domid, ...what }));
   }
 
-  /** For tests: how the backend of the domain's first, second, ... disk behaves from now on. */
+  /** For tests: how the backend of the domain's first, second, ... device behaves from now on; its disks come first. */
   setBackend(domid: number, index: number, how: Partial<BackendBehaviour>): Promise<void> {
     return done(this.#connection.call('setBackend', { domid, index, ...wellBehaved, ...how }));
   }

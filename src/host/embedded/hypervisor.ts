@@ -62,7 +62,7 @@ export interface ShellOptions {
   readonly maxPages: number;
 }
 
-export type GuestProgram = 'idle' | 'counter' | 'writer' | 'churner' | 'crasher' | 'disker';
+export type GuestProgram = 'idle' | 'counter' | 'writer' | 'churner' | 'crasher' | 'disker' | 'talker';
 export const guestPrograms: readonly GuestProgram[] = [
   'idle',
   'counter',
@@ -70,6 +70,7 @@ export const guestPrograms: readonly GuestProgram[] = [
   'churner',
   'crasher',
   'disker',
+  'talker',
 ];
 
 /** A guest to boot. Its memory after N steps depends on these values only. */
@@ -148,12 +149,22 @@ export interface DiskOptions {
   readonly port: number;
 }
 
-/** Of a block device: the states of both ends as xenbus numbers them. */
-export interface NativeDisk {
+/** A network interface to be; its other end sends each frame back. */
+export interface NetworkOptions {
+  /** Six bytes. */
+  readonly mac: Buffer;
+  readonly port: number;
+}
+
+/** Of a device: the states of both ends as xenbus numbers them. */
+export interface NativeDevice {
   readonly frontend: number;
   readonly backend: number;
-  /** 0 where the frontend has no ring. */
-  readonly ringRef: number;
+  /** Grant references of its one or two rings, 0 where the frontend has none. */
+  readonly ringRefs: readonly [number, number];
+}
+
+export interface NativeDisk extends NativeDevice {
   readonly sectors: number;
 }
 
@@ -163,7 +174,10 @@ export interface BackendBehaviour {
   readonly holds: 'nothing' | 'requests' | 'answers';
   /** Between carrying out and answering. */
   readonly delayUs: number;
-  /** Of the order in which requests are carried out; 0 = that of the ring. They are answered in that one. */
+  /**
+   * Of a disk: of the order in which requests are carried out; 0 = that of the ring. They are answered in that one.
+   * Of a network: of which frames are lost, come twice or overtake others; 0 = none.
+   */
   readonly seed: number;
   readonly neverCloses: boolean;
 }
@@ -173,9 +187,9 @@ export interface HypervisorEvent {
   /**
    * 'suspend-ack': the guest took the request (control/shutdown is to be blanked).
    * 'shutdown': no vCPU executes any more; `reason` says why.
-   * 'disk': an end of a block device is in another state.
+   * 'device': an end of a device is in another state.
    */
-  readonly event: 'suspend-ack' | 'shutdown' | 'disk';
+  readonly event: 'suspend-ack' | 'shutdown' | 'device';
   readonly reason: ShutdownReason | null;
 }
 
@@ -220,12 +234,15 @@ export interface HypervisorApi {
   createShell(machine: MachineId, options: ShellOptions): void;
   /** A block device for a shell that is to be filled: the first, the second, ... CONFIG_INVALID. */
   addDisk(machine: MachineId, domid: number, disk: DiskOptions): void;
+  /** The same of a network interface. */
+  addNetwork(machine: MachineId, domid: number, network: NetworkOptions): void;
   disks(machine: MachineId, domid: number): NativeDisk[];
+  networks(machine: MachineId, domid: number): NativeDevice[];
   /** Asks all backends to close and says whether all have: to be asked again until then. Their files are closed then. */
-  detachDisks(machine: MachineId, domid: number): boolean;
+  detachDevices(machine: MachineId, domid: number): boolean;
   /** Takes that back: backends serve again what their frontends have not been answered. */
-  attachDisks(machine: MachineId, domid: number): void;
-  /** For tests. */
+  attachDevices(machine: MachineId, domid: number): void;
+  /** For tests. The disks come first, then the networks. */
   setBackend(machine: MachineId, domid: number, index: number, how: BackendBehaviour): void;
   /** Builds the guest into an empty shell and leaves it complete and paused once. NO_MEMORY leaves the shell as it was. */
   boot(machine: MachineId, domid: number, guest: GuestOptions): BootedGuest;
@@ -233,7 +250,7 @@ export interface HypervisorApi {
   /**
    * A domain that stands still becomes as one in state `building`, but keeps its id, frames, ports and pauses; then populate
    * takes the frames of all other pfns away. With a part only that becomes another, and nothing is to be populated. On an error
-   * nothing was done. DOMAIN_WRONG_STATE if it is not paused, has a snapshot or a disk at work; NO_MEMORY.
+   * nothing was done. DOMAIN_WRONG_STATE if it is not paused, has a snapshot or a device at work; NO_MEMORY.
    */
   beginRewrite(machine: MachineId, domid: number, part: NativePart | null): void;
   /** Takes the tables of the part again, and pins these. PAGE_TABLE_INVALID. */
@@ -277,7 +294,7 @@ export interface HypervisorApi {
   pause(machine: MachineId, domid: number): void;
   /**
    * DOMAIN_WRONG_STATE if not paused. HOST_LACKS for a domain whose memory holds no guest program of this host. A new domain's
-   * frontends connect to its disks: CONFIG_INVALID or DOMAIN_WRONG_STATE if they cannot, and it stays paused.
+   * frontends connect to its devices: CONFIG_INVALID or DOMAIN_WRONG_STATE if they cannot, and it stays paused.
    */
   unpause(machine: MachineId, domid: number): void;
   /** Frees all; snapshot, views' contents and log-dirty are gone. */

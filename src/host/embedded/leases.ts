@@ -234,30 +234,29 @@ export class Leases {
       throw new DormouseError('DOMAIN_WRONG_STATE', `the lease does not hold domain ${domid} paused`);
   }
 
-  /** Before the domain is rewritten. HOST_UNAVAILABLE, its disks as they were. */
-  async detachDisks(lease: HeldLease): Promise<void> {
+  /** Before the domain is rewritten. HOST_UNAVAILABLE, its devices as they were. */
+  async detachDevices(lease: HeldLease): Promise<void> {
     const { domain } = lease;
     this.#requirePaused(lease);
     if (domain.rewriting) return;
-    const { domid, disks } = domain;
-    domain.offDisks = true;
+    domain.offDevices = true;
     try {
-      await this.#domains.blocks.detach(domid, disks, () => this.#stillWanted(domain));
+      await this.#domains.devices.detach(domain, () => this.#stillWanted(domain));
     } catch (thrown) {
-      domain.offDisks = false;
+      domain.offDevices = false;
       throw thrown;
     }
   }
 
-  /** Whether its disks are still to be detached: the lease's end attaches them again. */
+  /** Whether its devices are still to be detached: the lease's end attaches them again. */
   #stillWanted(domain: Domain): boolean {
-    return this.#domains.has(domain) && domain.offDisks;
+    return this.#domains.has(domain) && domain.offDevices;
   }
 
   #reattach(domain: Domain): void {
-    if (!domain.offDisks || domain.rewriting) return;
-    domain.offDisks = false;
-    this.#domains.blocks.attach(domain.domid, domain.disks);
+    if (!domain.offDevices || domain.rewriting) return;
+    domain.offDevices = false;
+    this.#domains.devices.attach(domain);
   }
 
   snapshot(lease: HeldLease): NativeSnapshot {

@@ -112,7 +112,7 @@ export const opSchemas = {
   diskObstacles: z.object({ config: text }),
   setBackend: z.object({
     domid,
-    index: z.number().int().min(0).max(3),
+    index: z.number().int().min(0).max(7),
     holds: z.enum(['nothing', 'requests', 'answers']),
     delayUs: z.number().int().min(0).max(60_000_000),
     seed: whole,

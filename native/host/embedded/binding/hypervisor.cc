@@ -25,7 +25,7 @@ using embedded::PageTypes;
 void deliver(Napi::Env env, Napi::Function callback, Event* event) {
   if (env != nullptr) {
     Napi::Object out = Napi::Object::New(env);
-    static const char* names[] = {"suspend-ack", "shutdown", "disk"};
+    static const char* names[] = {"suspend-ack", "shutdown", "device"};
     const bool shutdown = event->kind == Event::kShutdown;
     out.Set("domid", num(env, event->domid));
     out.Set("event", names[event->kind]);
@@ -125,7 +125,8 @@ Napi::Value destroy(Args info) {
 
 Napi::Value boot(Domain& dom, Args info, Fault* fault) {
   const auto guest = arg_object(info, 2);
-  static const char* programs[] = {"idle", "counter", "writer", "churner", "crasher", "disker"};
+  static const char* programs[] = {"idle",    "counter", "writer", "churner",
+                                   "crasher", "disker",  "talker"};
   const std::string program = text_field(guest, "program");
   embedded::GuestOptions options;
   options.program = embedded::kPrograms;
@@ -333,7 +334,7 @@ Napi::Object init_hypervisor(Napi::Env env) {
   add<on_domain<get_vcpu>>(ns, "getVcpu");
   add<on_domain<finish>>(ns, "finish");
   add_domain_calls(ns);
-  add_disk_calls(ns);
+  add_device_calls(ns);
   return ns;
 }
 

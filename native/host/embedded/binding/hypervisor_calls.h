@@ -57,6 +57,6 @@ inline Napi::Value bytes(Napi::Env env, const void* data, size_t length) {
 // Adds the calls that look at, run and snapshot one domain.
 void add_domain_calls(Napi::Object ns);
 // Adds the calls on its block devices.
-void add_disk_calls(Napi::Object ns);
+void add_device_calls(Napi::Object ns);
 
 }  // namespace dormouse::binding

@@ -23,6 +23,9 @@ Outcome run_program(Vcpu& vcpu) {
     case kDisker:
       outcome = disker_step(vcpu, text);
       break;
+    case kTalker:
+      outcome = talker_step(vcpu, text);
+      break;
   }
   if (outcome == Outcome::go_on) vcpu.steps.store(++regs.r15, std::memory_order_relaxed);
   return outcome;

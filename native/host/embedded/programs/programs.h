@@ -14,6 +14,7 @@ Outcome writer_step(Vcpu& vcpu, const GuestText& text);
 Outcome churner_step(Vcpu& vcpu, const GuestText& text);
 Outcome crasher_step(Vcpu& vcpu, const GuestText& text);
 Outcome disker_step(Vcpu& vcpu, const GuestText& text);
+Outcome talker_step(Vcpu& vcpu, const GuestText& text);
 
 // The number that decides what a step does.
 inline uint64_t draw(const Vcpu& vcpu, const GuestText& text) {
