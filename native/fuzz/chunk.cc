@@ -1,5 +1,5 @@
-// The chunk decoder on any bytes, and on chunks whose counts and lengths add up so that the fuzzer
-// gets beyond the first checks.
+// The chunk decoder on any bytes, and on chunks, of pages and of deltas, whose counts and lengths
+// add up so that the fuzzer gets beyond the first checks.
 #include "image/chunk.h"
 
 #include "codec/lz4.h"
@@ -22,7 +22,7 @@ void address(uint8_t* chunk, uint32_t span) {
   std::memcpy(&h, chunk, sizeof h);
   h.magic = kChunkMagic;
   h.header_size = sizeof h;
-  if (h.kind % 8 != 7) h.kind = kChunkPages;
+  if (h.kind % 8 != 7) h.kind = h.kind % 8 < 5 ? kChunkPages : kChunkDeltas;
   h.span = span;
   std::memcpy(chunk, &h, sizeof h);
 }
@@ -32,15 +32,26 @@ class Shaper {
   explicit Shaper(Input* in) : in_(in) {}
 
   // A chunk that holds together, then up to three bytes of damage. Returns its length.
-  uint32_t shape(uint8_t* chunk) {
+  uint32_t shape(uint8_t* chunk, bool deltas) {
     at_ = sizeof(ChunkHeader);
     ChunkHeader h = {};
+    if (deltas) {
+      shape_deltas(&h, chunk);
+      return finish(&h, chunk);
+    }
     h.bodies = in_->number<uint8_t>() % 50;
     h.blocks = uint16_t((h.bodies + kBlockPages - 1) / kBlockPages);
     write_blocks(&h, chunk);
     write_runs(&h, chunk);
-    std::memcpy(chunk, &h, sizeof h);
+    return finish(&h, chunk);
+  }
+
+ private:
+  uint32_t finish(ChunkHeader* h, uint8_t* chunk) {
     const auto span = uint32_t(whole_pages(at_));
+    const uint8_t kind = h->kind;
+    h->kind = kind == kChunkDeltas ? 5 : 0;  // as address() reads it
+    std::memcpy(chunk, h, sizeof *h);
     std::memset(chunk + at_, 0, span - at_);
     address(chunk, span);
     for (int damage = in_->number<uint8_t>() % 4; damage > 0; damage--)
@@ -48,7 +59,31 @@ class Shaper {
     return span;
   }
 
- private:
+  void shape_deltas(ChunkHeader* h, uint8_t* chunk) {
+    h->kind = kChunkDeltas;
+    h->codec = kCodecLz4;
+    h->pages = h->bodies = h->blocks = uint16_t(1 + in_->number<uint8_t>());
+    uint32_t lengths[kMaxChunkBodies];
+    for (uint32_t slot = 0; slot < h->bodies; slot++) {
+      lengths[slot] = 1 + in_->number<uint8_t>() % 40;
+      in_->take(chunk + at_, lengths[slot]);
+      at_ += lengths[slot];
+    }
+    h->payload_size = at_ - uint32_t(sizeof *h);
+    std::memcpy(chunk + at_, lengths, h->bodies * 4u);
+    at_ += h->bodies * 4u;
+    h->runs = 1;
+    const ChunkRun run = {page_desc(in_->number<uint16_t>() % 30000, kClassData, 0), h->pages};
+    std::memcpy(chunk + at_, &run, sizeof run);
+    at_ += uint32_t(sizeof run);
+    for (uint32_t slot = 0; slot < h->bodies; slot++) {
+      const DeltaBase base = {in_->number<uint16_t>(), in_->number<uint8_t>(),
+                              uint16_t(1 + in_->number<uint8_t>() % 32)};
+      std::memcpy(chunk + at_, &base, sizeof base);
+      at_ += uint32_t(sizeof base);
+    }
+  }
+
   void write_blocks(ChunkHeader* h, uint8_t* chunk) {
     uint32_t lengths[kMaxChunkBlocks];
     for (uint32_t b = 0; b < h->blocks; b++) {
@@ -151,6 +186,28 @@ void round_trip(const ChunkExpect& expect, const uint64_t* descs, uint32_t pages
           "other bodies");
 }
 
+// Of a chunk of deltas: each lies where the payload is, one behind the other, and rests on a page
+// that can be.
+void check_deltas(const ChunkExpect& expect, const uint8_t* chunk, uint32_t span) {
+  ChunkView view;
+  Fault fault;
+  if (!parse_chunk(chunk, span, expect, &view, &fault)) return;
+  if (view.header.kind != kChunkDeltas) return;
+  static uint64_t descs[kMaxChunkPages];
+  expand_runs(view, descs);
+  std::vector<StoredDelta> list;
+  list_deltas(view, &list);
+  require(list.size() == view.header.pages, "a delta a page");
+  const uint8_t* at = view.payload;
+  for (const StoredDelta& delta : list) {
+    require(delta.bytes == at && delta.size > 0 && delta.size < kPageBytes, "it lies elsewhere");
+    at += delta.size;
+    require(delta.base.age >= 1 && delta.base.age <= kMaxDeltaAge, "an impossible age");
+    require(desc_class(descs[delta.slot]) == kClassData, "a delta of a page without a body");
+  }
+  require(at == view.block_table, "bytes that belong to no delta");
+}
+
 void decode(const uint8_t* chunk, uint32_t span, bool newer) {
   static const Fenced bodies(kMaxChunkBodies * kPageBytes), descs(kMaxChunkPages * 8);
   const ChunkExpect expect = {kChunk, 40000, newer};
@@ -174,7 +231,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   const uint8_t mode = in.number<uint8_t>();
   uint32_t span;
   if (mode & 1) {
-    span = Shaper(&in).shape(shaped);
+    span = Shaper(&in).shape(shaped, mode & 16);
   } else {
     span = uint32_t(in.left() < kMaxChunkSpan ? in.left() : kMaxChunkSpan);
     if (mode & 2) span = uint32_t(whole_pages(span));
@@ -185,5 +242,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   uint8_t* const chunk = memory.last(span);
   if (span) std::memcpy(chunk, shaped, span);
   decode(chunk, span, mode & 8);
+  check_deltas({kChunk, 40000, bool(mode & 8), true}, chunk, span);
   return 0;
 }

@@ -1,5 +1,6 @@
-// The reader over an image of two files, an increment and what it lies on: chunk tables, page maps
-// laid over each other, and chunks read by them. The fuzzer changes fields of a whole image.
+// The reader over an image of two files, an increment with deltas and what it lies on: chunk
+// tables, page maps laid over each other, and chunks read by them. The fuzzer changes fields of a
+// whole image.
 #include "image/image_reader.h"
 
 #include <sanitizer/asan_interface.h>
@@ -12,6 +13,7 @@
 #include <map>
 
 #include "fuzz/input.h"
+#include "image/delta_chunk.h"
 #include "image/encode.h"
 #include "pfn/sha256.h"
 
@@ -85,22 +87,56 @@ struct File {
   std::vector<ChunkEntry> table;
   std::vector<pfn::Sha256> digests;
   std::vector<MapRun> map;
+  std::vector<pfn::Hash128> page_hashes;
+  std::vector<uint32_t> bases;
   uint64_t nr_pfns = kPfns, n_runs = 0, chunks_end = 0;
-  bool sparse = false, newer = false;
+  bool sparse = false, newer = false, deltas = false;
   std::vector<uint8_t> map_bytes;
 };
 
-std::vector<uint8_t> chunk_of(std::initializer_list<Run> runs) {
-  static BlockCoder coder(Compression::lz4);
+std::vector<uint64_t> descs_of(std::initializer_list<Run> runs) {
   std::vector<uint64_t> descs;
   for (const Run& run : runs)
     for (uint32_t i = 0; i < run.count; i++)
       descs.push_back(page_desc(run.pfn + i, run.page_class, run.type));
+  return descs;
+}
+
+// What a page holds in a file of full pages, and what a delta makes of it.
+void fill(uint64_t desc, bool later, uint8_t* page) {
+  std::memset(page, int(desc), kPageBytes);
+  if (later) page[desc % kPageBytes]++;
+}
+
+std::vector<uint8_t> chunk_of(std::initializer_list<Run> runs) {
+  static BlockCoder coder(Compression::lz4);
+  const std::vector<uint64_t> descs = descs_of(runs);
   std::vector<uint8_t> bodies(descs.size() * kPageBytes), out(kMaxChunkSpan);
-  for (size_t i = 0; i < descs.size(); i++)
-    std::memset(&bodies[i * kPageBytes], int(descs[i]), kPageBytes);
+  for (size_t i = 0; i < descs.size(); i++) fill(descs[i], false, &bodies[i * kPageBytes]);
   const auto n = uint32_t(descs.size());
   out.resize(whole_pages(encode_chunk(coder, {descs.data(), n, bodies.data(), n}, out.data())));
+  return out;
+}
+
+// Deltas of pages that the image before has in that chunk from that slot on.
+std::vector<uint8_t> deltas_of(std::initializer_list<Run> runs, uint32_t base_chunk, uint16_t slot,
+                               std::vector<pfn::Hash128>* hashes) {
+  Fault fault;
+  DeltaUse use;
+  use.pages = BasePages::create(64, &fault);
+  use.images = {{1, 1}};
+  DeltaChunk chunk(use);
+  require(use.pages && chunk.allocate(), "no room");
+  uint8_t page[kPageBytes];
+  for (const uint64_t desc : descs_of(runs)) {
+    fill(desc, false, page);
+    use.pages->keep(desc, page, 1, base_chunk, slot++);
+    fill(desc, true, page);
+    require(chunk.add(desc, page, kPageBytes), "no delta");
+  }
+  hashes->insert(hashes->end(), chunk.page_hashes.begin(), chunk.page_hashes.end());
+  std::vector<uint8_t> out(chunk.span());
+  chunk.close(out.data());
   return out;
 }
 
@@ -126,13 +162,18 @@ File whole_file(std::vector<std::vector<uint8_t>> chunks, std::vector<MapRun> ma
 // An increment over a full image, as they were before anybody changed them.
 const std::vector<File>& whole() {
   static const std::vector<File> files = [] {
-    File own = whole_file({chunk_of({{4, 4, kClassData, 0}, {9, 1, kClassTable, 9}})},
+    std::vector<pfn::Hash128> hashes(2);
+    const auto deltas = deltas_of({{4, 3, kClassData, 0}}, 0, 4, &hashes);
+    File own = whole_file({chunk_of({{7, 1, kClassData, 0}, {9, 1, kClassTable, 9}}), deltas},
                           {{4, 0, 0, 0, kClassAbsent, 0, 0},
-                           {4, 0, 0, 0, kClassData, 0, 0},
+                           {3, 1, 0, 0, kClassData, 0, 0},
+                           {1, 0, 0, 0, kClassData, 0, 0},
                            {1, 0, 0, 0, kClassAbsent, 0, 0},
-                           {1, 0, 4, 0, kClassTable, 9, 0},
+                           {1, 0, 1, 0, kClassTable, 9, 0},
                            {14, 0, 0, 0, kClassAbsent, 0, 0}});
-    own.sparse = true;
+    own.sparse = own.deltas = true;
+    own.page_hashes = hashes;
+    own.bases = {1};
     File base = whole_file(
         {chunk_of({{0, 8, kClassData, 0}}), chunk_of({{10, 2, kClassTable, 1}, {8, 2, 1, 0}})},
         {{8, 0, 0, 0, kClassData, 0, 0},
@@ -159,7 +200,7 @@ void change(Input* in, std::vector<T>* list) {
 }
 
 void change_file(Input* in, File* file) {
-  switch (in->number<uint8_t>() % 10) {
+  switch (in->number<uint8_t>() % 11) {
     case 0:
     case 1:
     case 2:
@@ -184,6 +225,14 @@ void change_file(Input* in, File* file) {
         file->map.erase(file->map.begin() + in->number<uint8_t>() % file->map.size());
       file->n_runs = file->map.size();
       return;
+    case 9: {
+      const uint8_t what = in->number<uint8_t>();
+      if (what % 4 == 0) return change(in, &file->page_hashes);
+      if (what % 4 == 1) file->deltas ^= true;
+      if (what % 4 == 2) file->page_hashes.clear();
+      if (what % 4 == 3) file->bases.assign(what / 4 % 4, what / 16 % 2);
+      return;
+    }
     default:
       file->newer ^= true;
       file->sparse ^= in->number<uint8_t>() & 1;
@@ -224,18 +273,29 @@ bool is_known(const Fault& fault) {
 }
 
 // Every page that counts and was decoded reads as it was decoded, and each once.
-void check_chunk(ImageReader* reader, uint32_t chunk, const DecodedChunk& got) {
+void check_chunk(ImageReader* reader, uint32_t chunk, const DecodedChunk& got,
+                 std::vector<uint64_t>* given) {
   uint8_t page[kPageBytes];
   require(got.n_pages <= kMaxChunkPages && got.n_bodies == got.n_pages, "impossible counts");
   for (uint32_t slot = 0; slot < got.n_pages; slot++) {
     const uint64_t pfn = desc_pfn(got.descs[slot]);
     if (!reader->is_current(chunk, slot, pfn)) continue;
+    given->push_back(pfn);
     require(pfn < reader->nr_pfns(), "a page beyond the image counts");
     Fault fault;
     require(reader->read_page(pfn, page, &fault), "a page of a good chunk cannot be read");
     require(std::memcmp(page, got.bodies + uint64_t(slot) * kPageBytes, kPageBytes) == 0,
             "a page reads as another");
   }
+}
+
+// Each page with a body is given by one chunk, and by one alone.
+void check_all_given(const ImageReader& reader, const std::vector<uint64_t>& given) {
+  size_t bodies = 0;
+  const auto& runs = reader.map().runs();
+  for (size_t i = 0; i < runs.size(); i++)
+    if (class_has_body(runs[i].page_class)) bodies += reader.map().count_of(i);
+  require(given.size() == bodies, "a page was not given, or twice");
 }
 
 void check_blanks(const ImageReader& reader) {
@@ -248,20 +308,34 @@ void check_blanks(const ImageReader& reader) {
   require(next <= reader.nr_pfns(), "a blank page beyond the image");
 }
 
+void mark_all(const ImageReader& reader) {
+  std::vector<bool> chunks(reader.nr_chunks());
+  const auto& runs = reader.map().runs();
+  for (size_t i = 0; i < runs.size(); i++)
+    reader.mark_chunks(runs[i].first, reader.map().count_of(i), &chunks);
+  require(chunks.size() == reader.nr_chunks(), "chunks were added");
+}
+
 void use(ImageReader* reader) {
   Fault unfollowed;
   if (!reader->follow_deltas(&unfollowed)) {
     require(is_known(unfollowed), "not followed without saying why");
     return;
   }
+  mark_all(*reader);
+  bool all = true;
+  std::vector<uint64_t> given;
   for (uint32_t chunk = 0; chunk < reader->nr_chunks(); chunk++) {
     DecodedChunk got;
     Fault fault;
-    if (reader->read_chunk(0, chunk, &got, &fault))
-      check_chunk(reader, chunk, got);
-    else
-      require(is_known(fault), "refused without saying why");
+    if (reader->read_chunk(0, chunk, &got, &fault)) {
+      check_chunk(reader, chunk, got, &given);
+      continue;
+    }
+    require(is_known(fault), "refused without saying why");
+    all = false;
   }
+  if (all) check_all_given(*reader, given);
   check_blanks(*reader);
   uint8_t page[kPageBytes];
   for (uint64_t pfn = 0; pfn < reader->nr_pfns() && pfn < 2 * kPfns; pfn++) {
@@ -283,14 +357,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   for (uint32_t i = 0; i < files.size(); i++) {
     File& file = files[i];
     put(&file, (mode & 6) != 6, mode & 8);
-    setup.sources.push_back({file.fd,
-                             "file",
-                             file.nr_pfns,
-                             file.newer,
-                             file.chunks_end,
-                             span(file.table),
-                             span(file.digests),
-                             {nullptr, 0}});
+    setup.sources.push_back({file.fd, "file", file.nr_pfns, file.newer, file.chunks_end,
+                             span(file.table), span(file.digests), span(file.page_hashes),
+                             file.deltas, files.size() > 1 ? file.bases : std::vector<uint32_t>()});
     std::vector<uint32_t> sources = {i};
     if (!file.sparse && i + 1 < files.size()) sources.push_back(i + 1);
     setup.layers.push_back(

@@ -40,6 +40,7 @@ export const nativeTargets: Readonly<Record<string, NativeTarget>> = {
       ...['image_reader', 'image_reader_delta', 'page_map', 'content_root'].map(
         (part) => `native/image/${part}.cc`,
       ),
+      ...['base_pages', 'delta_chunk'].map((part) => `native/image/${part}.cc`),
       ...['native/codec/delta.cc', ...chunk, ...pfn],
     ],
     options: ['-max_len=4096'],
