@@ -99,3 +99,39 @@ test('whatever a guest makes of its driver, rings, frames and grants, the machin
   assert.ok(crashed > 0);
   assert.equal(digest(takeSnapshot(m, 50)), bystander);
 });
+
+/** Of a request in the ring: from so many bytes on a field of two bytes, or of four where it is the grant. */
+const wrongs = {
+  'a page that is not granted': [0, 5],
+  'bytes beyond the page': [4, 4090],
+  'more parts than one': [6, 4],
+  'a frame that is too short': [10, 13],
+  'a frame that is too long': [10, 1515],
+} as const;
+
+test('a frame that cannot be is refused, and never sent', async () => {
+  for (const [what, [at, value]] of Object.entries(wrongs)) {
+    using m = newMachine(2048, 8);
+    const guest = start(m, 2, { program: 'talker', pages: 1000, seed: 4 }, { disks: [], networks: 2 });
+    await reachSteps(m, 1, 50);
+    behave(guest, { holds: 'requests' });
+    const view = openView(m, 1, 'live');
+    const ring = (): Buffer =>
+      tool.readPages(view, [Number(tool.readPages(view, [2]).readBigUInt64LE(240)) + 1]);
+    await until('a frame waits', () => ring().readUInt32LE(0) !== ring().readUInt32LE(8));
+    tool.closeView(view);
+    await rewritten(m, (read, write) => {
+      const pfn = Number(read(2).readBigUInt64LE(240)) + 1;
+      const page = read(pfn);
+      for (let request = page.readUInt32LE(8); request !== page.readUInt32LE(0); request++) {
+        const entry = 64 + (request % 256) * 12 + at;
+        if (at === 0) page.writeUInt32LE(value, entry);
+        else page.writeUInt16LE(value, entry);
+      }
+      write(pfn, page);
+    });
+    behave(guest, {});
+    await until(what, () => hv.domainInfo(m.id, 1).shutdown === 'crash');
+    assert.match(hv.domainInfo(m.id, 1).crashText, /BAD: a frame was refused/u, what);
+  }
+});
