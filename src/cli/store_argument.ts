@@ -43,17 +43,19 @@ export const pointDocument = z.object({
   pauseMs: figures.milliseconds,
   elapsedMs: figures.milliseconds,
   ...disksDocument,
+  unfit: z.string(),
 });
 
 /** A point as the documents show it. */
 export function describePoint(record: PointRecord, path: string): z.infer<typeof pointDocument> {
-  const { domain, image, parent, reason, mode, pauseMs, elapsedMs, takenAt, disks } = record;
+  const { domain, image, parent, reason, mode, pauseMs, elapsedMs, takenAt, disks, unfit } = record;
   const { uuid, name, domid } = domain;
   const { imageId, chainId, sequence, consistency, memoryBytes, storedBytes, changedPages } = image;
   return {
     ...{ point: record.id, takenAt, domain: { uuid, name, domid }, path, imageId, parent, chainId, sequence },
     ...{ consistency, reason, mode, memoryBytes, storedBytes, changedPages, pauseMs, elapsedMs },
     ...describeDisks(disks),
+    unfit,
   };
 }
 

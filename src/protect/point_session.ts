@@ -195,7 +195,7 @@ export class PointSession {
     if (unfit !== '') this.notice(`point ${begun.id} is none to roll back to in place: ${unfit}`);
     const record = recordOf(host, info, begun, captured, {
       ...{ consistency: source.consistency, parent: from, reason, mode, atMs, pauseMs, elapsedMs: tookMs },
-      disks,
+      ...{ disks, unfit },
     });
     try {
       await this.points.publish(record);

@@ -6,7 +6,7 @@ import type { Consistency } from '../image/format.js';
 import type { BegunPoint } from '../store/domain_points.js';
 import type { PointRecord } from '../store/record.js';
 
-type Copied = 'parent' | 'reason' | 'mode' | 'pauseMs' | 'elapsedMs' | 'disks';
+type Copied = 'parent' | 'reason' | 'mode' | 'pauseMs' | 'elapsedMs' | 'disks' | 'unfit';
 
 export interface Occasion extends Pick<PointRecord, Copied> {
   readonly consistency: Consistency;

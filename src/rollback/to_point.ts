@@ -86,7 +86,7 @@ async function goBack(
     const occasion = { reason: 'before-rollback', mode: 'light', ...asItIs } as const;
     const disks = await taking.finish();
     named.is = true;
-    await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times, disks }));
+    await points.publish(recordOf(host, info, begun, image, { ...occasion, ...times, disks, unfit: '' }));
     await options.kept?.(begun.id, image.path);
   };
   try {

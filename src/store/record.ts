@@ -52,6 +52,8 @@ export const pointRecord = z.object({
   elapsedMs: z.number().nonnegative(),
   /** That nothing is kept of disks is said, too. */
   disks: keptDisks,
+  /** Why its instant is none to go back to in place; empty where nothing stood against it. */
+  unfit: z.string().default(''),
 });
 export type PointRecord = z.output<typeof pointRecord>;
 

@@ -29,7 +29,7 @@ export function recordOf(
       ...{ name: imageName, imageId, root, chainId: imageId, sequence, consistency: 'suspend-point' },
       ...{ storedBytes: 1, memoryBytes: 1, changedPages: 1 },
     },
-    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks },
+    ...{ reason: 'protect', mode: 'light', pauseMs: 0, elapsedMs: 0, disks, unfit: '' },
   };
 }
 

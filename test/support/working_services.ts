@@ -142,6 +142,7 @@ const point: Point = {
     pauseMs: 0.12,
     elapsedMs: 12.5,
     disks: { kind: 'none' },
+    unfit: '',
     pinned: true,
   },
 };

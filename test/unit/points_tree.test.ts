@@ -1,4 +1,4 @@
-/** What `points --tree` shows of branches. */
+/** What `points` shows: of branches, and of points that are none to go back to in place. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { pointIdOf } from '../../src/store/point_id.js';
@@ -32,4 +32,23 @@ test('each point is below the one that it goes on from, what was left behind is 
     [0, 6],
     [0, 7],
   ]);
+});
+
+test('a point that cannot be gone back to in place says so', async () => {
+  const listed = ['', 'its ring is not idle'].map((unfit, i) => {
+    const id = pointIdOf(i);
+    const record = recordOf(id, `${id}.dmi`, descentOf(id, [], 'full'));
+    return { point: { ...record, unfit, pinned: i === 1 }, path: id };
+  });
+  const given = services(new FakeHost([]), { listPoints: () => Promise.resolve(listed) });
+  const { stdout } = await cli(given, ['points', '--store', 's']);
+  const [, fit, unfit] = stdout.split('\n');
+  assert.doesNotMatch(fit ?? '', /not in place/u);
+  assert.match(unfit ?? '', /pinned, not in place$/u);
+  const json = await cli(given, ['--json', 'points', '--store', 's']);
+  const { points } = JSON.parse(json.stdout) as { points: { unfit: string }[] };
+  assert.deepEqual(
+    points.map((point) => point.unfit),
+    ['', 'its ring is not idle'],
+  );
 });

@@ -32,7 +32,7 @@ function inTree(points: readonly Point[]): { point: Point; indent: number }[] {
 }
 
 function row(point: Point, indent: number): string[] {
-  const { id, domain, image, pauseMs, mode, pinned, disks } = point;
+  const { id, domain, image, pauseMs, mode, pinned, disks, unfit } = point;
   return [
     `${'  '.repeat(indent)}${id}`,
     printable(domain.name),
@@ -42,7 +42,7 @@ function row(point: Point, indent: number): string[] {
     mode,
     image.sequence === 0 ? 'whole' : `increment ${formatCount(image.sequence)}`,
     disksWords(disks),
-    pinned ? 'pinned' : '',
+    [pinned ? 'pinned' : '', unfit === '' ? '' : 'not in place'].filter(Boolean).join(', '),
   ];
 }
 
@@ -60,7 +60,8 @@ export const points = defineVerb({
   summary: 'Lists the points of a domain, or of all domains of a store',
   details:
     'SIZE is what the point takes by itself, CHANGED the pages that are not as in the point before. A point is named by its time in UTC or ' +
-    'how that begins, `latest`, `latest~2` (the second before it) or `@TIME` (the last one at or before that time).',
+    'how that begins, `latest`, `latest~2` (the second before it) or `@TIME` (the last one at or before that time). A point that says ' +
+    '`not in place` can be restored, but the domain cannot be rolled back to it; --json says why (`unfit`).',
   args: [{ ...storedDomain, form: '[domain]' }],
   options: [
     storeOption,
