@@ -19,6 +19,8 @@ import { figure, fitOf, median, quantile } from './figure.js';
 const guest = 'points';
 const bars = { interceptMs: 5, slopeUs: 4, pauseMs: 0.25, depth: 1.2, slowdown: 0.03 };
 const pagesPerSecond = 5000;
+/** As `dormouse protect` takes them. */
+const asProtect = { mode: 'light', reason: 'protect', deltas: true } as const;
 
 export interface PointsBench {
   readonly dir: string;
@@ -95,7 +97,7 @@ async function takeAfter(stage: Stage, session: PointSession, wanted: number): P
     await runFor(stage, wanted);
     await stage.host.pause(stage.domid);
   }
-  return await session.take({ mode: 'light', reason: 'protect' });
+  return await session.take(asProtect);
 }
 
 interface Pause {
@@ -108,7 +110,7 @@ async function pausesOf(stage: Stage, session: PointSession, wanted: number): Pr
   const pauses: Pause[] = [];
   for (let round = 0; round < stage.rounds; round++) {
     await runFor(stage, wanted);
-    const { record } = await session.take({ mode: 'light', reason: 'protect' });
+    const { record } = await session.take(asProtect);
     await stage.host.pause(stage.domid);
     pauses.push({ pages: record.image.changedPages, ms: record.pauseMs });
   }
@@ -173,7 +175,7 @@ function reportCosts({ mib, rounds }: Stage, costs: readonly Cost[]): void {
 async function benchCosts(stage: Stage): Promise<void> {
   const session = await PointSession.open(stage.host, guest, stage.store);
   try {
-    await session.take({ mode: 'light', reason: 'protect' });
+    await session.take(asProtect);
     await costOf(stage, session, 0);
     const costs: Cost[] = [];
     for (const pages of stage.dirty) costs.push(await costOf(stage, session, pages));

@@ -40,4 +40,4 @@ export const sideBySide = {
   types: short ? (['pvh'] as const) : (['pvh', 'pv'] as const),
 };
 /** How long one test file may take. */
-export const fileLimitMs = setting('DORMOUSE_LAB_FILE_MS', 3_600_000, 1_200_000);
+export const fileLimitMs = setting('DORMOUSE_LAB_FILE_MS', 14_400_000, 1_200_000);

@@ -147,6 +147,17 @@ export class Guest {
     return this.text;
   }
 
+  /** Runs a command that takes points of it. LabError: with the end of what it and the hypervisor printed. */
+  async mustProtect(command: string): Promise<void> {
+    try {
+      await this.lab.must(command, { timeoutMs: 3_600_000 });
+    } catch (thrown) {
+      const console = (await this.console()).split('\n').slice(-25).join('\n');
+      const hypervisor = (await this.lab.exec('xl dmesg | tail -n 60; xl list')).stdout;
+      throw new LabError(`${(thrown as Error).message}\n${console}\n${hypervisor}`);
+    }
+  }
+
   /** All its ticks so far. Throws LabError if it printed a line that starts with BAD. */
   async ticks(): Promise<Tick[]> {
     const text = await this.console();

@@ -27,7 +27,7 @@ describe('xl on our save helper', () => {
   const guests: Guest[] = [];
 
   before(async () => {
-    lab = await startLab({ lifeMs: 3_600_000 });
+    lab = await startLab();
   });
   afterEach(async () => {
     for (const guest of guests.splice(0)) await guest.destroy();

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AgentClient, type ExecOptions, type ExecResult } from './client.js';
 import { LabError } from './errors.js';
+import { fileLimitMs } from './extent.js';
 import { needBootFiles } from './image/build.js';
 import { needProjectDisk } from './image/project.js';
 import { Machine, removeLeftovers, temporaryDir, type MachineOptions } from './machine.js';
@@ -22,7 +23,7 @@ export interface LabOptions {
   peers?: 0 | 1;
   /** How long a host may take to come up. Default 180,000. */
   bootMs?: number;
-  /** A host is stopped after this time, whatever it does. Default 3,600,000. */
+  /** A host is stopped after this time, whatever it does. Default: that of a file. */
   lifeMs?: number;
 }
 
@@ -103,7 +104,7 @@ function machineOptions(options: LabOptions, index: number): MachineOptions {
     dom0Vcpus: options.dom0Vcpus ?? 1,
     cpus: options.cpus ?? 4,
     scratchGib: options.scratchGib ?? 6,
-    lifeMs: options.lifeMs ?? 3_600_000,
+    lifeMs: options.lifeMs ?? fileLimitMs,
   };
 }
 

@@ -64,9 +64,8 @@ describe('points with disks on real Xen', () => {
 
   async function thereAndBack(t: TestContext, guest: Guest, store: string, way: string): Promise<void> {
     const { name } = guest;
-    await lab.must(
+    await guest.mustProtect(
       `dormouse protect ${name} --store ${store} --every 1s --count ${pointsInARow} --min-free 16M --disks ${way}`,
-      { timeoutMs: 1_800_000 },
     );
     const points = await pointsOf(name, store);
     for (const { point, disks, disksMs, pauseMs, keptDisks } of points) {

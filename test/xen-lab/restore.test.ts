@@ -26,7 +26,7 @@ describe('restore on Xen', () => {
     (await must("xl list | awk 'NR > 2 { print $1 }'")).split('\n').filter((name) => name !== '');
 
   before(async () => {
-    lab = await startLab({ lifeMs: 3_600_000 });
+    lab = await startLab();
   });
   afterEach(async () => {
     for (const guest of guests.splice(0)) await guest.destroy();

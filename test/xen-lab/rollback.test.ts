@@ -122,9 +122,7 @@ describe('rollback in place on real Xen', () => {
       const { name } = guest;
       const asXlSawIt = await seenByXl(name);
       const domid = await guest.domid();
-      await lab.must(`dormouse protect ${name} --store ${store} --every 1s --count ${pointsInARow}`, {
-        timeoutMs: 1_800_000,
-      });
+      await guest.mustProtect(`dormouse protect ${name} --store ${store} --every 1s --count ${pointsInARow}`);
       await guest.waitTicks(2);
       const listed = await pointsOf(name);
       const points = listed.map(({ point }) => point);
