@@ -163,7 +163,10 @@ void ImageReader::list_blanks() {
 
 std::vector<bool> ImageReader::used_sources() const {
   std::vector<bool> used(sources_.size());
-  for (const Place& place : places_) used[place.source] = true;
+  // All of the image's own file, and what is sought of others; deltas that were followed add
+  // nothing.
+  for (size_t i = 0; i < places_.size(); i++)
+    if (places_[i].source == 0 || current_[i] > 0) used[places_[i].source] = true;
   std::vector<bool> with_bases = used;
   for (size_t s = 0; s < sources_.size(); s++)
     for (const uint32_t base : sources_[s].bases)
@@ -421,8 +424,9 @@ bool ImageReader::hash_chunk(uint32_t lane_index, uint32_t chunk, Fault* fault) 
     return fault->raise("INTERNAL", "no room for hashes was made");
   LaneBuffers& lane = lanes_[lane_index].chunk;
   if (!load(lane, chunk, fault)) return false;
-  // What deltas make is compared with its hash whenever it is made.
-  if (lane.view.header.kind == kChunkDeltas) return true;
+  // What deltas make is compared with its hash where it is made, which is where they rest.
+  if (lane.view.header.kind == kChunkDeltas)
+    return bases_of_.empty() || holds_deltas(chunk) || nothing_counts(chunk, fault);
   if (!decode_blocks(lane, chunk, true, fault)) return false;
   pfn::Hash128* out = &source.page_hashes[source.first_page[places_[chunk].chunk]];
   for (uint32_t i = 0; i < lane.view.header.bodies; i++) {
@@ -436,7 +440,7 @@ bool ImageReader::hash_chunk(uint32_t lane_index, uint32_t chunk, Fault* fault) 
                                                " is not what its stored hash says");
     }
   }
-  return true;
+  return apply_deltas(lanes_[lane_index], chunk, fault);
 }
 
 pfn::Hash128 ImageReader::page_hash(const PlacedRun& run, uint64_t pfn) const {

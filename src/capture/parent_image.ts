@@ -20,7 +20,7 @@ function requireTrusted(reader: ImageReader): void {
   );
 }
 
-/** Reads the pages of those files of a chain that hold no hashes of them; to have a look at all of them, of all files. */
+/** Reads the pages of those files of a chain that hold no hashes of them; to have a look at all of them, of all files, made of deltas too. */
 async function readPages(reader: ImageReader, all: boolean, signal: AbortSignal | undefined): Promise<void> {
   const hashed = reader.files.every(({ hasPageHashes }) => hasPageHashes);
   if (hashed && !all) return;
@@ -53,7 +53,7 @@ export async function openParent(
   path: string,
   { signed, whole, signal }: ParentOptions,
 ): Promise<ImageReader> {
-  const reader = await ImageReader.open(path, { lanes: encodingLanes, pageHashes: true, mapOnly: true });
+  const reader = await ImageReader.open(path, { lanes: encodingLanes, pageHashes: true, mapOnly: !whole });
   try {
     if (signed) requireTrusted(reader);
     await readPages(reader, whole, signal);

@@ -10,11 +10,12 @@ import { hash128 } from '../pfn/page_scan.js';
 import { openImageFile, realPath } from './file.js';
 import { FOOTER, PAGE_HASH_SIZE } from './format.js';
 import { type DeltaBase, hexAt, MapRuns, type NamedFile } from './parse.js';
-import { FileVerifier, type Finding } from './verify_file.js';
+import type { Finding } from './finding.js';
+import { FileVerifier } from './verify_file.js';
 import { pageBytes, descriptor } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
 
-export type { Finding } from './verify_file.js';
+export type { Finding } from './finding.js';
 
 export interface VerifyReport {
   readonly path: string;
@@ -103,9 +104,7 @@ class ImageVerifier {
     const { file } = await this.add(this.path);
     const map = await this.wholeMap();
     for (const [source, member] of this.members.entries()) {
-      const { file: each } = member;
-      const sought = [...(map ? [{ map, source }] : []), ...(each.map ? [{ map: each.map, source: 0 }] : [])];
-      await each.readChunks(sought);
+      await member.file.readChunks(map && { map, source });
     }
     if (map && this.findings.length === 0) await this.checkContentRoot(file, map);
     return file;
@@ -141,14 +140,12 @@ class ImageVerifier {
     base: DeltaBase,
     pfn: number,
     kind: number,
-  ): Promise<Buffer | string> {
+  ): Promise<Buffer | string | null> {
     const wanted = of.ancestors.find(({ sequence }) => sequence === of.sequence - base.age);
     const member = this.members.find(
       ({ file }) => wanted && file.imageId === wanted.imageId && file.root === wanted.root,
     );
-    return member
-      ? await member.file.basePage(base, pfn, kind)
-      : 'rests on a file that the image does not name';
+    return member ? await member.file.basePage(base, pfn, kind) : null;
   }
 
   /** Where each page is, through all maps down to a full one; its sources are members. Null where that cannot be told. */

@@ -23,6 +23,14 @@ export function pfnsOf(chunk: number, sought: readonly Sought[]): [number, numbe
   return pfns;
 }
 
+/** Slots of the chunk to which the map leads. */
+export function slotsOf(chunk: number, { map, source }: Sought): Set<number> {
+  const slots = new Set<number>();
+  for (const run of map.ofChunk(source, chunk))
+    for (let i = 0; i < map.count(run); i++) slots.add((map.slot[run] ?? 0) + i);
+  return slots;
+}
+
 /** Slots, of the pages from slot `first` on, whose page does not hash to what is stored of this chunk. */
 export function wrongHashesOf(hashes: Buffer, first: number, pages: Buffer): number[] {
   const wrong: number[] = [];

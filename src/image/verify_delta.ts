@@ -5,8 +5,8 @@ import type { FileHandle } from 'node:fs/promises';
 import { readExactly } from './file.js';
 import { PAGE_HASH_SIZE } from './format.js';
 
-/** The page that a delta rests on, or a sentence about why there is none. */
-export type FindBase = (base: DeltaBase, pfn: number, kind: number) => Promise<Buffer | string>;
+/** The page that a delta rests on, or a sentence about why there is none; null if its file is none that the image names. */
+export type FindBase = (base: DeltaBase, pfn: number, kind: number) => Promise<Buffer | string | null>;
 
 /** A chunk of pages, decoded: what deltas can rest on. */
 interface BaseChunk {
@@ -55,11 +55,15 @@ function exclusiveOr(a: Buffer, b: Buffer): Buffer {
   return made;
 }
 
-/** What is wrong with the first delta that does not give what its hash says; `changes`: decoded, by slot. */
+/**
+ * What is wrong with the first delta that does not give what its hash says; `changes`: decoded, by slot. Only those that count, whose slots are
+ * `needed`, must rest on a file that is there: what others rest on may be gone.
+ */
 export async function checkDeltas(
   { runs, bases }: ParsedChunk,
   changes: readonly Buffer[],
   hashes: Buffer,
+  needed: ReadonlySet<number>,
   find: FindBase,
 ): Promise<string | null> {
   for (const { first, count, slot, pageClass, type } of runs)
@@ -68,6 +72,8 @@ export async function checkDeltas(
       const [base, change] = [bases[at], changes[at]];
       if (!base || !change) return 'its deltas do not add up';
       const page = await find(base, first + i, pageClass | (type << 4));
+      if (page === null && !needed.has(at)) continue;
+      if (page === null) return `the delta of pfn ${first + i} rests on a file that the image does not name`;
       if (typeof page === 'string') return `the delta of pfn ${first + i} ${page}`;
       const stored = hashes.toString('hex', at * PAGE_HASH_SIZE, (at + 1) * PAGE_HASH_SIZE);
       if (!hashIs(exclusiveOr(page, change), stored))

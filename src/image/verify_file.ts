@@ -54,24 +54,14 @@ import {
   type NamedFile,
 } from './parse.js';
 import { isSignedBy } from './signature.js';
-import { checkRuns, countOwn, pfnsOf, whyNoTable, wrongHashesOf, type Sought } from './verify_chunk.js';
+import { checkRuns, countOwn, pfnsOf, slotsOf, type Sought } from './verify_chunk.js';
+import { whyNoTable, wrongHashesOf } from './verify_chunk.js';
 import { BaseChunks, checkDeltas } from './verify_delta.js';
+import type { Finding } from './finding.js';
 import { tiles } from './verify_frame.js';
 import { sha256 } from './sha256.js';
 import { pageBytes } from '../pfn/page_words.js';
 import { classNames } from '../pfn/counts.js';
-
-export interface Finding {
-  /** What is wrong, in a sentence. */
-  readonly what: string;
-  /** The file, where it is an ancestor's. */
-  readonly path?: string;
-  readonly chunk?: number;
-  /** Byte offset in the file. */
-  readonly offset?: number;
-  /** Runs `[first, count]` of the pfns whose content is lost or in doubt. */
-  readonly pfns?: readonly (readonly [first: number, count: number])[];
-}
 
 /** What a file needs of who verifies the image. */
 export interface VerifyContext {
@@ -79,7 +69,7 @@ export interface VerifyContext {
   /** So many bytes more were read. CANCELLED. */
   read(bytes: number): void;
   /** What a delta of that file rests on. */
-  basePage(of: FileVerifier, base: DeltaBase, pfn: number, kind: number): Promise<Buffer | string>;
+  basePage(of: FileVerifier, base: DeltaBase, pfn: number, kind: number): Promise<Buffer | string | null>;
 }
 
 export class FileVerifier {
@@ -395,8 +385,13 @@ export class FileVerifier {
     return this.entries === undefined || slot + count <= (this.entries[chunk]?.pages ?? 0);
   }
 
-  /** Every chunk: checksum, digest, structure, page hashes, and that the pages sought in it are there. */
-  async readChunks(sought: readonly Sought[]): Promise<void> {
+  /**
+   * Every chunk: checksum, digest, structure, page hashes, and that the pages are there which the image seeks in it, and the file's own
+   * map. `image` null: that cannot be told.
+   */
+  async readChunks(image: Sought | null): Promise<void> {
+    const own = this.map ? [{ map: this.map, source: 0 }] : [];
+    const sought = image ? [image, ...own] : own;
     const { entries } = this;
     if (!entries) {
       await this.scanChunks();
@@ -409,7 +404,8 @@ export class FileVerifier {
       const entry = entries[chunk];
       if (!entry) continue;
       const bytes = await this.read(entry.offset, entry.span, this.chunkBuffer);
-      const wrong = await this.judge(bytes, chunk, entry, sought);
+      const needed = image ? slotsOf(chunk, image) : new Set<number>();
+      const wrong = await this.judge(bytes, chunk, entry, { sought, needed });
       this.chunksChecked++;
       if (wrong !== null)
         this.find(`chunk ${chunk}: ${wrong}`, {
@@ -429,7 +425,7 @@ export class FileVerifier {
     bytes: Buffer,
     chunk: number,
     entry: ChunkEntry,
-    sought: readonly Sought[],
+    { sought, needed }: { readonly sought: readonly Sought[]; readonly needed: ReadonlySet<number> },
   ): Promise<string | null> {
     if (!hashIs(bytes, entry.hash)) return 'its checksum differs';
     if (isOfUnknownKind(bytes))
@@ -455,7 +451,7 @@ export class FileVerifier {
     if (wrongHashes[0] !== undefined) return `the page in slot ${wrongHashes[0]} has another hash`;
     if (isDeltas) {
       if (!hashes) return 'it holds deltas, and there are no hashes of their pages';
-      const wrong = await checkDeltas(parsed, changes, hashes, (...base) =>
+      const wrong = await checkDeltas(parsed, changes, hashes, needed, (...base) =>
         this.context.basePage(this, ...base),
       );
       if (wrong !== null) return wrong;

@@ -245,12 +245,15 @@ export class PointSession {
     }
   }
 
-  async #openBefore({ path, imageId, root }: Head, signal: AbortSignal | undefined): Promise<ImageReader> {
-    const reader = await openParent(path, { signed: this.sign !== null, whole: false, signal });
-    if (reader.imageId === imageId && reader.root === root && reader.nrPfns <= this.session.geometry.nrPfns)
-      return reader;
+  async #openBefore(head: Head, signal: AbortSignal | undefined): Promise<ImageReader> {
+    const { path } = head;
+    const reader = requireSame(
+      await openParent(path, { signed: this.sign !== null, whole: false, signal }),
+      head,
+    );
+    if (reader.nrPfns <= this.session.geometry.nrPfns) return reader;
     reader.close();
-    throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is not what its point says`);
+    throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is of a larger domain`);
   }
 
   /** By the tracker if this session took the parent and knows what changed since, else by the parent's page hashes. */
@@ -290,10 +293,22 @@ export class PointSession {
   }
 }
 
-/** A map of all pages needs the parent open. */
+/** A map of all pages needs the parent open. IMAGE_INCOMPATIBLE if it is another image now. */
 async function withReaderIfDue(image: ParentImage): Promise<ParentImage> {
   if ((image.sequence + 1) % FULL_MAP_EVERY !== 0) return image;
-  return parentOf(await ImageReader.open(image.path, { lanes: laneCount, mapOnly: true }));
+  return parentOf(
+    requireSame(await ImageReader.open(image.path, { lanes: laneCount, mapOnly: true }), image),
+  );
+}
+
+/** Closes it if it is another image than the point's. */
+function requireSame(
+  reader: ImageReader,
+  { path, imageId, root }: Pick<Head, 'path' | 'imageId' | 'root'>,
+): ImageReader {
+  if (reader.imageId === imageId && reader.root === root) return reader;
+  reader.close();
+  throw new DormouseError('IMAGE_INCOMPATIBLE', `${path} is not what its point says`);
 }
 
 async function created(
